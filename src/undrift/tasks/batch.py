@@ -1,0 +1,63 @@
+"""What is given, and a batch of what is learned from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
+
+__all__ = ["Batch", "Condition"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is given, by name, on the grid of what is asked.
+
+    Attributes:
+        fields: name -> (B, C, *space); what is missing is 0 and has a mask among the fields.
+        vectors: name -> (B, K).
+    """
+
+    fields: Mapping[str, Tensor] = field(default_factory=dict)
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def stacked(self) -> Tensor | None:
+        """All fields as channels in the order of insertion, (B, C, *space), or None."""
+        return torch.cat(list(self.fields.values()), 1) if self.fields else None
+
+    def vector(self) -> Tensor | None:
+        """All vectors side by side, (B, K), or None."""
+        return torch.cat(list(self.vectors.values()), 1) if self.vectors else None
+
+    def index(self, rows: Tensor) -> Self:
+        """The given rows, in that order, repeats allowed."""
+        return type(self)({k: v[rows] for k, v in self.fields.items()}, {k: v[rows] for k, v in self.vectors.items()})
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on a device."""
+        return type(self)(
+            {k: v.to(device) for k, v in self.fields.items()}, {k: v.to(device) for k, v in self.vectors.items()}
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training windows.
+
+    Attributes:
+        x: what is asked, encoded, (B, C, *space), 0 where missing.
+        condition: what is given.
+        weight: 1 where x is known, else 0; (B, C, *space).
+    """
+
+    x: Tensor
+    condition: Condition
+    weight: Tensor
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on a device."""
+        return type(self)(self.x.to(device), self.condition.to(device), self.weight.to(device))
