@@ -1,0 +1,56 @@
+"""Distributions from samples of physical fields: train, draw and score calibrated ensembles."""
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "Downscale",
+    "Emulate",
+    "FieldModel",
+    "IncompleteError",
+    "Interrupted",
+    "UndriftError",
+    "UsageError",
+    "__version__",
+    "check",
+    "evaluate",
+    "fit",
+    "load",
+]
+
+from typing import TYPE_CHECKING
+
+from undrift.errors import CheckpointError, DataError, IncompleteError, Interrupted, UndriftError, UsageError
+
+if TYPE_CHECKING:
+    from undrift.data.check import check
+    from undrift.model import FieldModel, fit, load
+    from undrift.tasks.downscale import Downscale
+    from undrift.tasks.emulate import Emulate
+    from undrift.verify.scores import evaluate
+
+__version__ = "0.1.0"
+
+# Imported when first asked for: `import undrift` and `undrift --help` must not wait for torch.
+_HOMES = {
+    "Downscale": "undrift.tasks.downscale",
+    "Emulate": "undrift.tasks.emulate",
+    "FieldModel": "undrift.model",
+    "check": "undrift.data.check",
+    "evaluate": "undrift.verify.scores",
+    "fit": "undrift.model",
+    "load": "undrift.model",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'undrift' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
