@@ -1,0 +1,127 @@
+"""Progress with an estimate of the time left, on stderr: a bar in a terminal, else a line every ten seconds.
+
+```python
+with track("training", total=180.0) as tick:
+    tick(12.5, "loss 0.41")     # how much of the total is done, and what else to show
+```
+
+Trackers nest: one that is opened inside another (a training inside a demo) is shown below it, so whoever does the work
+needs not know who called.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Tick", "clock", "track"]
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Tick = Callable[..., None]
+"""``tick(done, note="")``: the amount done so far (not the increment), and a few words."""
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as ``m:ss`` or ``h:mm:ss``."""
+    whole = max(0, round(seconds))
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+class _Tracker:
+    """One piece of work: how much of it is done, and since when."""
+
+    def __init__(self, title: str, total: float, bar: Any) -> None:
+        self.title, self.total, self.bar = title, max(float(total), 1e-12), bar
+        self.start = self.last = time.monotonic()
+        self.first: float | None = None
+        self.done, self.note = 0.0, ""
+        self.task = bar.add_task(title, total=self.total, note="") if bar is not None else None
+
+    def left(self) -> float | None:
+        """Seconds left at the pace so far; None before there is a pace."""
+        first = self.first or 0.0
+        if self.done <= first:
+            return None
+        return (time.monotonic() - self.start) * (self.total - self.done) / (self.done - first)
+
+    def text(self) -> str:
+        left = self.left()
+        share = 100 * min(1.0, self.done / self.total)
+        parts = [f"{self.title} {share:.0f} %", f"{clock(left)} left" if left is not None else "", self.note]
+        return ", ".join(part for part in parts if part)
+
+    def tick(self, done: float, note: str = "") -> None:
+        if self.first is None:
+            # A resumed run begins part of the way: that part says nothing about the pace.
+            self.first = float(done) if done > 0.02 * self.total else 0.0
+        self.done, self.note = float(done), note or self.note
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done, note=self.note)
+        elif time.monotonic() - max(tracker.last for tracker in _open or [self]) >= SECONDS_BETWEEN_LINES:
+            self.last = time.monotonic()
+            print("undrift: " + " > ".join(t.text() for t in _open or [self]), file=sys.stderr, flush=True)
+
+
+_open: list[_Tracker] = []
+
+
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+        refresh_per_second=4,
+    )
+
+
+@contextmanager
+def track(title: str, total: float, *, enabled: bool = True) -> Iterator[Tick]:
+    """Show how far a piece of work is while the block runs.
+
+    Args:
+        title: A word or two, such as ``training``.
+        total: The amount that makes it complete, in any unit (steps, seconds, samples).
+        enabled: False shows nothing.
+
+    Yields:
+        ``tick(done, note="")``, cheap enough to be called at every step.
+    """
+    if not enabled:
+        yield lambda done, note="": None
+        return
+    outer = _open[-1].bar if _open else None
+    bar = outer
+    if not _open and sys.stderr.isatty():
+        bar = _bar()
+        bar.start()
+    tracker = _Tracker(title, total, bar)
+    _open.append(tracker)
+    try:
+        yield tracker.tick
+    finally:
+        _open.remove(tracker)
+        if bar is not None:
+            bar.remove_task(tracker.task)
+            if bar is not outer:
+                bar.stop()
