@@ -1,0 +1,89 @@
+"""Layers of the U-Net in one, two or three space dimensions."""
+
+from __future__ import annotations
+
+__all__ = ["PADDINGS", "Conv", "ResidualBlock", "pad_axis"]
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+PADDINGS = ("zeros", "reflect", "circular")
+
+
+def pad_axis(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
+    """Lengthen one axis of x, however short it is.
+
+    Args:
+        x: any tensor.
+        axis: the axis to lengthen.
+        before: cells to add at its beginning.
+        after: cells to add at its end.
+        mode: "zeros", "reflect" (the edge cell is not repeated) or "circular".
+
+    Returns:
+        x with ``before + after`` more cells on the axis.
+    """
+    if before == 0 and after == 0:
+        return x
+    size = x.shape[axis]
+    if mode == "zeros":
+        axis = axis % x.ndim
+        return F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [before, after])
+    index = torch.arange(-before, size + after, device=x.device)
+    if mode == "circular":
+        index = index.remainder(size)
+    else:
+        period = max(2 * (size - 1), 1)
+        index = index.remainder(period)
+        index = torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
+    return x.index_select(axis, index)
+
+
+class Conv(nn.Module):
+    """A convolution of odd kernel that keeps the size, with its own kind of padding on every axis."""
+
+    def __init__(self, inputs: int, outputs: int, padding: Sequence[str], kernel: int = 3, zero: bool = False) -> None:
+        super().__init__()
+        self.padding = tuple(padding)
+        self.halo = kernel // 2
+        own = tuple(self.halo if mode == "zeros" else 0 for mode in padding)
+        self.conv = CONVOLUTIONS[len(own)](inputs, outputs, kernel, padding=own, device="cpu")
+        if zero:
+            nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, *space) -> (B, outputs, *space)."""
+        if self.halo:
+            for axis, mode in enumerate(self.padding, start=2):
+                if mode != "zeros":
+                    x = pad_axis(x, axis, self.halo, self.halo, mode)
+        return self.conv(x)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(conv(film(norm(x))))): one norm, one activation; the last convolution begins at zero."""
+
+    def __init__(self, channels: int, embedding: int, padding: Sequence[str], dropout: float = 0.0) -> None:
+        super().__init__()
+        self.groups = max(g for g in range(1, 9) if channels % g == 0)
+        self.film = nn.Linear(embedding, 2 * channels, device="cpu")
+        self.first = Conv(channels, channels, padding)
+        self.second = Conv(channels, channels, padding, zero=True)
+        self.dropout = dropout
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, C, *space), (B, E) -> (B, C, *space)."""
+        film = self.film(embedding).to(x.dtype)
+        scale, shift = film.view(*film.shape, *[1] * (x.ndim - 2)).chunk(2, dim=1)
+        y = torch.addcmul(shift, F.group_norm(x, self.groups), 1 + scale)
+        y = F.silu(self.first(y), inplace=True)
+        if self.dropout:
+            y = F.dropout(y, self.dropout, self.training)
+        return x + self.second(y)
