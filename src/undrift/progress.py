@@ -35,9 +35,11 @@ def clock(seconds: float) -> str:
 class _Tracker:
     """One piece of work: how much of it is done, and since when."""
 
+    last_line = 0.0  # of all trackers together
+
     def __init__(self, title: str, total: float, bar: Any) -> None:
         self.title, self.total, self.bar = title, max(float(total), 1e-12), bar
-        self.start = self.last = time.monotonic()
+        self.start = time.monotonic()
         self.first: float | None = None
         self.done, self.note = 0.0, ""
         self.task = bar.add_task(title, total=self.total, note="") if bar is not None else None
@@ -62,8 +64,8 @@ class _Tracker:
         self.done, self.note = float(done), note or self.note
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done, note=self.note)
-        elif time.monotonic() - max(tracker.last for tracker in _open or [self]) >= SECONDS_BETWEEN_LINES:
-            self.last = time.monotonic()
+        elif time.monotonic() - _Tracker.last_line >= SECONDS_BETWEEN_LINES:
+            _Tracker.last_line = time.monotonic()
             print("undrift: " + " > ".join(t.text() for t in _open or [self]), file=sys.stderr, flush=True)
 
 
@@ -116,6 +118,8 @@ def track(title: str, total: float, *, enabled: bool = True) -> Iterator[Tick]:
         bar = _bar()
         bar.start()
     tracker = _Tracker(title, total, bar)
+    if not _open:
+        _Tracker.last_line = tracker.start
     _open.append(tracker)
     try:
         yield tracker.tick

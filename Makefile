@@ -1,0 +1,51 @@
+# make demo, make test: from a clean clone, with only Python >= 3.11, make and git.
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_BUDGET ?= 3m
+DEMO_OUT ?= demo
+PIP_FLAGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.undrift-installed
+
+.PHONY: help venv test lint format demo wheel clean
+
+help:
+	@echo 'make demo    train, draw, score and report on the embedded data: at most 5 minutes (DEMO_BUDGET=20s: quick)'
+	@echo 'make test    lint and all tests'
+	@echo 'make lint    ruff and pyright'
+	@echo 'make format  let ruff rewrite the sources'
+	@echo 'make wheel   dist/undrift-*.whl'
+	@echo 'make clean   remove what make made, but not $(VENV)'
+	@echo 'Each sets up $(VENV) when it is needed. PIP_FLAGS is handed to pip, such as'
+	@echo "  make venv PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'   (torch without CUDA: 2 GB less)"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else "undrift needs Python 3.11 to 3.13, got " + sys.version.split()[0] + "; type make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt $(PIP_FLAGS) --editable '.[dev]'
+	@touch $@
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+test: lint
+	$(BIN)/python -m pytest
+
+demo: $(STAMP)
+	$(BIN)/undrift demo --budget $(DEMO_BUDGET) --out $(DEMO_OUT) --overwrite
+
+wheel: $(STAMP)
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:
+	rm -rf build dist $(DEMO_OUT) src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

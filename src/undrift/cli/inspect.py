@@ -1,0 +1,28 @@
+"""``undrift inspect``."""
+
+from __future__ import annotations
+
+__all__ = ["inspect"]
+
+from undrift.cli.options import Flag
+from undrift.cli.output import emit_json, facts
+
+
+def inspect(run: str, *, no_verify: Flag = False, json: Flag = False) -> int:
+    """Show what a run directory holds: task, data, network, training, and whether its files are intact.
+
+    Example: undrift inspect RUN
+
+    Args:
+        run: The run directory.
+        no_verify: Read RUN although a checksum differs.
+        json: Print one JSON object.
+    """
+    from undrift.cli.runs import open_run
+
+    described = open_run(run, verify=not no_verify, device="cpu").describe()
+    if json:
+        emit_json(described)
+    else:
+        facts(described)
+    return 0

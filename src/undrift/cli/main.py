@@ -1,0 +1,101 @@
+"""The command ``undrift``: finds the verb, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+__all__ = ["app", "main"]
+
+import os
+import sys
+import traceback
+
+from cyclopts import App, CycloptsError
+
+from undrift import __version__
+from undrift.errors import Interrupted, UndriftError
+
+VERBS = {
+    "check": "Say what is wrong with files, and suggest how to train on them.",
+    "train": "Train a model on files and write a run directory.",
+    "sample": "Draw an ensemble from a run.",
+    "evaluate": "Score an ensemble against the truth.",
+    "report": "Draw, score and write one HTML page about a run.",
+    "inspect": "Show what a run directory holds.",
+    "demo": "Train, draw, score and report on the embedded climate data, in minutes.",
+}
+
+EPILOGUE = """\
+The whole job: undrift check tas_*.nc, then the train line that it suggests, then undrift report RUN.
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 data, 4 run directory, 5 incomplete output, \
+75 stopped on a signal and resumable with --resume.
+
+With --debug anywhere, or UNDRIFT_DEBUG=1, errors show where they come from."""
+
+app = App(
+    name="undrift",
+    help="Distributions from samples of physical fields: train on NetCDF, Zarr or NumPy files, draw ensembles, "
+    "score them and report.",
+    version=f"undrift {__version__}",
+    help_format="plaintext",
+    help_epilogue=EPILOGUE,
+    result_action="return_value",
+)
+for _place, (_verb, _help) in enumerate(VERBS.items()):
+    # By path: a verb's module is imported when it is needed, and none of them imports torch or xarray at its top.
+    app.command(f"undrift.cli.{_verb}:{_verb}", name=_verb, help=_help, help_epilogue="", sort_key=_place)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after ``undrift``; None takes the process's.
+
+    Returns:
+        The exit code; see the help text.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = os.environ.get("UNDRIFT_DEBUG", "") not in ("", "0")
+    if "--debug" in words:
+        words.remove("--debug")
+        debug = True
+    try:
+        result = app(words, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+        return int(result) if isinstance(result, int) else 0
+    except CycloptsError as error:
+        return _fail(f"{error}".strip() + f" (see undrift{_verb_of(words)} --help)", 2, debug)
+    except UndriftError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except BrokenPipeError:
+        # Whoever read our output has had enough, as `head` does. Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return _fail("stopped", 130, debug)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{name}{error.strerror or error}", 1, debug)
+    except MemoryError as error:
+        return _fail(f"out of memory{f': {error}' if str(error) else ''}", 1, debug)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        return _fail(f"unexpected {type(error).__name__}: {text} (--debug shows where)", 1, debug)
+
+
+def _verb_of(words: list[str]) -> str:
+    return f" {words[0]}" if words and words[0] in VERBS else ""
+
+
+def _fail(text: str, code: int, debug: bool) -> int:
+    if debug and code != Interrupted.exit_code:
+        traceback.print_exc()
+    try:
+        print(f"undrift: {text}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
