@@ -1,0 +1,214 @@
+"""The report as one HTML file that loads nothing, runs no script and can be attached to a review."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import SimpleNamespace
+
+import xarray as xr
+from jinja2 import Environment
+from markupsafe import Markup
+
+from undrift.errors import UsageError
+from undrift.report.channel import Channel, Limits, build_channel
+from undrift.report.geometry import channels_of
+from undrift.report.plots import training_plots
+from undrift.report.style import number
+
+__all__ = ["Section", "write_page"]
+
+MOST_BYTES = 5_000_000
+_ATTRIBUTION = (
+    "title",
+    "institution",
+    "source",
+    "license",
+    "licence",
+    "references",
+    "attribution",
+    "comment",
+    "history",
+)
+_LADDER = (Limits(150, 6, 3), Limits(110, 6, 3), Limits(90, 4, 2), Limits(72, 2, 1), Limits(60, 1, 1))
+
+
+@dataclass
+class Section:
+    """One trained model and task, as the page shows it.
+
+    Attributes:
+        title: its heading.
+        question: lines that say what was asked, and of what data.
+        scores: what `undrift.evaluate` returned, or None.
+        ensemble: fields with dims (realization, *sample, *level, *space), opened lazily; or None.
+        truth: the same without realization; or None. Samples are matched by label where both have labels.
+        given: what the ensemble was conditioned on, on its own grid; or None.
+        baselines: dressed baselines like the ensemble, by name.
+        verdict: sentences for the top of the page.
+        metrics: rows of metrics.jsonl: step, seconds, loss, validation, loss_by_noise.
+        facts: data, fingerprint, versions, seeds, sizes, times; `commands` are shown as how to reproduce it.
+        notes: further lines at the section's end.
+        warnings: lines that stand before the figures.
+        space: names of the space dimensions, told from the data where empty.
+        sample: names of the sample dimensions, told from the data where empty.
+    """
+
+    title: str
+    question: list[str] = field(default_factory=list)
+    scores: xr.Dataset | None = None
+    ensemble: xr.Dataset | None = None
+    truth: xr.Dataset | None = None
+    given: xr.Dataset | None = None
+    baselines: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    verdict: list[str] = field(default_factory=list)
+    metrics: list[dict] = field(default_factory=list)
+    facts: Mapping[str, object] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    space: tuple[str, ...] = ()
+    sample: tuple[str, ...] = ()
+
+
+def write_page(
+    path: str | os.PathLike, sections: list[Section], *, title: str = "undrift report", overwrite: bool = True
+) -> Path:
+    """Write the report.
+
+    Args:
+        path: the HTML file to write; it appears whole or not at all.
+        sections: one for each trained model, in the order of the page.
+        title: the page's heading.
+        overwrite: whether an existing file may be replaced.
+
+    Returns:
+        The path written. Pictures are made coarser, and then fewer, until the page is below 5 MB.
+
+    Raises:
+        UsageError: there is no section, or the file exists and may not be replaced.
+    """
+    target = Path(path)
+    if not sections:
+        raise UsageError("The report needs at least one section; got none.")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists; add --overwrite to replace it.")
+    html = ""
+    for limits in _LADDER:
+        html = _page(sections, title, limits)
+        if len(html.encode()) < MOST_BYTES:
+            break
+    _write(target, html)
+    return target
+
+
+def _page(sections: list[Section], title: str, limits: Limits) -> str:
+    here = resources.files("undrift.report")
+    environment = Environment(autoescape=True, trim_blocks=False)
+    template = environment.from_string(here.joinpath("page.html").read_text("utf-8"))
+    return template.render(
+        title=title,
+        css=Markup(here.joinpath("page.css").read_text("utf-8")),  # ours, no text from outside
+        version=_version(),
+        byline=f"undrift {_version()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        sections=[_section(s, i + 1, limits) for i, s in enumerate(sections)],
+    )
+
+
+def _section(section: Section, order: int, limits: Limits) -> SimpleNamespace:
+    source = section.truth if section.truth is not None else section.ensemble
+    wanted = list(channels_of(source, section.space, section.sample)) if source is not None else []
+    channels: list[Channel] = [
+        build_channel(section, variable, level, limits, first=i == 0)
+        for i, (variable, level) in enumerate(wanted[: limits.channels])
+    ]
+    left = len(wanted) - len(channels)
+    commands = section.facts.get("commands", "")
+    training = training_plots(section.metrics, dpi=limits.dpi)
+    anchors = [(f"s{order}", section.title)]
+    anchors += [(f"s{order}c{i + 1}", c.title) for i, c in enumerate(channels)] if len(channels) > 1 else []
+    anchors += [(f"s{order}training", "Training")] * bool(training)
+    anchors += [(f"s{order}reproduce", "How to reproduce it")] * bool(commands)
+    return SimpleNamespace(
+        title=section.title,
+        question=section.question,
+        verdict=section.verdict,
+        warnings=section.warnings,
+        channels=channels,
+        left_out=f"{left} further fields are not shown; their scores are in the scores file." if left else "",
+        training=training,
+        commands=commands if isinstance(commands, str) else "\n".join(map(str, _listed(commands))),
+        facts=[(k.replace("_", " "), v) for k, v in _flat(section.facts) if k != "commands"] + _attribution(section),
+        notes=section.notes,
+        links=[SimpleNamespace(id=i, text=t) for i, t in anchors],
+    )
+
+
+def _listed(value: object) -> list:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping) else [value]
+
+
+def _flat(facts: Mapping, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as pairs of text, in its order."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            pairs += (
+                _flat(value, f"{name}, ")
+                if any(isinstance(v, Mapping) for v in value.values())
+                else [(name, ", ".join(f"{k} {_text(v)}" for k, v in value.items()))]
+            )
+        elif value is not None and value != "":
+            pairs.append((name, _text(value)))
+    return pairs
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
+    return ", ".join(_text(v) for v in value) if isinstance(value, list | tuple | set) else str(value)
+
+
+def _attribution(section: Section) -> list[tuple[str, str]]:
+    """What the data say of their origin and licence, first come first."""
+    pairs: dict[str, str] = {}
+    for name, data in (("data", section.truth), ("given", section.given)):
+        for key in _ATTRIBUTION if data is not None else ():
+            value = str(data.attrs.get(key, "")).strip() if data is not None else ""
+            if value and value not in pairs.values():
+                pairs[f"{name}: {key}"] = value if len(value) < 600 else value[:599] + "…"
+    return list(pairs.items())
+
+
+def _version() -> str:
+    try:
+        return version("undrift")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _write(target: Path, html: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(html)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
