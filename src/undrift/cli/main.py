@@ -4,9 +4,11 @@ from __future__ import annotations
 
 __all__ = ["app", "main"]
 
+import logging
 import os
 import sys
 import traceback
+import warnings
 
 from cyclopts import App, CycloptsError
 
@@ -59,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     if "--debug" in words:
         words.remove("--debug")
         debug = True
+    _show_warnings(debug)
     try:
         result = app(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
@@ -81,6 +84,27 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         text = " ".join(str(error).split())
         return _fail(f"unexpected {type(error).__name__}: {text} (--debug shows where)", 1, debug)
+
+
+class _Lines(logging.Handler):
+    """Log records as lines of the form "undrift: warning: ..." on whatever stderr is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        print(f"undrift: {kind}{record.getMessage()}", file=sys.stderr, flush=True)
+
+
+def _show_warnings(debug: bool) -> None:
+    """Show our own warnings in one line each; those of libraries are for developers."""
+    ours = logging.getLogger("undrift")
+    if not any(isinstance(handler, _Lines) for handler in ours.handlers):
+        ours.addHandler(_Lines())
+        ours.propagate = False
+    ours.setLevel(logging.DEBUG if debug else logging.INFO)
+    if not debug:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module=r"undrift(\.|$)")
+        warnings.showwarning = lambda message, *rest, **more: print(f"undrift: warning: {message}", file=sys.stderr)
 
 
 def _verb_of(words: list[str]) -> str:

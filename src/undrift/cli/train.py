@@ -4,14 +4,16 @@ from __future__ import annotations
 
 __all__ = ["train"]
 
+import signal
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from undrift.cli.options import Flag, Many, Settings, names, resolve, set_threads
 from undrift.cli.output import emit_json, facts, say
-from undrift.errors import UsageError
+from undrift.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from undrift.config import Config
@@ -52,7 +54,8 @@ def train(
     Args:
         data: NetCDF, Zarr, NumPy or HDF5 files, or globs in quotes. With --resume they may be left out.
         out: The run directory to write.
-        task: downscale (fine fields from coarse ones) or emulate (fields from numbers such as a year). Default downscale.
+        task: downscale (fine fields from coarse ones) or emulate (fields from numbers such as a year). Default
+            downscale.
         factor: Fine cells per coarse cell along each side, when what is given is the area mean of DATA. Default 4.
         given: Files of what is given, on any grid, joined on time with DATA.
         variables: Names to take, as a,b. Default all fields.
@@ -105,6 +108,7 @@ def train(
     from undrift.model import fit
 
     set_threads()
+    _heed_signals()
     model = fit(**arguments(resolved), out=out, resume=resume, overwrite=overwrite, dry_run=dry_run)
     described = model if isinstance(model, dict) else model.describe()
     if json:
@@ -113,6 +117,17 @@ def train(
         facts(described)
         say("\nnothing was written (--dry-run)" if dry_run else f"\nnext: undrift report {out}")
     return 0
+
+
+def _heed_signals() -> None:
+    """Before and after the training loop, which has its own handlers, a batch system's signals end the run with 75."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(number).name}; type the same command with --resume to go on")
+
+    for name in ("SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(signal.Signals[name], stop)
 
 
 def _base(out: str, resume: bool, budget: str | None, steps: int | None) -> Config | None:

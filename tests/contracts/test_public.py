@@ -1,0 +1,91 @@
+"""What `import undrift` and `undrift --help` load, and that every public name is there."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import undrift
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "numpy", "xarray", "pandas", "matplotlib", "scipy", "dask", "zarr", "netCDF4"}
+
+
+def modules_after(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after some code."""
+    tail = "import json, sys; sys.stderr.write(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{tail}"], capture_output=True, text=True, timeout=120, check=True
+    )
+    return set(json.loads(done.stderr.strip().splitlines()[-1]))
+
+
+def test_import_undrift_is_light():
+    loaded = modules_after("import undrift; undrift.__version__; undrift.UsageError; dir(undrift)")
+    assert not loaded & (HEAVY | {"pydantic", "cyclopts", "rich"})
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["train", "--help"], ["sample", "--help"], ["demo", "--help"], ["trian"]]
+)
+def test_help_is_light(words):
+    loaded = modules_after(f"from undrift.cli.main import main; main({words!r})")
+    assert not loaded & (HEAVY | {"pydantic"})
+
+
+@pytest.mark.parametrize("name", undrift.__all__)
+def test_every_public_name_resolves(name):
+    value = getattr(undrift, name)
+    assert value is not None
+    assert getattr(undrift, name) is value
+    assert name in dir(undrift)
+    if callable(value):
+        assert value.__doc__, f"undrift.{name} has no docstring"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        undrift.fitt  # noqa: B018
+    assert not hasattr(undrift, "sampel")
+
+
+def test_the_python_verbs_have_the_names_of_the_options():
+    import inspect
+
+    from undrift.cli.sample import sample
+    from undrift.cli.train import train
+
+    spoken = {"set_": "set"}
+    of_train = {spoken.get(name, name) for name in inspect.signature(train).parameters} - {"json"}
+    assert of_train <= set(inspect.signature(undrift.fit).parameters)
+    of_sample = set(inspect.signature(sample).parameters) - {"run", "json", "device", "no_verify"}
+    assert of_sample <= set(inspect.signature(undrift.FieldModel.sample).parameters)
+
+
+def test_the_wheel_holds_what_the_package_needs(tmp_path):
+    tree = tmp_path / "tree"
+    shutil.copytree(ROOT / "src" / "undrift", tree / "src" / "undrift", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, tree / name)
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(tree)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("undrift-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+    sources = {str(path.relative_to(tree / "src")) for path in (tree / "src" / "undrift").rglob("*.py")}
+    assert sources <= set(sizes)
+    assert "undrift/py.typed" in sizes
+    assert {"undrift/report/page.html", "undrift/report/page.css"} <= set(sizes)
+    data = {name: size for name, size in sizes.items() if name.startswith("undrift/data/") and name.endswith(".nc")}
+    assert data and sum(data.values()) <= 1_500_000
+    assert any(name.endswith("licenses/NOTICE") for name in sizes)
+    assert any(name.endswith("licenses/LICENSE") for name in sizes)
