@@ -1,0 +1,1 @@
+"""Data: opening, layout, selection; numpy and xarray only."""

@@ -1,0 +1,155 @@
+"""The canonical order of latitude and longitude, and the way back to the order in which the data came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+__all__ = ["Order", "canonical_order", "is_global", "unwrap"]
+
+
+def unwrap(longitude: np.ndarray) -> np.ndarray:
+    """Longitudes in degrees with jumps of 360 removed, so that 350, 355, 0, 5 become 350, 355, 360, 365.
+
+    Longitudes that already are strictly monotone are returned as they are.
+    """
+    lon = np.asarray(longitude, dtype=np.float64)
+    if lon.size < 2:
+        return lon
+    step = np.diff(lon)
+    if np.all(step > 0) or np.all(step < 0):
+        return lon
+    wrapped = (step + 180.0) % 360.0 - 180.0
+    out = lon[0] + np.concatenate([[0.0], np.cumsum(wrapped)])
+    return lon + 360.0 * np.round((out - lon) / 360.0)
+
+
+def is_global(longitude: np.ndarray) -> bool:
+    """Whether equally spaced longitudes go once around: size times step is 360 within a thousandth of a step."""
+    lon = np.asarray(longitude, dtype=np.float64)
+    if lon.ndim != 1 or lon.size < 3:
+        return False
+    steps = np.diff(lon)
+    step = (lon[-1] - lon[0]) / (lon.size - 1)
+    even = np.allclose(steps, step, rtol=0, atol=max(1e-3 * abs(step), 1e-4))
+    return bool(even and step > 0 and abs(lon.size * step - 360.0) <= max(1e-3 * step, 4e-5 * lon.size))
+
+
+@dataclass(frozen=True)
+class Order:
+    """How canonical coordinates were made from the user's, for each dimension that was changed.
+
+    Attributes:
+        positions: Per dimension the user's position of each canonical cell, ``canonical = user[positions]``.
+        canonical: Per dimension the canonical coordinate values.
+        original: Per dimension the user's coordinate values, in the user's order.
+    """
+
+    positions: dict[str, np.ndarray] = field(default_factory=dict)
+    canonical: dict[str, np.ndarray] = field(default_factory=dict)
+    original: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def apply(self, ds: xr.Dataset) -> xr.Dataset:
+        """The dataset in canonical order (it must have the user's order and sizes)."""
+        for dim, index in self.positions.items():
+            if dim not in ds.dims:
+                continue
+            ds = ds.isel({dim: _as_slice(index)})
+            if dim in ds.coords:
+                ds = ds.assign_coords({dim: (dim, self.canonical[dim], ds[dim].attrs, ds[dim].encoding)})
+        return ds
+
+    def restore(self, ds: xr.Dataset) -> xr.Dataset:
+        """The dataset in the user's order and with the user's coordinate values.
+
+        Cells are recognised by their coordinates, so part of the domain is restored too. Coordinates on another grid (a
+        coarsened one) keep their values, in the direction and the range of longitudes of the user's.
+        """
+        for dim in self.positions:
+            if dim in ds.dims and dim in ds.coords:
+                ds = self._restore_dim(ds, dim)
+        return ds
+
+    def _restore_dim(self, ds: xr.Dataset, dim: str) -> xr.Dataset:
+        have = np.asarray(ds[dim].values, dtype=np.float64)
+        canonical, original = self.canonical[dim], self.original[dim]
+        attrs, encoding = ds[dim].attrs, ds[dim].encoding
+        where = np.abs(np.asarray(canonical, dtype=np.float64)[None, :] - have[:, None])
+        nearest = where.argmin(axis=1)
+        spacing = np.abs(np.diff(canonical)).min() if canonical.size > 1 else 1.0
+        if np.all(where[np.arange(have.size), nearest] <= 1e-3 * spacing):
+            positions = self.positions[dim][nearest]
+            order = np.argsort(positions, kind="stable")
+            values = original[positions[order]]
+        else:
+            values = have
+            if np.any(original != canonical[np.argsort(self.positions[dim])]):  # longitudes were unwrapped
+                values = (have - original.min()) % 360.0 + original.min()
+            order = np.argsort(np.interp(have, canonical, self.positions[dim].astype(np.float64)), kind="stable")
+            values = values[order]
+        return ds.isel({dim: _as_slice(order)}).assign_coords({dim: (dim, values, attrs, encoding)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary that JSON can hold; ``from_dict`` is its inverse."""
+        return {
+            dim: {
+                "positions": self.positions[dim].tolist(),
+                "canonical": self.canonical[dim].tolist(),
+                "original": self.original[dim].tolist(),
+                "dtype": str(self.original[dim].dtype),
+            }
+            for dim in self.positions
+        }
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Order:
+        """The order that ``to_dict`` wrote."""
+        return cls(
+            positions={dim: np.asarray(item["positions"], dtype=np.int64) for dim, item in given.items()},
+            canonical={dim: np.asarray(item["canonical"], dtype=item["dtype"]) for dim, item in given.items()},
+            original={dim: np.asarray(item["original"], dtype=item["dtype"]) for dim, item in given.items()},
+        )
+
+    def crop(self, dim: str, index: np.ndarray) -> Order:
+        """The order after only the canonical cells ``index`` of a dimension are kept."""
+        if dim not in self.positions:
+            return self
+        kept = self.positions[dim][index]
+        rank = np.argsort(np.argsort(kept, kind="stable"), kind="stable")
+        return Order(
+            {**self.positions, dim: rank},
+            {**self.canonical, dim: self.canonical[dim][index]},
+            {**self.original, dim: self.original[dim][np.sort(kept)]},
+        )
+
+
+def canonical_order(ds: xr.Dataset, latitude: str | None, longitude: str | None) -> Order:
+    """The order that makes 1-D latitudes ascend, and 1-D longitudes ascend without a jump."""
+    order = Order()
+    for name in (latitude, longitude):
+        if name is None or name not in ds.coords or ds[name].dims != (name,):
+            continue
+        original = np.asarray(ds[name].values)
+        if original.dtype.kind not in "iuf":
+            continue
+        values = unwrap(original) if name == longitude else original
+        positions = np.argsort(values, kind="stable")
+        order.positions[name] = positions
+        order.original[name] = original
+        order.canonical[name] = values[positions].astype(original.dtype)
+    return order
+
+
+def _as_slice(index: np.ndarray) -> slice | np.ndarray:
+    """A slice where the positions are a run up or down, which keeps lazy arrays cheap."""
+    n = index.size
+    if n > 0 and np.array_equal(index, np.arange(index[0], index[0] + n)):
+        return slice(int(index[0]), int(index[0]) + n)
+    if n > 0 and np.array_equal(index, np.arange(index[0], index[0] - n, -1)):
+        stop = int(index[0]) - n
+        return slice(int(index[0]), None if stop < 0 else stop, -1)
+    return index

@@ -1,0 +1,178 @@
+"""Which samples train and which are held out."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from undrift.data.fields import Fields
+from undrift.errors import DataError, UsageError
+
+__all__ = ["Split", "split"]
+
+
+@dataclass
+class Split:
+    """Positions of samples, ascending, in the Fields that were split.
+
+    Attributes:
+        train: What trains; exact duplicates are kept once, the first.
+        holdout: What tests.
+        gap: What is left out between the two.
+        text: What was asked, in words.
+        warnings: What the user should know.
+        duplicates: How many samples were left out of train as duplicates.
+    """
+
+    train: np.ndarray
+    holdout: np.ndarray
+    gap: np.ndarray
+    text: str
+    warnings: list[str] = field(default_factory=list)
+    duplicates: int = 0
+
+
+def split(fields: Fields, holdout: str | None = None) -> Split:
+    """Split samples into those that train and those that test.
+
+    Args:
+        fields: Samples.
+        holdout: A share such as "20%" (the default), taken from the end of the record after a gap of one decorrelation time,
+            or a selection such as "year=2070/2099,scenario=E1", for which everything else trains.
+
+    Raises:
+        UsageError: The text cannot be read.
+        DataError: Nothing is held out, or nothing is left for training.
+    """
+    text = (holdout or "20%").strip()
+    n = len(fields)
+    share = re.fullmatch(r"(\d+(?:\.\d*)?)\s*%", text)
+    if share:
+        held, gap = _end_of_record(fields, float(share[1]) / 100.0, text)
+    else:
+        from undrift.data.select import sample_mask
+
+        held, gap = np.flatnonzero(sample_mask(fields, text)), np.zeros(0, dtype=np.int64)
+    train = np.setdiff1d(np.arange(n), np.concatenate([held, gap]))
+    if train.size == 0:
+        raise DataError(f"--holdout {text} leaves none of {n} samples for training; hold out fewer")
+    result = Split(train, held, gap, text)
+    _once(fields, result)
+    return result
+
+
+def _end_of_record(fields: Fields, share: float, text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the end of the record along time (or the first sample dim), and of the gap before it."""
+    if not 0.0 < share < 1.0:
+        raise UsageError(f"--holdout {text}: give a share between 0% and 100%")
+    sizes = fields._store.sizes
+    dim = fields.layout.time or fields.layout.sample[0]
+    axis = fields.layout.sample.index(dim)
+    position = np.unravel_index(fields._base(np.arange(len(fields))), sizes)[axis]
+    steps = np.unique(position)
+    count = max(1, round(share * steps.size))
+    if steps.size - count < 1:
+        raise DataError(f"--holdout {text}: there are {steps.size} samples along {dim}; hold out fewer or name them")
+    before = steps[: steps.size - count]
+    lag = decorrelation(fields, np.flatnonzero(np.isin(position, before)), position)
+    least = 1 if fields.layout.time is not None else 0
+    lag = min(max(lag, least), max(least, round(0.1 * steps.size)), before.size - 1)
+    gap = before[before.size - lag :]
+    return np.flatnonzero(np.isin(position, steps[-count:])), np.flatnonzero(np.isin(position, gap))
+
+
+def decorrelation(fields: Fields, samples: np.ndarray, position: np.ndarray) -> int:
+    """Steps after which the spatial mean and the leading variability have decorrelated to 1/e; 0 if at once.
+
+    Args:
+        fields: Samples.
+        samples: Positions of the samples to use.
+        position: For every sample its place along time.
+    """
+    series = _series(fields, samples, position)
+    return max((_efolding(s) for s in series), default=0)
+
+
+def _series(fields: Fields, samples: np.ndarray, position: np.ndarray) -> list[np.ndarray]:
+    """Per channel and member, the detrended spatial mean and leading principal component along time."""
+    other = fields._base(samples)
+    sizes, axis = fields._store.sizes, fields.layout.sample.index(fields.layout.time or fields.layout.sample[0])
+    coords = list(np.unravel_index(other, sizes))
+    coords[axis] = np.zeros_like(coords[axis])
+    group = np.ravel_multi_index(coords, sizes)
+    budget = max(1, int(2e8 // (4 * len(fields.layout.channels) * np.prod(fields.layout.shape))))
+    out: list[np.ndarray] = []
+    for g in np.unique(group)[:4]:
+        rows = samples[group == g]
+        rows = rows[np.argsort(position[rows], kind="stable")][-min(budget, 4000) :]
+        if rows.size < 8:
+            continue
+        values = fields.read(rows)
+        stride = tuple(slice(None, None, max(1, n // 24)) for n in fields.layout.shape)
+        for c in range(values.shape[1]):
+            block = values[(slice(None), c)].reshape(rows.size, -1).astype(np.float64)
+            keep = np.isfinite(block).any(axis=1)
+            if keep.sum() < 8:
+                continue
+            with np.errstate(invalid="ignore"):
+                mean = np.nanmean(block[keep], axis=1)
+            thin = values[(slice(None), c, *stride)].reshape(rows.size, -1).astype(np.float64)[keep]
+            thin = np.where(np.isfinite(thin), thin, 0.0)
+            thin = _detrend(thin)
+            u, s, _ = np.linalg.svd(thin, full_matrices=False)
+            out += [_detrend(mean[:, None])[:, 0], u[:, 0] * s[0]]
+    return out
+
+
+def _detrend(series: np.ndarray) -> np.ndarray:
+    """Residuals of a straight line along the first axis."""
+    t = np.linspace(-1.0, 1.0, series.shape[0])
+    basis = np.stack([np.ones_like(t), t], axis=1)
+    return series - basis @ np.linalg.lstsq(basis, series, rcond=None)[0]
+
+
+def _efolding(series: np.ndarray) -> int:
+    """The first lag at which the autocorrelation is below 1/e, less one: the steps that still are correlated."""
+    n = series.size
+    if n < 4 or not np.any(series):
+        return 0
+    power = np.abs(np.fft.rfft(series - series.mean(), 2 * n)) ** 2
+    correlation = np.fft.irfft(power)[:n]
+    if correlation[0] <= 0:
+        return 0
+    below = np.flatnonzero(correlation / correlation[0] < np.exp(-1.0))
+    return int(below[0]) if below.size and below[0] > 1 else (0 if below.size else n)
+
+
+def _once(fields: Fields, result: Split) -> None:
+    """Leave exact duplicates out of train, and warn of held-out samples that also train."""
+    digests: dict[int, bytes | None] = {}
+    both = np.concatenate([result.train, result.holdout])
+    size = 4 * len(fields.layout.channels) * int(np.prod(fields.layout.shape))
+    step = max(1, (32 << 20) // max(size, 1))
+    for start in range(0, both.size, step):
+        part = both[start : start + step]
+        for i, sample in zip(part, fields.read(part), strict=True):
+            empty = bool(np.isnan(sample).all())
+            digests[int(i)] = None if empty else hashlib.blake2b(np.ascontiguousarray(sample), digest_size=16).digest()
+    seen: set[bytes] = set()
+    keep = []
+    for i in result.train:
+        digest = digests[int(i)]
+        if digest is None or digest not in seen:
+            keep.append(int(i))
+        if digest is not None:
+            seen.add(digest)
+    result.duplicates = result.train.size - len(keep)
+    result.train = np.asarray(keep, dtype=np.int64)
+    if result.duplicates:
+        result.warnings.append(f"{result.duplicates} training samples repeat another exactly and are used once")
+    shared = [int(i) for i in result.holdout if digests[int(i)] in seen]
+    if shared:
+        result.warnings.append(
+            f"{len(shared)} of {result.holdout.size} held-out samples also are in training, the first at "
+            f"{fields.label_digest(shared[0])}: scores on them mean nothing"
+        )
