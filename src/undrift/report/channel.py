@@ -1,4 +1,4 @@
-"""One field of a section: which samples to show of it, its maps, its tables and its plots."""
+"""One field of a section: its maps, its tables and its plots."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from undrift.report.geometry import Frame, describe, frame_of
-from undrift.report.maps import MapSet, draw_sample
+from undrift.data.layout import plain as plain_label
+from undrift.report.maps import MapSet, draw_departures, draw_sample
 from undrift.report.picture import Picture
-from undrift.report.style import label, scale_for
+from undrift.report.samples import Sample, axes_for, choose_samples, counterpart, given_for, sample_dims, take
+from undrift.report.style import label, number, scale_for
+from undrift.verify.match import Axes
 
 if TYPE_CHECKING:
     from undrift.report.page import Section
 
-__all__ = ["Channel", "Limits", "Sample", "build_channel", "choose_samples"]
-
-_MOST_RANKED = 240  # samples whose error is looked at to choose the ones that are shown
+__all__ = ["Channel", "Limits", "Source", "channel_maps"]
 
 
 @dataclass(frozen=True)
@@ -36,163 +36,106 @@ class Channel:
     """All that the page shows of one field."""
 
     title: str
-    maps: list[MapSet] = field(default_factory=list)
     tables: list = field(default_factory=list)
+    maps: list[MapSet] = field(default_factory=list)
     plots: list[Picture] = field(default_factory=list)
-    score_maps: MapSet | None = None
+    score_maps: list[MapSet] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One sample to show: its positions in the ensemble, its labels as text, and why it was chosen."""
+class Source:
+    """The data of a section with the roles of their dimensions and the pairs of samples, found once."""
 
-    index: Mapping[str, int]
-    text: str
-    why: str
-    matched: bool
+    def __init__(self, section: Section) -> None:
+        self.ensemble, self.truth, self.given = section.ensemble, section.truth, section.given
+        self.channels: list[tuple[str, dict[str, int]]] = []
+        self.axes: Axes | None = None
+        if self.ensemble is None:
+            return
+        self.axes, names = axes_for(self.ensemble, self.truth)
+        for name in names:
+            level = self.axes.level(self.ensemble[name])
+            for at in np.ndindex(*(self.ensemble.sizes[d] for d in level)):
+                self.channels.append((name, dict(zip(level, map(int, at), strict=True))))
+        self.truth_pairs = counterpart(self.truth, self.ensemble, self.axes) if self.truth is not None else {}
+        self.given_pairs = counterpart(self.given, self.ensemble, self.axes) if self.given is not None else {}
+
+    def title(self, variable: str, level: Mapping[str, int]) -> str:
+        """`tas: air temperature [K], plev 85000`."""
+        assert self.ensemble is not None
+        one = self.attrs_of(variable)
+        text = label(variable, one)
+        head = text if text.split(" [")[0] == variable else f"{variable}: {text}"
+        return ", ".join([head, *self.level_text(level)])
+
+    def level_text(self, level: Mapping[str, int]) -> list[str]:
+        """Each level's label as text."""
+        assert self.ensemble is not None
+        coords = self.ensemble.coords
+        return [
+            f"{d} {plain_label(coords[d].values[i])} {coords[d].attrs.get('units', '')}".strip()
+            if d in coords
+            else f"{d} {i}"
+            for d, i in level.items()
+        ]
+
+    def attrs_of(self, variable: str) -> dict:
+        """The variable's attributes, the truth's before the ensemble's."""
+        attrs = dict(self.ensemble[variable].attrs) if self.ensemble is not None else {}
+        return attrs | (dict(self.truth[variable].attrs) if self.truth is not None else {})
 
 
-def build_channel(
-    section: Section, variable: str, level: Mapping[str, int], limits: Limits, *, first: bool = True
-) -> Channel:
-    """Draw one field: the sample of median error and, for a section's first field, one of the worst tenth."""
-    source = section.truth if section.truth is not None else section.ensemble
-    assert source is not None
-    one = source[variable]
-    channel = Channel(_title(variable, one, level))
-    if section.ensemble is not None and variable in section.ensemble:
-        channel.maps = _sample_maps(section, variable, level, limits, 2 if first else 1)
-    return channel
-
-
-def _title(variable: str, one: xr.DataArray, level: Mapping[str, int]) -> str:
-    at = describe(one.coords, tuple(level), level)
-    text = label(variable, one.attrs)
-    head = text if text.split(" [")[0] == variable else f"{variable}: {text}"
-    return f"{head}, {at}" if at else head
-
-
-def _sample_maps(section: Section, variable: str, level: Mapping[str, int], limits: Limits, count: int) -> list[MapSet]:
-    assert section.ensemble is not None
-    members = section.ensemble[variable].isel(dict(level))
-    frame = frame_of(members, section.space, section.sample)
-    truth = (
-        section.truth[variable].isel(dict(level)) if section.truth is not None and variable in section.truth else None
-    )
-    given = given_for(section.given, variable, level, members)
+def channel_maps(source: Source, variable: str, level: Mapping[str, int], limits: Limits, count: int) -> list[MapSet]:
+    """Maps of up to `count` samples of one field, all in one colour scale."""
+    assert source.ensemble is not None and source.axes is not None
+    axes, at = source.axes, dict(level)
+    members = source.ensemble[variable].isel(at)
+    truth = source.truth[variable].isel(at) if source.truth is not None else None
+    truth_dims = sample_dims(source.truth, axes) if source.truth is not None else []
+    given = given_for(source.given, variable, level, str(members.attrs.get("units", "")))
+    attrs = source.attrs_of(variable)
     fields = []
-    for sample in choose_samples(members, truth, frame)[:count]:
-        shown = members.isel(dict(sample.index)).load()
-        true = pick(truth, members, sample) if truth is not None else None
-        if true is None:
-            axis = next(d for d in shown.dims if d not in frame.space)
-            true = xr.full_like(shown.isel({axis: 0}, drop=True), np.nan)
-        known = pick(given, members, sample) if given is not None else None
-        fields.append((sample, true.load(), shown, known.load() if known is not None else None))
-    if not fields:
-        return []
-    pool = [t.values for _, t, _, _ in fields] + [m.values for _, _, m, _ in fields]
-    attrs = {**members.attrs, **(truth.attrs if truth is not None else {})}
+    for sample in choose_samples(members, truth, axes, source.truth_pairs, truth_dims)[:count]:
+        shown = _array(take(members, axes.sample, sample.ensemble)).load()
+        true = _array(take(truth, truth_dims, sample.truth or 0)).load() if truth is not None else None
+        known = None
+        if given is not None and source.given is not None and sample.ensemble in source.given_pairs:
+            dims = [d for d in sample_dims(source.given, axes) if d in given.dims]
+            known = _array(take(given, dims, source.given_pairs[sample.ensemble])).load()
+        if true is not None:
+            true.attrs = attrs
+        fields.append((sample, true, shown.assign_attrs(attrs), known))
+    pool = [f.values for _, t, m, _ in fields for f in (t, m) if f is not None]
     scale = scale_for(variable, attrs, pool)
     result = []
     for sample, true, shown, known in fields:
-        true.attrs = attrs
         drawn = draw_sample(
-            true, shown, known, frame=frame, caption=_caption(sample), realizations=limits.realizations, scale=scale,
-            dpi=limits.dpi,
+            true, shown, known, space=axes.space, member=str(axes.realization), caption=_caption(sample, source, attrs),
+            realizations=limits.realizations, scale=scale, dpi=limits.dpi, apart=sample.truth is None,
         )  # fmt: skip
-        drawn.heading = sample.why
+        drawn.heading = f"{sample.why}: {sample.text}" if sample.text else sample.why
         result.append(drawn)
+        if len(result) == 1 and len(axes.space) > 1 and sample.truth is not None:
+            apart = draw_departures(true, shown, space=axes.space, member=str(axes.realization), dpi=limits.dpi)
+            apart.heading = f"The same sample without its ensemble mean: {sample.text}"
+            apart.caption = "Truth should look like one more realization: as rough, as large, as connected."
+            result.append(apart)
     return result
 
 
-def _caption(sample: Sample) -> str:
-    text = f"Shown: {sample.text}. " if sample.text else ""
+def _array(value: xr.DataArray | xr.Dataset) -> xr.DataArray:
+    assert isinstance(value, xr.DataArray)
+    return value
+
+
+def _caption(sample: Sample, source: Source, attrs: Mapping) -> str:
+    why = {
+        "A typical sample": "The sample of median CRPS",
+        "A hard sample": "The sample nine tenths up the order of CRPS",
+    }.get(sample.why, "")
+    units = str(attrs.get("units", "")).strip()
+    text = f"{why} ({number(sample.crps)}{' ' + units if units else ''}, plain mean over cells). " if why else ""
     text += "Fields that share units share one colour scale; the spread has its own."
-    if not sample.matched:
-        text += " The ensemble is free-running: the truth shown is any one sample, not the counterpart of these realizations."
+    if sample.truth is None and source.truth is not None:
+        text += " The ensemble is free-running: the truth shown is one of its samples, "
+        text += "not the counterpart of these realizations."
     return text
-
-
-def given_for(
-    given: xr.Dataset | None, variable: str, level: Mapping[str, int], members: xr.DataArray
-) -> xr.DataArray | None:
-    """What was given for a field: the variable of its name, else the first of its units, else the first."""
-    if given is None or not given.data_vars:
-        return None
-    units = members.attrs.get("units")
-    names = [str(n) for n in given.data_vars if np.issubdtype(given[n].dtype, np.number)]
-    same = [n for n in names if n == variable] or [n for n in names if given[n].attrs.get("units") == units] or names
-    if not same:
-        return None
-    chosen = given[same[0]]
-    return chosen.isel({d: i for d, i in level.items() if d in chosen.dims and i < chosen.sizes[d]})
-
-
-def choose_samples(members: xr.DataArray, truth: xr.DataArray | None, frame: Frame) -> list[Sample]:
-    """The sample of median CRPS and the one at the worst tenth; the first one where truth has no counterparts."""
-    shape = [members.sizes[d] for d in frame.sample]
-    total = int(np.prod(shape)) if shape else 1
-    flat = np.unique(np.linspace(0, total - 1, min(total, _MOST_RANKED)).round().astype(int))
-    positions = [dict(zip(frame.sample, map(int, np.unravel_index(i, shape)))) if shape else {} for i in flat]
-    errors = (
-        np.array([_error(members, truth, p) for p in positions]) if truth is not None else np.full(len(flat), np.nan)
-    )
-    known = np.flatnonzero(np.isfinite(errors))
-    if not known.size:
-        text = describe(members.coords, frame.sample, positions[0])
-        return [Sample(positions[0], text, "Realizations", truth is None)]
-    order = known[np.argsort(errors[known], kind="stable")]
-    picks = {
-        "A typical sample (median CRPS of the holdout)": order[(len(order) - 1) // 2],
-        "A hard sample (worst tenth by CRPS)": order[int(np.ceil(0.9 * (len(order) - 1)))],
-    }
-    return [
-        Sample(positions[i], describe(members.coords, frame.sample, positions[i]), why, True)
-        for n, (why, i) in enumerate(picks.items())
-        if n == 0 or len(order) > 2
-    ]
-
-
-def _error(members: xr.DataArray, truth: xr.DataArray | None, position: Mapping[str, int]) -> float:
-    """Fair CRPS of one sample, averaged over its cells without weights; NaN where truth has no counterpart."""
-    true = pick(truth, members, Sample(position, "", "", True), strict=True) if truth is not None else None
-    if true is None:
-        return float("nan")
-    shown = members.isel(dict(position))
-    axis = next(d for d in shown.dims if d not in true.dims)
-    x = np.sort(shown.transpose(axis, *true.dims).values.astype(np.float64), axis=0)
-    m = x.shape[0]
-    weight = (2 * np.arange(1, m + 1) - m - 1).reshape(-1, *[1] * (x.ndim - 1))
-    pairs = (weight * x).sum(0) / (m * max(m - 1, 1))
-    crps = np.abs(x - true.values).mean(0) - pairs
-    return float(np.nanmean(crps)) if np.isfinite(crps).any() else float("nan")
-
-
-def pick(
-    other: xr.DataArray | None, members: xr.DataArray, sample: Sample, *, strict: bool = False
-) -> xr.DataArray | None:
-    """The counterpart of a sample in another array: by label where both have labels, else by position.
-
-    Args:
-        other: an array with some of the sample dimensions, or None.
-        members: the ensemble the sample was chosen from.
-        sample: the sample.
-        strict: answer None where a label has no counterpart, instead of the first sample.
-    """
-    if other is None:
-        return None
-    where = {}
-    for dim, position in sample.index.items():
-        if dim not in other.dims:
-            continue
-        if dim in other.coords and dim in members.coords:
-            hits = np.flatnonzero(other[dim].values == members[dim].values[position])
-            if not hits.size and strict:
-                return None
-            where[dim] = int(hits[0]) if hits.size else 0
-        elif position < other.sizes[dim]:
-            where[dim] = position
-        else:
-            return None
-    return other.isel(where)

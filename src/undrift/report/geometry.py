@@ -1,85 +1,25 @@
-"""Which dimensions of a field are samples, levels and space, and where its cells lie on the page."""
+"""Where the cells of a field lie on the page: axes, units of axes, curvilinear grids, fields too fine to draw."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
+from undrift.data.cf import recognise
 from undrift.report.style import label
 
-__all__ = ["Axis", "Frame", "channels_of", "describe", "frame_of", "plan_axes", "thin"]
-
-_SPACE = ("z", "y", "x", "lat", "latitude", "lon", "longitude", "rlat", "rlon", "projection_y_coordinate")
-_SPACE_AXES = {"X", "Y"}
-_LEVELS = {"plev", "level", "lev", "height", "depth", "pressure", "pressure_level", "isobaricInhPa", "channel"}
-_MEMBERS = ("realization", "number", "member", "ensemble")
+__all__ = ["Axis", "plan_axes", "space_of", "thin"]
 
 
-@dataclass(frozen=True)
-class Frame:
-    """The roles of a variable's dimensions; the member dimension is none of them."""
-
-    sample: tuple[str, ...]
-    level: tuple[str, ...]
-    space: tuple[str, ...]
-
-
-def frame_of(field: xr.DataArray, space: tuple[str, ...] = (), sample: tuple[str, ...] = ()) -> Frame:
-    """Sort a variable's dimensions into samples, levels and space.
-
-    Args:
-        field: one variable of the truth or the ensemble.
-        space: names of the space dimensions where they are known; otherwise they are told by name, by the CF attribute
-            `axis`, and failing both they are the last two.
-        sample: names of the sample dimensions where they are known.
-    """
-    dims = [str(d) for d in field.dims if d not in _MEMBERS]
-    known = tuple(d for d in dims if d in space)
-    if not known:
-        known = tuple(d for d in dims if d not in sample and _is_space(field, d))
-    if not known:
-        known = tuple([d for d in dims if d not in sample][-2:])
-    rest = [d for d in dims if d not in known]
-    samples = tuple(d for d in rest if d in sample) if sample else tuple(d for d in rest if d not in _LEVELS)
-    return Frame(samples, tuple(d for d in rest if d not in samples), known)
-
-
-def _is_space(field: xr.DataArray, dim: str) -> bool:
-    if dim in _SPACE or dim == "projection_x_coordinate":
-        return True
-    return dim in field.coords and str(field[dim].attrs.get("axis", "")).upper() in _SPACE_AXES
-
-
-def channels_of(truth: xr.Dataset, space: tuple[str, ...], sample: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
-    """Each field to show as (variable, {level dim: position}), in the order of the file."""
-    for name, field in truth.data_vars.items():
-        frame = frame_of(field, space, sample)
-        if not frame.space or not np.issubdtype(field.dtype, np.number):
-            continue
-        for position in np.ndindex(*(field.sizes[d] for d in frame.level)):
-            yield str(name), dict(zip(frame.level, position))
-
-
-def describe(coords: Mapping[Hashable, xr.DataArray], dims: tuple[str, ...], index: Mapping[str, int]) -> str:
-    """`scenario E1, year 2071`: the labels of one sample (or level) as text, positions where there are no labels."""
-    parts = []
-    for dim in dims:
-        if dim in coords:
-            value = coords[dim].values[index[dim]]
-            text = np.datetime_as_string(value, unit="m").replace("T", " ") if _is_time(value) else f"{value}"
-            text = text.removesuffix(" 00:00")
-            units = str(coords[dim].attrs.get("units", "")) if not _is_time(value) else ""
-            parts.append(f"{dim} {text}{' ' + units if units and ' since ' not in units else ''}")
-        else:
-            parts.append(f"{dim} {index[dim]}")
-    return ", ".join(parts)
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, np.datetime64)
+def space_of(field: xr.DataArray, space: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The space dimensions of one field: those of `space` that it has, else what CF and names tell, else all it has."""
+    known = tuple(d for d in space if d in field.dims)
+    if known and len(known) == len(space):
+        return known
+    told = tuple(d for d in recognise(field.to_dataset(name="field")).space if d in field.dims)
+    return told or tuple(map(str, field.dims))[-2:]
 
 
 @dataclass(frozen=True)
@@ -92,8 +32,8 @@ class Axis:
 
 
 def plan_axes(field: xr.DataArray, space: tuple[str, ...]) -> tuple[Axis, ...]:
-    """The axes to draw `space` with, in its order: 1-D coordinates, else 2-D longitude and latitude, else cell numbers."""
-    if len(space) == 2 and not all(d in field.coords for d in space):
+    """The axes to draw `space` with, in its order: 1-D coordinates, else 2-D latitude and longitude, else cell numbers."""
+    if len(space) == 2 and not all(d in field.coords for d in space):  # rotated and projected axes are drawn as such
         curved = _curvilinear(field, space)
         if curved:
             return curved

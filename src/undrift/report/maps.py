@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.ticker import AutoLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from undrift.report.geometry import Axis, Frame, frame_of, plan_axes, thin
+from undrift.report.geometry import Axis, plan_axes, space_of, thin
 from undrift.report.picture import Picture, new_figure, render
-from undrift.report.style import MODEL, TRUTH, Scale, look, number, plain, scale_for
+from undrift.report.style import MODEL, TRUTH, Scale, label, look, number, plain, scale_for
 
-__all__ = ["MapSet", "draw_sample", "draw_single"]
+__all__ = ["MapSet", "draw_departures", "draw_sample", "draw_single"]
 
 
 @dataclass
@@ -32,61 +32,85 @@ class MapSet:
 
 
 def draw_sample(
-    truth: xr.DataArray,
+    truth: xr.DataArray | None,
     members: xr.DataArray,
     given: xr.DataArray | None,
     *,
-    frame: Frame,
+    space: tuple[str, ...],
+    member: str = "realization",
     caption: str = "",
     realizations: int = 3,
     scale: Scale | None = None,
     dpi: int = 150,
+    apart: bool = False,
 ) -> MapSet:
     """Draw one sample of one channel.
 
     Args:
-        truth: (*space) the verifying field; its attributes carry name and units. May be all NaN where none exists.
-        members: (realization, *space) the ensemble.
+        truth: (*space) the verifying field, or None.
+        members: (realization, *space) the ensemble; its name and attributes label the figure.
         given: (*space of its own grid) what the ensemble was conditioned on, or None.
-        frame: the roles of the dimensions, of which `space` is used.
+        space: the space dimensions of truth and members, (z,) y, x.
+        member: the dimension of realizations.
         caption: which sample this is.
         realizations: how many members to show.
         scale: the shared scale where several samples are drawn in the same one.
         dpi: dots per CSS inch of 100 px.
+        apart: whether the truth is a sample of its own, not the counterpart of the members.
     """
-    axis = next(str(d) for d in members.dims if d not in frame.space)
-    shown = [members.isel({axis: m}) for m in range(min(realizations, members.sizes[axis]))]
-    mean, spread = members.mean(axis, skipna=False), members.std(axis, ddof=1, skipna=False)
-    names = {"Truth": truth} | {f"Realization {m + 1}": f for m, f in enumerate(shown)} | {"Ensemble mean": mean}
-    shared = given is not None and _units(given) == _units(truth)
+    name, attrs = members.name, members.attrs
+    shown = [members.isel({member: m}) for m in range(min(realizations, members.sizes[member]))]
+    mean, spread = members.mean(member, skipna=False), members.std(member, ddof=1, skipna=False)
+    names = {} if truth is None else {"A true sample" if apart else "Truth": truth}
+    names |= {f"Realization {m + 1}": f for m, f in enumerate(shown)} | {"Ensemble mean": mean}
+    shared = given is not None and _units(given) == _units(members)
     if given is not None:
         names = {"Given": given} | names
     pool = [f.values for n, f in names.items() if n != "Given" or shared]
-    scale = scale or scale_for(truth.name, truth.attrs, pool)
+    scale = scale or scale_for(name, attrs, pool)
     scales = dict.fromkeys(names, scale)
     if given is not None and not shared:
         scales["Given"] = scale_for(given.name, given.attrs, [given.values])
     names["Ensemble spread"] = spread
-    spread_attrs = {**truth.attrs, "long_name": f"Spread of {scale.label.split(' [')[0]}"}
-    scales["Ensemble spread"] = scale_for(truth.name, spread_attrs, [spread.values], kind="score")
-    if len(frame.space) == 1:
-        return MapSet([_lines(truth, members, given, frame, scale, dpi)], [], scales, caption)
+    spread_attrs = {**attrs, "long_name": f"Spread of {scale.label.split(' [')[0]}"}
+    scales["Ensemble spread"] = scale_for(name, spread_attrs, [spread.values], kind="score")
+    if len(space) == 1:
+        return MapSet([_lines(truth, members, given, space, scale, dpi)], [], scales, caption)
     result = MapSet(scales=scales, caption=caption)
     with look():
-        for name, values in names.items():
-            space = frame.space if name != "Given" else frame_of(values, frame.space).space
-            result.panels.append(_map(values, space, scales[name], name, caption, dpi))
+        for title, values in names.items():
+            own = space if title != "Given" else space_of(values, space)
+            result.panels.append(_map(values, own, scales[title], title, caption, dpi, mean))
         for one, about in _bars(scales):
             result.bars.append(_bar(one, about, dpi))
     return result
 
 
-def draw_single(values: xr.DataArray, frame: Frame, scale: Scale, title: str, *, dpi: int = 150) -> MapSet:
+def draw_departures(
+    truth: xr.DataArray | None, members: xr.DataArray, *, space: tuple[str, ...], member: str, dpi: int = 150
+) -> MapSet:
+    """What the ensemble leaves open: truth and two realizations less the ensemble mean, in one scale about zero."""
+    mean = members.mean(member, skipna=False)
+    fields = {} if truth is None else {"Truth − mean": truth - mean}
+    fields |= {
+        f"Realization {m + 1} − mean": members.isel({member: m}) - mean for m in range(min(2, members.sizes[member]))
+    }
+    name = label(members.name, {k: v for k, v in members.attrs.items() if k != "units"})
+    attrs = {"long_name": f"Departure of {name}", "units": _units(members)}
+    scale = scale_for(members.name, attrs, [f.values for f in fields.values()], kind="diverging")
+    result = MapSet(scales=dict.fromkeys(fields, scale))
+    with look():
+        result.panels = [_map(f, space, scale, title, "", dpi, mean) for title, f in fields.items()]
+        result.bars = [_bar(scale, ", ".join(fields), dpi)]
+    return result
+
+
+def draw_single(values: xr.DataArray, space: tuple[str, ...], scale: Scale, title: str, *, dpi: int = 150) -> MapSet:
     """One map on its own, with its colour bar: a score by cell, or a profile in one dimension."""
     with look():
-        if len(frame.space) == 1:
-            return MapSet([_profile(values, frame.space[0], scale, title, dpi)], [], {title: scale})
-        panel = _map(values, frame.space, scale, title, "", dpi)
+        if len(space) == 1:
+            return MapSet([_profile(values, space[0], scale, title, dpi)], [], {title: scale})
+        panel = _map(values, space, scale, title, "", dpi)
         return MapSet([panel], [_bar(scale, title, dpi)], {title: scale})
 
 
@@ -102,19 +126,40 @@ def _bars(scales: Mapping[str, Scale]) -> list[tuple[Scale, str]]:
     return [(scale, ", ".join(names)) for scale, names in groups.values()]
 
 
-def _map(values: xr.DataArray, space: tuple[str, ...], scale: Scale, title: str, about: str, dpi: int) -> Picture:
+def _map(
+    values: xr.DataArray,
+    space: tuple[str, ...],
+    scale: Scale,
+    title: str,
+    about: str,
+    dpi: int,
+    like: xr.DataArray | None = None,
+) -> Picture:
+    """One panel; `like` is the field whose window it takes where both are in degrees or in the same named axes."""
     values, note = _slice(values, space)
     space = space[-2:]
     values = thin(values, space)
     y, x = plan_axes(values, space)
-    tall, wide = _extent(y, x)
-    figure = new_figure(3.0, float(np.clip(3.0 * tall / wide, 1.1, 4.2)) + 0.25)
+    (bottom, top), (left, right) = window = _window(y, x)
+    if like is not None:
+        ly, lx = plan_axes(like, space_of(like, space)[-2:])
+        if (ly.label, lx.label) == (y.label, x.label) and "(cell)" not in lx.label:
+            window = _window(ly, lx)
+            if x.degrees:
+                x = replace(x, values=x.values + 360 * round((np.mean(window[1]) - (left + right) / 2) / 360))
+    (bottom, top), (left, right) = window
+    stretch = wide_cell(y, x)
+    named = 0.0 if y.degrees and x.degrees else 0.2
+    height = float(np.clip((2.55 - named) * (top - bottom) * stretch / (right - left), 0.8, 4.2))
+    figure = new_figure(3.0, height + 0.3 + named)
     axes = figure.add_subplot()
-    axes.pcolormesh(
-        x.values, y.values, values.transpose(*space).values, cmap=scale.cmap, norm=scale.norm, shading="nearest"
-    )
-    axes.set_aspect(wide_cell(y, x), adjustable="box")
-    axes.set_facecolor(scale.cmap.get_bad())
+    cells = values.transpose(*space).values
+    if x.values.ndim == 1:
+        axes.pcolormesh(_edges(x), _edges(y), cells, cmap=scale.cmap, norm=scale.norm)
+    else:
+        axes.pcolormesh(x.values, y.values, cells, cmap=scale.cmap, norm=scale.norm, shading="nearest")
+    axes.set(xlim=(left, right), ylim=(bottom, top), facecolor=scale.cmap.get_bad())
+    axes.set_aspect(stretch, adjustable="box")
     for spine in axes.spines.values():
         spine.set_visible(True)
     _label_axes(axes, y, x)
@@ -124,6 +169,25 @@ def _map(values: xr.DataArray, space: tuple[str, ...], scale: Scale, title: str,
     span = f"from {number(finite.min())} to {number(finite.max())}" if finite.size else "with no valid cell"
     alt = f"Map of {title.lower()}: {scale.label}, {span}{', ' + about if about else ''}{note}."
     return render(figure, alt, title=title + note, dpi=dpi)
+
+
+def _edges(axis: Axis) -> np.ndarray:
+    """Borders of the cells of a 1-D axis, half way between centres; latitudes stop at the poles."""
+    centres = axis.values
+    if centres.size == 1:
+        return centres[0] + np.array([-0.5, 0.5])
+    middle = (centres[1:] + centres[:-1]) / 2
+    edges = np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
+    return np.clip(edges, -90, 90) if axis.degrees == "N" else edges
+
+
+def _window(y: Axis, x: Axis) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Lowest and highest y and x that the cells reach."""
+    ends = []
+    for axis in (y, x):
+        edges = _edges(axis) if axis.values.ndim == 1 else axis.values
+        ends.append((float(edges.min()), float(edges.max())))
+    return ends[0], ends[1]
 
 
 def _slice(values: xr.DataArray, space: tuple[str, ...]) -> tuple[xr.DataArray, str]:
@@ -144,10 +208,6 @@ def wide_cell(y: Axis, x: Axis) -> float:
     shape = [a.values.shape[0] if a.values.ndim == 1 else a.values.shape[i] for i, a in enumerate((y, x))]
     alike = spans[0] / spans[1] / (max(shape[0] - 1, 1) / max(shape[1] - 1, 1))
     return 1.0 if 0.2 < alike < 5 else 1.0 / alike
-
-
-def _extent(y: Axis, x: Axis) -> tuple[float, float]:
-    return (float(np.ptp(y.values)) or 1.0) * wide_cell(y, x), float(np.ptp(x.values)) or 1.0
 
 
 def _label_axes(axes: Axes, y: Axis, x: Axis) -> None:
@@ -189,11 +249,16 @@ def _bar(scale: Scale, about: str, dpi: int) -> Picture:
 
 
 def _lines(
-    truth: xr.DataArray, members: xr.DataArray, given: xr.DataArray | None, frame: Frame, scale: Scale, dpi: int
+    truth: xr.DataArray | None,
+    members: xr.DataArray,
+    given: xr.DataArray | None,
+    space: tuple[str, ...],
+    scale: Scale,
+    dpi: int,
 ) -> Picture:
     """A sample in one dimension: members thin, mean and truth thick, a band of two spreads, given as points."""
-    (dim,) = frame.space
-    (x,) = plan_axes(truth, frame.space)
+    (dim,) = space
+    (x,) = plan_axes(members, space)
     values = np.asarray(members.transpose(..., dim).values, dtype=np.float64).reshape(-1, members.sizes[dim])
     mean, spread = values.mean(0), values.std(0, ddof=1)
     with look():
@@ -205,9 +270,10 @@ def _lines(
         for m, line in enumerate(values[:3]):
             axes.plot(x.values, line, color=MODEL, lw=0.7, alpha=0.7, label="realizations 1–3" if m == 0 else None)
         axes.plot(x.values, mean, color=MODEL, label="ensemble mean")
-        axes.plot(x.values, truth.values, color=TRUTH, lw=1.4, label="truth")
-        if given is not None and _units(given) == _units(truth):
-            (gx,) = plan_axes(given, frame_of(given, frame.space).space)
+        if truth is not None:
+            axes.plot(x.values, truth.values, color=TRUTH, lw=1.4, label="truth")
+        if given is not None and _units(given) == _units(members):
+            (gx,) = plan_axes(given, space_of(given, space))
             axes.plot(gx.values, given.values, "o", ms=4, mfc="none", color="#d55e00", label="given")
         axes.set_xlabel(plain(x.label))
         axes.set_ylabel(plain(scale.label))
@@ -247,6 +313,6 @@ def _coast() -> tuple[np.ndarray, ...]:
                 Path(cartopy.config[key]).glob("shapefiles/natural_earth/physical/ne_50m_coastline.shp")
             ):
                 return tuple(np.asarray(g.coords)[:, :2] for g in shapereader.Reader(str(path)).geometries())
-    except Exception:  # noqa: BLE001 - coastlines are an ornament; whatever is wrong with cartopy, the map stands
+    except Exception:
         return ()
     return ()

@@ -17,8 +17,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from undrift.errors import UsageError
-from undrift.report.channel import Channel, Limits, build_channel
-from undrift.report.geometry import channels_of
+from undrift.report.channel import Channel, Limits, Source, channel_maps
 from undrift.report.plots import training_plots
 from undrift.report.style import number
 
@@ -56,8 +55,6 @@ class Section:
         facts: data, fingerprint, versions, seeds, sizes, times; `commands` are shown as how to reproduce it.
         notes: further lines at the section's end.
         warnings: lines that stand before the figures.
-        space: names of the space dimensions, told from the data where empty.
-        sample: names of the sample dimensions, told from the data where empty.
     """
 
     title: str
@@ -72,8 +69,6 @@ class Section:
     facts: Mapping[str, object] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    space: tuple[str, ...] = ()
-    sample: tuple[str, ...] = ()
 
 
 def write_page(
@@ -121,13 +116,12 @@ def _page(sections: list[Section], title: str, limits: Limits) -> str:
 
 
 def _section(section: Section, order: int, limits: Limits) -> SimpleNamespace:
-    source = section.truth if section.truth is not None else section.ensemble
-    wanted = list(channels_of(source, section.space, section.sample)) if source is not None else []
-    channels: list[Channel] = [
-        build_channel(section, variable, level, limits, first=i == 0)
-        for i, (variable, level) in enumerate(wanted[: limits.channels])
+    source = Source(section)
+    channels = [
+        _channel(source, variable, level, limits, first=i == 0)
+        for i, (variable, level) in enumerate(source.channels[: limits.channels])
     ]
-    left = len(wanted) - len(channels)
+    left = len(source.channels) - len(channels)
     commands = section.facts.get("commands", "")
     training = training_plots(section.metrics, dpi=limits.dpi)
     anchors = [(f"s{order}", section.title)]
@@ -146,6 +140,14 @@ def _section(section: Section, order: int, limits: Limits) -> SimpleNamespace:
         facts=[(k.replace("_", " "), v) for k, v in _flat(section.facts) if k != "commands"] + _attribution(section),
         notes=section.notes,
         links=[SimpleNamespace(id=i, text=t) for i, t in anchors],
+    )
+
+
+def _channel(source: Source, variable: str, level: Mapping[str, int], limits: Limits, *, first: bool) -> Channel:
+    """One field: two samples of the section's first field, one of the others."""
+    return Channel(
+        source.title(variable, level),
+        maps=channel_maps(source, variable, level, limits, 2 if first else 1),
     )
 
 

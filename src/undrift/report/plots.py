@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from undrift.report.picture import Picture, new_figure, render
-from undrift.report.style import INK, MODEL, line_style, look, number, plain
+from undrift.report.style import INK, MODEL, look, number
 
 __all__ = ["training_plots"]
 

@@ -1,8 +1,8 @@
 """How the report looks: colours, colour scales, fonts and the text of labels.
 
 One `Scale` is made for all the fields of a figure that share units; its colour map follows from what the numbers are
-(`kind_of`). Line colours are Okabe and Ito's, told apart with any colour vision (https://jfly.uni-koeln.de/color/), and every
-line also has its own dash and marker.
+(`kind_of`). Line colours are Okabe and Ito's, told apart with any colour vision (https://jfly.uni-koeln.de/color/),
+and every line also has its own dash and marker.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _KELVIN = {"k", "kelvin", "degc", "deg_c", "celsius", "°c", "degrees_celsius", 
 @contextmanager
 def look() -> Iterator[None]:
     """Matplotlib settings of the report, for the length of a `with` block."""
-    settings = {
+    settings: dict = {
         "figure.dpi": 100,
         "figure.facecolor": "white",
         "savefig.facecolor": "white",
