@@ -1,0 +1,156 @@
+"""All that a training carries from one step to the next, as tensors and counters."""
+
+from __future__ import annotations
+
+__all__ = ["Clock", "Counters", "TrainState"]
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from undrift.errors import CheckpointError, UndriftError
+from undrift.train.ema import PowerAverage
+from undrift.train.optimizer import adamw
+from undrift.train.settings import Settings
+from undrift.train.weights import load_state
+
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass
+class Counters:
+    """What is counted; a function of the number of steps alone when training by steps.
+
+    Attributes:
+        step: Steps begun and ended, the skipped ones too.
+        good: Steps that changed the weights.
+        skipped_in_row: Steps skipped since the last good one.
+        images: Samples seen.
+        best_step: Step of the best validation.
+        best_loss: Its loss.
+        since_best: Validations since then.
+        history: [step, validation loss].
+        stop: Why the training is at its end, or None while it is not.
+    """
+
+    step: int = 0
+    good: int = 0
+    skipped_in_row: int = 0
+    images: int = 0
+    best_step: int | None = None
+    best_loss: float | None = None
+    since_best: int = 0
+    history: list[tuple[int, float | None]] = field(default_factory=list)
+    stop: str | None = None
+
+
+@dataclass
+class Clock:
+    """Seconds of all parts of a run, and what a step and a validation take.
+
+    Attributes:
+        trained: In the loop, without saving.
+        startup: From the calls to the first steps.
+        saving: Writing checkpoints.
+        step: A recent step.
+        validation: The last validation.
+        parts: Number of processes.
+    """
+
+    trained: float = 0.0
+    startup: float = 0.0
+    saving: float = 0.0
+    step: float = 0.0
+    validation: float = 0.0
+    parts: int = 0
+
+
+class TrainState:
+    """Network, its average, the best of the averages so far, optimiser, counters and clock.
+
+    Args:
+        net: The network, on its device; it is trained in place.
+        settings: How the training is to go.
+    """
+
+    def __init__(self, net: nn.Module, settings: Settings) -> None:
+        self.net = net
+        self.average = PowerAverage(net, settings.ema)
+        self.best: dict[str, Tensor] | None = None
+        self.optimizer = adamw(net, settings.learning_rate, settings.weight_decay, settings.betas)
+        self.counters = Counters()
+        self.clock = Clock()
+
+    def keep_best(self) -> None:
+        """Remember the average as the best so far."""
+        self.best = {name: value.detach().clone() for name, value in self.average.net.state_dict().items()}
+
+    def refuse_nan(self) -> None:
+        """Raise where a weight is not finite.
+
+        Raises:
+            UndriftError: With the names of the first five.
+        """
+        bad = [
+            f"{part}.{name}"
+            for part, net in (("net", self.net), ("average", self.average.net))
+            for name, value in net.state_dict().items()
+            if value.is_floating_point() and not bool(torch.isfinite(value).all())
+        ]
+        if bad:
+            raise UndriftError(
+                f"weights are NaN or infinite after step {self.counters.step} ({', '.join(bad[:5])}): the checkpoint "
+                "is refused, the one before is kept. A smaller learning_rate usually helps"
+            )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, as they are, not copied."""
+        out = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        out |= {f"average.{name}": value for name, value in self.average.net.state_dict().items()}
+        out |= {f"best.{name}": value for name, value in (self.best or {}).items()}
+        for name, parameter in self.net.named_parameters():
+            moments = self.optimizer.state.get(parameter, {})
+            out |= {f"{moment}.{name}": moments[moment] for moment in _MOMENTS if moment in moments}
+        return out
+
+    def record(self) -> dict[str, Any]:
+        """Counters and clock as JSON-able values."""
+        return {"counters": asdict(self.counters), "clock": asdict(self.clock)}
+
+    def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        """Take up where ``tensors`` and ``record`` were saved.
+
+        Raises:
+            CheckpointError: They are of another network.
+        """
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = value
+        load_state(self.net, parts.get("net", {}), "the checkpoint")
+        load_state(self.average.net, parts.get("average", {}), "the checkpoint")
+        if "best" in parts:
+            own = self.average.net.state_dict()
+            if parts["best"].keys() != own.keys():
+                raise CheckpointError("the checkpoint's best weights are of another network: nothing was loaded")
+            self.best = {name: torch.empty_like(own[name]).copy_(value) for name, value in parts["best"].items()}
+        for name, parameter in self.net.named_parameters():
+            if name in parts.get("exp_avg", {}):
+                self.optimizer.state[parameter] = {
+                    "step": parts["step"][name].to(parameter.device).clone(),
+                    "exp_avg": torch.empty_like(parameter).copy_(parts["exp_avg"][name]),
+                    "exp_avg_sq": torch.empty_like(parameter).copy_(parts["exp_avg_sq"][name]),
+                }
+        self.counters = _rebuild(Counters, record["counters"])
+        self.counters.history = [(int(step), loss) for step, loss in self.counters.history]
+        self.clock = _rebuild(Clock, record["clock"])
+
+
+def _rebuild(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    names = {item.name for item in fields(kind)}
+    if set(values) != names:
+        raise CheckpointError(f"the checkpoint's counters are {sorted(values)}; expected {sorted(names)}")
+    return kind(**values)

@@ -1,0 +1,118 @@
+"""One step of training, one validation, and the keys that make both a function of the step's number alone."""
+
+from __future__ import annotations
+
+__all__ = ["Diagnostics", "Objective", "Outcome", "Tally", "key_of", "private_rng", "take_step", "validate"]
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from undrift.tasks.batch import Batch
+from undrift.train.state import TrainState
+
+Diagnostics = Mapping[str, Tensor | float]
+Objective = Callable[[Batch, nn.Module, int], tuple[Tensor, Diagnostics]]
+"""``objective(batch, net, key) -> (loss of each sample (B,), named diagnostics)``."""
+
+
+def key_of(seed: int, purpose: str, number: int) -> int:
+    """A key of 63 bits from (seed, purpose, number), the same on every machine."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@contextmanager
+def private_rng(key: int, device: torch.device) -> Iterator[None]:
+    """Within the block the global generators, which dropout draws from, begin at ``key``; then they are as before."""
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(key)
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(key)
+        yield
+
+
+@dataclass
+class Tally:
+    """Means of what was measured since the last line of the log; NaN counts as not measured."""
+
+    total: dict[str, np.ndarray] = field(default_factory=dict)
+    count: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add(self, values: Diagnostics, weight: float = 1.0) -> None:
+        """Take in numbers and tensors by name."""
+        for name, value in values.items():
+            array = value.detach().double().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value, float)
+            known = np.isfinite(array)
+            self.total[name] = self.total.get(name, 0.0) + weight * np.where(known, array, 0.0)
+            self.count[name] = self.count.get(name, 0.0) + weight * known
+
+    def take(self) -> dict[str, np.ndarray]:
+        """The means so far, NaN where nothing was measured; begins anew."""
+        with np.errstate(invalid="ignore"):
+            means = {name: np.asarray(self.total[name] / self.count[name]) for name in self.total}
+        self.total, self.count = {}, {}
+        return means
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step gave: loss, norm of the gradient before clipping, diagnostics, and whether the weights changed."""
+
+    loss: float
+    gradient_norm: float
+    diagnostics: Diagnostics
+    good: bool
+
+
+def take_step(
+    state: TrainState, objective: Objective, batch: Batch, *, rate: float, clip: float, seed: int, device: torch.device
+) -> Outcome:
+    """One step of the optimiser and of the average. A loss or gradient that is not finite changes nothing."""
+    counters = state.counters
+    number = counters.step
+    state.net.train()
+    state.optimizer.zero_grad(set_to_none=True)
+    norm = math.nan
+    with private_rng(key_of(seed, "dropout", number), device):
+        losses, diagnostics = objective(batch, state.net, key_of(seed, "objective", number))
+        loss = losses.mean()
+        value = float(loss.detach())
+        if math.isfinite(value):
+            loss.backward()
+            norm = float(torch.nn.utils.clip_grad_norm_(state.net.parameters(), clip))
+    good = math.isfinite(value) and math.isfinite(norm)
+    if good:
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.optimizer.step()
+        counters.good += 1
+        state.average.update(state.net, counters.good)
+    counters.skipped_in_row = 0 if good else counters.skipped_in_row + 1
+    counters.step += 1
+    counters.images += len(batch)
+    return Outcome(value, norm, diagnostics, good)
+
+
+@torch.no_grad()
+def validate(
+    net: nn.Module, objective: Objective, batches: Sequence[Batch], *, seed: int, device: torch.device
+) -> tuple[float, dict[str, np.ndarray]]:
+    """Mean loss over the samples of the batches, each with its own fixed key, and the means of the diagnostics."""
+    net.eval()
+    total, count, tally = 0.0, 0, Tally()
+    for number, batch in enumerate(batches):
+        key = key_of(seed, "validation", number)
+        with private_rng(key, device):
+            losses, diagnostics = objective(batch.to(device), net, key)
+        total += float(losses.double().sum())
+        count += len(batch)
+        tally.add(diagnostics, len(batch))
+    return total / max(count, 1), tally.take()
