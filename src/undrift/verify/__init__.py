@@ -1,1 +1,8 @@
+"""Verification: is the ensemble right, sharp and calibrated. numpy and xarray only."""
 
+__all__ = ["Finding", "evaluate", "nearest_training", "read_scores", "to_table", "verdict", "write_scores"]
+
+from undrift.verify.memorise import nearest_training
+from undrift.verify.scores import evaluate
+from undrift.verify.table import read_scores, to_table, write_scores
+from undrift.verify.verdict import Finding, verdict

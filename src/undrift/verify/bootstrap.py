@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 def block_length(series: NDArray) -> int:
     """Length of a block from the lag-one correlation r of a per-sample score (Wilks 1997).
 
-    It solves L = (n - L + 1)^(2/3 (1 - n'/n)) with n'/n = (1 - r)/(1 + r), doi:10.1175/1520-0442(1997)010<0065:RHTFAF>2.0.CO;2.
+    It solves L = (n - L + 1)^(2/3 (1 - n'/n)) with n'/n = (1 - r)/(1 + r) ("Resampling hypothesis tests for
+    autocorrelated fields", J. Climate 10, 65-82, equation 20).
     One where samples are uncorrelated; never more than n/4.
 
     Args:

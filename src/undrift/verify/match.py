@@ -1,6 +1,6 @@
 """Pairing of an ensemble with the truth by coordinates, never by position alone where labels exist."""
 
-__all__ = ["Axes", "Pairing", "axes_of", "describe_rows", "pair_samples", "sample_labels", "same_cells", "same_units"]
+__all__ = ["Axes", "Pairing", "axes_of", "describe_rows", "pair_samples", "same_cells", "same_units", "sample_labels"]
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -304,10 +304,8 @@ def _positions(mine: NDArray, its: NDArray, longitude: bool, dim: str, what: str
         found = np.where(distance <= 10 * _TOLERANCE * spacing, near, -1)
     if np.any(found < 0):
         missing = mine[np.argmax(found < 0)]
-        raise DataError(
-            f"{what} lacks {int((found < 0).sum())} of the ensemble's {mine.size} labels along {dim!r}, first {plain(missing)}: "
-            f"put both on one grid"
-        )
+        lost = f"{int((found < 0).sum())} of the ensemble's {mine.size} labels along {dim!r}, first {plain(missing)}"
+        raise DataError(f"{what} lacks {lost}: put both on one grid")
     return found
 
 

@@ -2,7 +2,7 @@
 
 __all__ = ["nearest_distances", "nearest_training"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -96,13 +96,12 @@ def _matrix(
     space: tuple[str, ...],
     realization: str | None,
     ensemble: xr.Dataset,
-    level_of: object,
+    level_of: Callable[[xr.DataArray], tuple[str, ...]],
     rows: NDArray[np.intp] | None,
     what: str,
     seed: int,
 ) -> NDArray[np.float64]:
     """Fields as rows, at most some thousand rows and cells: (rows, cells of all channels)."""
-    assert callable(level_of)
     columns: list[NDArray] = []
     for name in names:
         level = tuple(dim for dim in level_of(ensemble[name]) if dim in ds[name].dims)

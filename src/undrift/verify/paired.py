@@ -81,7 +81,7 @@ class Paired:
         valid: NDArray[np.bool_],
         baselines: Mapping[str, NDArray],
     ) -> None:
-        """Add samples: truth (n, cells) and members (M, n, cells) finite everywhere, baselines with NaN as they come."""
+        """Add samples: truth (n, cells), members (M, n, cells), both finite; baselines with NaN as they come."""
         weights = self._weights * valid
         crps = fair_crps(truth, members)
         mean, variance = moments(members)
@@ -98,7 +98,7 @@ class Paired:
         self._keep(part, variance, fields["square"], weights)
         if self._pairs is None and valid.any():
             shape = self._spectrum.shape
-            self._pairs = draw_pairs(shape, self._periodic, valid.any(axis=0), seed=self._seed)
+            self._pairs = draw_pairs(shape, self._periodic, np.atleast_1d(valid.any(axis=0)), seed=self._seed)
         self._sums["vario"][part], self._sums["pairs"][part] = self._variogram(truth, members, valid)
         for name, values in baselines.items():
             self._add_baseline(self._baselines[name], part, truth, members, crps, valid, values)

@@ -29,7 +29,8 @@ def rank_counts(rank: NDArray[np.intp], weights: NDArray, members: int) -> NDArr
     """Weight in each of the M + 1 ranks, per row: (n, cells) ranks and weights -> (n, M + 1)."""
     rows = rank.shape[0]
     key = rank + (members + 1) * np.arange(rows)[:, None]
-    return np.bincount(key.ravel(), weights.ravel(), rows * (members + 1)).reshape(rows, members + 1)
+    counts = np.bincount(key.ravel(), np.asarray(weights, np.float64).ravel(), rows * (members + 1))
+    return np.asarray(counts, np.float64).reshape(rows, members + 1)
 
 
 def reliability_index(frequency: NDArray) -> NDArray[np.float64]:

@@ -21,9 +21,9 @@ from undrift.verify.match import (
     axes_of,
     describe_rows,
     pair_samples,
-    sample_labels,
     same_cells,
     same_units,
+    sample_labels,
 )
 from undrift.verify.memorise import nearest_training
 from undrift.verify.paired import Paired
@@ -100,12 +100,13 @@ def evaluate(
 
     Returns:
         Scores along `variable` (channels such as "ta[plev=50000]"). With attribute `matched = 1`: crps, rmse, bias,
-        mae, spread, spread_skill, variogram, each also as `<score>_interval(bound, ...)` at 95 %; reliability_index with
-        reliability_expected and reliability_noise (its mean and 95 % quantile by chance); rank_histogram(rank);
+        mae, spread, spread_skill, variogram, each also as `<score>_interval(bound, ...)` at 95 %; reliability_index
+        with reliability_expected and reliability_noise (its mean and 95 % quantile by chance); rank_histogram(rank);
         binned_spread, binned_rmse, binned_share(spread_bin); skill, variogram_skill, crps_baseline, rmse_baseline,
         variogram_baseline(baseline); crps_sample(sample); crps_map, rmse_map, spread_map, bias_map(*space). Always:
         spectrum_truth, spectrum_ensemble, spectrum_ratio(wavenumber) with coordinate wavelength in cells,
-        quantiles_*(quantile), histogram_*(bin), zero_fraction_*, wet_fraction_*, mean_difference_map, std_ratio_map.
+        quantiles_*(quantile), histogram_*(bin), zero_fraction_*, wet_fraction_* (NaN where wetness means nothing),
+        mean_difference_map, std_ratio_map(*space).
 
     Raises:
         DataError: variables, cells or units that do not agree, several truths of one sample, infinite values.
@@ -292,7 +293,7 @@ def _stream_law(reader: Reader, laws: list[Law]) -> None:
     for part in blocks([reader]):
         values = reader.read(part)
         for k, law in enumerate(laws):
-            valid = np.isfinite(values[:, :, k]).all(axis=0)
+            valid = np.asarray(np.isfinite(values[:, :, k]).all(axis=0))
             law.add(part, np.where(valid, values[:, :, k], 0.0), valid)
 
 
@@ -320,6 +321,8 @@ def _law_scores(ours: Law, truth: Law, wet: float) -> Values:
         ratio = mean[0] / mean[1]
         std_ratio = ours.std_map / truth.std_map
     q = np.array(QUANTILES)
+    zeros = (ours.zero_fraction, truth.zero_fraction)
+    wets = (ours.wet_fraction, truth.wet_fraction) if wet != 0.0 or any(zeros) else (np.nan, np.nan)
     return {
         "spectrum_ensemble": (("wavenumber",), mean[0]),
         "spectrum_truth": (("wavenumber",), mean[1]),
@@ -329,10 +332,10 @@ def _law_scores(ours: Law, truth: Law, wet: float) -> Values:
         "histogram_edges": (("edge",), edges),
         "histogram_ensemble": (("bin",), histogram(*ours.values, edges)),
         "histogram_truth": (("bin",), histogram(*truth.values, edges)),
-        "zero_fraction_ensemble": ((), np.array(ours.zero_fraction)),
-        "zero_fraction_truth": ((), np.array(truth.zero_fraction)),
-        "wet_fraction_ensemble": ((), np.array(ours.wet_fraction)),
-        "wet_fraction_truth": ((), np.array(truth.wet_fraction)),
+        "zero_fraction_ensemble": ((), np.array(zeros[0])),
+        "zero_fraction_truth": ((), np.array(zeros[1])),
+        "wet_fraction_ensemble": ((), np.array(wets[0])),
+        "wet_fraction_truth": ((), np.array(wets[1])),
         "wet_threshold": ((), np.array(wet)),
         "mean_difference_map": (("cell",), ours.mean_map - truth.mean_map),
         "std_ratio_map": (("cell",), std_ratio),

@@ -36,6 +36,7 @@ class Spectrum:
             self.wavenumber = np.arange(1, size // 2 + 1)
             self.wavelength = size / self.wavenumber
             return
+        last_size = int(shape[len(shape) - 1])
         size = max(shape)
         window = np.ones(shape)
         for axis, length in enumerate(shape):
@@ -43,13 +44,13 @@ class Spectrum:
                 along = np.hanning(length + 2)[1:-1]
                 window = window * along.reshape([-1 if k == axis else 1 for k in range(len(shape))])
         self._window = window
-        frequencies = [scipy.fft.fftfreq(n) for n in shape[:-1]] + [scipy.fft.rfftfreq(shape[-1])]
+        frequencies = [scipy.fft.fftfreq(n) for n in shape[:-1]] + [scipy.fft.rfftfreq(last_size)]
         radius = np.sqrt(sum(np.square(f) for f in np.meshgrid(*frequencies, indexing="ij", sparse=True)))
         ring = np.rint(radius * size).astype(np.intp).ravel()
         # rfft keeps one of each conjugate pair, except at frequency zero and at an even size's Nyquist frequency.
-        last = np.full(shape[-1] // 2 + 1, 2.0)
+        last = np.full(last_size // 2 + 1, 2.0)
         last[0] = 1.0
-        if shape[-1] % 2 == 0:
+        if last_size % 2 == 0:
             last[-1] = 1.0
         twice = np.broadcast_to(last, radius.shape).ravel()
         modes = np.arange(ring.size)

@@ -3,6 +3,7 @@
 __all__ = ["Reader", "blocks"]
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import xarray as xr
@@ -69,7 +70,7 @@ class Reader:
             index = np.stack(np.unravel_index(rows, sizes), axis=-1)
             starts = np.flatnonzero(np.any(np.diff(index[:, :-1], axis=0, prepend=-1) != 0, axis=-1))
             bounds = [0, *(int(s) for s in starts if s), len(rows)]
-            for low, high in zip(bounds[:-1], bounds[1:]):
+            for low, high in pairwise(bounds):
                 lead = {dim: slice(int(i), int(i) + 1) for dim, i in zip(self._sample[:-1], index[low, :-1])}
                 last = index[low:high, -1]
                 whole = bool(np.all(np.diff(last) == 1))

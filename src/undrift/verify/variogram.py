@@ -40,7 +40,8 @@ def draw_pairs(
         order = rng.permutation(cells.size * len(offsets))
         first, step = cells[order // len(offsets)], offsets[order % len(offsets)]
     else:
-        first, step = rng.choice(cells, 20_000), offsets[rng.integers(len(offsets), size=20_000)]
+        first = cells[rng.integers(cells.size, size=20_000)]
+        step = offsets[rng.integers(len(offsets), size=20_000)]
     there = np.stack(np.unravel_index(first, shape), axis=-1) + step
     size = np.array(shape)
     inside = np.all(((there >= 0) & (there < size)) | np.array(periodic), axis=-1)
