@@ -161,8 +161,12 @@ class Train(_Section):
     weight_decay: float = Field(default=0.01, ge=0)
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the training during which the learning rate rises."""
-    ema: float = Field(default=0.999, ge=0, lt=1)
-    """Largest decay per step of the weights' moving average."""
+    ema: float = Field(default=0.05, ge=0, le=0.288)
+    """Width of the weights' moving average, as a share of the training."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Validations (on blocks of the training part) without a new best after which training stops."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     crop: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Cells along each side of a training window."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["train"]
+__all__ = ["arguments", "command_line", "train"]
 
+import shlex
 import signal
 from pathlib import Path
 from types import FrameType
@@ -178,3 +179,35 @@ def arguments(config: Config) -> dict[str, Any]:
         "seed": train.seed,
         "set": rest or None,
     }
+
+
+def command_line(config: Config, out: str) -> str:
+    """Spell a configuration as the command that trains it again."""
+    from undrift.config import Config
+
+    default, words = Config(), ["undrift", "train", *config.data.paths]
+    words += ["--task", config.task.name]
+    if config.task.name == "downscale" and not config.data.given:
+        words += ["--factor", str(config.task.factor)]
+    if config.data.given:
+        words += ["--given", *config.data.given]
+    for name in ("variables", "static", "covariates", "dims", "periodic"):
+        if getattr(config.data, name):
+            words += [f"--{name}", ",".join(getattr(config.data, name))]
+    for name in ("select", "holdout"):
+        if getattr(config.data, name):
+            words += [f"--{name}", getattr(config.data, name)]
+    if config.train.steps is not None:
+        words += ["--steps", str(config.train.steps)]
+    elif config.train.budget is not None:
+        words += ["--budget", f"{config.train.budget:g}s"]
+    words += ["--baselines"] if config.train.baselines else []
+    for name in ("crop", "device", "seed"):
+        if getattr(config.train, name) != getattr(default.train, name):
+            words += [f"--{name}", str(getattr(config.train, name))]
+    for key, value in sorted((arguments(config)["set"] or {}).items()):
+        items = value.items() if isinstance(value, dict) else [("", value)]
+        for part, item in items:
+            text = ",".join(map(str, item)) if isinstance(item, list) else str(item)
+            words += ["--set", f"{key}{'.' if part else ''}{part}={text}"]
+    return shlex.join([*words, "--out", out])

@@ -1,0 +1,118 @@
+"""Opening what a verb is given: run directories, ensembles and truths."""
+
+from __future__ import annotations
+
+__all__ = ["open_run", "open_truth", "score", "score_rows", "wanted_truth"]
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undrift.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from undrift.model import FieldModel
+
+
+def open_run(run: str, *, verify: bool = True, device: str = "auto") -> FieldModel:
+    """Load a run directory.
+
+    Raises:
+        CheckpointError: There is none, or it is broken.
+    """
+    path = Path(run)
+    if not path.exists():
+        raise CheckpointError(f"{run} does not exist; expected a run directory, as undrift train --out {run} writes it")
+    if not path.is_dir():
+        raise CheckpointError(f"{run} is a file; expected a run directory, as undrift train --out RUN writes it")
+    from undrift.model import load
+
+    return load(path, verify=verify, device=device)
+
+
+def open_truth(paths: list[str]) -> xr.Dataset:
+    """Open the files of a truth lazily, in their own order and labels.
+
+    Raises:
+        DataError: They are absent or cannot be read.
+    """
+    from undrift.data.open import open_fields
+
+    fields = open_fields(paths if len(paths) > 1 else paths[0])
+    return fields.restore(fields.dataset)
+
+
+def score(
+    ensemble: xr.Dataset, truth: xr.Dataset, model: FieldModel | None = None, *, bootstrap: int = 200, seed: int = 0
+) -> xr.Dataset:
+    """Score an ensemble; with a model also against its baselines and for memorisation."""
+    from undrift.verify import evaluate
+
+    if model is None:
+        return evaluate(ensemble, truth, bootstrap=bootstrap, seed=seed)
+    return evaluate(
+        ensemble,
+        truth,
+        baselines=model.baselines(),
+        train=model.training_data(),
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+
+
+def wanted_truth(model: FieldModel) -> xr.Dataset:
+    """The truth of the samples that training left out.
+
+    Raises:
+        DataError: Nothing was left out.
+    """
+    truth = model.holdout_truth()
+    if not any(truth.sizes.values()):
+        raise DataError("training left no sample out: give --ensemble and --truth, or train with --holdout 20%")
+    return truth
+
+
+def score_rows(scores: xr.Dataset, names: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """Rows for a table of people: the model first, then each baseline, per variable."""
+    rows: list[dict[str, Any]] = []
+    matched = bool(scores.attrs.get("matched", 0))
+    for variable in scores["variable"].values:
+        one = scores.sel(variable=variable)
+        units = str(one["units"].values) if "units" in one.coords else ""
+        head = {"variable": f"{variable} ({units})" if units else str(variable)}
+        if not matched:
+            rows.append({**head, "of": "this model", "largest spectrum error": _spectrum_error(one)})
+            continue
+        rows.append(
+            {
+                **head,
+                "of": "this model",
+                "CRPS": float(one["crps"]),
+                "RMSE of mean": float(one["rmse"]),
+                "spread/skill": float(one["spread_skill"]),
+                "variogram score": float(one["variogram"]),
+            }
+        )
+        for name in one["baseline"].values if "baseline" in one.coords else ():
+            base = one.sel(baseline=name)
+            rows.append(
+                {
+                    "variable": "",
+                    "of": (names or {}).get(str(name), str(name)),
+                    "CRPS": float(base["crps_baseline"]),
+                    "RMSE of mean": float(base["rmse_baseline"]),
+                    "variogram score": float(base["variogram_baseline"]),
+                    "model better by": f"{100 * float(base['skill']):+.1f} %",
+                }
+            )
+    return rows
+
+
+def _spectrum_error(one: xr.Dataset) -> str:
+    import numpy as np
+
+    ratio = one["spectrum_ratio"].values
+    known = ratio[np.isfinite(ratio) & (ratio > 0)]
+    return f"factor {np.exp(np.abs(np.log(known)).max()):.2f}" if known.size else "-"
