@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from undrift.data import layout as data
 from undrift.data.layout import plain as plain_label
-from undrift.report.maps import MapSet, draw_departures, draw_sample
+from undrift.report.maps import MapSet, draw_departures, draw_groups, draw_sample
 from undrift.report.picture import Picture
 from undrift.report.samples import Sample, axes_for, choose_samples, counterpart, given_for, sample_dims, take
 from undrift.report.style import label, number, scale_for
@@ -19,7 +20,7 @@ from undrift.verify.match import Axes
 if TYPE_CHECKING:
     from undrift.report.page import Section
 
-__all__ = ["Channel", "Limits", "Source", "channel_maps"]
+__all__ = ["Channel", "Limits", "Source", "channel_maps", "score_maps"]
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,12 @@ class Source:
 
     def __init__(self, section: Section) -> None:
         self.ensemble, self.truth, self.given = section.ensemble, section.truth, section.given
+        self.scores = section.scores
         self.channels: list[tuple[str, dict[str, int]]] = []
         self.axes: Axes | None = None
         if self.ensemble is None:
+            known = [str(v) for v in self.scores["variable"].values] if self.scores is not None else []
+            self.channels = [(name, {}) for name in known]
             return
         self.axes, names = axes_for(self.ensemble, self.truth)
         for name in names:
@@ -61,22 +65,28 @@ class Source:
 
     def title(self, variable: str, level: Mapping[str, int]) -> str:
         """`tas: air temperature [K], plev 85000`."""
-        assert self.ensemble is not None
-        one = self.attrs_of(variable)
-        text = label(variable, one)
+        text = label(variable, self.attrs_of(variable))
         head = text if text.split(" [")[0] == variable else f"{variable}: {text}"
         return ", ".join([head, *self.level_text(level)])
 
     def level_text(self, level: Mapping[str, int]) -> list[str]:
         """Each level's label as text."""
-        assert self.ensemble is not None
-        coords = self.ensemble.coords
+        coords = self.ensemble.coords if self.ensemble is not None else {}
         return [
             f"{d} {plain_label(coords[d].values[i])} {coords[d].attrs.get('units', '')}".strip()
             if d in coords
             else f"{d} {i}"
             for d, i in level.items()
         ]
+
+    def scores_of(self, variable: str, level: Mapping[str, int]) -> xr.Dataset | None:
+        """The scores of one field, None where there are none."""
+        if self.scores is None:
+            return None
+        coords = self.ensemble.coords if self.ensemble is not None else {}
+        at = tuple((d, plain_label(coords[d].values[i]) if d in coords else i) for d, i in level.items())
+        name = data.Channel(variable, at).label
+        return self.scores.sel(variable=name) if name in self.scores["variable"].values else None
 
     def attrs_of(self, variable: str) -> dict:
         """The variable's attributes, the truth's before the ensemble's."""
@@ -94,7 +104,9 @@ def channel_maps(source: Source, variable: str, level: Mapping[str, int], limits
     given = given_for(source.given, variable, level, str(members.attrs.get("units", "")))
     attrs = source.attrs_of(variable)
     fields = []
-    for sample in choose_samples(members, truth, axes, source.truth_pairs, truth_dims)[:count]:
+    scores = source.scores_of(variable, level)
+    errors = scores["crps_sample"].values if scores is not None and "crps_sample" in scores else None
+    for sample in choose_samples(members, truth, axes, source.truth_pairs, truth_dims, errors)[:count]:
         shown = _array(take(members, axes.sample, sample.ensemble)).load()
         true = _array(take(truth, truth_dims, sample.truth or 0)).load() if truth is not None else None
         known = None
@@ -120,6 +132,28 @@ def channel_maps(source: Source, variable: str, level: Mapping[str, int], limits
             apart.caption = "Truth should look like one more realization: as rough, as large, as connected."
             result.append(apart)
     return result
+
+
+def score_maps(scores: xr.Dataset, attrs: Mapping, space: tuple[str, ...], limits: Limits) -> list[MapSet]:
+    """Where the ensemble is good: errors and spread in one scale, bias about zero; free-running, mean and deviation."""
+    units = {"units": str(attrs.get("units", ""))}
+
+    def fields(names: Mapping[str, str]) -> dict[str, xr.DataArray]:
+        return {
+            title: scores[key] for title, key in names.items() if key in scores and set(space) <= set(scores[key].dims)
+        }
+
+    errors = fields({"CRPS": "crps_map", "RMSE of the mean": "rmse_map", "Spread": "spread_map"})
+    bias = fields(
+        {"Bias of the mean": "bias_map"} if errors else {"Mean less that of the truth": "mean_difference_map"}
+    )
+    ratio = fields({} if errors else {"Deviation over that of the truth": "std_ratio_map"})
+    groups = [
+        (errors, {"long_name": "CRPS, RMSE, spread", **units}, "score"),
+        (bias, {"long_name": next(iter(bias), ""), **units}, "diverging"),
+        (ratio, {"long_name": "ratio of standard deviations"}, "ratio"),
+    ]
+    return draw_groups(groups, space, dpi=limits.dpi)
 
 
 def _array(value: xr.DataArray | xr.Dataset) -> xr.DataArray:

@@ -32,7 +32,7 @@ class Axis:
 
 
 def plan_axes(field: xr.DataArray, space: tuple[str, ...]) -> tuple[Axis, ...]:
-    """The axes to draw `space` with, in its order: 1-D coordinates, else 2-D latitude and longitude, else cell numbers."""
+    """The axes to draw `space` with: 1-D coordinates, else 2-D latitude and longitude, else numbers of cells."""
     if len(space) == 2 and not all(d in field.coords for d in space):  # rotated and projected axes are drawn as such
         curved = _curvilinear(field, space)
         if curved:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from undrift.report.geometry import Axis, plan_axes, space_of, thin
 from undrift.report.picture import Picture, new_figure, render
 from undrift.report.style import MODEL, TRUTH, Scale, label, look, number, plain, scale_for
 
-__all__ = ["MapSet", "draw_departures", "draw_sample", "draw_single"]
+__all__ = ["MapSet", "draw_departures", "draw_groups", "draw_sample"]
 
 
 @dataclass
@@ -105,13 +105,33 @@ def draw_departures(
     return result
 
 
-def draw_single(values: xr.DataArray, space: tuple[str, ...], scale: Scale, title: str, *, dpi: int = 150) -> MapSet:
-    """One map on its own, with its colour bar: a score by cell, or a profile in one dimension."""
+def draw_groups(
+    groups: Sequence[tuple[Mapping[str, xr.DataArray], Mapping, str]], space: tuple[str, ...], *, dpi: int = 150
+) -> list[MapSet]:
+    """Maps of scores, each group in one scale of its own.
+
+    Args:
+        groups: ({title: (*space) values}, attributes of the scale, its kind); groups without fields are left out.
+        space: the space dimensions.
+        dpi: dots per 100 CSS pixels.
+
+    Returns:
+        One MapSet of all the maps; in one dimension their line plots. Nothing where there is no field.
+    """
+    result = MapSet()
     with look():
-        if len(space) == 1:
-            return MapSet([_profile(values, space[0], scale, title, dpi)], [], {title: scale})
-        panel = _map(values, space, scale, title, "", dpi)
-        return MapSet([panel], [_bar(scale, title, dpi)], {title: scale})
+        for fields, attrs, kind in groups:
+            known = {t: f for t, f in fields.items() if np.isfinite(f.values).any()}
+            if not known:
+                continue
+            scale = scale_for("", attrs, [f.values for f in known.values()], kind=kind)
+            result.scales |= dict.fromkeys(known, scale)
+            if len(space) == 1:
+                result.panels += [_profile(f, space[0], scale, t, dpi) for t, f in known.items()]
+            else:
+                result.panels += [_map(f, space, scale, t, "", dpi) for t, f in known.items()]
+                result.bars.append(_bar(scale, ", ".join(known), dpi))
+    return [result] if result.panels else []
 
 
 def _units(values: xr.DataArray) -> str:

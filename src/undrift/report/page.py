@@ -17,9 +17,11 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from undrift.errors import UsageError
-from undrift.report.channel import Channel, Limits, Source, channel_maps
-from undrift.report.plots import training_plots
+from undrift.report.channel import Channel, Limits, Source, channel_maps, score_maps
+from undrift.report.plots import score_plots
 from undrift.report.style import number
+from undrift.report.tables import calibration_table, law_table, overview_table, score_table
+from undrift.report.training import training_plots
 
 __all__ = ["Section", "write_page"]
 
@@ -134,6 +136,7 @@ def _section(section: Section, order: int, limits: Limits) -> SimpleNamespace:
         verdict=section.verdict,
         warnings=section.warnings,
         channels=channels,
+        overview=overview_table(section.scores) if section.scores is not None else None,
         left_out=f"{left} further fields are not shown; their scores are in the scores file." if left else "",
         training=training,
         commands=commands if isinstance(commands, str) else "\n".join(map(str, _listed(commands))),
@@ -145,10 +148,18 @@ def _section(section: Section, order: int, limits: Limits) -> SimpleNamespace:
 
 def _channel(source: Source, variable: str, level: Mapping[str, int], limits: Limits, *, first: bool) -> Channel:
     """One field: two samples of the section's first field, one of the others."""
-    return Channel(
-        source.title(variable, level),
-        maps=channel_maps(source, variable, level, limits, 2 if first else 1),
-    )
+    channel = Channel(source.title(variable, level))
+    if source.ensemble is not None:
+        channel.maps = channel_maps(source, variable, level, limits, 2 if first else 1)
+    scores = source.scores_of(variable, level)
+    if scores is not None:
+        attrs = source.attrs_of(variable)
+        units = str(attrs.get("units", scores["units"].item() if "units" in scores.coords else ""))
+        tables = (score_table(scores, units), calibration_table(scores, units), law_table(scores, units))
+        channel.tables = [t for t in tables if t is not None]
+        channel.plots = score_plots(scores, units, variable, dpi=limits.dpi)
+        channel.score_maps = score_maps(scores, attrs, source.axes.space, limits) if source.axes else []
+    return channel
 
 
 def _listed(value: object) -> list:

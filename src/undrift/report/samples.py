@@ -75,7 +75,12 @@ def sample_dims(other: xr.Dataset, axes: Axes) -> list[str]:
 
 
 def choose_samples(
-    members: xr.DataArray, truth: xr.DataArray | None, axes: Axes, pairs: Mapping[int, int], truth_dims: Sequence[str]
+    members: xr.DataArray,
+    truth: xr.DataArray | None,
+    axes: Axes,
+    pairs: Mapping[int, int],
+    truth_dims: Sequence[str],
+    errors: np.ndarray | None = None,
 ) -> list[Sample]:
     """The sample of median CRPS and the one at the worst tenth; the first one where truth has no counterparts.
 
@@ -85,6 +90,7 @@ def choose_samples(
         axes: the roles of the ensemble's dimensions.
         pairs: flat position in the truth by flat position in the ensemble.
         truth_dims: the truth's sample dimensions.
+        errors: the CRPS of each paired sample, in the ensemble's order, where it was measured before.
     """
     labels = sample_labels(members.to_dataset(name="field"), axes.sample)
     known = sorted(pairs) if truth is not None else []

@@ -29,7 +29,13 @@ _WHITE_BLUE = (
     *("#ffffff", "#ceeef0", "#9cdbe6", "#67c7df", "#23b1d8", "#1399c6"),
     *("#0082b4", "#056a9f", "#00548d", "#003e79", "#192958"),
 )
-_MAPS = {"temperature": "inferno", "sequential": "viridis", "diverging": "RdBu_r", "score": "cividis"}
+_MAPS = {
+    "temperature": "inferno",
+    "sequential": "viridis",
+    "diverging": "RdBu_r",
+    "score": "cividis",
+    "ratio": "PuOr_r",
+}
 _RAIN = re.compile(r"precip|rainfall|rain_rate|snowfall", re.IGNORECASE)
 _RAIN_NAMES = {"pr", "tp", "rr", "prc", "prsn", "rain", "precip", "prectot"}
 _ANOMALY = re.compile(r"anomal|tendency|difference|departure|overdensity", re.IGNORECASE)
@@ -159,13 +165,18 @@ def scale_for(name: object, attrs: Mapping, fields: list[np.ndarray], *, kind: s
         name: the variable's name.
         attrs: its attributes, for the label and the kind.
         fields: arrays of any shapes that share units; NaN is left out.
-        kind: one of `kind_of`'s answers or "score" (non-negative, light is small), where it is not to be guessed.
+        kind: one of `kind_of`'s answers "score" (from zero) or "ratio" (about one), where it is not to be guessed.
     """
     values = np.concatenate([np.asarray(f, dtype=np.float64).ravel() for f in fields] or [np.zeros(0)])
     values = values[np.isfinite(values)]
     kind = kind or kind_of(name, attrs, values)
     low, high = np.quantile(values, [0.002, 0.998]) if values.size else (0.0, 1.0)
-    if kind == "diverging":
+    if kind == "ratio":
+        positive = values[values > 0]
+        most = float(np.exp(np.quantile(np.abs(np.log(positive)), 0.99))) if positive.size else 2.0
+        high = max(most, 1.05)
+        low = 1 / high
+    elif kind == "diverging":
         high = max(abs(low), abs(high))
         low = -high
     elif kind in ("rain", "score"):
@@ -175,7 +186,7 @@ def scale_for(name: object, attrs: Mapping, fields: list[np.ndarray], *, kind: s
         low, high = (low, high + pad) if kind in ("rain", "score", "logarithmic") else (low - pad, high + pad)
     if kind == "rain" and values.size and high > 6 * values.mean():
         norm: Normalize = PowerNorm(0.5, low, high)
-    elif kind == "logarithmic" and low > 0:
+    elif kind in ("logarithmic", "ratio") and low > 0:
         norm = LogNorm(low, high)
     else:
         norm = Normalize(low, high)

@@ -1,0 +1,200 @@
+"""The numbers of the report: every one is taken from the scores as it is, and rounded only as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+
+from undrift.report.style import number
+
+__all__ = ["Cell", "Column", "Row", "Table", "calibration_table", "law_table", "overview_table", "score_table"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number: as text, exactly, the score it is (a key for machines), its interval, whether it is the best."""
+
+    text: str
+    exact: str = ""
+    key: str = ""
+    interval: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading and the small print under it."""
+
+    name: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A named row; the model's own row is set apart."""
+
+    name: str
+    cells: list[Cell]
+    model: bool = False
+
+
+@dataclass
+class Table:
+    """Rows of numbers under headings."""
+
+    caption: str
+    columns: list[Column]
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+
+
+def cell(scores: xr.Dataset, key: str, *, best: bool = False, **at: str | float) -> Cell:
+    """The number `key` of one channel's scores at the labels `at`, with its interval where there is one."""
+    if key not in scores:
+        return Cell("–")
+    value = float(scores[key].sel(at))
+    interval = ""
+    if f"{key}_interval" in scores:
+        low, high = (float(scores[f"{key}_interval"].sel(at).sel(bound=b)) for b in ("lower", "upper"))
+        interval = f"{number(low)} to {number(high)}" if np.isfinite([low, high]).all() else ""
+    name = ";".join([key, *(f"{k}={v}" for k, v in at.items())])
+    return Cell(number(value), repr(value), name, interval, best)
+
+
+def baselines_of(scores: xr.Dataset) -> list[str]:
+    """Names of the baselines, best CRPS first."""
+    if "crps_baseline" not in scores:
+        return []
+    values = scores["crps_baseline"].values
+    order = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")
+    return [str(scores["baseline"].values[i]) for i in order]
+
+
+def score_table(scores: xr.Dataset, units: str) -> Table | None:
+    """The model and its baselines, best first; None where nothing was matched.
+
+    Args:
+        scores: of one channel.
+        units: of the field.
+    """
+    if "crps" not in scores:
+        return None
+    names = baselines_of(scores)
+    best = {key: _best(scores, key, names) for key in ("crps", "rmse", "variogram")}
+    rows = [Row("This model", [
+        cell(scores, "crps", best=best["crps"] is None), Cell("–"),
+        cell(scores, "rmse", best=best["rmse"] is None),
+        cell(scores, "variogram", best=best["variogram"] is None), Cell("–"),
+    ], model=True)]  # fmt: skip
+    for name in names:
+        rows.append(Row(name, [
+            cell(scores, "crps_baseline", best=best["crps"] == name, baseline=name),
+            cell(scores, "skill", baseline=name),
+            cell(scores, "rmse_baseline", best=best["rmse"] == name, baseline=name),
+            cell(scores, "variogram_baseline", best=best["variogram"] == name, baseline=name),
+            cell(scores, "variogram_skill", baseline=name),
+        ]))  # fmt: skip
+    unit = f"[{units}]" if units and units != "1" else ""
+    columns = [
+        Column("", ""),
+        Column("CRPS", unit),
+        Column("model's skill", "1 − CRPS ratio"),
+        Column("RMSE of mean", unit),
+        Column("variogram score", "order ½"),
+        Column("model's skill", "1 − ratio"),
+    ]
+    samples, members = scores.attrs.get("n_samples", "?"), scores.attrs.get("n_realizations", "?")
+    table = Table(f"Scores over {samples} samples with {members} realizations each; lower is better.", columns, rows)
+    if names:
+        table.notes.append(
+            "Baselines are dressed with their own cross-validated errors. Skill above 0 means that the model is better."
+        )
+    if any(c.interval for row in rows for c in row.cells):
+        table.notes.append("Small figures: 95 % intervals from a bootstrap over blocks of samples. Best in bold.")
+    return table
+
+
+def _best(scores: xr.Dataset, key: str, names: Sequence[str]) -> str | None:
+    """The baseline that has the smallest score, None where the model has."""
+    rivals = [(float(scores[f"{key}_baseline"].sel(baseline=n)), n) for n in names if f"{key}_baseline" in scores]
+    rivals = [pair for pair in rivals if np.isfinite(pair[0])]
+    if not rivals or min(rivals)[0] >= float(scores[key]):
+        return None
+    return min(rivals)[1]
+
+
+def calibration_table(scores: xr.Dataset, units: str) -> Table | None:
+    """Is the ensemble as wide as its errors; None where nothing was matched."""
+    if "spread_skill" not in scores:
+        return None
+    unit = f" [{units}]" if units and units != "1" else ""
+    noise = float(scores["reliability_noise"]) if "reliability_noise" in scores else float("nan")
+    rows = [
+        Row("Spread / skill", [cell(scores, "spread_skill"), Cell("1")]),
+        Row(f"Spread{unit}", [cell(scores, "spread"), Cell("that of the error")]),
+        Row(f"Bias of the mean{unit}", [cell(scores, "bias"), Cell("0")]),
+        Row(f"Mean absolute error{unit}", [cell(scores, "mae"), Cell("small")]),
+        Row(
+            "Reliability index of ranks",
+            [
+                cell(scores, "reliability_index"),
+                Cell(f"up to {number(noise)} by chance" if np.isfinite(noise) else "0"),
+            ],
+        ),
+    ]
+    return Table("Calibration of the ensemble.", [Column(""), Column("measured"), Column("ideal")], rows)
+
+
+def law_table(scores: xr.Dataset, units: str) -> Table | None:
+    """Quantiles of all values, and the shares of zeros and of wet cells where there are any."""
+    if "quantiles_truth" not in scores:
+        return None
+    rows = []
+    unit = f" [{units}]" if units and units != "1" else ""
+    for q in scores["quantile"].values.tolist():
+        rows.append(
+            Row(f"{100 * q:g} % quantile{unit}", [cell(scores, f"quantiles_{side}", quantile=q) for side in _SIDES])
+        )
+    rainy = bool(_any_between(scores, "zero_fraction"))
+    if rainy:
+        rows.append(Row("Share of exact zeros", [cell(scores, f"zero_fraction_{side}") for side in _SIDES]))
+        least = float(scores["wet_threshold"]) if "wet_threshold" in scores else 0.0
+        text = f"Wet share (at least {number(least)}{' ' + units if units else ''})" if least else "Share above zero"
+        rows.append(Row(text, [cell(scores, f"wet_fraction_{side}") for side in _SIDES]))
+    columns = [Column(""), Column("truth"), Column("ensemble")]
+    return Table("Distribution of all values, over cells (by area), samples and realizations.", columns, rows)
+
+
+_SIDES = ("truth", "ensemble")
+
+
+def _any_between(scores: xr.Dataset, key: str) -> bool:
+    return any(f"{key}_{side}" in scores and float(scores[f"{key}_{side}"]) > 1e-3 for side in _SIDES)
+
+
+def overview_table(scores: xr.Dataset) -> Table | None:
+    """All channels in one table, those that have no figures included."""
+    if "crps" not in scores or scores.sizes.get("variable", 1) < 2:
+        return None
+    rows = []
+    for name in scores["variable"].values:
+        one = scores.sel(variable=name)
+        rivals = baselines_of(one)
+        cells = [cell(one, "crps", best=not rivals or _best(one, "crps", rivals) is None)]
+        if rivals:
+            cells += [
+                Cell(rivals[0]),
+                cell(one, "crps_baseline", baseline=rivals[0]),
+                cell(one, "skill", baseline=rivals[0]),
+            ]
+        cells += [cell(one, "spread_skill"), cell(one, "reliability_index")]
+        units = str(one["units"].item()) if "units" in one.coords else ""
+        rows.append(Row(f"{name} [{units}]" if units and units != "1" else str(name), cells))
+    has = "crps_baseline" in scores
+    columns = [Column(""), Column("CRPS")]
+    columns += [Column("best baseline"), Column("its CRPS"), Column("skill against it")] if has else []
+    columns += [Column("spread / skill"), Column("reliability index")]
+    return Table("All fields.", columns, rows)
