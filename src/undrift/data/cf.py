@@ -14,14 +14,15 @@ import xarray as xr
 __all__ = ["Roles", "auxiliary", "is_timelike", "recognise", "role_of_name"]
 
 _NAMES = {
-    "x": "x lon longitude long rlon nlon i ni nx xc xi xh xq xt west_east grid_longitude projection_x_coordinate easting "
-    "nav_lon xt_ocean rlonc col column columns width xdim",
-    "y": "y lat latitude rlat nlat j nj ny yc eta yh yq yt south_north grid_latitude projection_y_coordinate northing "
-    "nav_lat yt_ocean rlatc row rows height_px ydim",
+    "x": "x lon longitude long rlon nlon i ni nx xc xi xh xq xt west_east grid_longitude projection_x_coordinate "
+    "easting nav_lon xt_ocean rlonc col column columns width xdim",
+    "y": "y lat latitude rlat nlat j nj ny yc eta yh yq yt south_north grid_latitude projection_y_coordinate "
+    "northing nav_lat yt_ocean rlatc row rows height_px ydim",
     "z": "z",
-    "level": "plev level lev levels height depth sigma pressure pressure_level isobaricinhpa isobaric hybrid olevel deptht "
-    "pfull channel channels band altitude st_ocean zt model_level bottom_top plevel air_pressure soil_layer",
-    "time": "time t date datetime year month valid_time time_counter forecast_time initial_time init_time times dayofyear",
+    "level": "plev level lev levels height depth sigma pressure pressure_level isobaricinhpa isobaric hybrid olevel "
+    "deptht pfull channel channels band altitude st_ocean zt model_level bottom_top plevel air_pressure soil_layer",
+    "time": "time t date datetime year month valid_time time_counter forecast_time initial_time init_time times "
+    "dayofyear",
 }
 _ROLE = {name: role for role, names in _NAMES.items() for name in names.split()}
 _LATITUDE = {"lat", "latitude", "nav_lat", "xlat", "tlat", "ulat", "geolat"}
@@ -97,7 +98,7 @@ def recognise(ds: xr.Dataset, dims: Sequence[str] | None = None) -> Roles:
         role = _role(ds, dim, user=dims is not None)
         if role in ("x", "y", "z") and getattr(roles, role) is None:
             setattr(roles, role, dim)
-        elif role == "level" or role == "z":
+        elif role in ("level", "z"):
             roles.level.append(dim)
         elif role == "time":
             roles.time.append(dim)
@@ -181,9 +182,8 @@ def auxiliary(ds: xr.Dataset) -> set[str]:
                 names |= {word for word in about[key].split() if not word.endswith(":")}
         low_dims = {str(dim).lower() for dim in variable.dims}
         text = str(name)
-        bound_dims = {dim for dim in low_dims & _BOUND_DIMS}
-        if _BOUND_NAME.match(text) or bound_dims or "grid_mapping_name" in variable.attrs:
-            names.add(text)
-        elif text in ds.data_vars and variable.dtype.kind not in "biuf":
+        not_number = text in ds.data_vars and variable.dtype.kind not in "biuf"
+        describes = _BOUND_NAME.match(text) or low_dims & _BOUND_DIMS or "grid_mapping_name" in variable.attrs
+        if describes or not_number:
             names.add(text)
     return names & {str(name) for name in ds.variables}

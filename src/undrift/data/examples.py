@@ -13,9 +13,9 @@ def north_america() -> xr.Dataset:
     """Annual mean air temperature over North America, HadCM3, scenarios A1B and E1, 1860 to 2099.
 
     Returns:
-        Dataset with ``tas`` (scenario, year, lat, lon) in K, (2, 240, 37, 49), in memory. The scenarios are identical up to
-        1999. Attributes carry source, licence and attribution.
+        Dataset with ``tas`` (scenario, year, lat, lon) in K, (2, 240, 37, 49), in memory. The scenarios are identical
+        up to 1999. Attributes carry source, licence and attribution.
     """
-    with importlib.resources.as_file(importlib.resources.files("undrift.data") / "north_america.nc") as path:
-        with xr.open_dataset(path, engine="netcdf4") as ds:
-            return ds.load()
+    embedded = importlib.resources.files("undrift.data") / "north_america.nc"
+    with importlib.resources.as_file(embedded) as path, xr.open_dataset(path, engine="netcdf4") as ds:
+        return ds.load()

@@ -35,14 +35,27 @@ class _Store:
         self.sizes = tuple(int(dataset.sizes[dim]) for dim in layout.sample)
         self.nbytes = 4 * int(np.prod(self.sizes, dtype=np.int64)) * len(layout.channels) * int(np.prod(layout.shape))
         self.memory: np.ndarray | None = None
+        self.finite = False
 
-    def read(self, indices: np.ndarray, window: tuple[slice, ...]) -> np.ndarray:
+    def read(self, indices: np.ndarray, window: tuple[slice, ...], *, allow_inf: bool = False) -> np.ndarray:
+        """Values (n, C, *space) of samples of the whole dataset."""
         if self.memory is None and self.nbytes <= MEMORY_LIMIT:
             everything = np.arange(int(np.prod(self.sizes)))
             self.memory = self._read(everything, tuple(slice(None) for _ in self.layout.space))
+            self.finite = not np.isinf(self.memory).any()
         if self.memory is not None:
-            return self.memory[(indices, slice(None), *window)]
-        return self._read(indices, window)
+            run = bool(indices.size) and bool(np.all(np.diff(indices) == 1))
+            rows = slice(int(indices[0]), int(indices[-1]) + 1) if run else indices
+            out = (
+                self.memory[rows][(slice(None), slice(None), *window)].copy()
+                if run
+                else self.memory[(rows, slice(None), *window)]
+            )
+        else:
+            out = self._read(indices, window)
+        if not allow_inf and not (self.memory is not None and self.finite):
+            self._refuse_inf(out, indices)
+        return out
 
     def _read(self, indices: np.ndarray, window: tuple[slice, ...]) -> np.ndarray:
         """Read samples from the files: one slice per combination of the leading sample dims."""
@@ -84,23 +97,26 @@ class _Store:
                 ) from error
             n = array.sizes[last]
             parts.append(values.reshape(n, -1, *values.shape[values.ndim - len(self.layout.space) :]))
-        block = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        with np.errstate(invalid="ignore", over="ignore"):
-            if not np.isfinite(block.sum(dtype=np.float64)) and np.isinf(block).any():
-                self._refuse_inf(block, where)
-        return block
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _refuse_inf(self, block: np.ndarray, where: dict[str, Any]) -> None:
+    def _refuse_inf(self, block: np.ndarray, indices: np.ndarray) -> None:
+        """Raise if samples hold infinite values, naming variable, labels and count."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            if np.isfinite(block.sum(dtype=np.float64)):
+                return
         bad = np.isinf(block)
+        if not bad.any():
+            return
         row, channel = (int(axis[0]) for axis in np.nonzero(bad)[:2])
-        labels = {dim: plain(self.dataset[dim].values[i]) for dim, i in where.items() if isinstance(i, int)}
-        last = self.layout.sample[-1]
-        position = np.arange(self.dataset.sizes[last])[where[last]][row]
-        labels[last] = plain(self.dataset[last].values[position]) if last in self.dataset.coords else int(position)
+        position = np.unravel_index(int(indices[row]), self.sizes)
+        labels = [
+            f"{dim}={plain(self.dataset[dim].values[i]) if dim in self.dataset.coords else i}"
+            for dim, i in zip(self.layout.sample, position, strict=True)
+        ]
         raise DataError(
-            f"{', '.join(self.sources[:3])}: {self.layout.channels[channel].label} has {int(bad.sum())} infinite values "
-            f"(or beyond float32), first at {', '.join(f'{k}={v}' for k, v in labels.items())}; "
-            "replace them by NaN where data are missing"
+            f"{', '.join(self.sources[:3])}: {self.layout.channels[channel].label} has "
+            f"{int(bad[:, channel].sum())} infinite values (or beyond float32), first at "
+            f"{', '.join(labels)}; replace them by NaN where data are missing"
         )
 
 
@@ -116,8 +132,8 @@ class Fields:
         covariate_names: Their names in the order asked.
         order: The way back to the order in which the data came.
         sources: The files, or what the data were.
-        counts: What happened on the way: joined files, sorted or duplicate times, missing chunks; ``scan`` adds numbers of
-            missing and suspicious values.
+        counts: What happened on the way: joined files, sorted or duplicate times, missing chunks; ``scan`` adds numbers
+            of missing and suspicious values.
         warnings: Sentences that the user should read.
     """
 
@@ -161,7 +177,7 @@ class Fields:
 
     @property
     def dataset(self) -> xr.Dataset:
-        """The fields as a Dataset; a subset that is no product of its sample dims is stacked along a new dim ``sample``."""
+        """The fields as a Dataset; a subset that is no product of its sample dims is stacked along ``sample``."""
         if self._index is None:
             return self._dataset
         coords = np.unravel_index(self._index, self._store.sizes)
@@ -200,7 +216,7 @@ class Fields:
         return self._store.read(self._base(indices), whole if window is None else tuple(window))
 
     def labels(self, index: int) -> dict[str, object]:
-        """Coordinate labels of one sample, such as ``{"scenario": "A1B", "year": 1860}``; positions where dims have none."""
+        """Labels of one sample, such as ``{"scenario": "A1B", "year": 1860}``; positions where dims have none."""
         coords = np.unravel_index(int(self._base(index)[0]), self._store.sizes)
         out: dict[str, object] = {}
         for dim, i in zip(self.layout.sample, coords, strict=True):
@@ -212,7 +228,7 @@ class Fields:
         return out
 
     def label_digest(self, index: int) -> str:
-        """Text of one sample's labels, the same whatever the order, the file or the dtype: ``scenario=A1B;year=1860``."""
+        """Text of one sample's labels, whatever the order, file or dtype: ``scenario=A1B;year=1860``."""
         coords = np.unravel_index(int(self._base(index)[0]), self._store.sizes)
         words = []
         for dim, i in sorted(zip(self.layout.sample, coords, strict=True)):
@@ -269,8 +285,8 @@ class Fields:
         """SHA-256 in hex of what the data are.
 
         It covers the layout as JSON, the labels of the samples, the coordinates of space as float64, and values as
-        little-endian float32 with one pattern for NaN: all of them up to 256 MB, beyond that those of 256 samples at even
-        distances. File names, times of change and the original order of latitudes are not part of it.
+        little-endian float32 with one pattern for NaN: all of them up to 256 MB, beyond that those of 256 samples at
+        even distances. File names, times of change and the original order of latitudes are not part of it.
         """
         if self._fingerprint is None:
             self._fingerprint = _fingerprint(self)
@@ -306,8 +322,8 @@ def coarsen(array: np.ndarray, factor: int, space: int = 2) -> np.ndarray:
         space: How many trailing dims are space.
 
     Returns:
-        Array (..., *(n // factor for n in shape)); cells beyond a multiple of the factor at the far edge are not used. A
-        block without any value is NaN.
+        Array (..., *(n // factor for n in shape)); cells beyond a multiple of the factor at the far edge are not
+        used. A block without any value is NaN.
 
     Raises:
         DataError: A dim is smaller than the factor.

@@ -14,8 +14,8 @@ __all__ = ["Channel", "Layout", "plain"]
 def plain(value: Any) -> Any:
     """A coordinate label as a plain Python value that JSON can hold (int, float or str).
 
-    Integral floats become ints and float32 its shortest decimal, so that the label does not depend on the dtype in which a
-    file keeps it; dates become ISO 8601 text.
+    Integral floats become ints and float32 its shortest decimal, so that the label does not depend on the dtype in
+    which a file keeps it; dates become ISO 8601 text.
     """
     if hasattr(value, "isoformat"):  # datetime and cftime
         return _trim_iso(value.isoformat())

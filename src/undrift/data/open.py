@@ -11,10 +11,15 @@ import numpy as np
 import xarray as xr
 
 from undrift.data.cf import Roles, auxiliary, recognise
+from undrift.data.chunks import missing_chunks
+from undrift.data.combine import combine
 from undrift.data.fields import Fields
 from undrift.data.layout import Channel, Layout, channels_for
 from undrift.data.order import canonical_order, is_global
+from undrift.data.select import crop
 from undrift.data.sources import expand, from_array, name_dims, parse_dims, read_path
+from undrift.data.static import take_covariates, take_static
+from undrift.data.tidy import tidy_time
 from undrift.errors import DataError, UsageError
 
 __all__ = ["open_fields"]
@@ -35,13 +40,15 @@ def open_fields(
     """Open data as canonical samples of fields, without reading their values.
 
     Args:
-        data: A path (NetCDF, HDF5, Zarr, .npy, .npz), a glob, a list of them, a Dataset, a DataArray, or an array with ``dims``.
-        dims: Names of the dimensions of arrays, such as "sample,z,y,x": x, y, z are space, ``level`` and ``channel`` become
-            channels, all others count samples. On named data, what the dims are called.
+        data: A path (NetCDF, HDF5, Zarr, .npy, .npz), a glob, a list of them, a Dataset, a DataArray, or an array with
+            ``dims``.
+        dims: Names of the dimensions of arrays, such as "sample,z,y,x": x, y, z are space, ``level`` and ``channel``
+            become channels, all others count samples. On named data, what the dims are called.
         variables: Names of the fields; all by default.
         static: Names of variables that condition the model, or a file of such variables on the same grid.
         covariates: Names of coordinates or variables over sample dims.
-        periodic: Space dims whose ends are neighbours ("x", "y,x", "lon"), beside longitudes that go round; "none" for none.
+        periodic: Space dims whose ends are neighbours ("x", "y,x", "lon"), beside longitudes that go round; "none" for
+            none.
         select: What to keep, such as "lat=35/60,time=2019-03" (see ``undrift.data.select``).
 
     Raises:
@@ -52,11 +59,9 @@ def open_fields(
     wanted = _words(variables)
     parts, sources = _parts(data, named, wanted)
     if len(parts) == 1:
-        raw, joined = parts[0], {}
+        raw, joined, warnings = parts[0], {}, []
     else:
-        from undrift.data.combine import combine
-
-        raw, joined = combine(parts, sources, named, wanted, select)
+        raw, joined, warnings = combine(parts, sources, named, wanted, select)
     return _canonical(
         raw,
         sources,
@@ -67,6 +72,7 @@ def open_fields(
         periodic=_words(periodic),
         select=select,
         counts={"files": len(sources), **joined},
+        warnings=warnings,
     )
 
 
@@ -110,6 +116,7 @@ def _canonical(
     periodic: list[str],
     select: str | Mapping[str, Any] | None,
     counts: dict[str, Any],
+    warnings: list[str],
 ) -> Fields:
     """Canonical fields of one dataset."""
     where = ", ".join(sources[:3])
@@ -124,21 +131,19 @@ def _canonical(
     names = field_names(raw, roles, wanted, where)
     fields = raw[names]
     layout_dims = sample_dims(fields, roles)
-    from undrift.data.static import take_covariates, take_static
-
+    _report_chunks(sources, names, roles, counts, warnings)
+    if raw.attrs.get("undrift_undecoded_times"):
+        warnings.append(f"{where}: its times cannot be decoded and are used as plain numbers")
+    if str(raw.attrs.get("complete", "")).lower() in ("false", "0"):
+        warnings.append(f"{where}: says that it is incomplete (attribute complete)")
     order = canonical_order(fields, roles.latitude, roles.longitude)
     statics = take_static(raw, roles, names, static, order, where)
     wide = take_covariates(raw, covariates, layout_dims, where)
     fields = order.apply(fields)
-    from undrift.data.tidy import tidy_time
-
-    warnings: list[str] = []
     time = next((dim for dim in roles.time if dim in layout_dims), None)
     fields, wide = tidy_time(fields, wide, time, counts, warnings, where)
     spans = periodic_flags(fields, roles, periodic)
     if select:
-        from undrift.data.select import crop
-
         fields, statics, wide, order, spans = crop(fields, statics, wide, order, select, roles, layout_dims, spans)
     fields = fields.map(lambda v: _ordered(v, fields, layout_dims, roles), keep_attrs=True)
     layout = make_layout(fields, roles, layout_dims, time, spans)
@@ -156,6 +161,26 @@ def _canonical(
     if len(out) == 0:
         raise DataError(f"{where}: there are no samples")
     return out
+
+
+def _report_chunks(
+    sources: Sequence[str], names: Sequence[str], roles: Roles, counts: dict[str, Any], warnings: list[str]
+) -> None:
+    """Say which chunks of Zarr stores are not there; what the store returns for them is no data."""
+    for source in sources:
+        if not Path(source).is_dir():
+            continue
+        for name, found in missing_chunks(Path(source), names, len(roles.space)).items():
+            if found.missing == found.total:
+                raise DataError(f"{source}: {name!r} was never written (none of its {found.total} chunks is there)")
+            if found.masked:
+                counts.setdefault("masked_chunks", {})[name] = found.masked
+            if found.missing:
+                counts.setdefault("missing_chunks", {})[name] = found.missing
+                warnings.append(
+                    f"{source}: {found.missing} of {found.total} chunks of {name!r} are missing, the first is "
+                    f"{found.first}; they read as {found.fill} and may never have been written"
+                )
 
 
 def promote(ds: xr.Dataset, roles: Roles) -> xr.Dataset:
@@ -184,8 +209,8 @@ def field_names(ds: xr.Dataset, roles: Roles, wanted: Sequence[str], where: str)
             found.append(name)
         elif name in wanted:
             raise DataError(
-                f"{where}: {name!r} has dims ({', '.join(map(str, ds[name].dims))}) of {ds[name].dtype}; a field needs numbers "
-                f"over {', '.join(roles.space)} and at least one dimension that counts samples"
+                f"{where}: {name!r} has dims ({', '.join(map(str, ds[name].dims))}) of {ds[name].dtype}; a field needs "
+                f"numbers over {', '.join(roles.space)} and at least one dimension that counts samples"
             )
     if not found:
         listing = ", ".join(f"{name}({', '.join(map(str, ds[name].dims))})" for name in names[:5]) or "nothing"
@@ -220,9 +245,10 @@ def periodic_flags(fields: xr.Dataset, roles: Roles, periodic: Sequence[str]) ->
     Raises:
         UsageError: A name is no dimension of space.
     """
-    flags = {dim: False for dim in roles.space}
-    if roles.longitude in flags:
-        flags[roles.longitude] = is_global(np.asarray(fields[roles.longitude].values))  # pyright: ignore[reportArgumentType]
+    flags = dict.fromkeys(roles.space, False)
+    lon = roles.longitude
+    if lon is not None and lon in flags:
+        flags[lon] = is_global(np.asarray(fields[lon].values))
     if list(periodic) == ["none"]:
         return tuple(False for _ in flags)
     known = {"x": roles.x, "y": roles.y, "z": roles.z, "lon": roles.x, "lat": roles.y}

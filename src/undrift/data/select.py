@@ -29,8 +29,8 @@ _DERIVED = ("year", "month", "day", "dayofyear", "hour")
 def parse_selection(text: str) -> dict[str, tuple]:
     """Parse ``key=value`` or ``key=A/B`` separated by commas.
 
-    A range includes both ends, in either order; an end left out is open (``2070/``). ``A:B`` is a range too where it cannot
-    be a clock time. Values stay text: what they mean depends on the coordinate.
+    A range includes both ends, in either order; an end left out is open (``2070/``). ``A:B`` is a range too where it
+    cannot be a clock time. Values stay text: what they mean depends on the coordinate.
 
     Returns:
         Per key a tuple of one value, or of the two ends of a range ("" for an open end).
@@ -174,7 +174,7 @@ def _match_times(labels: np.ndarray, ends: Sequence[str]) -> np.ndarray:
 
 
 def _sample_labels(ds: xr.Dataset, key: str, sample: Sequence[str]) -> xr.DataArray | None:
-    """The labels over sample dims that a key names; parts of dates (year, month, hour) are made where not in the data."""
+    """The labels over sample dims that a key names; parts of dates (year, month, hour) are made if not there."""
     if key in ds.variables and ds[key].ndim > 0 and set(ds[key].dims) <= set(sample):
         return ds[key]
     if key in sample:
@@ -209,7 +209,8 @@ def sample_mask(fields: Fields, selection: str | Mapping[str, Any]) -> np.ndarra
         labels = _sample_labels(wide, key, fields.layout.sample)
         if labels is None:
             raise UsageError(
-                f"selection by {key!r}: no such label of samples; {_near(key, _sample_keys(wide, fields.layout.sample))}"
+                f"selection by {key!r}: no such label of samples; "
+                f"{_near(key, _sample_keys(wide, fields.layout.sample))}"
             )
         ok &= fields.along(labels.copy(data=match(labels.values, ends, key)).reset_coords(drop=True))
     if not ok.any():
@@ -226,14 +227,26 @@ def _nothing(text: str, n: int, ds: xr.Dataset, chosen: Mapping[str, tuple], sam
     """The sentence about an empty selection, with what each key could have selected."""
     spans = []
     for key in chosen:
-        labels = _sample_labels(ds, key, sample) if key in ds.variables or key in sample or key in _DERIVED else None
-        values = (labels if labels is not None else ds[key]).values.ravel() if labels is not None or key in ds else []
-        if len(values):
+        labels = _sample_labels(ds, key, sample)
+        labels = ds[key] if labels is None and key in ds.variables else labels
+        values = np.asarray(labels.values).ravel() if labels is not None else np.zeros(0)
+        if values.size:
             if values.dtype.kind in "iufM":
                 spans.append(f"{key} is {plain(values.min())} to {plain(values.max())}")
             else:
                 spans.append(f"{key} is {plain(values[0])} to {plain(values[-1])}")
     return f"{text} selects 0 of {n}" + (f"; {', '.join(spans)}" if spans else "")
+
+
+def keep_labels(ds: xr.Dataset, select: str | Mapping[str, Any], roles: Roles) -> xr.Dataset:
+    """The part of one file that a selection of samples and levels keeps, which may be nothing."""
+    other = set(roles.space)
+    sample = [str(dim) for dim in ds.dims if dim not in other]
+    for key, ends in normalise(select).items():
+        labels = _sample_labels(ds, key, sample)
+        if labels is not None and labels.ndim == 1:
+            ds = ds.isel({labels.dims[0]: np.flatnonzero(match(labels.values, ends, key))})
+    return ds
 
 
 def crop(

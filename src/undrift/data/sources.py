@@ -233,7 +233,7 @@ def _dataset(arrays: dict[str, xr.Variable], source: str) -> xr.Dataset:
                 other = sizes[dim][1]
                 raise DataError(
                     f"{source}: {other!r} {fields[other].shape} and {name!r} {v.shape} are on different grids; "
-                    f"choose with --variables {name}"
+                    f"choose with --variables {other} or --variables {name}"
                 )
             sizes[dim] = (n, name)
     keep = {
@@ -248,7 +248,8 @@ def from_array(array: np.ndarray, dims: tuple[str, ...] | None, *, name: str, so
     """A plain array as a dataset with one variable.
 
     Raises:
-        DataError: No dims given (the sentence has the line to type), a wrong number of them, or values that are no numbers.
+        DataError: No dims given (the sentence has the line to type), a wrong number of them, or values that are no
+            numbers.
     """
     if array.dtype.kind not in "biuf":
         raise DataError(f"{source}: holds {array.dtype} values; fields must be real numbers")

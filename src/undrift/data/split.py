@@ -40,8 +40,8 @@ def split(fields: Fields, holdout: str | None = None) -> Split:
 
     Args:
         fields: Samples.
-        holdout: A share such as "20%" (the default), taken from the end of the record after a gap of one decorrelation time,
-            or a selection such as "year=2070/2099,scenario=E1", for which everything else trains.
+        holdout: A share such as "20%" (the default), taken from the end of the record after a gap of one decorrelation
+            time, or a selection such as "year=2070/2099,scenario=E1", for which everything else trains.
 
     Raises:
         UsageError: The text cannot be read.
@@ -111,7 +111,8 @@ def _series(fields: Fields, samples: np.ndarray, position: np.ndarray) -> list[n
         if rows.size < 8:
             continue
         values = fields.read(rows)
-        stride = tuple(slice(None, None, max(1, n // 24)) for n in fields.layout.shape)
+        every = max(1, round((np.prod(fields.layout.shape) / 200) ** (1 / len(fields.layout.shape))))
+        stride = tuple(slice(None, None, every) for _ in fields.layout.shape)
         for c in range(values.shape[1]):
             block = values[(slice(None), c)].reshape(rows.size, -1).astype(np.float64)
             keep = np.isfinite(block).any(axis=1)
@@ -122,8 +123,8 @@ def _series(fields: Fields, samples: np.ndarray, position: np.ndarray) -> list[n
             thin = values[(slice(None), c, *stride)].reshape(rows.size, -1).astype(np.float64)[keep]
             thin = np.where(np.isfinite(thin), thin, 0.0)
             thin = _detrend(thin)
-            u, s, _ = np.linalg.svd(thin, full_matrices=False)
-            out += [_detrend(mean[:, None])[:, 0], u[:, 0] * s[0]]
+            leading = np.linalg.eigh(thin.T @ thin)[1][:, -1]
+            out += [_detrend(mean[:, None])[:, 0], thin @ leading]
     return out
 
 
@@ -157,7 +158,7 @@ def _once(fields: Fields, result: Split) -> None:
         part = both[start : start + step]
         for i, sample in zip(part, fields.read(part), strict=True):
             empty = bool(np.isnan(sample).all())
-            digests[int(i)] = None if empty else hashlib.blake2b(np.ascontiguousarray(sample), digest_size=16).digest()
+            digests[int(i)] = None if empty else hashlib.blake2b(sample.tobytes(), digest_size=16).digest()
     seen: set[bytes] = set()
     keep = []
     for i in result.train:

@@ -63,7 +63,8 @@ def _still(array: xr.DataArray, roles: Roles, where: str) -> xr.DataArray:
     """An array that may be repeated along samples, once."""
     if not set(roles.space) <= set(array.dims):
         raise DataError(
-            f"{where}: --static {array.name} has dims ({', '.join(map(str, array.dims))}) and needs {', '.join(roles.space)}"
+            f"{where}: --static {array.name} has dims ({', '.join(map(str, array.dims))}) "
+            f"and needs {', '.join(roles.space)}"
         )
     for dim in [d for d in array.dims if d not in roles.space and d not in roles.level]:
         first = array.isel({dim: 0}, drop=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def steps(times: np.ndarray) -> np.ndarray:
     if np.issubdtype(times.dtype, np.datetime64):
         return np.diff(times) / np.timedelta64(1, "h")
     if is_timelike(times):
-        return np.array([(b - a).total_seconds() / 3600.0 for a, b in zip(times[:-1], times[1:], strict=True)])
+        return np.array([(b - a).total_seconds() / 3600.0 for a, b in itertools.pairwise(times)])
     return np.diff(times.astype(np.float64))
 
 
@@ -30,7 +31,14 @@ def count_gaps(times: np.ndarray) -> int:
 
 
 def tidy_time(
-    fields: xr.Dataset, wide: xr.Dataset, time: str | None, counts: dict[str, Any], warnings: list[str], where: str
+    fields: xr.Dataset,
+    wide: xr.Dataset,
+    time: str | None,
+    counts: dict[str, Any],
+    warnings: list[str],
+    where: str,
+    *,
+    gaps: bool = True,
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Sort fields and covariates along time and keep identical duplicates once.
 
@@ -65,8 +73,8 @@ def tidy_time(
         times = times[keep]
         counts["duplicate_times"] = int(again.size)
         warnings.append(f"{again.size} times occurred twice with identical fields; each is kept once")
-    gaps = count_gaps(times)
-    if gaps:
-        counts["gaps"] = gaps
-        warnings.append(f"{time} has {gaps} gaps (steps longer than 1.5 times the usual one)")
+    count = count_gaps(times) if gaps else 0
+    if count:
+        counts["gaps"] = count
+        warnings.append(f"{time} has {count} gaps (steps longer than 1.5 times the usual one)")
     return fields, wide

@@ -1,0 +1,225 @@
+"""One pass over all values: what is missing, infinite, constant or suspicious, with moments in float64."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from undrift.data.fields import Fields
+
+__all__ = ["Scan", "Suspicious", "scan"]
+
+_BLOCK_BYTES = 16 << 20
+_HUGE = 1e15
+_SENTINELS = np.array(
+    [
+        s * v
+        for v in (99.0, 99.9, 99.99, 999.0, 999.9, 9999.0, 9999.9, 99999.0, 32766.0, 32767.0, 32768.0)
+        for s in (1, -1)
+    ],
+    dtype=np.float32,
+)
+
+
+@dataclass(frozen=True)
+class Suspicious:
+    """A value that looks like an undeclared fill value: ``count`` times ``value`` in a channel, far from all others."""
+
+    channel: str
+    value: float
+    count: int
+
+
+@dataclass
+class Scan:
+    """What one pass over the values found; C channels in the order of the layout, N samples.
+
+    Attributes:
+        count: Finite values per channel (C,).
+        nan: NaN per channel (C,); the sum of ``mask_nan``, ``frame_nan`` and ``occasional_nan``.
+        mask_nan: NaN in cells that are NaN in all samples, per channel (C,).
+        frame_nan: NaN in samples that are wholly missing, outside the mask, per channel (C,).
+        occasional_nan: All other NaN per channel (C,).
+        inf: Infinite values per channel (C,); also values beyond float32.
+        first_inf: Per channel the position of the first sample with an infinite value, -1 for none (C,).
+        minimum: Least finite value per channel (C,), NaN where there is none; maximum, mean and std likewise. The std
+            is that of all values about their one mean (divided by n).
+        constant: Whether all finite values of a channel are equal (C,).
+        empty: Whether a channel has no finite value (C,).
+        always_nan: Cells that are NaN in all samples (C, *space).
+        missing: Samples in which a channel has no finite value (N, C).
+        suspicious: Undeclared fill values.
+    """
+
+    count: np.ndarray
+    nan: np.ndarray
+    mask_nan: np.ndarray
+    frame_nan: np.ndarray
+    occasional_nan: np.ndarray
+    inf: np.ndarray
+    first_inf: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    constant: np.ndarray
+    empty: np.ndarray
+    always_nan: np.ndarray
+    missing: np.ndarray
+    suspicious: list[Suspicious] = field(default_factory=list)
+
+
+class _Sums:
+    """Running sums about a first guess of the mean, which keeps 300 K with a std of 1e-3 K exact."""
+
+    def __init__(self, channels: int, cells: int, samples: int) -> None:
+        self.shift = np.full(channels, np.nan)
+        self.n = np.zeros(channels, dtype=np.int64)
+        self.nan = np.zeros(channels, dtype=np.int64)
+        self.inf = np.zeros(channels, dtype=np.int64)
+        self.first_inf = np.full(channels, -1, dtype=np.int64)
+        self.s1 = np.zeros(channels)
+        self.s2 = np.zeros(channels)
+        self.low = np.full(channels, np.inf)
+        self.high = np.full(channels, -np.inf)
+        self.seen = np.zeros((channels, cells), dtype=bool)
+        self.missing = np.zeros((samples, channels), dtype=bool)
+        self.nan_in_missing = np.zeros(channels, dtype=np.int64)
+        self.suspects: list[dict[float, int]] = [{} for _ in range(channels)]
+        self.clean_low = np.full(channels, np.inf)
+        self.clean_high = np.full(channels, -np.inf)
+
+    def add(self, start: int, block: np.ndarray) -> None:
+        """Add samples (n, C, cells) that begin at position start."""
+        for c in range(block.shape[1]):
+            self._add_channel(start, c, np.ascontiguousarray(block[:, c]))
+
+    def _add_channel(self, start: int, c: int, x: np.ndarray) -> None:
+        low, high = float(x.min()), float(x.max())
+        if np.isfinite(low) and np.isfinite(high):
+            self.seen[c] = True
+            values = x
+        else:
+            finite = np.isfinite(x)
+            bad = np.isinf(x)
+            infs = int(bad.sum())
+            if infs:
+                self.inf[c] += infs
+                if self.first_inf[c] < 0:
+                    self.first_inf[c] = start + int(np.flatnonzero(bad.any(axis=1))[0])
+            self.nan[c] += x.size - int(finite.sum()) - infs
+            self.seen[c] |= (~np.isnan(x)).any(axis=0)
+            empty = np.isnan(x).all(axis=1)
+            self.missing[start : start + x.shape[0], c] = empty
+            values = x[finite]
+            if values.size == 0:
+                return
+            low, high = float(values.min()), float(values.max())
+        self.n[c] += values.size
+        self.low[c], self.high[c] = min(self.low[c], low), max(self.high[c], high)
+        self._suspects(c, values, low, high)
+        if np.isnan(self.shift[c]):
+            self.shift[c] = float(values.mean(dtype=np.float64))
+        centred = values.astype(np.float64)
+        centred -= self.shift[c]
+        flat = centred.ravel()
+        self.s1[c] += flat.sum()
+        self.s2[c] += flat @ flat
+
+    def _suspects(self, c: int, values: np.ndarray, low: float, high: float) -> None:
+        """Count extremes that look like fill values, and find the range of the others."""
+        rest = values
+        for _ in range(8):
+            extreme = next((v for v in (low, high) if abs(v) >= _HUGE or np.float32(v) in _SENTINELS), None)
+            if extreme is None:
+                break
+            hits = rest == np.float32(extreme)
+            self.suspects[c][extreme] = self.suspects[c].get(extreme, 0) + int(hits.sum())
+            rest = rest[~hits]
+            if rest.size == 0:
+                return
+            low, high = float(rest.min()), float(rest.max())
+        self.clean_low[c] = min(self.clean_low[c], low)
+        self.clean_high[c] = max(self.clean_high[c], high)
+
+
+def scan(fields: Fields) -> Scan:
+    """Stream once over all values of fields.
+
+    One thread reads while another counts. Also fills ``fields.counts``: ``n_nan`` per variable and ``suspicious``.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    layout = fields.layout
+    cells = int(np.prod(layout.shape))
+    n, channels = len(fields), len(layout.channels)
+    sums = _Sums(channels, cells, n)
+    step = max(1, _BLOCK_BYTES // max(4 * channels * cells, 1))
+    starts = range(0, n, step)
+    whole = tuple(slice(None) for _ in layout.space)
+
+    def load(start: int) -> np.ndarray:
+        index = fields._base(np.arange(start, min(start + step, n)))
+        return fields._store.read(index, whole, allow_inf=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(load, 0)
+        for start in starts:
+            block = pending.result()
+            if start + step < n:
+                pending = pool.submit(load, start + step)
+            sums.add(start, block.reshape(block.shape[0], channels, cells))
+    result = _finish(sums, n, layout.shape, [channel.label for channel in layout.channels])
+    _record(fields.counts, fields, result)
+    return result
+
+
+def _finish(sums: _Sums, n: int, shape: tuple[int, ...], labels: list[str]) -> Scan:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        delta = sums.s1 / sums.n
+        mean = sums.shift + delta
+        std = np.sqrt(np.maximum(sums.s2 / sums.n - delta**2, 0.0))
+    empty = sums.n == 0
+    constant = ~empty & (sums.low == sums.high)
+    always = ~sums.seen
+    hidden = always.sum(axis=1)
+    mask_nan = hidden * n
+    frames = sums.missing.sum(axis=0)
+    frame_nan = frames * (always.shape[1] - hidden)
+    suspicious = []
+    for c, found in enumerate(sums.suspects):
+        low, high = sums.clean_low[c], sums.clean_high[c]
+        span = max(high - low, 1e-6 * max(abs(low), abs(high), 1e-30)) if high >= low else 0.0
+        for value, count in found.items():
+            if abs(value) >= _HUGE or high < low or value < low - span or value > high + span:
+                suspicious.append(Suspicious(labels[c], value, count))
+    suspicious = [s for s in suspicious if not constant[labels.index(s.channel)] or abs(s.value) >= _HUGE]
+    return Scan(
+        count=sums.n,
+        nan=sums.nan,
+        mask_nan=mask_nan,
+        frame_nan=frame_nan,
+        occasional_nan=sums.nan - mask_nan - frame_nan,
+        inf=sums.inf,
+        first_inf=sums.first_inf,
+        minimum=np.where(empty, np.nan, sums.low),
+        maximum=np.where(empty, np.nan, sums.high),
+        mean=mean,
+        std=np.where(constant, 0.0, std),
+        constant=constant,
+        empty=empty,
+        always_nan=always.reshape(len(labels), *shape),
+        missing=sums.missing,
+        suspicious=suspicious,
+    )
+
+
+def _record(counts: dict[str, Any], fields: Fields, result: Scan) -> None:
+    layout = fields.layout
+    counts["n_nan"] = {name: int(result.nan[layout.channels_of(name)].sum()) for name in layout.variables}
+    counts["suspicious"] = {s.channel: {"value": s.value, "count": s.count} for s in result.suspicious}
