@@ -169,10 +169,7 @@ def _map(
                 x = replace(x, values=x.values + 360 * round((np.mean(window[1]) - (left + right) / 2) / 360))
     (bottom, top), (left, right) = window
     stretch = wide_cell(y, x)
-    named = 0.0 if y.degrees and x.degrees else 0.2
-    height = float(np.clip((2.55 - named) * (top - bottom) * stretch / (right - left), 0.8, 4.2))
-    figure = new_figure(3.0, height + 0.3 + named)
-    axes = figure.add_subplot()
+    axes = _panel((top - bottom) * stretch / (right - left), named=not (y.degrees and x.degrees))
     cells = values.transpose(*space).values
     if x.values.ndim == 1:
         axes.pcolormesh(_edges(x), _edges(y), cells, cmap=scale.cmap, norm=scale.norm)
@@ -188,7 +185,16 @@ def _map(
     finite = values.values[np.isfinite(values.values)]
     span = f"from {number(finite.min())} to {number(finite.max())}" if finite.size else "with no valid cell"
     alt = f"Map of {title.lower()}: {scale.label}, {span}{', ' + about if about else ''}{note}."
-    return render(figure, alt, title=title + note, dpi=dpi)
+    return render(axes.get_figure(), alt, title=title + note, dpi=dpi)
+
+
+def _panel(tall: float, *, named: bool) -> Axes:
+    """Axes of a panel 3 inches wide with room for ticks, and for the names of axes where there are any."""
+    left, low, rest = (0.62, 0.42, 0.09) if named else (0.42, 0.24, 0.09)
+    wide = 3.0 - left - rest
+    height = float(np.clip(wide * tall, 0.7, 4.2))
+    figure = new_figure(3.0, low + height + rest, constrained=False)
+    return figure.add_axes((left / 3.0, low / (low + height + rest), wide / 3.0, height / (low + height + rest)))
 
 
 def _edges(axis: Axis) -> np.ndarray:
@@ -252,8 +258,8 @@ def _degree_text(sign: str):  # noqa: ANN202 - a matplotlib tick function
 
 
 def _bar(scale: Scale, about: str, dpi: int) -> Picture:
-    figure = new_figure(3.0, 0.62)
-    axes = figure.add_subplot()
+    figure = new_figure(3.0, 0.6, constrained=False)
+    axes = figure.add_axes((0.03, 0.68, 0.92, 0.26))
     bar = figure.colorbar(
         ScalarMappable(scale.norm, scale.cmap), cax=axes, orientation="horizontal", extend=scale.extend
     )

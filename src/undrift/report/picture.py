@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 __all__ = ["Picture", "new_figure", "render"]
 
@@ -27,15 +27,18 @@ class Picture:
     caption: str = ""
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
     """A figure of `width` x `height` CSS inches (100 px each) that belongs to no window and no pyplot state."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained" if constrained else None)
     FigureCanvasAgg(figure)
     return figure
 
 
-def render(figure: Figure, alt: str, *, title: str = "", dpi: int = 150, vector: bool = False) -> Picture:
+def render(
+    figure: Figure | SubFigure | None, alt: str, *, title: str = "", dpi: int = 150, vector: bool = False
+) -> Picture:
     """Write a figure into a `Picture`: an optimised PNG at `dpi`, or SVG for line drawings where that is small."""
+    assert isinstance(figure, Figure)
     width, height = (round(100 * inches) for inches in figure.get_size_inches())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names in scripts the font lacks

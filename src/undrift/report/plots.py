@@ -85,7 +85,7 @@ def _spectra(scores: xr.Dataset, units: str, name: str, dpi: int) -> Picture | N
         min(0.4, 0.9 * finite.min()) if finite.size else 0.4,
         float(np.clip(1.1 * finite.max(), 1.6, 4)) if finite.size else 1.6,
     )
-    low.set_xlim(x.max(), x.min())
+    low.set_xlim(x.max(), min(x.min(), 2.0))
     low.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
     low.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     low.xaxis.set_minor_locator(NullLocator())
@@ -179,9 +179,6 @@ def _distribution(scores: xr.Dataset, unit: str, name: str, dpi: int) -> Picture
                 at = float(scores[f"quantiles_{side}"].sel(quantile=q))
                 axes.plot([at], [1.02], marker="v", color=colour, ms=6 if side == "truth" else 4, ls="",
                           transform=axes.get_xaxis_transform(), clip_on=False)  # fmt: skip
-                if side == "truth":
-                    axes.annotate(f"{100 * q:g} %", (at, 1.05), xycoords=axes.get_xaxis_transform(), fontsize=7.5,
-                                  ha="center", va="bottom", rotation=40)  # fmt: skip
     axes.set_yscale("log")
     if np.isfinite(floor):
         axes.set_ylim(floor / 2, max(top, floor) * 3)

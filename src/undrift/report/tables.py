@@ -51,8 +51,11 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
 
-def cell(scores: xr.Dataset, key: str, *, best: bool = False, **at: str | float) -> Cell:
-    """The number `key` of one channel's scores at the labels `at`, with its interval where there is one."""
+def cell(scores: xr.Dataset, key: str, *, best: bool = False, step: float = 0.0, **at: str | float) -> Cell:
+    """The number `key` of one channel's scores at the labels `at`, with its interval where there is one.
+
+    `step` is a difference that the text must still show; three significant digits where it is 0.
+    """
     if key not in scores:
         return Cell("–")
     value = float(scores[key].sel(at))
@@ -61,7 +64,14 @@ def cell(scores: xr.Dataset, key: str, *, best: bool = False, **at: str | float)
         low, high = (float(scores[f"{key}_interval"].sel(at).sel(bound=b)) for b in ("lower", "upper"))
         interval = f"{number(low)} to {number(high)}" if np.isfinite([low, high]).all() else ""
     name = ";".join([key, *(f"{k}={v}" for k, v in at.items())])
-    return Cell(number(value), repr(value), name, interval, best)
+    return Cell(number(value, _digits(value, step)), repr(value), name, interval, best)
+
+
+def _digits(value: float, step: float) -> int:
+    """Significant digits, at least three, at which a change of `value` by `step` is seen."""
+    if not (step > 0 and np.isfinite(value) and value != 0):
+        return 3
+    return int(np.clip(1 + np.floor(np.log10(abs(value))) - np.floor(np.log10(step)), 3, 9))
 
 
 def baselines_of(scores: xr.Dataset) -> list[str]:
@@ -134,7 +144,7 @@ def calibration_table(scores: xr.Dataset, units: str) -> Table | None:
     noise = float(scores["reliability_noise"]) if "reliability_noise" in scores else float("nan")
     rows = [
         Row("Spread / skill", [cell(scores, "spread_skill"), Cell("1")]),
-        Row(f"Spread{unit}", [cell(scores, "spread"), Cell("that of the error")]),
+        Row(f"Spread{unit}", [cell(scores, "spread"), Cell("that of the errors")]),
         Row(f"Bias of the mean{unit}", [cell(scores, "bias"), Cell("0")]),
         Row(f"Mean absolute error{unit}", [cell(scores, "mae"), Cell("small")]),
         Row(
@@ -154,10 +164,11 @@ def law_table(scores: xr.Dataset, units: str) -> Table | None:
         return None
     rows = []
     unit = f" [{units}]" if units and units != "1" else ""
+    known = scores["quantiles_truth"].values
+    step = float(np.nanmax(known) - np.nanmin(known)) / 1000 if np.isfinite(known).any() else 0.0
     for q in scores["quantile"].values.tolist():
-        rows.append(
-            Row(f"{100 * q:g} % quantile{unit}", [cell(scores, f"quantiles_{side}", quantile=q) for side in _SIDES])
-        )
+        cells = [cell(scores, f"quantiles_{side}", step=step, quantile=q) for side in _SIDES]
+        rows.append(Row(f"{100 * q:g} % quantile{unit}", cells))
     rainy = bool(_any_between(scores, "zero_fraction"))
     if rainy:
         rows.append(Row("Share of exact zeros", [cell(scores, f"zero_fraction_{side}") for side in _SIDES]))
