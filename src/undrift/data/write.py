@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -90,7 +91,7 @@ class EnsembleWriter:
         self,
         realizations: int | slice,
         samples: Mapping[str, Indexer] | Indexer | None,
-        block: Mapping[str, Any] | xr.Dataset,
+        block: Mapping[Any, Any],
     ) -> None:
         """Writes one block.
 
@@ -385,10 +386,11 @@ def _sync(path: Path) -> None:
     """Flushes a file, or every file and folder of a tree, to the disk."""
     if path.is_file():
         _sync_file(path)
-    for folder, _, names in os.walk(path):
-        for name in names:
-            _sync_file(Path(folder, name))
-        _sync_folder(Path(folder))
+    with ThreadPoolExecutor(8) as pool:
+        for folder, _, names in os.walk(path):
+            for _ in pool.map(_sync_file, [Path(folder, name) for name in names]):
+                pass
+            _sync_folder(Path(folder))
 
 
 def _sync_file(path: Path) -> None:
