@@ -25,7 +25,7 @@ def check(
     holdout: str | None = None,
     json: Flag = False,
 ) -> int:
-    """Say what is wrong with files, what undrift would make of them, and which train line fits.
+    """Say what is wrong with files, and suggest how to train on them.
 
     Example: undrift check tas_*.nc --holdout 20%
 

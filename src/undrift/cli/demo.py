@@ -61,8 +61,9 @@ def demo(
 
     Example: undrift demo --budget 20s --out quick
 
-    Annual temperature over North America by the climate model HadCM3: fine maps from coarse ones (x4), and maps given only a
-    year and a scenario. Tested on scenario E1, 2070-2099, which training does not see.
+    Annual temperature over North America by the climate model HadCM3: fine maps
+    from coarse ones (x4), and maps given only a year and a scenario. Tested on
+    scenario E1, 2070-2099, which training does not see.
 
     Args:
         budget: Wall clock of all training together, as 20s or 3m; the rest takes about a minute more.

@@ -16,6 +16,7 @@ from undrift.errors import UsageError
 
 def evaluate(
     ensemble: str,
+    /,
     *,
     truth: Annotated[list[str], Parameter(consume_multiple=True, negative_iterable="")],
     run: str | None = None,
@@ -29,9 +30,10 @@ def evaluate(
 
     Example: undrift evaluate ENS.nc --truth tas_2081-2100.nc --run RUN --out scores.json
 
-    Scores: fair CRPS and its skill against baselines, RMSE of the mean, spread/skill, rank histogram, variogram score,
-    spectra, marginals. Where no sample of TRUTH has the coordinates of one of ENS, distributions are compared and no
-    CRPS is given.
+    Scores: fair CRPS and its skill against baselines, RMSE of the mean,
+    spread/skill, rank histogram, variogram score, spectra, marginals. Where no
+    sample of TRUTH has the coordinates of one of ENSEMBLE, distributions are
+    compared and no CRPS is given.
 
     Args:
         ensemble: NetCDF or Zarr with a dim realization (number, member, ensemble and sample are read too).

@@ -8,8 +8,10 @@ from undrift.cli.options import Flag
 from undrift.cli.output import emit_json, facts
 
 
-def inspect(run: str, *, no_verify: Flag = False, json: Flag = False) -> int:
-    """Show what a run directory holds: task, data, network, training, and whether its files are intact.
+def inspect(run: str, /, *, no_verify: Flag = False, json: Flag = False) -> int:
+    """Show what a run directory holds.
+
+    Task, data, network, training, and whether its files are intact.
 
     Example: undrift inspect RUN
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["app", "main"]
+__all__ = ["build", "main"]
 
 import logging
 import os
@@ -33,18 +33,29 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 data, 4 run directory,
 
 With --debug anywhere, or UNDRIFT_DEBUG=1, errors show where they come from."""
 
-app = App(
-    name="undrift",
-    help="Distributions from samples of physical fields: train on NetCDF, Zarr or NumPy files, draw ensembles, "
-    "score them and report.",
-    version=f"undrift {__version__}",
-    help_format="plaintext",
-    help_epilogue=EPILOGUE,
-    result_action="return_value",
-)
-for _place, (_verb, _help) in enumerate(VERBS.items()):
-    # By path: a verb's module is imported when it is needed, and none of them imports torch or xarray at its top.
-    app.command(f"undrift.cli.{_verb}:{_verb}", name=_verb, help=_help, help_epilogue="", sort_key=_place)
+
+def build(verb: str | None = None) -> App:
+    """Make the application.
+
+    Verbs are registered by path: a verb's module is imported when it is called, and none of them imports torch or
+    xarray at its top. The list of verbs shows `VERBS`; the help of one `verb` is its docstring.
+    """
+    app = App(
+        name="undrift",
+        help="Distributions from samples of physical fields: train on NetCDF, Zarr or NumPy files, draw ensembles, "
+        "score them and report.",
+        version=f"undrift {__version__}",
+        help_format="plaintext",
+        help_epilogue=EPILOGUE,
+        result_action="return_value",
+    )
+    for place, (name, text) in enumerate(VERBS.items()):
+        path = f"undrift.cli.{name}:{name}"
+        if name == verb:
+            app.command(path, name=name, help_epilogue="", sort_key=place)
+        else:
+            app.command(path, name=name, help=text, help_epilogue="", sort_key=place)
+    return app
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,11 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
         debug = True
     _show_warnings(debug)
     try:
-        result = app(words, exit_on_error=False, print_error=False)
+        result = build(_verb_of(words))(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
         return int(result) if isinstance(result, int) else 0
     except CycloptsError as error:
-        return _fail(f"{error}".strip() + f" (see undrift{_verb_of(words)} --help)", 2, debug)
+        page = " ".join(["undrift", *filter(None, [_verb_of(words)]), "--help"])
+        return _fail(f"{str(error).strip()} (see {page})", 2, debug)
     except UndriftError as error:
         return _fail(str(error), error.exit_code, debug)
     except BrokenPipeError:
@@ -107,8 +119,8 @@ def _show_warnings(debug: bool) -> None:
         warnings.showwarning = lambda message, *rest, **more: print(f"undrift: warning: {message}", file=sys.stderr)
 
 
-def _verb_of(words: list[str]) -> str:
-    return f" {words[0]}" if words and words[0] in VERBS else ""
+def _verb_of(words: list[str]) -> str | None:
+    return words[0] if words and words[0] in VERBS else None
 
 
 def _fail(text: str, code: int, debug: bool) -> int:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 def report(
     run: str,
+    /,
     *,
     ensemble: str | None = None,
     truth: Annotated[list[str] | None, Parameter(consume_multiple=True, negative_iterable="")] = None,
@@ -41,8 +42,8 @@ def report(
 
     Example: undrift report RUN --out report.html
 
-    Alone, RUN draws the samples that training left out and is scored on them. The page needs no other file and no
-    network.
+    Alone, RUN draws the samples that training left out and is scored on them.
+    The page needs no other file and no network.
 
     Args:
         run: The run directory.

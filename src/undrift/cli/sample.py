@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["sample"]
 
 from pathlib import Path
+from typing import Any
 
 from undrift.cli.options import Flag, Many, set_threads
 from undrift.cli.output import emit_json, facts, plain, say
@@ -13,14 +14,15 @@ from undrift.errors import UsageError
 
 def sample(
     run: str,
+    /,
     *,
     out: str,
     given: Many = None,
     holdout: Flag = False,
     at: str | None = None,
-    realizations: str = "20",
+    realizations: str | None = None,
     seed: int = 0,
-    nfe: int = 10,
+    nfe: int | None = None,
     device: str = "auto",
     overwrite: Flag = False,
     no_verify: Flag = False,
@@ -31,7 +33,8 @@ def sample(
 
     Example: undrift sample RUN --given coarse.nc --realizations 100 --out ENS.nc
 
-    Realization n holds the same numbers in whatever batch, slice or order it is drawn.
+    Realization n holds the same numbers in whatever batch, slice or order it
+    is drawn.
 
     Args:
         run: The run directory.
@@ -40,8 +43,9 @@ def sample(
         holdout: Draw for the samples that training left out.
         at: Only these samples, as year=2085,scenario=E1; an emulator needs nothing else.
         realizations: How many, as 20, or which, as 100:200 (the end is not drawn): a slice of a whole run, bit for bit.
+            Default 20, unless RUN was trained with another sample.realizations.
         seed: Fixes every random draw.
-        nfe: Network evaluations per realization.
+        nfe: Network evaluations per realization. Default 10, unless RUN was trained with another sample.nfe.
         device: auto, cpu or cuda:0.
         overwrite: Replace OUT once the new one is complete.
         no_verify: Read RUN although a checksum differs.
@@ -52,22 +56,23 @@ def sample(
         raise UsageError("--given and --holdout both say what is given; type one of them")
     if not out.rstrip("/").endswith((".nc", ".zarr")):
         raise UsageError(f"got --out {out}, expected a name that ends in .nc or .zarr")
-    if nfe < 1:
+    if nfe is not None and nfe < 1:
         raise UsageError(f"got --nfe {nfe}, expected at least 1")
     if Path(out).exists() and not overwrite:
         raise UsageError(f"{out} exists; type --overwrite to replace it, or another --out")
+    members = None if realizations is None else realizations_of(realizations)
     from undrift.cli.runs import open_run
 
     set_threads()
     model = open_run(run, verify=not no_verify, device=device)
-    members = realizations_of(realizations)
-    result = model.sample(
+    default = model.config.sample
+    result: Any = model.sample(
         given,
         holdout=holdout,
         at=at,
-        realizations=members,
+        realizations=default.realizations if members is None else members,
         seed=seed,
-        nfe=nfe,
+        nfe=default.nfe if nfe is None else nfe,
         out=out,
         overwrite=overwrite,
         dry_run=dry_run,

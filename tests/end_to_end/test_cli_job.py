@@ -1,0 +1,347 @@
+"""The whole job by the command line on a small file: check, train, sample, evaluate, report, inspect."""
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import undrift
+from undrift.cli.main import main
+
+SMALL = ["--set", "net.channels=8,16", "--set", "train.batch=8", "--set", "net.blocks=1"]
+RUN_FILES = {"config.toml", "model.safetensors", "state.safetensors", "codec.nc", "metrics.jsonl", "manifest.json"}
+HELD = 12  # samples of the holdout
+
+
+def smooth(rng, count, shape, width):
+    """Periodic Gaussian fields of unit variance whose spectrum ends at about `width` cells."""
+    k = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij"))
+    fields = np.fft.ifft2(np.fft.fft2(rng.normal(size=(count, *shape))) * np.exp(-((k * width) ** 2))).real
+    return fields / fields.std()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """tas.nc: 60 days of large waves with small ones on top, north first, in K."""
+    path = tmp_path_factory.mktemp("job")
+    rng = np.random.default_rng(1)
+    values = 280 + 6 * smooth(rng, 60, (16, 24), 8) + 1.5 * smooth(rng, 60, (16, 24), 3)
+    coords = {
+        "time": ("time", np.arange("2001-01-01", "2001-03-02", dtype="datetime64[D]").astype("datetime64[ns]")),
+        "lat": ("lat", np.linspace(60.0, 45.0, 16), {"units": "degrees_north"}),
+        "lon": ("lon", np.linspace(0.0, 23.0, 24), {"units": "degrees_east"}),
+    }
+    tas = xr.DataArray(values.astype("float32"), coords, ("time", "lat", "lon"), attrs={"units": "K", "long_name": "t"})
+    tas.to_dataset(name="tas").to_netcdf(path / "tas.nc")
+    tas.isel(time=slice(-HELD, None)).to_dataset(name="tas").to_netcdf(path / "last.nc")
+    coarse = tas.coarsen(lat=4, lon=4).mean(keep_attrs=True)
+    coarse.isel(time=slice(-HELD, None)).to_dataset(name="tas").to_netcdf(path / "coarse.nc")
+    celsius = coarse.isel(time=slice(-HELD, None)) - 273.15
+    celsius.assign_attrs(units="degC").to_dataset(name="tas").to_netcdf(path / "celsius.nc")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+def call(capsys, *words, code=0):
+    """Run one command in this process and return what it printed."""
+    got = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert got == code, err
+    assert "Traceback" not in err
+    return out, err
+
+
+def spawn(*words, **options):
+    command = [sys.executable, "-m", "undrift.cli.main", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def train_words(out, steps=20, *more):
+    held = f"time=2001-02-{30 - HELD - 1}/2001-03-01"
+    return ["train", "tas.nc", "--steps", steps, "--holdout", held, *SMALL, *more, "--out", out]
+
+
+def digests(run):
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in run.glob("*.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        assert main([str(word) for word in train_words("RUN", 20, "--baselines")]) == 0
+        assert main(["sample", "RUN", "--holdout", "--realizations", "6", "--out", "ens.nc"]) == 0
+    finally:
+        os.chdir(before)
+    return folder / "RUN"
+
+
+def test_check_suggests_a_train_line_that_works(folder, capsys):
+    out, _ = call(capsys, "check", "tas.nc")
+    line = shlex.split(out.strip().splitlines()[-1])
+    assert line[:2] == ["undrift", "train"]
+    words = ["plan" if before == "--out" else word for before, word in zip(line, line[1:])]
+    out, _ = call(capsys, *words, "--dry-run", "--json")
+    assert json.loads(out)
+    assert not (folder / "plan").exists()
+
+
+def test_a_run_is_a_directory_with_its_manifest_last(run):
+    assert set(os.listdir(run)) >= RUN_FILES
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert set(manifest["files"]) >= RUN_FILES - {"manifest.json"}
+    for name, entry in manifest["files"].items():
+        assert hashlib.sha256((run / name).read_bytes()).hexdigest() == entry["sha256"]
+        assert (run / name).stat().st_mtime_ns <= (run / "manifest.json").stat().st_mtime_ns
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (run / "model.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_an_ensemble_is_labelled_like_the_data(run, folder):
+    with xr.open_dataset(folder / "ens.nc") as ens, xr.open_dataset(folder / "last.nc") as last:
+        assert ens.tas.dims == ("realization", "time", "lat", "lon")
+        assert ens.realization.attrs["standard_name"] == "realization"
+        assert ens.tas.attrs["units"] == "K"
+        for name in ("time", "lat", "lon"):
+            np.testing.assert_array_equal(ens[name].values, last[name].values)
+        assert ens.lat.values[0] > ens.lat.values[-1]
+        # Large waves are given, so the mean must follow them; the small ones are not, so members must differ.
+        error = (ens.tas.mean("realization") - last.tas).std()
+        assert float(error) < 0.6 * float(last.tas.std())
+        assert float(ens.tas.std("realization").mean()) > 0.2
+
+
+def test_a_slice_of_realizations_is_bitwise_the_same(run, folder, capsys):
+    call(capsys, "sample", "RUN", "--holdout", "--realizations", "2:4", "--out", "slice.nc")
+    with xr.open_dataset(folder / "ens.nc") as whole, xr.open_dataset(folder / "slice.nc") as part:
+        np.testing.assert_array_equal(part.realization.values, whole.realization.values[2:4])
+        np.testing.assert_array_equal(part.tas.values, whole.tas.values[2:4])
+
+
+def test_zarr_and_python_give_the_same_numbers(run, folder, capsys):
+    call(capsys, "sample", "RUN", "--holdout", "--realizations", 3, "--out", "ens.zarr")
+    drawn = undrift.load(run).sample(holdout=True, realizations=3, progress=False)
+    with xr.open_dataset(folder / "ens.nc") as first, xr.open_zarr(folder / "ens.zarr", consolidated=False) as second:
+        np.testing.assert_array_equal(first.tas.values[:3], second.tas.values)
+        np.testing.assert_array_equal(first.tas.values[:3], drawn.tas.values)
+
+
+def test_coarse_maps_from_a_file_are_as_good_as_the_held_out_ones(run, folder, capsys):
+    call(capsys, "sample", "RUN", "--given", "coarse.nc", "--realizations", 2, "--out", "given.nc")
+    with xr.open_dataset(folder / "ens.nc") as whole, xr.open_dataset(folder / "given.nc") as given:
+        np.testing.assert_allclose(given.tas.values, whole.tas.values[:2], atol=2e-3)
+
+
+def test_what_is_given_in_other_units_is_refused_with_both(run, folder, capsys):
+    _, err = call(capsys, "sample", "RUN", "--given", "celsius.nc", "--out", "no.nc", code=3)
+    assert "degC" in err and "'K'" in err or " K" in err
+    assert not (folder / "no.nc").exists()
+
+
+def test_at_draws_only_what_is_asked(run, folder, capsys):
+    call(capsys, "sample", "RUN", "--holdout", "--at", "time=2001-02-25", "--realizations", 2, "--out", "at.nc")
+    with xr.open_dataset(folder / "ens.nc") as whole, xr.open_dataset(folder / "at.nc") as one:
+        assert one.sizes["time"] == 1
+        expected = whole.tas.sel(time=one.time.values[0]).isel(realization=slice(0, 2))
+        np.testing.assert_allclose(one.tas.isel(time=0).values, expected.values, atol=1e-4)
+    _, err = call(capsys, "sample", "RUN", "--holdout", "--at", "time=1999-01-01", "--out", "none.nc", code=3)
+    assert "selects 0 of" in err
+
+
+def test_scores_are_those_of_python_and_beat_climatology(run, folder, capsys):
+    words = ["evaluate", "ens.nc", "--truth", "tas.nc", "--run", "RUN", "--bootstrap", 20]
+    out, _ = call(capsys, *words, "--out", "scores.json", "--json")
+    told = json.loads(out)
+    stored = json.loads((folder / "scores.json").read_text())
+    assert stored["table"] == told["scores"]
+    values = {(row["score"], row["baseline"]): row["value"] for row in told["scores"]}
+    with xr.open_dataset(folder / "ens.nc") as ens, xr.open_dataset(folder / "last.nc") as last:
+        expected = undrift.evaluate(ens, last, bootstrap=0)
+        member, truth = ens.tas.values.astype(float), last.tas.values.astype(float)
+        weight = np.cos(np.deg2rad(last.lat.values))[:, None]
+        pairs = np.abs(member[:, None] - member[None]).sum((0, 1)) / (2 * 6 * 5)
+        crps = np.average((np.abs(member - truth).mean(0) - pairs).mean(0), weights=np.broadcast_to(weight, (16, 24)))
+    assert values["crps", ""] == pytest.approx(float(expected["crps"].item()), rel=1e-6)
+    assert values["crps", ""] == pytest.approx(crps, rel=2e-2)  # latitude weights may be of cell edges or of centres
+    assert values["skill", "climatology"] > 0.2
+    assert {row["level"] for row in told["verdict"]} <= {"good", "info", "warn", "bad"}
+    out, _ = call(capsys, *words)
+    assert "climatology" in out and "CRPS" in out
+    _, err = call(capsys, *words, "--out", "scores.json", code=2)
+    assert "--overwrite" in err
+
+
+def test_a_report_of_the_run_alone(run, folder, capsys):
+    out, _ = call(capsys, "report", "RUN", "--realizations", 4, "--out", "page.html", "--json")
+    told = json.loads(out)
+    page = (folder / "page.html").read_text()
+    assert 50_000 < len(page.encode()) < 5_000_000
+    for row in told["verdict"]:
+        assert row["text"].split(" (")[0].split(";")[0][:40] in page.replace("&lt;", "<").replace("&gt;", ">")
+    assert "undrift train tas.nc" in page and "undrift report RUN" in page
+    assert "http-equiv" not in page and "<script" not in page
+    _, err = call(capsys, "report", "RUN", "--out", "page.html", code=2)
+    assert "--overwrite" in err
+
+
+def test_a_report_of_an_ensemble_that_was_drawn_before(run, folder, capsys):
+    words = ["report", "RUN", "--ensemble", "ens.nc", "--truth", "last.nc", "--out", "page2.html", "--json"]
+    told = json.loads(call(capsys, *words)[0])
+    again = json.loads(call(capsys, "evaluate", "ens.nc", "--truth", "last.nc", "--run", "RUN", "--json")[0])
+    assert told["scores"] == again["scores"]
+
+
+def test_inspect_tells_what_the_run_is(run, capsys):
+    told = json.loads(call(capsys, "inspect", "RUN", "--json")[0])
+    text = json.dumps(told)
+    assert "downscale" in text and "tas" in text and "20" in text
+    assert "downscale" in call(capsys, "inspect", "RUN")[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "tas.nc", "--steps", "50", *SMALL, "--out", "planned"],
+        ["sample", "RUN", "--holdout", "--realizations", "1000", "--out", "planned.nc"],
+        ["report", "RUN", "--out", "planned.html"],
+        ["demo", "--out", "planned"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_dry_run_writes_nothing(run, folder, capsys, words):
+    before = sorted(folder.rglob("*"))
+    told = json.loads(call(capsys, *words, "--dry-run", "--json")[0])
+    assert told
+    assert call(capsys, *words, "--dry-run")[0]
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_what_exists_is_kept_without_overwrite(run, capsys):
+    before = digests(run)
+    for words in (train_words("RUN"), ["sample", "RUN", "--holdout", "--out", "ens.nc"]):
+        _, err = call(capsys, *words, code=2)
+        assert "--overwrite" in err
+    assert digests(run) == before
+
+
+def test_one_flipped_bit_is_noticed(run, folder, capsys):
+    broken = folder / "BROKEN"
+    shutil.copytree(run, broken, dirs_exist_ok=True)
+    content = bytearray((broken / "model.safetensors").read_bytes())
+    content[-7] ^= 4
+    (broken / "model.safetensors").write_bytes(content)
+    _, err = call(capsys, "sample", "BROKEN", "--holdout", "--out", "no.nc", code=4)
+    assert "checksum of model.safetensors differs" in err and "--no-verify" in err
+    assert not (folder / "no.nc").exists()
+    call(capsys, "inspect", "BROKEN", "--no-verify")
+
+
+@pytest.mark.parametrize("damage", [b"", b"text instead of weights\n", "half"])
+def test_a_damaged_checkpoint_is_one_line(run, folder, capsys, damage):
+    broken = folder / f"DAMAGED{len(damage)}"
+    shutil.copytree(run, broken, dirs_exist_ok=True)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2] if damage == "half" else damage)
+    for more in ([], ["--no-verify"]):
+        _, err = call(capsys, "sample", broken.name, "--holdout", "--out", "no.nc", *more, code=4)
+        assert err.strip().splitlines()[-1].startswith("undrift: ")
+
+
+def test_resume_on_a_finished_run_says_so_and_goes_on_with_more_steps(run, folder, capsys):
+    shutil.copytree(run, folder / "MORE", dirs_exist_ok=True)
+    before = digests(folder / "MORE")
+    out, err = call(capsys, "train", "--resume", "--out", "MORE")
+    assert "finished" in out + err or "complete" in out + err
+    assert digests(folder / "MORE") == before
+    call(capsys, *train_words("MORE", 24, "--baselines", "--resume"))
+    assert digests(folder / "MORE")["model.safetensors"] != before["model.safetensors"]
+    assert json.loads(call(capsys, "inspect", "MORE", "--json")[0])
+
+
+def test_resume_with_another_configuration_shows_the_difference(run, capsys):
+    before = digests(run)
+    _, err = call(
+        capsys, *train_words("RUN", 20, "--baselines", "--resume", "--set", "train.learning_rate=0.5"), code=2
+    )
+    assert "learning_rate" in err and "0.5" in err
+    assert digests(run) == before
+
+
+def wait_for_checkpoint(process, run):
+    """Wait until a first whole checkpoint is there, and a little longer."""
+    end = time.monotonic() + 120
+    while not list(run.glob("checkpoints/step-*/manifest.json")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_killed_and_resumed_is_bitwise_as_undisturbed(folder, capsys):
+    words = [40, "--set", "train.save_steps=4"]
+    call(capsys, *train_words("WHOLE", *words))
+    process = spawn(*train_words("KILLED", *words), cwd=folder)
+    wait_for_checkpoint(process, folder / "KILLED")
+    process.kill()
+    process.communicate()
+    assert not (folder / "KILLED" / "manifest.json").exists()
+    _, err = call(capsys, "sample", "KILLED", "--holdout", "--out", "no.nc", code=4)
+    assert "--resume" in err
+    call(capsys, *train_words("KILLED", *words, "--resume"))
+    assert digests(folder / "KILLED") == digests(folder / "WHOLE")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
+def test_a_signal_saves_and_ends_with_75(folder, capsys, name):
+    out = folder / name
+    process = spawn(*train_words(out.name, 100_000, "--set", "train.save_steps=5"), cwd=folder)
+    wait_for_checkpoint(process, out)
+    process.send_signal(signal.Signals[name])
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "resume" in err and "Traceback" not in err
+    assert list(out.glob("checkpoints/step-*/manifest.json"))
+
+
+def test_an_emulator_draws_what_no_file_holds(folder, capsys):
+    rng = np.random.default_rng(2)
+    years = np.repeat(np.arange(1950, 1980), 1)
+    fields = 280 + 0.1 * (years - 1950)[:, None, None] + smooth(rng, 30, (10, 13), 3)
+    xr.Dataset(
+        {"tas": (("year", "y", "x"), fields.astype("float32"), {"units": "K"})},
+        {"year": years, "y": np.arange(10.0), "x": np.arange(13.0)},
+    ).to_netcdf(folder / "annual.nc")
+    words = ["train", "annual.nc", "--task", "emulate", "--covariates", "year", "--holdout", "year=1975/1979"]
+    call(capsys, *words, "--steps", 20, *SMALL, "--out", "EMU")
+    call(capsys, "sample", "EMU", "--at", "year=1977", "--realizations", 12, "--out", "emu.nc")
+    with xr.open_dataset(folder / "emu.nc") as ens:
+        assert dict(ens.sizes) == {"realization": 12, "year": 1, "y": 10, "x": 13}
+        # The trend of 0.1 K a year must be carried on: 282.7 K, and not the mean of the training, 281.2 K.
+        assert float(ens.tas.mean()) == pytest.approx(282.7, abs=0.6)
+
+
+def test_the_demo_from_end_to_end(tmp_path, capsys):
+    out, err = call(capsys, "demo", "--budget", "4s", "--realizations", 4, "--out", tmp_path / "demo")
+    assert out.strip().splitlines()[-1].endswith(str(tmp_path / "demo" / "report.html"))
+    assert "CRPS" in out and "spread/skill" in out
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "Fine maps from coarse ones" in page and "Maps given a year" in page and "Open Government Licence" in page
+    with xr.open_dataset(tmp_path / "demo" / "downscale.nc") as ens:
+        assert list(ens.year.values) == list(range(2070, 2100))
+        assert [str(s) for s in np.atleast_1d(ens.scenario.values)] == ["E1"]
+    for name in ("downscale", "emulate"):
+        assert undrift.load(tmp_path / "demo" / name).describe()
