@@ -48,7 +48,7 @@ def replicate_counts(samples: int, block: int, replicates: int, seed: int = 0) -
     rng = np.random.default_rng([seed, 0x626F])
     blocks = -(-samples // block)
     starts = rng.integers(samples, size=(replicates, blocks))
-    index = ((starts[:, :, None] + np.arange(block)) % samples).reshape(replicates, -1)[:, :samples]
+    index = ((starts[:, :, None] + np.arange(block)) % samples).reshape(replicates, blocks * block)[:, :samples]
     counts = np.zeros((replicates, samples))
     np.add.at(counts, (np.arange(replicates)[:, None], index), 1.0)
     return counts

@@ -1,6 +1,16 @@
 """Pairing of an ensemble with the truth by coordinates, never by position alone where labels exist."""
 
-__all__ = ["Axes", "Pairing", "axes_of", "describe_rows", "pair_samples", "same_cells", "same_units", "sample_labels"]
+__all__ = [
+    "Axes",
+    "Pairing",
+    "axes_of",
+    "describe_rows",
+    "order_of_labels",
+    "pair_samples",
+    "same_cells",
+    "same_units",
+    "sample_labels",
+]
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,12 +107,13 @@ def axes_of(ensemble: xr.Dataset, truth: xr.Dataset, variables: Sequence[str]) -
 
 
 def _realization(ensemble: xr.Dataset, truth: xr.Dataset, dims: Sequence[str]) -> str | None:
-    """The dimension of members: by standard_name, or by the names in use, unless the truth has it as well."""
+    """The dimension of members: by standard_name, or by the names in use."""
     for dim in dims:
         if dim in ensemble.coords and ensemble[dim].attrs.get("standard_name") == "realization":
             return dim
     found = [name for name in MEMBER_NAMES if name in dims]
-    return next((name for name in found if name not in truth.dims or truth.sizes[name] == 1), None)
+    # "sample" also is what files without labels call their samples: then the truth has it too.
+    return next((name for name in found if name != "sample" or name not in truth.dims), None)
 
 
 def sample_labels(ds: xr.Dataset, dims: Sequence[str]) -> dict[str, NDArray]:
@@ -132,6 +143,17 @@ def describe_rows(labels: Mapping[str, NDArray], dims: Sequence[str], rows: NDAr
     if not names:
         return [str(int(row)) for row in rows]
     return [", ".join(f"{name}={plain(labels[name][row])}" for name in names) for row in rows]
+
+
+def order_of_labels(labels: Mapping[str, NDArray], dims: Sequence[str], rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Places that sort samples by their labels, the last dim (or dates) varying fastest: neighbours in time adjoin."""
+    names = [dim for dim in dims if dim in labels] or [name for name, values in labels.items() if _varies(values)]
+    keys: list[NDArray] = []
+    for name in names:
+        numbers = _numbers(labels[name][rows])
+        text = [str(plain(value)) for value in labels[name][rows]] if numbers is None else []
+        keys.append(np.unique(text, return_inverse=True)[1] if numbers is None else numbers)
+    return np.lexsort(keys[::-1]) if keys else np.arange(rows.size)
 
 
 def pair_samples(ensemble: xr.Dataset, truth: xr.Dataset, dims: Sequence[str], truth_dims: Sequence[str]) -> Pairing:

@@ -20,6 +20,7 @@ from undrift.verify.match import (
     Pairing,
     axes_of,
     describe_rows,
+    order_of_labels,
     pair_samples,
     same_cells,
     same_units,
@@ -61,6 +62,7 @@ class _Job:
     baselines: dict[str, _Side]
     pairing: Pairing
     labels: list[str]
+    order: NDArray[np.intp]
     weights: NDArray
     spectrum: Spectrum
     bootstrap: int
@@ -163,10 +165,10 @@ def _prepare(
 ) -> _Job:
     """Find the axes, match samples and cells, and lay out the grid's weights and spectrum."""
     axes = axes_of(ensemble, truth, names)
-    on_truth = _single(truth, axes)
     levels = sorted({dim for name in names for dim in axes.level(ensemble[name])})
-    truth_sample = _sample_dims(on_truth, axes, names, levels)
     dims = (*levels, *axes.space)
+    on_truth = same_cells(_single(truth, axes), ensemble, dims, axes, "the truth")
+    truth_sample = _sample_dims(on_truth, axes, names, levels)
     pairing = pair_samples(ensemble, on_truth, axes.sample, truth_sample)
     matched = pairing.by != "nothing"
     ens_rows = pairing.ensemble if matched else np.arange(_count(ensemble, axes.sample))
@@ -174,7 +176,7 @@ def _prepare(
     sides: dict[str, _Side] = {}
     for label, baseline in baselines.items() if matched else ():
         sides[label] = _baseline_side(label, baseline, ensemble, names, axes, dims, pairing)
-    rows = describe_rows(sample_labels(ensemble, axes.sample), axes.sample, ens_rows)
+    texts = sample_labels(ensemble, axes.sample)
     grid = [
         (tuple(map(str, ensemble[name].dims)), ensemble[name].values) if name else None
         for name in (axes.latitude, axes.longitude)
@@ -183,10 +185,11 @@ def _prepare(
     return _Job(
         axes,
         _Side(ensemble, axes.realization, axes.sample, ens_rows, "the ensemble"),
-        _Side(same_cells(on_truth, ensemble, dims, axes, "the truth"), None, truth_sample, truth_rows, "the truth"),
+        _Side(on_truth, None, truth_sample, truth_rows, "the truth"),
         sides,
         pairing,
-        rows,
+        describe_rows(texts, axes.sample, ens_rows),
+        order_of_labels(texts, axes.sample, ens_rows),
         weights.ravel(),
         Spectrum(axes.shape, axes.periodic, weights),
         bootstrap,
@@ -282,9 +285,8 @@ def _score_variable(job: _Job, name: str, wet: float) -> dict[str, Values]:
             paired[k].add(part, y, x, valid, {label: values[:, :, k] for label, values in rivals.items()})
             ens_laws[k].add(part, x, valid)
             truth_laws[k].add(part, y[None], valid)
-    order = np.argsort(job.pairing.truth, kind="stable")
     return {
-        label: _law_scores(a, b, wet) | pair.scores(order, job.bootstrap, b.spectra, a.spectra)
+        label: _law_scores(a, b, wet) | pair.scores(job.order, job.bootstrap, b.spectra, a.spectra)
         for label, a, b, pair in zip(labels, ens_laws, truth_laws, paired)
     }
 

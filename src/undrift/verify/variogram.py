@@ -47,7 +47,7 @@ def draw_pairs(
     inside = np.all(((there >= 0) & (there < size)) | np.array(periodic), axis=-1)
     second = np.ravel_multi_index(tuple((there % size).T), shape)
     keep = np.flatnonzero(inside & valid[second] & (first != second))
-    pair = np.sort(np.stack([first, second], axis=-1)[keep], axis=-1)
+    pair = np.sort(np.stack([first[keep], second[keep]], axis=-1), axis=-1)
     keep = keep[np.sort(np.unique(pair, axis=0, return_index=True)[1])][:count]
     return first[keep], second[keep], np.sqrt(np.square(step[keep]).sum(axis=-1).astype(np.float64))
 

@@ -1,0 +1,373 @@
+"""`evaluate` on labelled data: matching, missing values, baselines, laws without a truth."""
+
+import subprocess
+import sys
+
+import cftime
+import numpy as np
+import pytest
+import xarray as xr
+
+from undrift.errors import DataError, UsageError
+from undrift.verify import evaluate, nearest_training, read_scores, to_table, verdict, write_scores
+
+SIGMA = 0.5
+
+
+def fields(rng, time=40, lat=9, lon=12, members=None, name="tas", mean=280.0, scale=1.0):
+    """Independent Gaussian fields with labels; with members an ensemble of the same law."""
+    lead = () if members is None else (members,)
+    dims = (*(() if members is None else ("realization",)), "time", "lat", "lon")
+    values = mean + scale * rng.standard_normal((*lead, time, lat, lon))
+    coords = {
+        "time": np.datetime64("2000-01-01") + np.arange(time) * np.timedelta64(1, "D"),
+        "lat": np.linspace(-60, 60, lat),
+        "lon": np.arange(lon) * 2.0,
+    }
+    return xr.Dataset({name: (dims, values, {"units": "K"})}, coords)
+
+
+def pair(seed=0, members=8, bias=0.0, spread=1.0, **sizes):
+    """A truth around a predictable signal, and a calibrated ensemble (if bias 0 and spread 1)."""
+    rng = np.random.default_rng(seed)
+    signal = fields(rng, **sizes)
+    noise = fields(rng, mean=0.0, scale=SIGMA, **sizes)
+    drawn = fields(rng, mean=0.0, scale=SIGMA * spread, members=members, **sizes)
+    truth, ensemble = signal + noise, signal + drawn + bias
+    for ds in (truth, ensemble):
+        ds["tas"].attrs["units"] = "K"
+    ensemble["tas"] = ensemble["tas"].transpose("realization", ...)
+    return ensemble, truth
+
+
+def value(scores, name, **at):
+    return float(scores[name].isel(variable=0, **at))
+
+
+def test_calibrated_ensemble_has_the_closed_form_scores():
+    ensemble, truth = pair(members=10, time=60)
+    scores = evaluate(ensemble, truth)
+    cells = 60 * 9 * 12
+    assert value(scores, "crps") == pytest.approx(SIGMA / np.sqrt(np.pi), abs=4 * SIGMA * 0.43 / np.sqrt(cells))
+    assert value(scores, "rmse") == pytest.approx(SIGMA * np.sqrt(1.1), rel=4 / np.sqrt(2 * cells))
+    assert value(scores, "spread") == pytest.approx(SIGMA, rel=0.01)
+    assert abs(value(scores, "spread_skill") - 1) < 4 / np.sqrt(2 * cells) * 1.3
+    assert abs(value(scores, "bias")) < 4 * SIGMA * np.sqrt(1.1) / np.sqrt(cells) * 1.2
+    assert value(scores, "mae") == pytest.approx(SIGMA * np.sqrt(1.1 * 2 / np.pi), rel=0.04)
+    low, high = scores["crps_interval"].values[0]
+    assert low < SIGMA / np.sqrt(np.pi) < high and high - low < 0.03
+    assert value(scores, "reliability_index") < 2 * value(scores, "reliability_noise")
+    assert scores["rank_histogram"].sum() == pytest.approx(1.0)
+    assert scores.attrs["matched"] == 1 and scores.attrs["matched_by"] == "coordinates"
+    np.testing.assert_allclose(scores["quantiles_ensemble"], scores["quantiles_truth"], atol=0.35)
+    levels = {finding.topic: finding.level for finding in verdict(scores)}
+    assert levels["calibration"] == "good" and levels["spectrum"] == "good"
+
+
+def test_scores_are_weighted_by_area():
+    ensemble, truth = pair()
+    north = truth.lat > 0
+    ensemble = ensemble.where(~north, truth + 3.0).transpose("realization", ...)
+    scores = evaluate(ensemble, truth, bootstrap=0)
+    weights = np.cos(np.deg2rad(truth.lat))
+    assert value(scores, "bias") == pytest.approx(
+        float(((ensemble.tas.mean("realization") - truth.tas).weighted(weights)).mean()), abs=1e-9
+    )
+    plain = evaluate(ensemble.rename(lat="y", lon="x"), truth.rename(lat="y", lon="x"), bootstrap=0)
+    assert value(plain, "bias") == pytest.approx(float((ensemble.tas.mean("realization") - truth.tas).mean()), abs=1e-9)
+    assert plain.attrs["weights"] == "equal"
+
+
+def test_matches_by_coordinates_whatever_the_order_and_extent_of_the_truth():
+    ensemble, truth = pair()
+    expected = evaluate(ensemble, truth, bootstrap=20)
+    rng = np.random.default_rng(1)
+    before = fields(rng, time=5).assign_coords(time=np.datetime64("1999-06-01") + np.arange(5) * np.timedelta64(1, "D"))
+    more = xr.concat([before, truth], "time").isel(time=rng.permutation(45))
+    wide = more.pad(lat=(2, 1), lon=(1, 2), mode="edge")
+    wide = wide.assign_coords(lat=np.linspace(-90, 75, 12), lon=np.arange(-2, 28, 2.0)).isel(lat=slice(None, None, -1))
+    wide = wide.assign_coords(lon=wide.lon % 360 + 1e-6)
+    found = evaluate(ensemble.isel(time=slice(None, None, -1)), wide, bootstrap=20)
+    for name in ("crps", "rmse", "bias", "spread_skill", "reliability_index", "variogram", "crps_map"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-9, atol=1e-11, err_msg=name)
+    np.testing.assert_allclose(found["crps_interval"], expected["crps_interval"], rtol=1e-9)
+    np.testing.assert_allclose(found["crps_sample"].values[:, ::-1], expected["crps_sample"].values)
+
+
+def test_flattened_samples_find_their_place_in_several_dims():
+    rng = np.random.default_rng(2)
+    truth = xr.concat([fields(rng, time=6), fields(rng, time=6)], "scenario").assign_coords(scenario=["A", "B"])
+    picks = [("B", 4), ("A", 1), ("B", 0)]
+    drawn = xr.concat([truth.sel(scenario=s).isel(time=[t]) for s, t in picks], "time").tas
+    drawn = drawn.drop_vars(["time", "scenario"]).rename(time="case").expand_dims(number=3)
+    labels = {"scenario": ("case", [s for s, _ in picks]), "time": ("case", truth.time.values[[t for _, t in picks]])}
+    scores = evaluate(drawn.assign_coords(labels).to_dataset(), truth, bootstrap=0)
+    assert value(scores, "crps") == 0.0 and scores.sizes["sample"] == 3
+    with pytest.raises(DataError, match="2 samples for time=.*select one by scenario"):
+        evaluate(drawn.assign_coords(time=labels["time"]).to_dataset(), truth)
+
+
+def test_calendars_match_by_date():
+    ensemble, truth = pair(time=5)
+    noleap = [cftime.DatetimeNoLeap(2000, 1, day, 0, 0, 1) for day in range(1, 6)]
+    scores = evaluate(ensemble.assign_coords(time=noleap), truth, bootstrap=0)
+    assert scores.attrs["matched"] == 1 and scores.attrs["n_samples"] == 5
+    later = [cftime.DatetimeNoLeap(2001, 1, day) for day in range(1, 6)]
+    assert evaluate(ensemble.assign_coords(time=later), truth, bootstrap=0).attrs["matched"] == 0
+
+
+def test_without_common_samples_no_crps_is_claimed():
+    rng = np.random.default_rng(3)
+    truth = fields(rng, time=100)
+    ensemble = fields(rng, time=50, members=4, scale=2.0).assign_coords(time=np.arange(50) + 5000)
+    scores = evaluate(ensemble, truth)
+    assert scores.attrs["matched"] == 0
+    assert not any("crps" in str(name) or "skill" in str(name) for name in scores.variables)
+    ratio = scores["spectrum_ratio"].values
+    np.testing.assert_allclose(ratio, 4.0, rtol=0.35)
+    assert float(scores["std_ratio_map"].mean()) == pytest.approx(2.0, rel=0.05)
+    assert float(np.abs(scores["mean_difference_map"]).max()) < 1.0
+    assert verdict(scores)[0].topic == "matching"
+
+
+def test_unconditional_members_without_samples():
+    rng = np.random.default_rng(4)
+    truth = fields(rng, time=60)
+    ensemble = fields(rng, time=1, members=50).isel(time=0, drop=True)
+    scores = evaluate(ensemble, truth)
+    assert scores.attrs["matched"] == 0
+    np.testing.assert_allclose(scores["std_ratio_map"].mean(), 1.0, atol=0.05)
+
+
+def test_missing_values_of_either_side_are_left_out_of_both():
+    ensemble, truth = pair(time=12)
+    mask = xr.DataArray(np.random.default_rng(0).random((12, 9, 12)) > 0.2, dims=("time", "lat", "lon"))
+    mask[3] = False
+    poisoned = ensemble.where(mask, 1e9)
+    a = evaluate(poisoned, truth.where(mask), bootstrap=10)
+    holes = ensemble.copy(deep=True)
+    holes["tas"] = holes.tas.where(mask | (xr.DataArray(np.arange(8), dims="realization") != 5)).transpose(
+        "realization", ...
+    )
+    b = evaluate(holes, truth, bootstrap=10)
+    for name in (
+        "crps",
+        "rmse",
+        "bias",
+        "spread",
+        "variogram",
+        "rank_histogram",
+        "crps_map",
+        "spectrum_ratio",
+        "quantiles_truth",
+    ):
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-6, err_msg=name)
+    direct = np.abs(ensemble.tas.mean("realization") - truth.tas).where(mask)
+    weights = np.cos(np.deg2rad(truth.lat))
+    assert value(a, "mae") == pytest.approx(float(direct.weighted(weights).mean()))
+    assert np.isnan(a["crps_sample"].values[0, 3])
+
+
+def test_baselines_skill_and_the_discrete_estimator():
+    from scipy.stats import norm
+
+    ensemble, truth = pair(time=30, members=16)
+    climate = fields(np.random.default_rng(9), time=30, members=50)
+    quantiles = 280 + np.sqrt(1 + SIGMA**2) * norm.ppf((np.arange(50) + 0.5) / 50)
+    climate["tas"] = climate.tas * 0 + xr.DataArray(quantiles, dims="realization")
+    climate["tas"].attrs["units"] = "K"
+    climate.attrs["dressed"] = "quantiles"
+    twin, _ = pair(time=30, members=16)
+    scores = evaluate(
+        ensemble, truth, baselines={"climatology": climate.isel(time=slice(None, None, -1)), "twin": twin}
+    )
+    expected = np.sqrt(1 + SIGMA**2) / np.sqrt(np.pi)
+    assert value(scores, "crps_baseline", baseline=0) == pytest.approx(expected, rel=0.04)
+    assert value(scores, "skill", baseline=0) == pytest.approx(1 - SIGMA / np.sqrt(1 + SIGMA**2), abs=0.03)
+    low, high = scores["skill_interval"].isel(variable=0, baseline=0).values
+    assert low < value(scores, "skill", baseline=0) < high
+    assert value(scores, "skill", baseline=1) == 0.0 and value(scores, "variogram_skill", baseline=1) == 0.0
+    assert value(scores, "variogram_skill", baseline=0) > 0.3
+    assert scores["spectrum_ratio_baseline"].isel(baseline=1).values == pytest.approx(scores["spectrum_ratio"].values)
+    texts = [str(finding) for finding in verdict(scores)]
+    assert any("beats climatology" in text for text in texts) and any(
+        "not distinguishable from twin" in t for t in texts
+    )
+    with pytest.raises(DataError, match="'climatology' lacks 10 of 30 samples, first time=2000-01-21"):
+        evaluate(ensemble, truth, baselines={"climatology": climate.isel(time=slice(20))})
+
+
+def test_skill_is_measured_on_the_cells_that_a_baseline_has():
+    ensemble, truth = pair(time=20)
+    baseline = pair(time=20, spread=2.0)[0].where(truth.lat < 20).transpose("realization", ...)
+    scores = evaluate(ensemble, truth, baselines={"part": baseline}, bootstrap=0)
+    south = evaluate(ensemble.where(truth.lat < 20), truth.where(truth.lat < 20), bootstrap=0)
+    whole = evaluate(ensemble, truth, bootstrap=0)
+    assert value(scores, "crps") == value(whole, "crps")
+    skill = 1 - value(south, "crps") / value(scores, "crps_baseline", baseline=0)
+    assert value(scores, "skill", baseline=0) == pytest.approx(skill, rel=1e-9)
+
+
+def test_levels_are_channels_and_variables_are_scored_apart():
+    rng = np.random.default_rng(5)
+    truth = xr.concat([fields(rng, name="ta"), fields(rng, name="ta")], "plev").assign_coords(plev=[85000, 50000])
+    ensemble = truth.transpose("time", "plev", ...).expand_dims(member=4) + xr.DataArray(
+        [0.0, 2.0], coords={"plev": [85000, 50000]}
+    )
+    truth["ps"] = truth.ta.isel(plev=0, drop=True)
+    ensemble["ps"] = truth.ps.expand_dims(member=4) + 5.0
+    scores = evaluate(ensemble, truth, bootstrap=0)
+    assert scores["variable"].values.tolist() == ["ta[plev=85000]", "ta[plev=50000]", "ps"]
+    np.testing.assert_allclose(scores["crps"], [0.0, 2.0, 5.0], atol=1e-9)
+    upper = evaluate(ensemble[["ta"]].isel(plev=[1]), truth, bootstrap=0)
+    np.testing.assert_allclose(upper["crps"], [2.0], atol=1e-9)
+
+
+def test_rain_has_dry_cells_and_wet_days_in_any_units():
+    rng = np.random.default_rng(6)
+    draw = lambda *s: np.where(rng.random(s) < 0.6, 0.0, rng.gamma(0.5, 6.0, s))  # noqa: E731
+    dims = ("time", "y", "x")
+    truth = xr.Dataset({"pr": (dims, draw(40, 8, 8), {"units": "mm/day"})})
+    ensemble = xr.Dataset({"pr": (("realization", *dims), draw(7, 40, 8, 8), {"units": "mm day-1"})})
+    scores = evaluate(ensemble, truth, bootstrap=50)
+    assert scores.attrs["matched_by"] == "position"
+    assert value(scores, "zero_fraction_truth") == float((truth.pr == 0).mean())
+    assert value(scores, "wet_fraction_ensemble") == float((ensemble.pr >= 1).mean())
+    frequency = scores["rank_histogram"].values[0]
+    assert np.all(np.abs(frequency - 1 / 8) < 4.5 * np.sqrt(1 / 8 * 7 / 8 / (40 * 64)))
+    small = [ds / 86400 for ds in (ensemble, truth)]
+    for ds in small:
+        ds["pr"].attrs["units"] = "kg m-2 s-1"
+    flux = evaluate(*small, bootstrap=0)
+    assert value(flux, "wet_fraction_truth") == value(scores, "wet_fraction_truth")
+    np.testing.assert_allclose(flux["crps"] * 86400, scores["crps"])
+    assert np.isnan(value(evaluate(*pair(time=4), bootstrap=0), "wet_fraction_truth"))
+    assert value(evaluate(ensemble, truth, wet_threshold={"pr": 5.0}), "wet_fraction_truth") == float(
+        (truth.pr >= 5).mean()
+    )
+
+
+def test_blocks_lazy_arrays_and_one_sample_at_a_time_change_nothing(tmp_path, monkeypatch):
+    ensemble, truth = pair(time=11)
+    expected = evaluate(ensemble, truth, baselines={"b": ensemble}, bootstrap=20)
+    ensemble.to_netcdf(tmp_path / "e.nc")
+    monkeypatch.setattr("undrift.verify.stream._BLOCK_BYTES", 1)
+    with xr.open_dataset(tmp_path / "e.nc") as lazy:
+        found = evaluate(lazy, truth.chunk(time=3), baselines={"b": lazy.chunk(time=2)}, bootstrap=20)
+        assert not lazy["tas"]._in_memory
+    xr.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_large_samples_keep_a_choice_of_cells(monkeypatch):
+    ensemble, truth = pair(time=60)
+    whole = evaluate(ensemble, truth, bootstrap=0)
+    monkeypatch.setattr("undrift.verify.law._KEPT_VALUES", 60 * 20 * 8)
+    monkeypatch.setattr("undrift.verify.paired._KEPT_CELLS", 60 * 20)
+    some = evaluate(ensemble, truth, bootstrap=0)
+    assert value(some, "crps") == value(whole, "crps")
+    middle = (some["quantiles_ensemble"] - whole["quantiles_ensemble"]).sel(quantile=[0.1, 0.5, 0.9])
+    assert 0 < float(np.abs(middle).max()) < 0.1  # 9600 values of standard deviation 1.1
+    xr.testing.assert_equal(some["quantiles_truth"], whole["quantiles_truth"])
+    assert abs(float((some["binned_rmse"] / whole["binned_rmse"]).mean()) - 1) < 0.1
+
+
+def test_three_dimensional_and_one_dimensional_fields():
+    rng = np.random.default_rng(7)
+    for dims in (("z", "y", "x"), ("x",)):
+        shape = (20, *[6] * len(dims))
+        truth = xr.Dataset({"rho": (("sample", *dims), rng.standard_normal(shape))})
+        ensemble = xr.Dataset({"rho": (("realization", "sample", *dims), rng.standard_normal((5, *shape)))})
+        scores = evaluate(ensemble, truth)
+        assert scores["crps_map"].dims == ("variable", *dims)
+        assert value(scores, "crps") == pytest.approx(1 / np.sqrt(np.pi), abs=4 * 0.43 / np.sqrt(truth.rho.size))
+
+
+def test_global_grids_have_zonal_spectra_and_periodicity_may_be_told():
+    rng = np.random.default_rng(8)
+    truth = fields(rng, time=4).assign_coords(lon=np.arange(12) * 30.0)
+    ensemble = truth.expand_dims(realization=2)
+    assert evaluate(ensemble, truth, bootstrap=0).attrs["spectrum"] == "zonal"
+    box = truth.rename(lat="y", lon="x").drop_vars(["y", "x"])
+    told = box.expand_dims(realization=2).assign_attrs(periodic_dims="y x", space_dims="y x")
+    parseval = evaluate(told, box, bootstrap=0)
+    assert parseval.attrs["spectrum"] == "isotropic"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e, t: (e, t.assign(tas=t.tas.assign_attrs(units="degC"))), "'K' in the ensemble and in 'degC'"),
+        (lambda e, t: (e.rename(tas="pr"), t), "no variable in common"),
+        (lambda e, t: (e, t.isel(lat=slice(3))), "lacks 6 of the ensemble's 9 labels along 'lat'"),
+        (lambda e, t: (e, t.assign_coords(lon=t.lon + 0.5)), "along 'lon', first 0"),
+        (lambda e, t: (e, t.rename(lat="latitude")), "no dimension 'lat'"),
+        (lambda e, t: (e.where(e.lat < 50, np.inf), t), "infinite values"),
+        (lambda e, t: (e, t.expand_dims(realization=3)), "the truth has 3 members along 'realization'"),
+        (lambda e, t: (e, xr.concat([t, t], "time")), "2 samples for time=.*duplicates"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(change, message):
+    with pytest.raises(DataError, match=message):
+        evaluate(*change(*pair(time=3)))
+
+
+def test_a_negative_bootstrap_is_a_usage_error():
+    with pytest.raises(UsageError, match="bootstrap"):
+        evaluate(*pair(time=3), bootstrap=-1)
+
+
+def test_memorisation_tells_copies_from_draws():
+    rng = np.random.default_rng(10)
+    train, truth, drawn = fields(rng, time=80), fields(rng, time=30), fields(rng, time=30, members=3)
+    honest = nearest_training(drawn, train, truth=truth)
+    assert float(honest["memorisation"]) == pytest.approx(1.0, abs=0.03) and float(honest["memorisation_copies"]) == 0
+    copies = train.isel(time=rng.integers(80, size=30)).assign_coords(time=truth.time).expand_dims(realization=3)
+    copies = copies + 0.05 * (drawn - 280.0)
+    doubled = xr.concat([train, train], "time")  # each field twice must not hide a copy
+    found = evaluate(copies, truth, train=doubled, bootstrap=0)
+    assert float(found["memorisation"]) < 0.2 and float(found["memorisation_copies"]) == 1.0
+    assert any(f.topic == "memorisation" and f.level == "bad" for f in verdict(found))
+
+
+def test_verdict_says_by_how_much_and_carries_the_runs_warnings():
+    ensemble, truth = pair(members=20, spread=0.6)
+    ensemble.attrs |= {"given_out_of_range": 0.125, "still_improving": 1}
+    found = {finding.topic: finding for finding in verdict(evaluate(ensemble, truth))}
+    assert "under-dispersed, spread 39 %" in found["calibration"].text and found["calibration"].level == "bad"
+    assert "12.5 %" in found["range"].text and "under-trained" in found["training"].text
+    wide = {f.topic: f for f in verdict(evaluate(pair(members=20, spread=1.3)[0], truth))}
+    assert "over-dispersed" in wide["calibration"].text and wide["spectrum"].topic == "spectrum"
+    shifted = {f.topic: f for f in verdict(evaluate(*pair(members=20, bias=0.2, spread=1.1)))}
+    assert shifted["calibration"].level == "warn" and "ranks are not flat" in shifted["calibration"].text
+
+
+@pytest.mark.parametrize("suffix", [".json", ".nc"])
+def test_scores_survive_a_round_trip(tmp_path, suffix):
+    scores = evaluate(*pair(time=5), baselines={"b": pair(1, time=5)[0]}, bootstrap=10)
+    path = write_scores(scores, tmp_path / f"scores{suffix}")
+    xr.testing.assert_allclose(read_scores(path), scores)
+    assert read_scores(path).attrs["matched"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    with pytest.raises(UsageError, match=r"\.json or \.nc"):
+        write_scores(scores, tmp_path / "scores.txt")
+    path.write_text("nothing")
+    with pytest.raises(DataError, match="holds no scores"):
+        read_scores(path)
+
+
+def test_table_has_a_row_per_number():
+    scores = evaluate(*pair(time=5), baselines={"b": pair(1, time=5)[0]}, bootstrap=10)
+    rows = {(row["score"], row["baseline"]): row for row in to_table(scores)}
+    assert rows["crps", ""]["value"] == value(scores, "crps") and rows["crps", ""]["units"] == "K"
+    assert rows["skill", "b"]["lower"] <= rows["skill", "b"]["value"] <= rows["skill", "b"]["upper"]
+    assert rows["skill", "b"]["units"] == "" and rows["wet_fraction_truth", ""]["value"] is None
+
+
+def test_same_seed_same_scores():
+    ensemble, truth = pair(time=6)
+    xr.testing.assert_identical(evaluate(ensemble, truth, seed=3), evaluate(ensemble, truth, seed=3))
+
+
+def test_evaluate_needs_no_torch():
+    code = "import sys, undrift; undrift.evaluate; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
