@@ -98,11 +98,11 @@ def align(ds: xr.Dataset, roles: Roles, first: xr.Dataset, name: str, source: st
             index = _places(ds[dim].values, first[dim].values, dim == roles.longitude, f"{source}: {dim}", name)
             if not np.array_equal(index, np.arange(index.size)):
                 ds = ds.isel({dim: index})
-            ds = ds.assign_coords({dim: first[dim]})
+            ds = ds.assign_coords({dim: first[dim].variable})
     for coord in (roles.latitude, roles.longitude):
         if coord is not None and ds[coord].ndim == 2 and coord in first.coords:
             _same_2d(ds[coord].values, first[coord].values, coord == roles.longitude, f"{source}: {coord}", name)
-            ds = ds.assign_coords({coord: first[coord]})
+            ds = ds.assign_coords({coord: first[coord].variable})
     return ds
 
 
@@ -160,7 +160,7 @@ def _join(group: Sequence[Part]) -> tuple[xr.Dataset, str | None]:
     members = [name for name in apart if not is_timelike(first[name].values.reshape(-1))]
     if times and members:
         sets: dict[str, list[Part]] = {}
-        for part in group:
+        for part in sorted(group, key=lambda part: part[0][times[0]].values[0]) if times[0] in first.coords else group:
             sets.setdefault(str(plain(part[0][members[0]].values[()])), []).append(part)
         rows = [(_concat([p[0].drop_vars(members[0]) for p in s], times[0]), s[0]) for s in sets.values()]
         tidy = [tidy_time(ds, xr.Dataset(), times[0], {}, [], part[1], gaps=False)[0] for ds, part in rows]
@@ -173,6 +173,7 @@ def _join(group: Sequence[Part]) -> tuple[xr.Dataset, str | None]:
         return _concat([ds for ds, _, _ in group], levels[0]).sortby(levels[0]), levels[0]
     if times:
         _check_calendars(group, times[0])
+        group = sorted(group, key=lambda part: part[0][times[0]].values[0]) if times[0] in first.coords else group
         return _concat([ds for ds, _, _ in group], times[0]), times[0]
     if apart:
         parts = [ds.expand_dims(apart[0]) for ds, _, _ in group]
@@ -264,5 +265,5 @@ def _merge(joined: Sequence[tuple[xr.Dataset, str]]) -> xr.Dataset:
             continue
         _same_samples(ds, first, source, name)
         shared = [dim for dim in ds.dims if dim in first.coords and dim in first.dims]
-        aligned.append(ds.assign_coords({dim: first[dim] for dim in shared}))
+        aligned.append(ds.assign_coords({dim: first[dim].variable for dim in shared}))
     return xr.merge(aligned, compat="override", join="override", combine_attrs="override")

@@ -99,7 +99,7 @@ def _from_file(path: Path, raw: xr.Dataset, roles: Roles, order: Order) -> dict[
             if dim in order.positions:  # back to the user's order, which the caller will leave again
                 array = array.isel({dim: np.argsort(order.positions[dim])})
             if dim in raw.coords:
-                array = array.assign_coords({dim: raw[dim]})
+                array = array.assign_coords({dim: raw[dim].variable})
         out[str(name)] = array.drop_vars([c for c in array.coords if c not in roles.space])
     if not out:
         raise DataError(f"{path}: has no variable over {', '.join(theirs.space)} to use as static")
