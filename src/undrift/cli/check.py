@@ -63,9 +63,5 @@ def check(
     if json:
         emit_json(report.to_dict())
     else:
-        for severity, text in report.lines:
-            say(f"{severity + ':':<9}{text}" if severity else text)
-        if report.suggested:
-            say()
-            say(report.suggested)
-    return DataError.exit_code if any(severity == "error" for severity, _ in report.lines) else 0
+        say(report.text())
+    return DataError.exit_code if report.severity == "error" else 0

@@ -48,6 +48,7 @@ def build(verb: str | None = None) -> App:
         help_format="plaintext",
         help_epilogue=EPILOGUE,
         result_action="return_value",
+        suppress_keyboard_interrupt=False,
     )
     for place, (name, text) in enumerate(VERBS.items()):
         path = f"undrift.cli.{name}:{name}"
