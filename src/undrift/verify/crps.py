@@ -24,11 +24,7 @@ def fair_crps(truth: NDArray, members: NDArray) -> NDArray[np.float64]:
     Returns:
         (...) scores in the units of the data; NaN where anything is NaN.
     """
-    departure = np.moveaxis(np.asarray(members, np.float64) - np.asarray(truth, np.float64), 0, -1)
-    if departure.shape[-1] == 1:
-        return np.abs(departure[..., 0])
-    zero = np.zeros(departure.shape[:-1])
-    return np.asarray(scoringrules.crps_ensemble(zero, departure, estimator="pwm", backend="numpy"))
+    return np.abs(members[0] - truth) if len(members) == 1 else _crps(truth, members, "pwm")
 
 
 def discrete_crps(truth: NDArray, members: NDArray) -> NDArray[np.float64]:
@@ -44,6 +40,13 @@ def discrete_crps(truth: NDArray, members: NDArray) -> NDArray[np.float64]:
     Returns:
         (...) scores in the units of the data.
     """
+    return _crps(truth, members, "qd")
+
+
+def _crps(truth: NDArray, members: NDArray, estimator: str) -> NDArray[np.float64]:
+    # Sorted here: numpy's sort of values is several times faster than the sort of indices in scoringrules.
     departure = np.moveaxis(np.asarray(members, np.float64) - np.asarray(truth, np.float64), 0, -1)
+    departure = np.sort(departure, axis=-1)
     zero = np.zeros(departure.shape[:-1])
-    return np.asarray(scoringrules.crps_ensemble(zero, departure, estimator="qd", backend="numpy"))
+    scores = scoringrules.crps_ensemble(zero, departure, estimator=estimator, sorted_ensemble=True, backend="numpy")
+    return np.asarray(scores, np.float64)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from undrift.verify.marginal import weighted_quantile
 from undrift.verify.spectra import Spectrum
 
-_KEPT_VALUES = 4_000_000
+_KEPT_VALUES = 2_000_000
 
 
 def seeded(seed: int, purpose: str, label: str) -> np.random.Generator:
@@ -22,7 +22,7 @@ class Law:
     """What is known of the values of one channel after all of its samples were added.
 
     Quantiles and histograms come from all values, or from a seeded choice of cells in every sample where there are
-    more than four million; everything else is exact.
+    more than two million; everything else is exact.
     """
 
     def __init__(

@@ -32,20 +32,22 @@ def draw_pairs(
     """
     rng = np.random.default_rng([seed, 0x7661])
     reaches = [min(reach, size - 1) for size in shape]
-    offsets = np.array([o for o in product(*(range(-r, r + 1) for r in reaches)) if o > (0,) * len(shape)])
+    offsets: NDArray[np.intp] = np.array(
+        [o for o in product(*(range(-r, r + 1) for r in reaches)) if o > (0,) * len(shape)]
+    )
     cells = np.flatnonzero(valid)
     if cells.size == 0 or offsets.size == 0:
         return np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0)
     if cells.size * len(offsets) <= 20_000:
         order = rng.permutation(cells.size * len(offsets))
-        first, step = cells[order // len(offsets)], offsets[order % len(offsets)]
     else:
-        first = cells[rng.integers(cells.size, size=20_000)]
-        step = offsets[rng.integers(len(offsets), size=20_000)]
+        order = rng.integers(cells.size * len(offsets), size=20_000)
+    first = np.asarray(cells[order // len(offsets)])
+    step = np.asarray(offsets[order % len(offsets)])
     there = np.stack(np.unravel_index(first, shape), axis=-1) + step
     size = np.array(shape)
     inside = np.all(((there >= 0) & (there < size)) | np.array(periodic), axis=-1)
-    second = np.ravel_multi_index(tuple((there % size).T), shape)
+    second = np.asarray(np.ravel_multi_index(tuple((there % size).T), shape))
     keep = np.flatnonzero(inside & valid[second] & (first != second))
     pair = np.sort(np.stack([first[keep], second[keep]], axis=-1), axis=-1)
     keep = keep[np.sort(np.unique(pair, axis=0, return_index=True)[1])][:count]
