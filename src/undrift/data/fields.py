@@ -53,8 +53,10 @@ class _Store:
             )
         else:
             out = self._read(indices, window)
-        if not allow_inf and not (self.memory is not None and self.finite):
+        if not allow_inf and self.memory is None:
             self._refuse_inf(out, indices)
+        elif not allow_inf and not self.finite and self.memory is not None:
+            self._refuse_inf(self.memory, np.arange(len(self.memory)))
         return out
 
     def _read(self, indices: np.ndarray, window: tuple[slice, ...]) -> np.ndarray:
