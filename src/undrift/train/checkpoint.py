@@ -95,7 +95,7 @@ class Checkpoints:
             write_manifest(part, [STATE], {"step": step})
             sync_directory(part)
             if final.exists():
-                remove_tree(final)
+                os.rename(final, part.with_name(f"{final.name}.{os.getpid()}.gone.tmp"))
             os.rename(part, final)
         except BaseException as error:
             shutil.rmtree(part, ignore_errors=True)

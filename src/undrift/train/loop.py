@@ -85,6 +85,7 @@ def train(
         kept = _take_up(state, run, checkpoints, settings, told)
     if state.counters.stop is not None:
         if run is not None and run.finished:
+            run.tidy()
             logger.warning(
                 "%s is finished (%s, step %d): nothing left to do; a larger --budget or --steps goes on with it",
                 run.path, state.counters.stop, state.counters.step,

@@ -151,7 +151,12 @@ class RunDirectory:
             if last is not None:
                 _link(last, stage / STATE)
             yield stage
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what a complete result has no use for: checkpoints, the result it replaced, parts of killed writes."""
         remove_tree(self.checkpoints)
+        _sweep(self.path)
         if self.old.is_dir() and _is_run(self.old):
             remove_tree(self.old)
 
@@ -168,8 +173,7 @@ def staged(directory: Path, extra: Mapping[str, Any] | None = None) -> Iterator[
     """
     directory.mkdir(parents=True, exist_ok=True)
     stage = directory / f".stage.{os.getpid()}.tmp"
-    for leftover in directory.glob(".stage.*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _sweep(directory)
     stage.mkdir()
     try:
         yield stage
@@ -189,6 +193,14 @@ def staged(directory: Path, extra: Mapping[str, Any] | None = None) -> Iterator[
         raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what a killed process left half-written."""
+    for path in [*directory.glob(".stage.*.tmp"), *directory.glob(f"{CHECKPOINTS}.*.tmp")]:
+        shutil.rmtree(path, ignore_errors=True)
+    for path in directory.glob(f"{MANIFEST}.*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def _link(source: Path, target: Path) -> None:

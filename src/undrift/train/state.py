@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from undrift.errors import CheckpointError, UndriftError
 from undrift.train.ema import PowerAverage
-from undrift.train.optimizer import adamw
+from undrift.train.optimizer import AdamW
 from undrift.train.settings import Settings
-from undrift.train.weights import load_state
-
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+from undrift.train.weights import check_names, load_state
 
 
 @dataclass
@@ -80,7 +78,7 @@ class TrainState:
         self.net = net
         self.average = PowerAverage(net, settings.ema)
         self.best: dict[str, Tensor] | None = None
-        self.optimizer = adamw(net, settings.learning_rate, settings.weight_decay, settings.betas)
+        self.optimizer = AdamW(net, settings.weight_decay, settings.betas)
         self.counters = Counters()
         self.clock = Clock()
 
@@ -111,10 +109,7 @@ class TrainState:
         out = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         out |= {f"average.{name}": value for name, value in self.average.net.state_dict().items()}
         out |= {f"best.{name}": value for name, value in (self.best or {}).items()}
-        for name, parameter in self.net.named_parameters():
-            moments = self.optimizer.state.get(parameter, {})
-            out |= {f"{moment}.{name}": moments[moment] for moment in _MOMENTS if moment in moments}
-        return out
+        return out | self.optimizer.tensors()
 
     def record(self) -> dict[str, Any]:
         """Counters and clock as JSON-able values."""
@@ -124,26 +119,22 @@ class TrainState:
         """Take up where ``tensors`` and ``record`` were saved.
 
         Raises:
-            CheckpointError: They are of another network.
+            CheckpointError: They are of another network; nothing is changed then.
         """
+        expected = self.tensors()
+        if any(name.startswith("best.") for name in tensors):
+            expected |= {f"best.{name}": value for name, value in self.average.net.state_dict().items()}
+        check_names(expected, tensors, "the checkpoint")
         parts: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
             parts.setdefault(part, {})[rest] = value
-        load_state(self.net, parts.get("net", {}), "the checkpoint")
-        load_state(self.average.net, parts.get("average", {}), "the checkpoint")
+        load_state(self.net, parts["net"])
+        load_state(self.average.net, parts["average"])
+        self.optimizer.restore(parts)
         if "best" in parts:
-            own = self.average.net.state_dict()
-            if parts["best"].keys() != own.keys():
-                raise CheckpointError("the checkpoint's best weights are of another network: nothing was loaded")
-            self.best = {name: torch.empty_like(own[name]).copy_(value) for name, value in parts["best"].items()}
-        for name, parameter in self.net.named_parameters():
-            if name in parts.get("exp_avg", {}):
-                self.optimizer.state[parameter] = {
-                    "step": parts["step"][name].to(parameter.device).clone(),
-                    "exp_avg": torch.empty_like(parameter).copy_(parts["exp_avg"][name]),
-                    "exp_avg_sq": torch.empty_like(parameter).copy_(parts["exp_avg_sq"][name]),
-                }
+            average = self.average.net.state_dict()
+            self.best = {name: torch.empty_like(average[name]).copy_(value) for name, value in parts["best"].items()}
         self.counters = _rebuild(Counters, record["counters"])
         self.counters.history = [(int(step), loss) for step, loss in self.counters.history]
         self.clock = _rebuild(Clock, record["clock"])

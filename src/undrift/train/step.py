@@ -79,7 +79,7 @@ def take_step(
     counters = state.counters
     number = counters.step
     state.net.train()
-    state.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad()
     norm = math.nan
     with private_rng(key_of(seed, "dropout", number), device):
         losses, diagnostics = objective(batch, state.net, key_of(seed, "objective", number))
@@ -90,9 +90,7 @@ def take_step(
             norm = float(torch.nn.utils.clip_grad_norm_(state.net.parameters(), clip))
     good = math.isfinite(value) and math.isfinite(norm)
     if good:
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        state.optimizer.step()
+        state.optimizer.step(rate)
         counters.good += 1
         state.average.update(state.net, counters.good)
     counters.skipped_in_row = 0 if good else counters.skipped_in_row + 1

@@ -6,7 +6,7 @@ code its author put there (CVE-2025-32434, CVE-2026-24747).
 
 from __future__ import annotations
 
-__all__ = ["load_state", "load_tensors", "read_metadata", "save_tensors"]
+__all__ = ["check_names", "load_state", "load_tensors", "read_metadata", "save_tensors"]
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,24 +103,33 @@ def _listing(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
+def check_names(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
+    """Compare names and shapes.
+
+    Raises:
+        CheckpointError: A name is missing or left over, or a shape differs; the first five of each are named.
+    """
+    missing = [name for name in expected if name not in found]
+    surplus = [name for name in found if name not in expected]
+    shapes = [
+        f"{name} (got {tuple(found[name].shape)}, expected {tuple(value.shape)})"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    faults = [("lacks", missing), ("has, without use,", surplus), ("has other shapes for", shapes)]
+    if missing or surplus or shapes:
+        text = "; ".join(f"{source} {verb} {_listing(names)}" for verb, names in faults if names)
+        raise CheckpointError(f"the weights are of another network, nothing was loaded: {text}")
+
+
 def load_state(net: nn.Module, tensors: Mapping[str, Tensor], source: str = "the file") -> None:
     """Copy tensors into the parameters and buffers of a network: all of them, or none.
 
     Raises:
-        CheckpointError: A name is missing or left over, or a shape differs; the first five are named.
+        CheckpointError: A name is missing or left over, or a shape differs; the first five of each are named.
     """
     own = net.state_dict(keep_vars=True)
-    missing = [name for name in own if name not in tensors]
-    surplus = [name for name in tensors if name not in own]
-    shapes = [
-        f"{name} (got {tuple(tensors[name].shape)}, expected {tuple(value.shape)})"
-        for name, value in own.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
-    found = [("lacks", missing), ("has no use for", surplus), ("has other shapes for", shapes)]
-    if missing or surplus or shapes:
-        faults = "; ".join(f"{source} {verb} {_listing(names)}" for verb, names in found if names)
-        raise CheckpointError(f"the weights are of another network, nothing was loaded: {faults}")
+    check_names(own, tensors, source)
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(tensors[name])

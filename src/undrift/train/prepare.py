@@ -1,0 +1,228 @@
+"""From data to a trained model: what ``undrift.fit`` does, step by step."""
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from undrift.config import Config
+from undrift.data.codec import Codec, Encoded, fit_codec
+from undrift.data.fields import Fields
+from undrift.data.split import Split, split
+from undrift.data.windows import Windows
+from undrift.denoise.precondition import GaussianGuess
+from undrift.errors import DataError, UsageError
+from undrift.nets.precision import fastest_dtype
+from undrift.nets.unet import UNet
+from undrift.tasks import Task
+from undrift.tasks.batch import Batch, Condition
+from undrift.tasks.pair import Pair
+from undrift.train.settings import Settings
+
+__all__ = ["Problem", "batches", "build_net", "choose_channels", "device_of", "precision_of", "prepare", "settings_of", "to_batch"]
+
+logger = logging.getLogger(__name__)
+
+_CROP_ABOVE = 128 * 128  # cells from which a training window is smaller than the domain
+_CROP = 64
+_VALIDATION = 0.1
+_VALIDATION_BLOCKS = 3
+_VALIDATION_FIELDS = 128
+
+
+def device_of(name: str) -> torch.device:
+    """The device of ``--device``; ``auto`` takes CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"device {name} was asked for, and this machine has no CUDA device; type --device cpu")
+    return torch.device(name)
+
+
+def precision_of(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of the network's arithmetic."""
+    return fastest_dtype(device) if name == "auto" else {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+@dataclass
+class Problem:
+    """All that training needs and that is not the network.
+
+    Attributes:
+        pair: target and given, sample by sample.
+        split: which samples train.
+        fit_rows: training samples of the network.
+        stop_rows: training samples that only choose when to stop: blocks of the record.
+        codec: fitted on all training samples.
+        fold: fold of each sample of the pair (-1 for those held out).
+        covariates: name -> value of each sample of the pair.
+        crop: cells along each side of a window, or None.
+    """
+
+    pair: Pair
+    split: Split
+    fit_rows: np.ndarray
+    stop_rows: np.ndarray
+    codec: Codec
+    fold: np.ndarray
+    covariates: dict[str, np.ndarray]
+    crop: int | None
+
+    def encode(
+        self, rows: np.ndarray, window: tuple[slice, ...] | None = None, draw: np.random.Generator | None = None
+    ) -> Encoded:
+        """Out-of-fold residuals of training samples."""
+        values = {k: v[rows] for k, v in self.covariates.items()}
+        return self.codec.encode(
+            self.pair.target, self.pair.given, rows, covariates=values, fold=self.fold[rows], window=window, draw=draw
+        )[0]
+
+
+def covariates_of(fields: Fields, task: Task) -> dict[str, np.ndarray]:
+    """The covariates asked; an emulator without any takes the labels of its samples."""
+    if fields.covariate_names:
+        return {name: fields.covariate(name) for name in fields.covariate_names}
+    if task.name != "emulate":
+        return {}
+    labelled = [dim for dim in fields.layout.sample if dim in fields.dataset.coords]
+    return {dim: fields.along(fields._dataset[dim].reset_coords(drop=True)) for dim in labelled}
+
+
+def _stop_rows(train: np.ndarray) -> np.ndarray:
+    """Blocks spread over the record, a tenth of it in all."""
+    parts = np.array_split(train, _VALIDATION_BLOCKS)
+    size = max(1, round(len(train) * _VALIDATION / _VALIDATION_BLOCKS))
+    return np.concatenate([part[(len(part) - size) // 2 : (len(part) - size) // 2 + size] for part in parts])
+
+
+def prepare(target: Fields, given: Fields | None, task: Task, config: Config) -> Problem:
+    """Pair, split and encode."""
+    pair = task.pair(target, given)
+    whole = split(pair.target, config.data.holdout)
+    for sentence in [*pair.target.warnings, *pair.notes, *whole.warnings]:
+        logger.warning("%s", sentence)
+    if len(whole.train) < 8:
+        raise DataError(f"{len(whole.train)} samples are left for training, expected at least 8; hold out less")
+    covariates = covariates_of(pair.target, task)
+    codec, fold = fit_codec(
+        pair.target,
+        pair.given,
+        whole.train,
+        factor=pair.factor,
+        covariates=covariates,
+        transforms=config.codec.transforms,
+        number_of_folds=config.codec.folds,
+        linear=config.codec.linear,
+    )
+    all_folds = np.full(len(pair.target), -1)
+    all_folds[whole.train] = fold
+    known = np.array([bool(np.isfinite(pair.target.read(np.array([i]))).any()) for i in whole.train])
+    stop = _stop_rows(whole.train)
+    fit_rows = np.setdiff1d(whole.train[known], stop)
+    return Problem(pair, whole, fit_rows, stop, codec, all_folds, covariates, _crop(config.train.crop, pair.target))
+
+
+def _crop(wanted: str | int, fields: Fields) -> int | None:
+    shape = fields.layout.shape
+    if wanted == "auto":
+        return _CROP if math.prod(shape) > _CROP_ABOVE and max(shape) > _CROP else None
+    size = int(wanted)
+    if size < 8:
+        raise UsageError(f"crop is {size}, expected at least 8 cells or auto")
+    return size if size < max(shape) else None
+
+
+def to_batch(encoded: Encoded) -> Batch:
+    """Arrays as tensors on the CPU."""
+    assert encoded.x is not None and encoded.weight is not None
+    x, weight = (torch.from_numpy(np.ascontiguousarray(v)) for v in (encoded.x, encoded.weight))
+    return Batch(x, to_condition(encoded), weight)
+
+
+def to_condition(encoded: Encoded) -> Condition:
+    """What is given as tensors on the CPU."""
+    fields = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in encoded.fields.items()}
+    vectors = {"covariates": torch.from_numpy(encoded.vector)} if encoded.vector.shape[1] else {}
+    return Condition(fields, vectors)
+
+
+def batches(problem: Problem, config: Config) -> tuple[Callable[[int], Batch], list[Batch]]:
+    """The batch of each step, and the batches that choose when to stop."""
+    rows, size = problem.fit_rows, config.train.batch
+    windows = Windows(len(rows), size, problem.codec.layout.shape, problem.crop, config.train.seed)
+
+    def batch(step: int) -> Batch:
+        return to_batch(problem.encode(rows[windows.rows(step)], windows.window(step), windows.rng(3, step)))
+
+    count = len(problem.stop_rows)
+    number = max(1, min(_VALIDATION_FIELDS, 4 * count) // size)
+    stop = []
+    for i in range(number):
+        at = problem.stop_rows[(np.arange(size) * max(1, count // size) + i) % count]
+        draws = Windows(count, size, windows.shape, windows.crop, config.train.seed + 1)
+        stop.append(to_batch(problem.encode(at, draws.window(i), draws.rng(4, i))))
+    return batch, stop
+
+
+def choose_channels(samples: int, cells: int, dims: int) -> list[int]:
+    """Channels of the U-Net from the size of the data: small records overfit wide nets, small domains need no depth."""
+    width = 16 if samples < 100 else 32
+    side = cells ** (1 / dims)
+    levels = 3 if side >= 16 else 2
+    return [width, 2 * width, 2 * width][:levels]
+
+
+def build_net(codec: Codec, config: Config, example: Encoded, samples: int) -> UNet:
+    """The U-Net that fits the codec."""
+    assert example.x is not None
+    layout = codec.layout
+    channels = config.net.channels or choose_channels(samples, math.prod(layout.shape), len(layout.shape))
+    torch_seed = config.train.seed
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed)
+        return UNet(
+            len(layout.channels) + sum(v.shape[1] for v in example.fields.values()),
+            len(layout.channels),
+            space=len(layout.space),
+            channels=tuple(channels),
+            blocks=config.net.blocks,
+            vector_features=example.vector.shape[1],
+            padding=tuple("circular" if p else "reflect" for p in layout.periodic),
+            dropout=config.net.dropout,
+        )
+
+
+def guess_of(problem: Problem, config: Config) -> GaussianGuess:
+    """The Gaussian guess of the preconditioning."""
+    return GaussianGuess()
+
+
+def settings_of(config: Config) -> Settings:
+    """How long and how the loop trains."""
+    t = config.train
+    return Settings(
+        steps=t.steps,
+        budget=None if t.steps is not None else t.budget,
+        learning_rate=t.learning_rate,
+        weight_decay=t.weight_decay,
+        warmup=t.warmup,
+        clip=t.clip,
+        ema=t.ema,
+        patience=t.patience,
+        save_every=t.save_every,
+        save_steps=t.save_steps,
+        seed=t.seed,
+    )
+
+
+def twin(net: nn.Module) -> nn.Module:
+    """A copy of a fresh network with its own parameters."""
+    return copy.deepcopy(net)
+
+
