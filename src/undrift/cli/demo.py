@@ -90,7 +90,7 @@ def demo(
     began = time.monotonic()
     stages = _Stages(_planned(seconds, realizations))
     if not dry_run:
-        note(f"the demo takes about {clock(sum(stages.planned.values()))} minutes on two cores")
+        note(f"the demo takes about {clock(sum(stages.planned.values()))} (minutes:seconds) on two cores")
     with stages.running():
         set_threads()
         from undrift.data.examples import north_america
@@ -98,7 +98,7 @@ def demo(
         data = north_america()
         plans = {job.name: _train(job, data, folder, seconds, seed, device, dry_run, stages) for job in jobs}
         if dry_run:
-            plans["about"] = {"minutes": clock(sum(stages.planned.values())), "written": "nothing (--dry-run)"}
+            plans["about"] = {"seconds": round(sum(stages.planned.values())), "written": "nothing (--dry-run)"}
             emit_json(plans) if json else facts(plans)
             return 0
         for job in jobs:
@@ -223,4 +223,4 @@ def _show(jobs: list[_Job], page: Path, seconds: float, json: bool) -> None:
         for line in job.section.verdict if job.section is not None else ():
             say(f"  {line}")
         say()
-    say(f"done in {clock(seconds)} minutes; the report: {page}")
+    say(f"done in {clock(seconds)}; the report: {page}")

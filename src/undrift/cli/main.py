@@ -116,7 +116,7 @@ def _show_warnings(debug: bool) -> None:
     ours.setLevel(logging.DEBUG if debug else logging.INFO)
     if not debug:
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("default", module=r"undrift(\.|$)")
+        warnings.filterwarnings("default", category=UserWarning, module=r"undrift(\.|$)")
         warnings.showwarning = lambda message, *rest, **more: print(f"undrift: warning: {message}", file=sys.stderr)
 
 

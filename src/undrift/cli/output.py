@@ -89,13 +89,18 @@ def amount(size: float) -> str:
     return f"{size:.1f} TB"
 
 
+def _digits(value: float) -> str:
+    """Three significant digits, the last zeros too: 1.00 says more than 1."""
+    return f"{value:#.3g}".rstrip(".") if 1e-4 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return "-" if not math.isfinite(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        return "-" if not math.isfinite(value) else _digits(value)
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item) for item in value) or "-"
     return str(value)

@@ -83,12 +83,12 @@ def score_rows(scores: xr.Dataset, names: Mapping[str, str] | None = None) -> li
         units = str(one["units"].values) if "units" in one.coords else ""
         head = {"variable": f"{variable} ({units})" if units else str(variable)}
         if not matched:
-            rows.append({**head, "of": "this model", "largest spectrum error": _spectrum_error(one)})
+            rows.append({**head, "method": "this model", "largest spectrum error": _spectrum_error(one)})
             continue
         rows.append(
             {
                 **head,
-                "of": "this model",
+                "method": "this model",
                 "CRPS": float(one["crps"]),
                 "RMSE of mean": float(one["rmse"]),
                 "spread/skill": float(one["spread_skill"]),
@@ -100,7 +100,7 @@ def score_rows(scores: xr.Dataset, names: Mapping[str, str] | None = None) -> li
             rows.append(
                 {
                     "variable": "",
-                    "of": (names or {}).get(str(name), str(name)),
+                    "method": (names or {}).get(str(name), str(name)),
                     "CRPS": float(base["crps_baseline"]),
                     "RMSE of mean": float(base["rmse_baseline"]),
                     "variogram score": float(base["variogram_baseline"]),
