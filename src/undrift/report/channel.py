@@ -11,6 +11,7 @@ import xarray as xr
 
 from undrift.data import layout as data
 from undrift.data.layout import plain as plain_label
+from undrift.report.geometry import central, space_of
 from undrift.report.maps import MapSet, draw_departures, draw_groups, draw_sample
 from undrift.report.picture import Picture
 from undrift.report.samples import Sample, axes_for, choose_samples, counterpart, given_for, sample_dims, take
@@ -103,7 +104,7 @@ def channel_maps(source: Source, variable: str, level: Mapping[str, int], limits
     truth_dims = sample_dims(source.truth, axes) if source.truth is not None else []
     given = given_for(source.given, variable, level, str(members.attrs.get("units", "")))
     attrs = source.attrs_of(variable)
-    fields = []
+    fields, note = [], ""
     scores = source.scores_of(variable, level)
     errors = scores["crps_sample"].values if scores is not None and "crps_sample" in scores else None
     for sample in choose_samples(members, truth, axes, source.truth_pairs, truth_dims, errors)[:count]:
@@ -113,22 +114,25 @@ def channel_maps(source: Source, variable: str, level: Mapping[str, int], limits
         if given is not None and source.given is not None and sample.ensemble in source.given_pairs:
             dims = [d for d in sample_dims(source.given, axes) if d in given.dims]
             known = _array(take(given, dims, source.given_pairs[sample.ensemble])).load()
-        if true is not None:
-            true.attrs = attrs
-        fields.append((sample, true, shown.assign_attrs(attrs), known))
+        shown, note = central(shown.assign_attrs(attrs), axes.space)
+        true = central(true, axes.space)[0].assign_attrs(attrs) if true is not None else None
+        known = central(known, space_of(known, axes.space))[0] if known is not None else None
+        fields.append((sample, true, shown, known))
+    space = axes.space[-2:]
     pool = [f.values for _, t, m, _ in fields for f in (t, m) if f is not None]
     scale = scale_for(variable, attrs, pool)
     result = []
     for sample, true, shown, known in fields:
         drawn = draw_sample(
-            true, shown, known, space=axes.space, member=str(axes.realization), caption=_caption(sample, source, attrs),
+            true, shown, known, space=space, member=str(axes.realization),
+            caption=note + _caption(sample, source, attrs),
             realizations=limits.realizations, scale=scale, dpi=limits.dpi, apart=sample.truth is None,
         )  # fmt: skip
-        drawn.heading = f"{sample.why}: {sample.text}" if sample.text else sample.why
+        drawn.heading = f"{sample.why}: {'number ' * sample.text.isdigit()}{sample.text}" if sample.text else sample.why
         result.append(drawn)
-        if len(result) == 1 and len(axes.space) > 1 and sample.truth is not None:
-            apart = draw_departures(true, shown, space=axes.space, member=str(axes.realization), dpi=limits.dpi)
-            apart.heading = f"The same sample without its ensemble mean: {sample.text}"
+        if len(result) == 1 and len(space) > 1 and sample.truth is not None and not scale.log:
+            apart = draw_departures(true, shown, space=space, member=str(axes.realization), dpi=limits.dpi)
+            apart.heading = "The same sample less its ensemble mean"
             apart.caption = "Truth should look like one more realization: as rough, as large, as connected."
             result.append(apart)
     return result
@@ -139,9 +143,8 @@ def score_maps(scores: xr.Dataset, attrs: Mapping, space: tuple[str, ...], limit
     units = {"units": str(attrs.get("units", ""))}
 
     def fields(names: Mapping[str, str]) -> dict[str, xr.DataArray]:
-        return {
-            title: scores[key] for title, key in names.items() if key in scores and set(space) <= set(scores[key].dims)
-        }
+        kept = {t: scores[k] for t, k in names.items() if k in scores and set(space) <= set(scores[k].dims)}
+        return {t: central(f, space)[0] for t, f in kept.items()}
 
     errors = fields({"CRPS": "crps_map", "RMSE of the mean": "rmse_map", "Spread": "spread_map"})
     bias = fields(
@@ -153,7 +156,12 @@ def score_maps(scores: xr.Dataset, attrs: Mapping, space: tuple[str, ...], limit
         (bias, {"long_name": next(iter(bias), ""), **units}, "diverging"),
         (ratio, {"long_name": "ratio of standard deviations"}, "ratio"),
     ]
-    return draw_groups(groups, space, dpi=limits.dpi)
+    drawn = draw_groups(groups, space[-2:], dpi=limits.dpi)
+    for one in drawn:
+        one.heading = "Where it is good" if errors else "Where the laws differ"
+        first = next(iter((errors or bias).values()))
+        one.caption = "The slice in the middle. " if first.ndim < len(space) else ""
+    return drawn
 
 
 def _array(value: xr.DataArray | xr.Dataset) -> xr.DataArray:

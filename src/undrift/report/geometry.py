@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from undrift.data.cf import recognise
-from undrift.report.style import label
+from undrift.report.style import label, number
 
-__all__ = ["Axis", "plan_axes", "space_of", "thin"]
+__all__ = ["Axis", "central", "plan_axes", "space_of", "thin"]
 
 
 def space_of(field: xr.DataArray, space: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -45,7 +45,10 @@ def _one_axis(field: xr.DataArray, dim: str) -> Axis:
         return Axis(np.arange(field.sizes[dim], dtype=np.float64), f"{dim} (cell)")
     coord = field[dim]
     degrees = _degrees(coord, dim)
-    text = {"N": "latitude [°N]", "E": "longitude [°E]"}.get(degrees) or label(dim, coord.attrs, limit=30)
+    units = str(coord.attrs.get("units", ""))
+    if units in ("m", "meter", "metre", "metres", "meters") and np.ptp(coord.values) >= 3000:
+        return Axis(np.asarray(coord.values, dtype=np.float64) / 1000, f"{dim} [km]")
+    text = {"N": "latitude [°N]", "E": "longitude [°E]"}.get(degrees) or label(dim, {"units": units})
     return Axis(np.asarray(coord.values, dtype=np.float64), text, degrees)
 
 
@@ -69,6 +72,16 @@ def _curvilinear(field: xr.DataArray, space: tuple[str, ...]) -> tuple[Axis, ...
         return None
     lon = np.rad2deg(np.unwrap(np.unwrap(np.deg2rad(found["E"]), axis=1), axis=0))
     return Axis(found["N"], "latitude [°N]", "N"), Axis(lon, "longitude [°E]", "E")
+
+
+def central(field: xr.DataArray, space: tuple[str, ...]) -> tuple[xr.DataArray, str]:
+    """The central slice of a volume along z, and the words that say so; a field of two dimensions is left alone."""
+    note = ""
+    for dim in space[:-2]:
+        middle = field.sizes[dim] // 2
+        at = number(float(field[dim].values[middle])) if dim in field.coords else f"cell {middle}"
+        field, note = field.isel({dim: middle}, drop=True), f"The slice in the middle of {dim} ({at}). "
+    return field, note
 
 
 def thin(field: xr.DataArray, space: tuple[str, ...], most: int = 360) -> xr.DataArray:

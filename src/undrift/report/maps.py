@@ -15,7 +15,7 @@ from matplotlib.ticker import AutoLocator, FuncFormatter, MaxNLocator, NullLocat
 
 from undrift.report.geometry import Axis, plan_axes, space_of, thin
 from undrift.report.picture import Picture, new_figure, render
-from undrift.report.style import MODEL, TRUTH, Scale, label, look, number, plain, scale_for
+from undrift.report.style import MODEL, TRUTH, Scale, label, look, number, plain, scale_for, tick
 
 __all__ = ["MapSet", "draw_departures", "draw_groups", "draw_sample"]
 
@@ -29,6 +29,7 @@ class MapSet:
     scales: dict[str, Scale] = field(default_factory=dict)
     caption: str = ""
     heading: str = ""
+    wide: bool = False
 
 
 def draw_sample(
@@ -75,7 +76,7 @@ def draw_sample(
     spread_attrs = {**attrs, "long_name": f"Spread of {scale.label.split(' [')[0]}"}
     scales["Ensemble spread"] = scale_for(name, spread_attrs, [spread.values], kind="score")
     if len(space) == 1:
-        return MapSet([_lines(truth, members, given, space, scale, dpi)], [], scales, caption)
+        return MapSet([_lines(truth, members, given, space, scale, dpi)], [], scales, caption, wide=True)
     result = MapSet(scales=scales, caption=caption)
     with look():
         for title, values in names.items():
@@ -118,7 +119,7 @@ def draw_groups(
     Returns:
         One MapSet of all the maps; in one dimension their line plots. Nothing where there is no field.
     """
-    result = MapSet()
+    result = MapSet(wide=len(space) == 1)
     with look():
         for fields, attrs, kind in groups:
             known = {t: f for t, f in fields.items() if np.isfinite(f.values).any()}
@@ -156,13 +157,11 @@ def _map(
     like: xr.DataArray | None = None,
 ) -> Picture:
     """One panel; `like` is the field whose window it takes where both are in degrees or in the same named axes."""
-    values, note = _slice(values, space)
-    space = space[-2:]
     values = thin(values, space)
     y, x = plan_axes(values, space)
     (bottom, top), (left, right) = window = _window(y, x)
     if like is not None:
-        ly, lx = plan_axes(like, space_of(like, space)[-2:])
+        ly, lx = plan_axes(like, space_of(like, space))
         if (ly.label, lx.label) == (y.label, x.label) and "(cell)" not in lx.label:
             window = _window(ly, lx)
             if x.degrees:
@@ -184,13 +183,13 @@ def _map(
         _coastlines(axes)
     finite = values.values[np.isfinite(values.values)]
     span = f"from {number(finite.min())} to {number(finite.max())}" if finite.size else "with no valid cell"
-    alt = f"Map of {title.lower()}: {scale.label}, {span}{', ' + about if about else ''}{note}."
-    return render(axes.get_figure(), alt, title=title + note, dpi=dpi)
+    alt = f"Map of {title.lower()}: {scale.label}, {span}{', ' + about if about else ''}."
+    return render(axes.get_figure(), alt, title=title, dpi=dpi)
 
 
 def _panel(tall: float, *, named: bool) -> Axes:
     """Axes of a panel 3 inches wide with room for ticks, and for the names of axes where there are any."""
-    left, low, rest = (0.62, 0.42, 0.09) if named else (0.42, 0.24, 0.09)
+    left, low, rest = (0.6, 0.42, 0.09) if named else (0.5, 0.24, 0.09)
     wide = 3.0 - left - rest
     height = float(np.clip(wide * tall, 0.7, 4.2))
     figure = new_figure(3.0, low + height + rest, constrained=False)
@@ -216,16 +215,6 @@ def _window(y: Axis, x: Axis) -> tuple[tuple[float, float], tuple[float, float]]
     return ends[0], ends[1]
 
 
-def _slice(values: xr.DataArray, space: tuple[str, ...]) -> tuple[xr.DataArray, str]:
-    """The central slice of a volume, and the words that say so."""
-    note = ""
-    for dim in space[:-2]:
-        middle = values.sizes[dim] // 2
-        at = number(float(values[dim][middle])) if dim in values.coords else str(middle)
-        values, note = values.isel({dim: middle}), f"{note} (slice {dim} = {at})"
-    return values, note
-
-
 def wide_cell(y: Axis, x: Axis) -> float:
     """Height of a unit of y over the width of a unit of x: 1 / cos(latitude) in degrees, the cells' shape if unlike."""
     if y.degrees == "N" and x.degrees == "E":
@@ -238,7 +227,8 @@ def wide_cell(y: Axis, x: Axis) -> float:
 
 def _label_axes(axes: Axes, y: Axis, x: Axis) -> None:
     for one, set_label, ticker in ((x, axes.set_xlabel, axes.xaxis), (y, axes.set_ylabel, axes.yaxis)):
-        ticker.set_major_locator(MaxNLocator(4, steps=[1, 1.5, 2, 3, 4.5, 5, 6, 10] if one.degrees else None))
+        steps = [1, 2, 3, 5, 10] if np.ptp(one.values) < 40 else [1, 1.5, 2, 3, 4.5, 6, 10]
+        ticker.set_major_locator(MaxNLocator(4, steps=steps if one.degrees else None))
         if one.degrees:
             ticker.set_major_formatter(FuncFormatter(_degree_text(one.degrees)))
         else:
@@ -259,12 +249,15 @@ def _degree_text(sign: str):  # noqa: ANN202 - a matplotlib tick function
 
 def _bar(scale: Scale, about: str, dpi: int) -> Picture:
     figure = new_figure(3.0, 0.6, constrained=False)
-    axes = figure.add_axes((0.03, 0.68, 0.92, 0.26))
+    axes = figure.add_axes((0.06, 0.68, 0.88, 0.26))
     bar = figure.colorbar(
         ScalarMappable(scale.norm, scale.cmap), cax=axes, orientation="horizontal", extend=scale.extend
     )
     bar.outline.set_linewidth(0.6)  # pyright: ignore[reportCallIssue]
-    if not scale.log:
+    if scale.log:
+        bar.set_ticks(_log_ticks(*scale.limits))
+        bar.ax.xaxis.set_major_formatter(FuncFormatter(tick))
+    else:
         bar.locator = AutoLocator() if scale.norm.__class__.__name__ == "Normalize" else MaxNLocator(5)
         bar.update_ticks()
     bar.ax.xaxis.set_minor_locator(NullLocator())
@@ -272,6 +265,16 @@ def _bar(scale: Scale, about: str, dpi: int) -> Picture:
     low, high = scale.limits
     alt = f"Colour scale of {about}: {scale.label}, from {number(low)} to {number(high)}."
     return render(figure, alt, title=about, dpi=dpi)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """At most six round numbers between two positive limits."""
+    if high < 8 * low:
+        steps = [m * 10.0**p for p in range(-12, 13) for m in (1, 1.1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)]
+    else:
+        steps = [m * 10.0**p for p in range(-30, 31) for m in ((1, 2, 5) if high < 200 * low else (1,))]
+    inside = [s for s in steps if low <= s <= high]
+    return inside[:: -(-len(inside) // 6)] if inside else [low, high]
 
 
 def _lines(

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from undrift.errors import UsageError
 from undrift.report.channel import Channel, Limits, Source, channel_maps, score_maps
 from undrift.report.plots import score_plots
-from undrift.report.style import number
+from undrift.report.style import count, number
 from undrift.report.tables import calibration_table, law_table, overview_table, score_table
 from undrift.report.training import training_plots
 
@@ -186,7 +186,7 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)
+        return count(value) if abs(value) >= 10_000 else str(value)
     if isinstance(value, float):
         return number(value)
     if isinstance(value, Mapping):

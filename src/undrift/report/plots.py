@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from undrift.report.picture import Picture, new_figure, render
-from undrift.report.style import MODEL, TRUTH, line_style, look, number, plain
+from undrift.report.style import MODEL, TRUTH, line_style, look, number, plain, tick
 from undrift.report.tables import baselines_of
 
 __all__ = ["SIZE", "captioned", "log_ticks", "score_plots"]
@@ -29,7 +29,7 @@ def log_ticks(axes: Axes, *, x: bool = False, y: bool = False) -> None:
     for wanted, axis in ((x, axes.xaxis), (y, axes.yaxis)):
         if wanted:
             axis.set_major_locator(LogLocator(10, numticks=6))
-            axis.set_major_formatter(FuncFormatter(lambda v, _: number(v, 1)))
+            axis.set_major_formatter(FuncFormatter(tick))
             axis.set_minor_formatter(NullFormatter())
 
 
@@ -165,13 +165,11 @@ def _distribution(scores: xr.Dataset, unit: str, name: str, dpi: int) -> Picture
     axes = figure.add_subplot()
     width = np.diff(edges)
     lines = (("truth", TRUTH, 2.0, "-"), ("ensemble", MODEL, 1.5, "-"))
-    floor = np.inf
+    shares = {side: scores[f"histogram_{side}"].values / width for side, *_ in lines}
+    floor = min((s[s > 0].min() for s in shares.values() if (s > 0).any()), default=np.inf)
     for side, colour, thick, dash in lines:
-        share = scores[f"histogram_{side}"].values / width
-        floor = min(floor, share[share > 0].min() if (share > 0).any() else np.inf)
-        axes.stairs(
-            np.where(share > 0, share, np.nan), edges, color=colour, lw=thick, ls=dash, label=side, baseline=None
-        )
+        heights = np.maximum(shares[side], floor / 9 if np.isfinite(floor) else 0)
+        axes.stairs(heights, edges, color=colour, lw=thick, ls=dash, label=side, baseline=None)
     top = axes.get_ylim()[1]
     for side, colour, _, _ in lines:
         for q in (0.9, 0.99, 0.999):

@@ -16,7 +16,21 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize, PowerNorm
 
-__all__ = ["INK", "MODEL", "TRUTH", "Scale", "kind_of", "label", "line_style", "look", "number", "plain", "scale_for"]
+__all__ = [
+    "INK",
+    "MODEL",
+    "TRUTH",
+    "Scale",
+    "count",
+    "kind_of",
+    "label",
+    "line_style",
+    "look",
+    "number",
+    "plain",
+    "scale_for",
+    "tick",
+]
 
 INK = "#1b1f24"
 TRUTH = "#000000"
@@ -29,11 +43,15 @@ _WHITE_BLUE = (
     *("#ffffff", "#ceeef0", "#9cdbe6", "#67c7df", "#23b1d8", "#1399c6"),
     *("#0082b4", "#056a9f", "#00548d", "#003e79", "#192958"),
 )
+# Straw to dark green, lightness from 98 to 20: spread and scores, of which little is good.
+_STRAW_GREEN = (
+    *("#fcfaea", "#e3e7b4", "#c5d492", "#a4c274", "#81b05d", "#5e9d4c"),
+    *("#3b8a3f", "#117636", "#006134", "#004c2f", "#003926"),
+)
 _MAPS = {
     "temperature": "inferno",
     "sequential": "viridis",
     "diverging": "RdBu_r",
-    "score": "cividis",
     "ratio": "PuOr_r",
 }
 _RAIN = re.compile(r"precip|rainfall|rain_rate|snowfall", re.IGNORECASE)
@@ -107,6 +125,19 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{max(digits - 1 - size, 0)}f}".replace("-", "−")
 
 
+def count(value: int) -> str:
+    """A whole number with narrow spaces between thousands."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def tick(value: float, _position: int | None = None) -> str:
+    """A tick of a logarithmic axis: short decimals where they are short, else powers of ten."""
+    power = round(np.log10(value)) if value > 0 else 0
+    if value > 0 and abs(np.log10(value) - power) < 1e-9 and not -4 < power < 5:
+        return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{value:.3g}"
+
+
 def line_style(order: int) -> dict[str, object]:
     """Colour, dash and marker of the `order`-th baseline."""
     i = order % len(_OTHERS)
@@ -165,12 +196,13 @@ def scale_for(name: object, attrs: Mapping, fields: list[np.ndarray], *, kind: s
         name: the variable's name.
         attrs: its attributes, for the label and the kind.
         fields: arrays of any shapes that share units; NaN is left out.
-        kind: one of `kind_of`'s answers "score" (from zero) or "ratio" (about one), where it is not to be guessed.
+        kind: one of `kind_of`'s answers, "score" (from zero) or "ratio" (about one), where it is not to be guessed.
     """
     values = np.concatenate([np.asarray(f, dtype=np.float64).ravel() for f in fields] or [np.zeros(0)])
     values = values[np.isfinite(values)]
     kind = kind or kind_of(name, attrs, values)
     low, high = np.quantile(values, [0.002, 0.998]) if values.size else (0.0, 1.0)
+    logarithmic = kind in ("logarithmic", "ratio")
     if kind == "ratio":
         positive = values[values > 0]
         most = float(np.exp(np.quantile(np.abs(np.log(positive)), 0.99))) if positive.size else 2.0
@@ -179,14 +211,16 @@ def scale_for(name: object, attrs: Mapping, fields: list[np.ndarray], *, kind: s
     elif kind == "diverging":
         high = max(abs(low), abs(high))
         low = -high
+    elif kind == "score" and values.size and low > 0 and high > 100 * low:
+        logarithmic = True
     elif kind in ("rain", "score"):
-        low = 0.0 if kind == "rain" or low >= 0 else low
+        low = min(low, 0.0)
     if not high > low:
         pad = max(abs(high) * 1e-3, 1e-12)
         low, high = (low, high + pad) if kind in ("rain", "score", "logarithmic") else (low - pad, high + pad)
     if kind == "rain" and values.size and high > 6 * values.mean():
         norm: Normalize = PowerNorm(0.5, low, high)
-    elif kind in ("logarithmic", "ratio") and low > 0:
+    elif logarithmic and low > 0:
         norm = LogNorm(low, high)
     else:
         norm = Normalize(low, high)
@@ -196,8 +230,9 @@ def scale_for(name: object, attrs: Mapping, fields: list[np.ndarray], *, kind: s
 
 
 def _colours(kind: str) -> Colormap:
-    if kind == "rain":
-        cmap: Colormap = LinearSegmentedColormap.from_list("white_blue", list(_WHITE_BLUE))
+    if kind in ("rain", "score"):
+        anchors = _WHITE_BLUE if kind == "rain" else _STRAW_GREEN
+        cmap: Colormap = LinearSegmentedColormap.from_list(f"undrift_{kind}", list(anchors))
     else:
         cmap = mpl.colormaps[_MAPS.get(kind, "viridis")].copy()
     cmap.set_bad("#c9ccd1")

@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from undrift.report.picture import Picture, new_figure, render
 from undrift.report.plots import SIZE, captioned, log_ticks
-from undrift.report.style import INK, MODEL, look, number
+from undrift.report.style import INK, MODEL, count, look, number
 
 __all__ = ["training_plots"]
 
@@ -70,9 +70,7 @@ def _loss_curve(rows: Sequence[Mapping], dpi: int) -> Picture:
     axes.grid(axis="y")
     axes.legend()
     steps, last = int(rows[-1]["step"]), vy[-1] if vy.size else float("nan")
-    text = f"Loss over {steps:,} steps: {number(smooth[0])} at first, {number(smooth[-1])} at the end".replace(
-        ",", "\u202f", 1
-    )
+    text = f"Loss over {count(steps)} steps: {number(smooth[0])} at first, {number(smooth[-1])} at the end"
     text += f", validation {number(last)}." if vy.size else "."
     return captioned(render(figure, text, title="Training curve", dpi=dpi, vector=True), text)
 
@@ -107,7 +105,7 @@ def _noise_curve(rows: Sequence[Mapping], dpi: int) -> Picture | None:
             "o-",
             ms=3.5,
             color=shade,
-            label=f"step {int(step):,}".replace(",", "\u202f"),
+            label=f"step {count(int(step))}",
         )
     values = np.array([v for _, levels in kept for v in levels.values()])
     if values.min() > 0:
