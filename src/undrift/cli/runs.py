@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from undrift.cli.output import note
 from undrift.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -47,19 +48,22 @@ def open_truth(paths: list[str]) -> xr.Dataset:
 def score(
     ensemble: xr.Dataset, truth: xr.Dataset, model: FieldModel | None = None, *, bootstrap: int = 200, seed: int = 0
 ) -> xr.Dataset:
-    """Score an ensemble; with a model also against its baselines and for memorisation."""
+    """Score an ensemble; with a model also against its baselines and for memorisation.
+
+    The baselines of a run are of its held-out samples: an ensemble of others is scored without them.
+    """
     from undrift.verify import evaluate
 
     if model is None:
         return evaluate(ensemble, truth, bootstrap=bootstrap, seed=seed)
-    return evaluate(
-        ensemble,
-        truth,
-        baselines=model.baselines(),
-        train=model.training_data(),
-        bootstrap=bootstrap,
-        seed=seed,
-    )
+    train = model.training_data()
+    try:
+        return evaluate(ensemble, truth, baselines=model.baselines(), train=train, bootstrap=bootstrap, seed=seed)
+    except DataError as error:
+        # What is wrong with the ensemble itself comes up again.
+        scores = evaluate(ensemble, truth, train=train, bootstrap=bootstrap, seed=seed)
+        note(f"scored without the baselines of the run: {error}")
+        return scores
 
 
 def wanted_truth(model: FieldModel) -> xr.Dataset:
