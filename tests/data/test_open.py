@@ -16,7 +16,9 @@ from undrift.errors import DataError, UsageError
 
 def values_at(fields, index, **labels):
     """One value of the canonical fields by its coordinates."""
-    ds = xr.Dataset({"v": (fields.layout.space, fields.read([index])[0, 0])}, {d: fields.dataset[d] for d in fields.layout.space})
+    ds = xr.Dataset(
+        {"v": (fields.layout.space, fields.read([index])[0, 0])}, {d: fields.dataset[d] for d in fields.layout.space}
+    )
     return float(ds.v.sel(labels).values)
 
 
@@ -97,7 +99,9 @@ def test_bounds_grid_mapping_and_scalars_are_no_fields(ds):
 
 
 def test_levels_become_channels_in_order(ds):
-    cube = xr.concat([ds.t2m + k for k in range(3)], xr.DataArray([85000.0, 50000.0, 25000.0], dims="plev", name="plev"))
+    cube = xr.concat(
+        [ds.t2m + k for k in range(3)], xr.DataArray([85000.0, 50000.0, 25000.0], dims="plev", name="plev")
+    )
     cube["plev"].attrs = {"standard_name": "air_pressure", "units": "Pa"}
     both = xr.Dataset({"ta": cube.transpose("plev", "time", "lat", "lon"), "ps": ds.t2m * 2})
     fields = open_fields(both)
@@ -161,7 +165,10 @@ def test_projected_and_curvilinear_grids(ds):
 def test_other_calendars_are_kept(tmp_path, calendar):
     time = [cftime.datetime(2000, 2, d, calendar=calendar) for d in range(20, 29)]
     time += [cftime.datetime(2000, 3, 1, calendar=calendar)] if calendar == "noleap" else []
-    ds = xr.Dataset({"v": (("time", "lat", "lon"), np.zeros((len(time), 3, 4)))}, {"time": time, "lat": [1.0, 2, 3], "lon": [1.0, 2, 3, 4]})
+    ds = xr.Dataset(
+        {"v": (("time", "lat", "lon"), np.zeros((len(time), 3, 4)))},
+        {"time": time, "lat": [1.0, 2, 3], "lon": [1.0, 2, 3, 4]},
+    )
     ds.to_netcdf(tmp_path / "a.nc")
     fields = open_fields(tmp_path / "a.nc")
     assert fields.times()[0].calendar == calendar
@@ -172,7 +179,10 @@ def test_other_calendars_are_kept(tmp_path, calendar):
 def test_packed_integers_and_fills_are_decoded(tmp_path, ds):
     ds = ds.copy(deep=True)
     ds.t2m.values[3, 1, 2] = np.nan
-    ds.to_netcdf(tmp_path / "a.nc", encoding={"t2m": {"dtype": "int16", "scale_factor": 0.001, "add_offset": 280.0, "_FillValue": -32768}})
+    ds.to_netcdf(
+        tmp_path / "a.nc",
+        encoding={"t2m": {"dtype": "int16", "scale_factor": 0.001, "add_offset": 280.0, "_FillValue": -32768}},
+    )
     got = open_fields(tmp_path / "a.nc").read(range(12))[:, 0]
     assert np.isnan(got[3, 1, 2]) and np.isnan(got).sum() == 1
     np.testing.assert_allclose(np.nan_to_num(got), np.nan_to_num(ds.t2m.values), atol=6e-4)
@@ -269,7 +279,9 @@ def test_north_america_is_the_embedded_data():
     assert "Open Government Licence" in ds.attrs["attribution"] and "Met Office" in ds.attrs["attribution"]
     same = (ds.tas[0] == ds.tas[1]).all(("lat", "lon"))
     assert ds.year.values[same.values].tolist() == list(range(1860, 2000))
-    assert float(ds.tas.min()) == pytest.approx(257.318, abs=1e-3) and float(ds.tas.max()) == pytest.approx(306.074, abs=1e-3)
+    assert float(ds.tas.min()) == pytest.approx(257.318, abs=1e-3) and float(ds.tas.max()) == pytest.approx(
+        306.074, abs=1e-3
+    )
     assert ds.tas.attrs["units"] == "K" and ds.tas.attrs["standard_name"] == "air_temperature"
 
 

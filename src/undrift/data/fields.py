@@ -63,7 +63,7 @@ class _Store:
         """Read samples from the files: one slice per combination of the leading sample dims."""
         shape = [len(range(*part.indices(size))) for part, size in zip(window, self.layout.shape)]
         out = np.empty((len(indices), len(self.layout.channels), *shape), dtype=np.float32)
-        if len(indices) == 0:
+        if out.size == 0:
             return out
         coords = np.unravel_index(indices, self.sizes)
         lead = (
@@ -98,7 +98,8 @@ class _Store:
                     "copy or download it again"
                 ) from error
             n = array.sizes[last]
-            parts.append(values.reshape(n, -1, *values.shape[values.ndim - len(self.layout.space) :]))
+            grid = values.shape[values.ndim - len(self.layout.space) :]
+            parts.append(values.reshape(n, len(self.layout.channels_of(name)), *grid))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _refuse_inf(self, block: np.ndarray, indices: np.ndarray) -> None:

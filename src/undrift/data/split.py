@@ -123,8 +123,7 @@ def _series(fields: Fields, samples: np.ndarray, position: np.ndarray) -> list[n
             thin = values[(slice(None), c, *stride)].reshape(rows.size, -1).astype(np.float64)[keep]
             thin = np.where(np.isfinite(thin), thin, 0.0)
             thin = _detrend(thin)
-            leading = np.linalg.eigh(thin.T @ thin)[1][:, -1]
-            out += [_detrend(mean[:, None])[:, 0], thin @ leading]
+            out += [_detrend(mean[:, None])[:, 0], _leading(thin)]
     return out
 
 
@@ -133,6 +132,17 @@ def _detrend(series: np.ndarray) -> np.ndarray:
     t = np.linspace(-1.0, 1.0, series.shape[0])
     basis = np.stack([np.ones_like(t), t], axis=1)
     return series - basis @ np.linalg.lstsq(basis, series, rcond=None)[0]
+
+
+def _leading(series: np.ndarray) -> np.ndarray:
+    """The leading principal component of (time, cells), by power iteration from the sample that varies most."""
+    pattern = series[np.argmax((series**2).sum(axis=1))]
+    for _ in range(30):
+        norm = np.sqrt((pattern**2).sum())
+        if norm == 0.0:
+            break
+        pattern = series.T @ (series @ (pattern / norm))
+    return series @ pattern
 
 
 def _efolding(series: np.ndarray) -> int:
