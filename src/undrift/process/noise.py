@@ -66,7 +66,9 @@ def uniform(key: Key, shape: Sequence[int], window: Sequence[slice] | None = Non
     else:
         bounds = [part.indices(size)[:2] for part, size in zip(window, shape)]
         out_shape = tuple(stop - start for start, stop in bounds)
-        leading = np.stack(np.meshgrid(*(np.arange(*b) for b in bounds[:-1]), indexing="ij"), -1).reshape(-1, len(shape) - 1)
+        leading = np.stack(np.meshgrid(*(np.arange(*b) for b in bounds[:-1]), indexing="ij"), -1).reshape(
+            -1, len(shape) - 1
+        )
         row = [int(np.ravel_multi_index((*index, 0), shape)) for index in leading]
         first, last = bounds[-1]
         words = np.concatenate([_run(key, r + first, last - first) for r in row])

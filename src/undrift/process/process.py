@@ -41,11 +41,11 @@ class Process(ABC):
 
     @abstractmethod
     def alpha_dot(self, t: Tensor) -> Tensor:
-        """d alpha / d t."""
+        """D alpha / d t."""
 
     @abstractmethod
     def sigma_dot(self, t: Tensor) -> Tensor:
-        """d sigma / d t."""
+        """D sigma / d t."""
 
     @abstractmethod
     def t_of_ratio(self, ratio: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What is given, and a batch of what is learned from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -33,6 +33,12 @@ class Condition:
     def index(self, rows: Tensor) -> Self:
         """The given rows, in that order, repeats allowed."""
         return type(self)({k: v[rows] for k, v in self.fields.items()}, {k: v[rows] for k, v in self.vectors.items()})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Condition"]) -> Self:
+        """Rows of several conditions of the same names, one after the other."""
+        fields = {k: torch.cat([p.fields[k] for p in parts]) for k in parts[0].fields}
+        return cls(fields, {k: torch.cat([p.vectors[k] for p in parts]) for k in parts[0].vectors})
 
     def to(self, device: torch.device | str) -> Self:
         """The same on a device."""

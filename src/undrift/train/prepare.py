@@ -3,9 +3,8 @@
 import copy
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,17 @@ from undrift.tasks.batch import Batch, Condition
 from undrift.tasks.pair import Pair
 from undrift.train.settings import Settings
 
-__all__ = ["Problem", "batches", "build_net", "choose_channels", "device_of", "precision_of", "prepare", "settings_of", "to_batch"]
+__all__ = [
+    "Problem",
+    "batches",
+    "build_net",
+    "choose_channels",
+    "device_of",
+    "precision_of",
+    "prepare",
+    "settings_of",
+    "to_batch",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +137,16 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config) ->
     return Problem(pair, whole, fit_rows, stop, codec, all_folds, covariates, _crop(config.train.crop, pair.target))
 
 
+def reopen(target: Fields, given: Fields | None, task: Task, config: Config, codec: Codec) -> Problem:
+    """The problem of a run that is trained, around its codec; nothing is fitted."""
+    pair = task.pair(target, given)
+    whole = split(pair.target, config.data.holdout)
+    all_folds = np.full(len(pair.target), -1)
+    stop = _stop_rows(whole.train)
+    covariates = covariates_of(pair.target, task)
+    return Problem(pair, whole, np.setdiff1d(whole.train, stop), stop, codec, all_folds, covariates, None)
+
+
 def _crop(wanted: str | int, fields: Fields) -> int | None:
     shape = fields.layout.shape
     if wanted == "auto":
@@ -224,5 +243,3 @@ def settings_of(config: Config) -> Settings:
 def twin(net: nn.Module) -> nn.Module:
     """A copy of a fresh network with its own parameters."""
     return copy.deepcopy(net)
-
-

@@ -1,0 +1,121 @@
+"""The codec on disk: one NetCDF file, arrays in the root and the two grids in groups."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from undrift.data.codec import Codec
+from undrift.data.covariates import Covariates
+from undrift.data.fields import Fields
+from undrift.data.grid import Grid, Regridder
+from undrift.data.layout import Layout
+from undrift.data.linear import LinearPredictor
+from undrift.data.order import Order
+from undrift.data.transforms import Transform
+from undrift.errors import CheckpointError
+
+__all__ = ["Shell", "load_codec", "save_codec"]
+
+_SPECIAL = "predictor__"
+
+
+class Shell:
+    """What labels fields without their values: coordinates of space, attributes and order.
+
+    Attributes:
+        coords: canonical coordinates over the space dims, with attributes.
+        order: the way back to the user's order.
+        attrs: of the dataset; variable_attrs: of each variable.
+    """
+
+    def __init__(
+        self, coords: xr.Dataset, order: Order, attrs: dict[str, Any], variable_attrs: dict[str, dict[str, Any]]
+    ) -> None:
+        self.coords, self.order, self.attrs, self.variable_attrs = coords, order, attrs, variable_attrs
+
+    @classmethod
+    def of(cls, fields: Fields) -> "Shell":
+        """The shell of fields."""
+        ds, layout = fields.dataset, fields.layout
+        dims = {*layout.space, *(d for v in layout.level.values() for d in v)}
+        coords = xr.Dataset(coords={n: c for n, c in ds.coords.items() if c.dims and set(c.dims) <= dims})
+        for dim in layout.space:
+            if dim not in coords.coords:
+                coords = coords.assign({f"_{dim}": (dim, np.zeros(ds.sizes[dim], np.int8))})
+        return cls(coords, fields.order, dict(ds.attrs), {v: dict(ds[v].attrs) for v in layout.variables})
+
+
+def _plain(value: Any) -> Any:
+    return (
+        value.item()
+        if isinstance(value, np.generic)
+        else value.tolist()
+        if isinstance(value, np.ndarray)
+        else str(value)
+    )
+
+
+def save_codec(path: Path, codec: Codec, target: Shell, given: Shell | None) -> None:
+    """Write the codec and the two shells."""
+    arrays = codec.arrays() | {_SPECIAL + k: v for k, v in codec.predictor.to_arrays().items()}
+    data = {k: ([f"{k}_{i}" for i in range(v.ndim)], v) for k, v in arrays.items()}
+    facts = {
+        "layout": codec.layout.to_dict(),
+        "given_layout": None if codec.given_layout is None else codec.given_layout.to_dict(),
+        "transforms": [t.to_dict() for t in codec.transforms],
+        "given_transforms": [t.to_dict() for t in codec.given_transforms],
+        "covariates": codec.covariates.to_list(),
+        "scores": codec.predictor.scores,
+        "order": target.order.to_dict(),
+        "given_order": None if given is None else given.order.to_dict(),
+        "attrs": target.attrs,
+        "variable_attrs": target.variable_attrs,
+    }
+    encoding = {k: {"zlib": True, "complevel": 1} for k, v in arrays.items() if v.ndim and v.size > 1000}
+    xr.Dataset(data, attrs={"facts": json.dumps(facts, default=_plain)}).to_netcdf(path, encoding=encoding)
+    target.coords.to_netcdf(path, mode="a", group="target")
+    if given is not None:
+        given.coords.to_netcdf(path, mode="a", group="given")
+
+
+def load_codec(path: Path) -> tuple[Codec, Shell, Shell | None]:
+    """Read what :func:`save_codec` wrote."""
+    try:
+        with xr.open_dataset(path) as root:
+            facts = json.loads(root.attrs["facts"])
+            arrays = {str(k): v.values for k, v in root.data_vars.items()}
+        with xr.open_dataset(path, group="target") as ds:
+            coords = ds.load()
+        given_coords = None
+        if facts["given_layout"] is not None:
+            with xr.open_dataset(path, group="given") as ds:
+                given_coords = ds.load()
+    except (OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}); copy the run directory again") from None
+    layout = Layout.from_dict(facts["layout"])
+    given_layout = None if given_coords is None else Layout.from_dict(facts["given_layout"])
+    transforms = [Transform.from_dict(t) for t in facts["transforms"]]
+    predictor = LinearPredictor.from_arrays(
+        {k.removeprefix(_SPECIAL): v for k, v in arrays.items() if k.startswith(_SPECIAL)},
+        facts["scores"],
+        (len(transforms), *layout.shape),
+    )
+    regridder = None
+    if given_coords is not None:
+        regridder = Regridder(Grid.of(given_coords, given_layout), Grid.of(coords, layout))
+    codec = Codec(
+        layout=layout,
+        given_layout=given_layout,
+        regridder=regridder,
+        transforms=transforms,
+        given_transforms=[Transform.from_dict(t) for t in facts["given_transforms"]],
+        covariates=Covariates.from_list(facts["covariates"]),
+        predictor=predictor,
+        arrays={k: v for k, v in arrays.items() if not k.startswith(_SPECIAL)},
+    )
+    shell = Shell(coords, Order.from_dict(facts["order"]), facts["attrs"], facts["variable_attrs"])
+    given_shell = None if given_coords is None else Shell(given_coords, Order.from_dict(facts["given_order"]), {}, {})
+    return codec, shell, given_shell

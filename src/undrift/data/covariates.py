@@ -1,0 +1,166 @@
+"""Covariates of a sample as numbers: dates, numbers and names."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from undrift.data.layout import plain
+from undrift.errors import DataError
+
+__all__ = ["Covariate", "Covariates"]
+
+_DAY = 86400.0
+_YEAR = 365.2425 * _DAY
+
+
+def _seconds(values: np.ndarray) -> np.ndarray:
+    """Seconds since 1970 of datetimes or cftime dates; days of other calendars count as they are."""
+    if values.dtype.kind == "M":
+        return values.astype("datetime64[ms]").astype(np.float64) / 1e3
+    first = values.ravel()[0]
+    epoch = type(first)(1970, 1, 1, calendar=first.calendar)
+    return np.array([(v - epoch).total_seconds() for v in values.ravel()])
+
+
+def _year_share(values: np.ndarray) -> np.ndarray:
+    """Share of the year that has passed, in [0, 1)."""
+    if values.dtype.kind == "M":
+        year = values.astype("datetime64[Y]")
+        return (values - year.astype(values.dtype)) / ((year + 1).astype(values.dtype) - year.astype(values.dtype))
+    days = {"360_day": 360.0, "noleap": 365.0, "365_day": 365.0, "all_leap": 366.0}
+    clock = [(v.hour + v.minute / 60 + v.second / 3600) / 24 for v in values.ravel()]
+    length = [days.get(v.calendar, 366.0) for v in values.ravel()]
+    return (np.array([v.dayofyr - 1 for v in values.ravel()]) + np.array(clock)) / np.array(length)
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """One covariate's way to numbers.
+
+    Attributes:
+        name: its name.
+        kind: "number", "category" or "date".
+        mean: of the number, or of the date in seconds.
+        std: likewise.
+        categories: names, in the order in which training met them.
+        harmonics: for dates, which cycles the record resolves: "year", "day".
+        low: least value in training (numbers).
+        high: greatest value in training (numbers).
+    """
+
+    name: str
+    kind: str
+    mean: float = 0.0
+    std: float = 1.0
+    categories: tuple[str, ...] = ()
+    harmonics: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+
+    @classmethod
+    def fit(cls, name: str, values: np.ndarray) -> Self:
+        """Learn from the training part."""
+        if values.dtype.kind == "M" or (values.dtype.kind == "O" and hasattr(values.ravel()[0], "calendar")):
+            seconds = _seconds(values)
+            span = float(np.ptp(seconds))
+            steps = np.diff(np.unique(seconds))
+            cycles = ["year"] if span > 0.6 * _YEAR else []
+            if len(steps) and np.median(steps) < 0.9 * _DAY:
+                cycles.append("day")
+            return cls(name, "date", float(seconds.mean()), max(span / np.sqrt(12), 1.0), harmonics=tuple(cycles))
+        if values.dtype.kind in "iufb":
+            v = values.astype(np.float64)
+            if not np.isfinite(v).all():
+                raise DataError(f"covariate {name!r} has {int((~np.isfinite(v)).sum())} missing or infinite values")
+            return cls(name, "number", float(v.mean()), float(v.std()) or 1.0, low=float(v.min()), high=float(v.max()))
+        return cls(name, "category", categories=tuple(dict.fromkeys(str(plain(v)) for v in values)))
+
+    def numbers(self, values: np.ndarray) -> np.ndarray:
+        """(n, k) numbers of order one for the network."""
+        if self.kind == "number":
+            return ((values.astype(np.float64) - self.mean) / self.std)[:, None]
+        if self.kind == "date":
+            parts = [(_seconds(values) - self.mean) / self.std]
+            for cycle in self.harmonics:
+                phase = _year_share(values) if cycle == "year" else (_seconds(values) % _DAY) / _DAY
+                for k in (1, 2):
+                    parts += [np.cos(2 * np.pi * k * phase), np.sin(2 * np.pi * k * phase)]
+            return np.stack(parts, 1)
+        names = [str(plain(v)) for v in values]
+        unknown = sorted(set(names) - set(self.categories))
+        if unknown:
+            raise DataError(f"{self.name} is {unknown[0]!r}, and training met only {', '.join(self.categories)}")
+        return np.array([[float(n == c) for c in self.categories] for n in names])
+
+    def outside(self, values: np.ndarray) -> float:
+        """Share of values outside the training range."""
+        if self.kind != "number":
+            return 0.0
+        v = values.astype(np.float64)
+        return float(((v < self.low) | (v > self.high)).mean())
+
+
+class Covariates:
+    """All covariates together.
+
+    Args:
+        parts: the covariates, in the order asked.
+    """
+
+    def __init__(self, parts: Sequence[Covariate]) -> None:
+        self.parts = list(parts)
+
+    @classmethod
+    def fit(cls, values: Mapping[str, np.ndarray]) -> Self:
+        """Learn from the training part, name -> one value per sample."""
+        return cls([Covariate.fit(name, v) for name, v in values.items()])
+
+    @property
+    def names(self) -> list[str]:
+        """Their names."""
+        return [part.name for part in self.parts]
+
+    @property
+    def width(self) -> int:
+        """Length of the vector."""
+        return sum(
+            len(p.categories) if p.kind == "category" else 1 + 4 * len(p.harmonics) if p.kind == "date" else 1
+            for p in self.parts
+        )
+
+    def vector(self, values: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+        """(n, K) numbers for the network."""
+        return np.concatenate([np.zeros((count, 0)), *(p.numbers(values[p.name]) for p in self.parts)], 1)
+
+    def basis(self, values: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+        """(n, F) features for a linear predictor: the numbers, squares and cubes of trends, and trends within each category."""
+        trends, groups, rest = [], [], []
+        for part in self.parts:
+            numbers = part.numbers(values[part.name])
+            if part.kind == "category":
+                groups.append(numbers)
+            else:
+                trends.append(numbers[:, :1])
+                rest.append(numbers[:, 1:])
+        out = [np.zeros((count, 0)), *trends, *(t**2 for t in trends), *(t**3 for t in trends), *rest, *groups]
+        for group in groups:
+            for trend in trends:
+                out += [group * trend, group * trend**2, group * trend**3]
+        return np.concatenate(out, 1)
+
+    def outside(self, values: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Share of values outside the training range, by name, where there is any."""
+        shares = {p.name: p.outside(values[p.name]) for p in self.parts}
+        return {name: share for name, share in shares.items() if share > 0}
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """JSON-able form."""
+        return [asdict(part) for part in self.parts]
+
+    @classmethod
+    def from_list(cls, parts: Sequence[Mapping[str, Any]]) -> Self:
+        """Inverse of :meth:`to_list`."""
+        fixed = [{**p, "categories": tuple(p["categories"]), "harmonics": tuple(p["harmonics"])} for p in parts]
+        return cls([Covariate(**p) for p in fixed])

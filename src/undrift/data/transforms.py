@@ -1,0 +1,206 @@
+"""Named transforms between a variable's units and a latent of about unit scale.
+
+Every transform is one formula, the doubly censored Gaussian (Tobin 1958, doi:10.2307/1907382): a latent ``u`` decodes to
+
+    x = inverse(clip(mean + std u, f(lower), f(upper))),
+
+so that latents beyond a bound decode to the bound exactly. Values *at* a bound (dry cells, open water) do not fix their latent: it is any
+number beyond the threshold and is drawn at random in training, so a variable with a point mass is learned as a continuous one and comes back
+with the point mass at its true rate. All scales are fitted from the data: another unit of the same variable gives the same latents.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Self
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import norm
+
+from undrift.errors import DataError, UsageError
+
+__all__ = ["KINDS", "Moments", "Transform", "choose", "fit_transform"]
+
+KINDS = ("standard", "censored", "bounded", "power")
+_POWER = 1 / 3  # the cube root takes the skew out of rain (Stidd 1973, doi:10.1029/WR009i005p01235)
+_ATOM = 0.002  # share of values at a bound from which the bound is a point mass
+
+
+@dataclass(frozen=True)
+class Transform:
+    """``x -> (f(x) - mean) / std`` with optional bounds.
+
+    Attributes:
+        kind: "standard" (no bounds), "power" (lower bound 0, cube root), "censored" (the same with a point mass at 0), "bounded" (both bounds).
+        mean: mean of f(x).
+        std: standard deviation of f(x).
+        power: f(x) = sign(x) |x|^power.
+        lower: smallest value there is, or None.
+        upper: largest value there is, or None.
+    """
+
+    kind: str
+    mean: float
+    std: float
+    power: float = 1.0
+    lower: float | None = None
+    upper: float | None = None
+
+    def _f(self, x: np.ndarray) -> np.ndarray:
+        return x if self.power == 1 else np.sign(x) * np.abs(x) ** self.power
+
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """Latents of the two bounds, infinite where there is none."""
+        low, high = (None if b is None else float(self._f(np.float64(b))) for b in (self.lower, self.upper))
+        return (
+            -np.inf if low is None else (low - self.mean) / self.std,
+            np.inf if high is None else (high - self.mean) / self.std,
+        )
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        """Latents, float64; values at or beyond a bound become -inf or +inf where the bound is a point mass, NaN stays."""
+        x = np.asarray(x, dtype=np.float64)
+        u = (self._f(x) - self.mean) / self.std
+        if self.kind in ("censored", "bounded"):
+            low, high = self.thresholds
+            u = np.where(u <= low, -np.inf, u)
+            u = np.where(u >= high, np.inf, u)
+        return u
+
+    def continuous(self, x: np.ndarray) -> np.ndarray:
+        """Latents without the mark of point masses: what a predictor is given, finite wherever x is."""
+        return (self._f(np.asarray(x, dtype=np.float64)) - self.mean) / self.std
+
+    def decode(self, u: np.ndarray) -> np.ndarray:
+        """Values in the variable's units, float64, inside the bounds."""
+        v = self.mean + self.std * np.asarray(u, dtype=np.float64)
+        low, high = (None if b is None else float(self._f(np.float64(b))) for b in (self.lower, self.upper))
+        if low is not None or high is not None:
+            v = np.clip(v, low, high)
+        x = v if self.power == 1 else np.sign(v) * np.abs(v) ** (1 / self.power)
+        return np.clip(x, self.lower, self.upper) if self.kind != "standard" else x
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-able form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Self:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**values)
+
+
+@dataclass
+class Moments:
+    """Streamed sums of one variable, in float64.
+
+    Attributes:
+        count: known values.
+        low: smallest value.
+        high: largest value.
+    """
+
+    count: int = 0
+    low: float = np.inf
+    high: float = -np.inf
+    at_zero: int = 0
+    at_one: int = 0
+    shift: float | None = None
+    sums: dict[float, np.ndarray] = field(default_factory=dict)
+
+    def update(self, values: np.ndarray) -> None:
+        """Add values; NaN is left out."""
+        x = np.asarray(values, dtype=np.float64).ravel()
+        x = x[~np.isnan(x)]
+        if not len(x):
+            return
+        if self.shift is None:
+            self.shift = float(x.mean())
+        self.count += len(x)
+        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
+        self.at_zero += int((x == 0).sum())
+        self.at_one += int((x == 1).sum())
+        d = x - self.shift
+        cubic = np.sign(x) * np.abs(x) ** _POWER
+        inside = x[(x != 0) & (x != 1)]
+        for name, v in ((1.0, d), (_POWER, cubic), (0.0, inside)):
+            new = np.array([len(v), v.sum(), (v**2).sum(), (v**3).sum()])
+            self.sums[name] = self.sums.get(name, np.zeros(4)) + new
+
+    def mean_std(self, power: float) -> tuple[float, float]:
+        """Mean and standard deviation of f(x) for power 1 or 1/3."""
+        n, s1, s2, _ = self.sums[power]
+        mean = s1 / n
+        std = float(np.sqrt(max(s2 / n - mean**2, 0.0)))
+        return float(mean + (self.shift or 0.0) if power == 1 else mean), std
+
+    def skewness(self) -> float:
+        """Skewness of x."""
+        n, s1, s2, s3 = self.sums[1.0] / max(self.count, 1) if self.count else np.zeros(4)
+        del n
+        variance = max(s2 - s1**2, 0.0)
+        return float((s3 - 3 * s1 * s2 + 2 * s1**3) / variance**1.5) if variance > 0 else 0.0
+
+
+def choose(moments: Moments) -> str:
+    """The kind of transform that a variable's values ask for.
+
+    Exact zeros at the lower end are a point mass ("censored"; "bounded" where the values end at 1 as well); values that reach down to zero from above
+    are positive by nature ("power"); everything else is "standard".
+    """
+    if moments.count == 0 or moments.low < 0:
+        return "standard"
+    zeros, ones = moments.at_zero / moments.count, moments.at_one / moments.count
+    if moments.high <= 1 and moments.high > 0 and ones >= _ATOM:
+        return "bounded"
+    if zeros >= _ATOM:
+        return "censored"
+    mean, _ = moments.mean_std(1.0)
+    return "power" if moments.low < 0.05 * mean else "standard"
+
+
+def _censored_scale(share: float, mean: float) -> tuple[float, float]:
+    """(mean, std) of the Gaussian whose mass below 0 is ``share`` and whose mean above 0 is ``mean``."""
+    a = float(ndtri(np.clip(share, 1e-4, 1 - 1e-4)))
+    std = mean / (float(norm.pdf(a)) / (1 - np.clip(share, 1e-4, 1 - 1e-4)) - a)
+    return -a * std, std
+
+
+def fit_transform(kind: str, moments: Moments, name: str) -> Transform:
+    """Fit a transform's scales.
+
+    Args:
+        kind: one of :data:`KINDS` or "auto".
+        moments: the variable's streamed sums over the training part.
+        name: the variable, for errors.
+    """
+    if kind == "auto":
+        kind = choose(moments)
+    if kind not in KINDS:
+        raise UsageError(f"transform of {name} is {kind!r}, expected one of auto, {', '.join(KINDS)}")
+    if moments.count == 0:
+        raise DataError(f"{name} has no value in the training part; leave it out with --variables")
+    if moments.high == moments.low:
+        raise DataError(f"{name} is constant ({moments.low:g}) in the training part; leave it out with --variables")
+    if kind == "standard":
+        return Transform(kind, *moments.mean_std(1.0))
+    if moments.low < 0:
+        raise DataError(
+            f"{name} has values down to {moments.low:g}, and the transform {kind!r} takes none below 0; "
+            f"use --set codec.transforms.{name}=standard"
+        )
+    if kind == "bounded":
+        n, s1, s2, _ = moments.sums[0.0]
+        low, high = moments.at_zero / moments.count, moments.at_one / moments.count
+        if moments.high > 1:
+            raise DataError(f"{name} has values up to {moments.high:g}, and the transform 'bounded' takes none above 1")
+        a, b = (float(ndtri(np.clip(p, 1e-3, 1 - 1e-3))) for p in (low, 1 - high))
+        if n and a < b:  # the two thresholds hold the two point masses
+            return Transform(kind, -a / (b - a), 1 / (b - a), 1.0, 0.0, 1.0)
+        mean, std = moments.mean_std(1.0)
+        return Transform(kind, mean, std, 1.0, 0.0, 1.0)
+    mean, std = moments.mean_std(_POWER)
+    share = moments.at_zero / moments.count
+    if kind == "censored" and share > 0:
+        mean, std = _censored_scale(share, mean / (1 - share))
+    return Transform(kind, mean, std, _POWER, 0.0, None)

@@ -1,0 +1,114 @@
+"""The rivals: simple predictors, dressed with their own errors.
+
+Every baseline is a point prediction to which fields of its own cross-validated errors are added. Member m has the m-th error quantile of each
+cell, and the ranks of the cells are those of a real error field (the Schaake shuffle, Clark et al. 2004,
+doi:10.1175/1525-7541(2004)005<0243:TSSAMF>2.0.CO;2), so that baselines are calibrated cell by cell and plausible as maps. Without the dress a deterministic
+rival would be beaten by any ensemble, as a calibrated Gaussian's CRPS is 0.71 of its MAE.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["MEMBERS", "Dressed", "QuantileMap", "dress"]
+
+MEMBERS = 50
+_KNOTS = np.linspace(0, 1, 41)
+
+
+def dress(errors: np.ndarray, members: int = MEMBERS) -> np.ndarray:
+    """Members (members, C, *space) from error fields (n, C, *space): quantiles per cell in the order of real error fields.
+
+    The quantiles stand at (m + 1/2) / members; missing errors are left out.
+    """
+    levels = (np.arange(members) + 0.5) / members
+    with np.errstate(invalid="ignore"):
+        quantiles = np.nanquantile(errors, levels, axis=0, method="hazen")
+    chosen = np.unique(np.linspace(0, len(errors) - 1, members).astype(int))
+    chosen = np.resize(chosen, members)
+    jitter = np.random.default_rng(0).random((members,) + (1,) * (errors.ndim - 1)) * 1e-9
+    fields = np.nan_to_num(errors[chosen]) * (1 + jitter) + jitter * np.nanstd(errors)
+    ranks = fields.argsort(0, kind="stable").argsort(0, kind="stable")
+    return np.take_along_axis(quantiles, ranks, 0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class QuantileMap:
+    """Empirical quantile mapping per cell from interpolated to true values.
+
+    Attributes:
+        source: quantiles of what is interpolated, (41, C, *space).
+        target: quantiles of the truth, same shape.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+
+    @classmethod
+    def fit(cls, interpolated: np.ndarray, truth: np.ndarray) -> "QuantileMap":
+        """From training fields (n, C, *space)."""
+        with np.errstate(invalid="ignore"):
+            return cls(np.nanquantile(interpolated, _KNOTS, axis=0), np.nanquantile(truth, _KNOTS, axis=0))
+
+    def __call__(self, interpolated: np.ndarray) -> np.ndarray:
+        """Map fields (n, C, *space); beyond the end quantiles the end's shift is kept."""
+        flat = interpolated.reshape(len(interpolated), -1)
+        source, target = self.source.reshape(len(_KNOTS), -1), self.target.reshape(len(_KNOTS), -1)
+        out = np.empty_like(flat)
+        for cell in range(flat.shape[1]):
+            x, a, b = flat[:, cell], source[:, cell], target[:, cell]
+            out[:, cell] = np.interp(x, a, b) + np.minimum(x - a[0], 0) + np.maximum(x - a[-1], 0)
+        return out.reshape(interpolated.shape)
+
+
+@dataclass
+class Dressed:
+    """A baseline: what it predicts, plus members of its own errors.
+
+    Attributes:
+        members: (members, C, *space).
+        state: arrays that its prediction needs.
+        note: in words.
+    """
+
+    members: np.ndarray
+    state: dict[str, np.ndarray] = field(default_factory=dict)
+    note: str = ""
+
+    def ensemble(self, point: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Members (members, n, C, *space) around predictions (n, C, *space), inside the bounds of each channel (C,)."""
+        shape = (-1,) + (1,) * (point.ndim - 2)
+        return np.clip(point[None] + self.members[:, None], low.reshape(shape), high.reshape(shape)).astype(np.float32)
+
+
+Prediction = Callable[[np.ndarray], np.ndarray]
+
+
+def fit_baselines(
+    truth: np.ndarray, fold: np.ndarray, interpolated: np.ndarray | None, linear: np.ndarray
+) -> Mapping[str, Dressed]:
+    """Climatology, interpolation, quantile-mapped interpolation and the linear predictor.
+
+    Args:
+        truth: training fields (n, C, *space) in the data's units, NaN where missing.
+        fold: contiguous fold of each.
+        interpolated: what is given on the target's grid, or None.
+        linear: out-of-fold linear predictions.
+    """
+    out = {}
+    with np.errstate(invalid="ignore"):
+        means = np.stack([np.nanmean(truth[fold != k], axis=0) for k in range(fold.max() + 1)])
+        out["climatology"] = Dressed(
+            dress(truth - means[fold]), {"mean": np.nanmean(truth, axis=0)}, "mean of the training part"
+        )
+    if interpolated is not None:
+        out["interpolation"] = Dressed(dress(truth - interpolated), {}, "linear interpolation of what is given")
+        mapped = np.empty_like(interpolated)
+        for k in range(fold.max() + 1):
+            mapped[fold == k] = QuantileMap.fit(interpolated[fold != k], truth[fold != k])(interpolated[fold == k])
+        final = QuantileMap.fit(interpolated, truth)
+        state = {"source": final.source.astype(np.float32), "target": final.target.astype(np.float32)}
+        out["quantile mapping"] = Dressed(dress(truth - mapped), state, "interpolation, quantile-mapped per cell")
+    out["linear predictor"] = Dressed(dress(truth - linear), {}, "ridge from all that is given")
+    return out

@@ -1,0 +1,62 @@
+"""A diffusion model as a distribution: process, denoiser, solver."""
+
+import torch
+from torch import Tensor, nn
+
+from undrift.denoise.precondition import GaussianGuess, Preconditioned
+from undrift.errors import UndriftError
+from undrift.infer.sample import sample
+from undrift.process import EDM, Process
+from undrift.tasks.batch import Condition
+
+__all__ = ["Diffusion"]
+
+
+class Diffusion:
+    """The law of fields that a trained network and its process define.
+
+    Args:
+        net: network, see :class:`undrift.denoise.precondition.Preconditioned`.
+        guess: Gaussian guess of the preconditioning.
+        process: noising process.
+        precision: dtype of the network's arithmetic.
+        micro_batch: fields in each network call. Every call has this shape, short ones are padded, so that a field's numbers do
+            not depend on how many are drawn with it.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        guess: GaussianGuess,
+        *,
+        process: Process | None = None,
+        precision: torch.dtype = torch.float32,
+        micro_batch: int = 16,
+    ) -> None:
+        self.net, self.guess, self.micro_batch = net, guess, micro_batch
+        self.process = process or EDM()
+        self.precision = precision
+
+    def sample(self, condition: Condition, z: Tensor, *, nfe: int = 10) -> Tensor:
+        """One field for each row of the noise.
+
+        Args:
+            condition: what is given, one row for each field; at most ``micro_batch`` rows.
+            z: standard normal noise, (B, C, *space).
+            nfe: network evaluations.
+
+        Raises:
+            UndriftError: a field left the finite numbers.
+        """
+        count = len(z)
+        rows = torch.arange(self.micro_batch, device=z.device).clamp(max=count - 1)
+        t_max = torch.tensor(self.process.t_max, dtype=torch.float64, device=z.device)
+        sigma = float(self.process.sigma(t_max))
+        denoiser = Preconditioned(self.net, self.process, self.guess, self.precision)
+        was_training = self.net.training
+        self.net.eval()
+        draw = sample(denoiser, sigma * z[rows], condition.index(rows), nfe=nfe)
+        self.net.train(was_training)
+        if draw.status != "done":
+            raise UndriftError("the sampler left the finite numbers; train longer, or with a smaller learning rate")
+        return draw.x[:count]

@@ -1,0 +1,53 @@
+"""The same network as a plain regression: what a generative model has to beat at equal cost."""
+
+import logging
+
+import numpy as np
+import torch
+from torch import nn
+
+from undrift.config import Config
+from undrift.data.codec import Encoded
+from undrift.objective.denoising import Regression
+from undrift.train.loop import train
+from undrift.train.prepare import Problem, batches, build_net, precision_of, settings_of, to_condition
+from undrift.train.settings import Progress, Trained
+
+__all__ = ["errors_of", "fit_regression", "predict"]
+
+logger = logging.getLogger(__name__)
+
+
+def fit_regression(problem: Problem, config: Config, device: torch.device, progress: Progress | None) -> Trained:
+    """Train the twin on the same residuals with the same budget."""
+    example = problem.encode(problem.fit_rows[:1])
+    net = build_net(problem.codec, config, example, len(problem.fit_rows))
+    objective = Regression(precision_of(config.train.precision, device))
+    batch, stop = batches(problem, config)
+    return train(net, objective, batch, settings=settings_of(config), validation=stop, device=device, progress=progress)
+
+
+def predict(
+    net: nn.Module, encoded: Encoded, channels: int, device: torch.device, precision: torch.dtype
+) -> np.ndarray:
+    """Residuals that the twin predicts, (n, C, *space)."""
+    condition = to_condition(encoded).to(device)
+    first = next(iter(condition.fields.values()))
+    blank = torch.zeros(len(first), channels, *first.shape[2:], device=device)
+    net.eval()
+    with torch.no_grad():
+        return Regression(precision).predict(blank, condition, net).cpu().numpy()
+
+
+def errors_of(net: nn.Module, problem: Problem, device: torch.device, precision: torch.dtype) -> np.ndarray:
+    """Error fields (n, C, *space) in the data's units on the samples that only chose when to stop."""
+    codec, out = problem.codec, []
+    for row in problem.stop_rows:
+        rows = np.array([row])
+        values = {k: v[rows] for k, v in problem.covariates.items()}
+        encoded, linear = codec.encode(
+            problem.pair.target, problem.pair.given, rows, covariates=values, fold=problem.fold[rows]
+        )
+        guess = codec.decode(predict(net, encoded, len(codec.layout.channels), device, precision), linear)
+        out.append(problem.pair.target.read(rows) - guess)
+    return np.concatenate(out)

@@ -1,0 +1,177 @@
+"""What is to be drawn: samples with labels, and what is given for each."""
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from undrift.data.codec import Codec
+from undrift.data.codec_file import Shell
+from undrift.data.fields import Fields
+from undrift.data.layout import plain
+from undrift.data.regrid import match_given
+from undrift.data.select import parse_selection, sample_mask
+from undrift.errors import DataError, UsageError
+
+__all__ = ["Request", "request_at", "request_from", "template"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Request:
+    """Samples that are asked for.
+
+    Attributes:
+        labels: coordinates of the samples, dims those that count samples.
+        dims: those dims, slowest first.
+        digests: text of each sample's labels, part of the keys of its noise.
+        offered: ``offered(rows)`` gives what is given on the trained grid, (n, G, *coarse), or None.
+        covariates: name -> value of each sample.
+        outside: share of given values outside the training range, by channel or covariate.
+    """
+
+    labels: xr.Dataset
+    dims: tuple[str, ...]
+    digests: list[str]
+    offered: Callable[[np.ndarray], np.ndarray] | None
+    covariates: dict[str, np.ndarray]
+    outside: dict[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def warn(self) -> float:
+        """Warn of values outside the training range; returns the largest share."""
+        for name, share in self.outside.items():
+            if share > 0.001:
+                logger.warning("%.1f %% of the given %s lies outside the training range", 100 * share, name)
+        return max(self.outside.values(), default=0.0)
+
+
+def _labels(fields: Fields) -> tuple[xr.Dataset, tuple[str, ...]]:
+    """Coordinates over the sample dims; a subset that is no product of its dims counts along ``sample``."""
+    ds = fields.dataset
+    dims = fields.layout.sample if set(fields.layout.sample) <= set(ds.dims) else ("sample",)
+    coords = {n: c for n, c in ds.coords.items() if set(c.dims) <= set(dims) and c.dims}
+    out = xr.Dataset(coords=coords)
+    for dim in dims:
+        if dim not in out.coords:
+            out = out.assign_coords({dim: (dim, np.arange(ds.sizes[dim]))})
+    return out, tuple(str(d) for d in dims)
+
+
+def request_from(
+    fields: Fields, codec: Codec, given_shell: Shell | None, at: str | Mapping[str, Any] | None
+) -> Request:
+    """Samples of what is given, all or those that ``at`` selects."""
+    if at is not None:
+        fields = fields.select(np.flatnonzero(sample_mask(fields, at)))
+    if codec.given_layout is None or given_shell is None:
+        raise UsageError("this model is given covariates and no field; type --at year=2085 in place of --given")
+    match = match_given(fields, codec.given_layout, given_shell.coords)
+    for sentence in [*match.notes, *match.warnings]:
+        logger.warning("%s", sentence)
+
+    def offered(rows: np.ndarray) -> np.ndarray:
+        return match(fields.read(rows)).astype(np.float64)
+
+    outside: dict[str, float] = {}
+    step = 64
+    totals = np.zeros(len(codec.given_layout.channels))
+    for start in range(0, len(fields), step):
+        rows = np.arange(start, min(start + step, len(fields)))
+        totals += codec.outside(offered(rows)) * len(rows)
+    for channel, share in zip(codec.given_layout.channels, totals / max(len(fields), 1)):
+        if share > 0:
+            outside[channel.label] = float(share)
+    covariates = {name: _covariate(fields, name) for name in codec.covariates.names}
+    outside |= codec.covariates.outside(covariates)
+    labels, dims = _labels(fields)
+    return Request(labels, dims, [fields.label_digest(i) for i in range(len(fields))], offered, covariates, outside)
+
+
+def _covariate(fields: Fields, name: str) -> np.ndarray:
+    if name in fields.covariates:
+        return fields.covariate(name)
+    if name in fields._dataset.coords:
+        return fields.along(fields._dataset[name].reset_coords(drop=True))
+    raise DataError(f"the model was trained with covariate {name!r}, which the given data lack; add it as a coordinate")
+
+
+def _numbers(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def request_at(at: str | Mapping[str, Any], codec: Codec) -> Request:
+    """Samples by their labels alone: all combinations of the values, ranges of whole numbers included.
+
+    Args:
+        at: "year=2085,scenario=E1" or "year=2070/2099,scenario=E1"; as a mapping also lists of values.
+        codec: the model's codec, whose covariates are asked for.
+    """
+    names = codec.covariates.names
+    chosen: dict[str, list[Any]] = {}
+    for key, value in (parse_selection(at) if isinstance(at, str) else at).items():
+        values = list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
+        values = [_numbers(v) if isinstance(v, str) else v for v in values]
+        is_range = isinstance(at, str) and len(values) == 2
+        if is_range and all(isinstance(v, int) for v in values):
+            values = list(range(min(values), max(values) + 1))
+        elif is_range and values[0] != values[1]:
+            raise UsageError(f"--at {key}={values[0]}/{values[1]} is no range of whole numbers; name one value")
+        elif is_range:
+            values = values[:1]
+        chosen[key] = values
+    missing = [n for n in names if n not in chosen]
+    unknown = [k for k in chosen if k not in names]
+    if missing or unknown:
+        what = f"--at lacks {missing[0]!r}" if missing else f"--at names {unknown[0]!r}"
+        raise UsageError(f"{what}; the model is given {', '.join(names) or 'no covariate'}")
+    labels = xr.Dataset(coords={n: (n, _array(chosen[n], codec, n)) for n in names})
+    mesh = list(itertools.product(*(labels[n].values for n in names)))
+    covariates = {n: np.array([row[i] for row in mesh]) for i, n in enumerate(names)}
+    digests = [";".join(f"{n}={plain(v)}" for n, v in sorted(zip(names, row))) for row in mesh]
+    return Request(labels, tuple(names), digests, None, covariates, codec.covariates.outside(covariates))
+
+
+def _array(values: Sequence[Any], codec: Codec, name: str) -> np.ndarray:
+    part = next(p for p in codec.covariates.parts if p.name == name)
+    if part.kind == "date":
+        try:
+            return np.array([np.datetime64(str(v), "ns") for v in values])
+        except ValueError:
+            raise UsageError(f"--at {name}={values[0]} is no date; type {name}=2085-07-01") from None
+    if part.kind == "number" and not all(isinstance(v, int | float) for v in values):
+        raise UsageError(f"--at {name}={values[0]} is no number")
+    return np.array([str(v) for v in values]) if part.kind == "category" else np.array(values)
+
+
+def template(
+    request: Request, codec: Codec, shell: Shell, realizations: np.ndarray, attrs: Mapping[str, Any]
+) -> xr.Dataset:
+    """The labelled, empty ensemble: lazy zeros with dims (realization, *sample, *level, *space) in the user's order."""
+    import dask.array as da
+
+    layout = codec.layout
+    number = ("realization", realizations, {"standard_name": "realization", "units": "1"})
+    out = xr.Dataset(coords={**request.labels.coords, "realization": number})
+    space = shell.coords.drop_vars([v for v in shell.coords.data_vars])
+    out = out.assign_coords({n: c for n, c in space.coords.items()})
+    sizes = {**{d: request.labels.sizes[d] for d in request.dims}, **dict(zip(layout.space, layout.shape))}
+    for name in layout.variables:
+        dims = ("realization", *request.dims, *layout.level.get(name, ()), *layout.space)
+        shape = [len(realizations) if d == "realization" else sizes.get(d, space.sizes.get(d, 0)) for d in dims]
+        lazy = da.zeros(shape, dtype=np.float32, chunks=[1 if i == 0 else n for i, n in enumerate(shape)])
+        keep = {k: v for k, v in shell.variable_attrs.get(name, {}).items() if k not in ("_FillValue", "missing_value")}
+        out[name] = (dims, lazy, keep)
+    return shell.order.restore(out).assign_attrs({**shell.attrs, **attrs})

@@ -1,0 +1,5 @@
+"""From noise to fields."""
+
+from undrift.infer.sample import Draw, sample
+
+__all__ = ["Draw", "sample"]

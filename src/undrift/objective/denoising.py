@@ -1,0 +1,87 @@
+"""Denoising score matching.
+
+The minimiser over all functions of ``E || x_hat(x_t, t) - x ||^2`` is ``E[x | x_t]``, whatever the positive weight and the law of t (Vincent 2011,
+doi:10.1162/NECO_a_00142). The weight ``1 / c_out^2`` makes the loss that of a regression of unit variance at each noise level
+(Karras et al. 2022, eq. 8, https://arxiv.org/abs/2206.00364).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from undrift.denoise.precondition import GaussianGuess, Preconditioned
+from undrift.nets.precision import evaluate
+from undrift.objective.times import LogNormal
+from undrift.process import Process
+from undrift.tasks.batch import Batch, Condition
+
+__all__ = ["DenoisingScoreMatching", "Regression"]
+
+LOG_RATIO_EDGES = (-4.0, -2.5, -1.5, -0.5, 0.5, 1.5, 3.0)
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean over all dims but the first."""
+    return (values * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1)
+
+
+class DenoisingScoreMatching:
+    """Mean over known cells of ``(F - (x - linear) / c_out)^2``.
+
+    Args:
+        process: the noising process.
+        guess: the Gaussian guess of the preconditioning.
+        times: law of t.
+        precision: dtype of the network's arithmetic.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        guess: GaussianGuess,
+        times: Callable[[int, Process, torch.Generator], Tensor] | None = None,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        self.process = process
+        self.guess = guess
+        self.times = times or LogNormal()
+        self.precision = precision
+
+    def __call__(self, batch: Batch, net: nn.Module, key: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of each sample (B,) and ``loss_by_noise`` over bins of log(sigma / alpha), NaN where empty."""
+        x = batch.x
+        generator = torch.Generator(x.device).manual_seed(key)
+        ratio = self.process.ratio(self.times(len(batch), self.process, generator))
+        z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        y = x + ratio.to(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1)) * z
+        denoiser = Preconditioned(net, self.process, self.guess, self.precision)
+        linear, c_out, f = denoiser.residual(y, ratio, batch.condition)
+        loss = _mean((f - (x - linear) / c_out) ** 2, batch.weight)
+        edges = torch.tensor(LOG_RATIO_EDGES, dtype=ratio.dtype, device=x.device)
+        bins = torch.bucketize(ratio.log(), edges)
+        count = torch.zeros(len(edges) + 1, dtype=loss.dtype, device=x.device)
+        total = count.index_add(0, bins, loss.detach())
+        return loss, {"loss_by_noise": total / count.index_add(0, bins, torch.ones_like(loss.detach()))}
+
+
+class Regression:
+    """Mean squared error of the network as a plain predictor: the rival that a generative model has to beat.
+
+    Args:
+        precision: dtype of the network's arithmetic.
+    """
+
+    def __init__(self, precision: torch.dtype = torch.float32) -> None:
+        self.precision = precision
+
+    def __call__(self, batch: Batch, net: nn.Module, key: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of each sample (B,); ``key`` is not used, nothing is drawn."""
+        guess = self.predict(torch.zeros_like(batch.x), batch.condition, net)
+        return _mean((guess - batch.x) ** 2, batch.weight), {}
+
+    def predict(self, blank: Tensor, condition: Condition, net: nn.Module) -> Tensor:
+        """The network at zero input (B, C, *space) and zero noise label."""
+        fields = condition.stacked()
+        inputs = blank if fields is None else torch.cat([blank, fields], 1)
+        return evaluate(net, self.precision, inputs, blank.new_zeros(len(blank)), condition.vector())

@@ -1,0 +1,102 @@
+"""Target and given, sample by sample."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import xarray as xr
+
+from undrift.data.fields import Fields
+from undrift.data.grid import Grid
+from undrift.data.regrid import join
+from undrift.errors import UsageError
+
+__all__ = ["Pair", "coarsened", "join_given", "trimmed"]
+
+
+@dataclass
+class Pair:
+    """What a task asks and what it gives.
+
+    Attributes:
+        target: the samples that are asked.
+        given: the same samples of what is given, on a grid of its own; None where only covariates are given.
+        factor: fine cells per coarse cell and dim where the two grids are nested, else None.
+        notes: what the user should know.
+    """
+
+    target: Fields
+    given: Fields | None
+    factor: tuple[int, ...] | None
+    notes: list[str] = field(default_factory=list)
+
+    def select(self, indices: np.ndarray) -> "Pair":
+        """Some of the samples."""
+        given = None if self.given is None else self.given.select(indices)
+        return Pair(self.target.select(indices), given, self.factor, self.notes)
+
+
+def _rebuilt(fields: Fields, dataset: xr.Dataset, shape: tuple[int, ...], keep: dict[str, np.ndarray] | None) -> Fields:
+    order = fields.order
+    for dim, index in (keep or {}).items():
+        order = order.crop(dim, index)
+    return Fields(
+        dataset,
+        replace(fields.layout, shape=shape),
+        static=fields.static.isel({d: i for d, i in (keep or {}).items() if d in fields.static.dims}),
+        covariates=fields.covariates,
+        covariate_names=fields.covariate_names,
+        order=order,
+        sources=fields.sources,
+        counts=dict(fields.counts),
+        warnings=fields.warnings,
+    )
+
+
+def trimmed(fields: Fields, factor: int) -> tuple[Fields, list[str]]:
+    """The fields without the cells of the far edge that make no whole block of ``factor`` cells, and a note on it."""
+    layout = fields.layout
+    shape = tuple(n - n % factor for n in layout.shape)
+    if 0 in shape:
+        raise UsageError(
+            f"a grid of {' x '.join(map(str, layout.shape))} has no block of {factor} cells; "
+            f"give a --factor of at most {min(layout.shape)}"
+        )
+    if shape == layout.shape:
+        return fields, []
+    cut = ", ".join(f"{d} {n} -> {m}" for d, n, m in zip(layout.space, layout.shape, shape) if n != m)
+    keep = {d: np.arange(m) for d, m in zip(layout.space, shape)}
+    dataset = fields.dataset.isel({d: slice(0, m) for d, m in zip(layout.space, shape)})
+    note = f"the far edge is trimmed to a multiple of {factor} cells: {cut}"
+    return _rebuilt(fields, dataset, shape, keep), [note]
+
+
+def coarsened(fields: Fields, factor: int) -> Fields:
+    """Means over blocks of ``factor`` cells along each space dim; missing cells are left out of a block's mean."""
+    layout = fields.layout
+    blocks = dict.fromkeys(layout.space, factor)
+    with xr.set_options(keep_attrs=True):
+        dataset = fields.dataset.coarsen(blocks).mean()  # pyright: ignore[reportAttributeAccessIssue]
+    out = _rebuilt(fields, dataset, tuple(n // factor for n in layout.shape), None)
+    out.static = xr.Dataset()
+    return out
+
+
+def nested(target: Fields, given: Fields) -> tuple[int, ...] | None:
+    """Fine cells per coarse cell and dim if the coarse cells are blocks of fine cells, else None."""
+    fine, coarse = target.layout.shape, given.layout.shape
+    if len(fine) != len(coarse) or any(n % m for n, m in zip(fine, coarse)):
+        return None
+    factor = tuple(n // m for n, m in zip(fine, coarse))
+    blocks = {d: f for d, f in zip(target.layout.space, factor)}
+    shell = xr.Dataset(coords={n: c for n, c in target.dataset.coords.items() if set(c.dims) <= set(blocks) and c.dims})
+    shell = shell.assign(_=(target.layout.space, np.zeros(fine)))
+    means = shell.coarsen(blocks).mean()  # pyright: ignore[reportAttributeAccessIssue]
+    expected = Grid.of(means, replace(target.layout, shape=coarse))
+    return factor if expected.same(Grid.of(given)) else None
+
+
+def join_given(target: Fields, given: Fields) -> Pair:
+    """A real pair: samples with equal labels."""
+    mine, theirs = join(target, given)
+    note = f"{len(mine)} of {len(target)} samples are joined with what is given"
+    return Pair(target.select(mine), given.select(theirs), nested(target, given), [note])
