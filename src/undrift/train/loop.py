@@ -11,7 +11,9 @@ __all__ = ["train"]
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -171,6 +173,7 @@ class _Loop:
         self.saved = self.shown = self.logged = self.mark = time.perf_counter()
         self.next_validation = self.rate = self.busy = 0.0
         self.loss: float | None = None
+        self.recent: deque[float] = deque([state.clock.step] * (state.counters.step > 0), maxlen=9)
 
     def go(self, ahead: Prefetch, stop: Stop | None, begun: float) -> None:
         """Run to the end, or to a signal."""
@@ -190,7 +193,8 @@ class _Loop:
             )  # fmt: skip
             self._tick()
             took = clock.trained - before
-            clock.step = took if counters.step == 1 else 0.9 * clock.step + 0.1 * took
+            self.recent.append(took)
+            clock.step = median(self.recent)  # the first steps of a process are slow, and say nothing
             self.rate, self.busy = rate, self.busy + took
             self._note(outcome, len(batch))
             if self._validation_due():
@@ -244,12 +248,9 @@ class _Loop:
             every = max(1, round(settings.validate_every * settings.steps))
             return counters.step % every == 0
         assert settings.budget is not None
-        if self._share() < self.next_validation:
-            return False
-        seconds = self._validation_seconds()
-        # At most a tenth of the time goes to validation, and the last one has to fit.
-        self.next_validation = self._share() + max(settings.validate_every, 10 * seconds / settings.budget)
-        return clock.trained + 2 * seconds + clock.step <= settings.budget
+        # The last one, at the end, has to fit too.
+        fits = clock.trained + 2 * self._validation_seconds() + clock.step <= settings.budget
+        return self._share() >= self.next_validation and fits
 
     def _validate(self) -> None:
         """Measure the average, and keep it if it is the best so far."""
@@ -269,6 +270,9 @@ class _Loop:
             counters.since_best += 1
         self._tick()
         clock.validation = clock.trained - before
+        # At most about a tenth of a budget goes to validation.
+        costly = 10 * clock.validation / self.settings.budget if self.settings.budget is not None else 0.0
+        self.next_validation = self._share() + max(self.settings.validate_every, costly)
         self.log.write("validation", counters.step, clock.trained, {"loss": loss, "validation": loss, **means})
 
     def _note(self, outcome: Outcome, images: int) -> None:
@@ -331,6 +335,8 @@ class _Loop:
             due = counters.step % settings.save_steps == 0
         else:
             due = time.perf_counter() - self.saved >= settings.save_every
+        # While steps are being skipped the checkpoints from before are worth more than a new one.
+        due = due and counters.skipped_in_row == 0
         if self.run is not None and (due or signalled):
             self._flush()
             self._save()
