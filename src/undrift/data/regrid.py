@@ -78,10 +78,10 @@ def regrid(
 def join(target: Fields, given: Fields) -> tuple[np.ndarray, np.ndarray]:
     """Pairs the samples of two datasets by their labels.
 
-    Dates of different calendars are compared by year, month and day. Yearly, monthly and daily data match where they fall
-    into the same year, month or day, whatever the stamp within it; other steps match the nearest date within less than
-    half of the finer step. Numbers match within 1e-5 of their spacing, text exactly. Given data that lack a sample dim are
-    the same for all of its labels.
+    Dates of different calendars are compared by year, month and day. Yearly, monthly and daily data match where they
+    fall into the same year, month or day, whatever the stamp within it; other steps match the nearest date within less
+    than half of the finer step. Numbers match within 1e-5 of their spacing, text exactly. Given data that lack a sample
+    dim are the same for all of its labels.
 
     Returns:
         (target_i, given_i): positions of samples with equal labels, ascending in `target_i`.

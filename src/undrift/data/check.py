@@ -1,0 +1,330 @@
+"""What is wrong with data, what undrift would make of them, and the line to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from undrift.data.cf import is_timelike
+from undrift.data.fields import MEMORY_LIMIT, Fields
+from undrift.data.findings import Line, Looks, correlated_steps, extremes, look, missing, time_axis, unit_findings
+from undrift.data.layout import plain
+from undrift.data.open import Data, open_fields
+from undrift.data.regrid import Grid, Regridder, join
+from undrift.data.split import Split, split
+from undrift.data.tidy import steps
+from undrift.errors import DataError, UsageError
+
+__all__ = ["Report", "check"]
+
+FEW = 20
+
+
+@dataclass
+class Report:
+    """The outcome of `check`.
+
+    Attributes:
+        lines: (severity, sentence) with severity "info", "note", "warning" or "error", in the order of reading.
+        suggested: the `undrift train` line, "" where errors forbid it.
+        facts: the numbers behind the sentences, as plain values.
+    """
+
+    lines: list[Line] = field(default_factory=list)
+    suggested: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def severity(self) -> str:
+        """The worst severity of all lines."""
+        order = ("info", "note", "warning", "error")
+        return max((line[0] for line in self.lines), key=order.index, default="info")
+
+    def add(self, severity: str, text: str) -> None:
+        """Adds one sentence, once."""
+        if all(text != old for _, old in self.lines):
+            self.lines.append((severity, text))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary that JSON can hold."""
+        lines = [{"severity": severity, "text": text} for severity, text in self.lines]
+        return {"severity": self.severity, "lines": lines, "suggested": self.suggested, **self.facts}
+
+    def text(self) -> str:
+        """The report for a terminal, one sentence a line and the command last."""
+        head = [f"{severity}: {text}" for severity, text in self.lines]
+        return "\n".join([*head, *(["", self.suggested] if self.suggested else [])])
+
+
+def check(
+    data: Data,
+    *,
+    task: str | None = None,
+    factor: int = 4,
+    given: Data | None = None,
+    variables: str | Sequence[str] | None = None,
+    static: str | Sequence[str] | None = None,
+    covariates: str | Sequence[str] | None = None,
+    dims: str | Sequence[str] | None = None,
+    periodic: str | Sequence[str] | None = None,
+    select: str | None = None,
+    holdout: str | None = None,
+) -> Report:
+    """Looks at all values once and says what is wrong and what would be made of them.
+
+    Args:
+        data: paths, globs, a Dataset or an array, as of `open_fields`.
+        task: "downscale" or "emulate"; by default what the data allow.
+        factor: fine cells per coarse cell along each side.
+        given: what is given, on any grid, joined on the labels of the samples.
+        variables: names of the fields; all by default.
+        static: names or a file of variables that condition the model.
+        covariates: names of labels or numbers per sample that are given.
+        dims: names of the dims of arrays.
+        periodic: dims of space whose ends are neighbours.
+        select: what to keep, such as "lat=35/60".
+        holdout: what tests, such as "20%" or "year=2070/2099,scenario=E1".
+
+    Raises:
+        DataError: the data cannot be opened at all. What is merely wrong with them is a line of severity "error".
+        UsageError: an option cannot be used.
+    """
+    if task not in (None, "downscale", "emulate"):
+        raise UsageError(f"--task {task}: expected downscale or emulate")
+    fields = open_fields(
+        data, dims=dims, variables=variables, static=static, covariates=covariates, periodic=periodic, select=select
+    )
+    report = Report()
+    for line in _shape(fields):
+        report.add(*line)
+    for warning in fields.warnings:
+        if not any(word in warning for word in ("gaps", "not in order", "occurred twice")):  # said better by time_axis
+            report.add("warning", warning)
+    scan = fields.scan()
+    infinite = bool(scan.inf.any())
+    looks = {} if infinite else look(fields, scan)
+    for lines in (unit_findings(fields, scan), time_axis(fields), missing(fields, scan)):
+        for line in lines:
+            report.add(*line)
+    report.facts = _facts(fields, looks)
+    if infinite:
+        return report
+    for line in (*extremes(fields, scan, looks), *_transforms(looks)):
+        report.add(*line)
+    parts = _samples(fields, holdout, report)
+    task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * factor else "emulate")
+    for line in _task(fields, task, factor, given):
+        report.add(*line)
+    report.add(*_memory(fields))
+    report.facts["task"] = task
+    if report.severity != "error":
+        options = {
+            "--given": given, "--variables": variables, "--static": static, "--covariates": covariates, "--dims": dims,
+            "--periodic": periodic, "--select": select,
+        }  # fmt: skip
+        if task == "emulate" and not covariates:
+            options["--covariates"] = ",".join(_covariates(fields)) or None
+        report.suggested = _command(data, task, factor, options, parts.text if parts else holdout)
+    return report
+
+
+def _shape(fields: Fields) -> Iterator[Line]:
+    """Samples, grid, channels, static fields and covariates."""
+    layout, data = fields.layout, fields.dataset
+    sizes = " x ".join(f"{dim} {data.sizes[dim]}" for dim in layout.sample if dim in data.sizes)
+    files = len(fields.sources)
+    yield "info", f"{len(fields)} samples ({sizes}) from {files} source{'s' if files > 1 else ''}"
+    grid = " x ".join(f"{dim} {n}" for dim, n in zip(layout.space, layout.shape))
+    kind = "no latitude and longitude"
+    if layout.latitude and layout.longitude and layout.latitude in data.coords:
+        lat, lon = data[layout.latitude].values, data[layout.longitude].values
+        two = "2-D " if np.ndim(lat) == 2 else ""
+        with np.errstate(invalid="ignore"):
+            kind = (
+                f"{two}latitude {np.nanmin(lat):.4g} to {np.nanmax(lat):.4g}, "
+                f"longitude {np.nanmin(lon):.4g} to {np.nanmax(lon):.4g}"
+            )
+    loops = [dim for dim, flag in zip(layout.space, layout.periodic) if flag]
+    yield "info", f"grid {grid} ({kind}), {'periodic along ' + ', '.join(loops) if loops else 'not periodic'}"
+    labels = [channel.label for channel in layout.channels]
+    shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
+    yield "info", f"{len(labels)} channel{'s' if len(labels) > 1 else ''}: {shown}"
+    if fields.static.data_vars:
+        yield "info", f"static, conditions the model: {', '.join(map(str, fields.static.data_vars))}"
+    if fields.covariate_names:
+        yield "info", f"covariates: {', '.join(fields.covariate_names)}"
+    elif found := _covariates(fields):
+        yield "info", f"possible covariates: --covariates {','.join(found)}"
+
+
+def _covariates(fields: Fields) -> list[str]:
+    """Labels that may condition a model: other sample dims, the year, and the hours and days that the record spans."""
+    layout = fields.layout
+    out = [d for d in layout.sample if d != layout.time and d in fields.dataset.coords and fields.dataset[d].size > 1]
+    if layout.time is None or layout.time not in fields.dataset.coords:
+        return out
+    times = np.asarray(fields.dataset[layout.time].values)
+    if not is_timelike(times):
+        return [layout.time, *out]
+    if times.size < 2:
+        return out
+    span, step = abs(float(np.sum(steps(times)))), float(np.median(np.abs(steps(times))))
+    parts = [("year", span > 3 * 8760), ("dayofyear", span > 60 * 24 and step < 4000), ("hour", step < 23.5)]
+    return [*(name for name, there in parts if there), *out]
+
+
+def _transforms(looks: dict[str, Looks]) -> Iterator[Line]:
+    """The transform of each variable and why."""
+    why = {
+        "standard": lambda s: "values of either sign or far from zero",
+        "power": lambda s: "positive, cube root",
+        "censored": lambda s: f"{s.zeros:.1%} exact zeros, drawn and decoded as such",
+        "bounded": lambda s: f"within [0, 1]; {s.zeros:.1%} exact zeros, {s.ones:.1%} exact ones",
+    }
+    for name, seen in looks.items():
+        yield "info", f"transform of {name}: {seen.kind} ({why[seen.kind](seen)})"
+
+
+def _samples(fields: Fields, holdout: str | None, report: Report) -> Split | None:
+    """Effective samples, duplicates and the holdout; adds its lines."""
+    n = len(fields)
+    if n < 2:
+        report.add("error", "there is 1 sample: a distribution cannot be learned from it")
+        return None
+    try:
+        parts = split(fields, holdout)
+    except DataError as error:
+        if holdout is not None:
+            raise
+        report.add("error", str(error))
+        return None
+    gap = f", {parts.gap.size} between are left out" if parts.gap.size else ""
+    report.add("info", f"holdout {parts.text}: {parts.train.size} samples train, {parts.holdout.size} test{gap}")
+    for warning in parts.warnings:
+        report.add("warning", warning)
+    lag = 0
+    if fields.layout.time is not None:
+        stamps = np.array([str(plain(t)) for t in np.asarray(fields.times())])
+        lag = correlated_steps(fields, np.unique(stamps, return_inverse=True)[1])
+    effective = (n - parts.duplicates) / (1 + 2 * lag)
+    report.facts |= {"decorrelation_steps": lag, "effective_samples": round(effective, 1)}
+    text = f"about {effective:.0f} effective samples" + (f" (cells stay correlated over {lag} steps)" if lag else "")
+    if effective < FEW:
+        report.add("warning", f"{text}: few to learn a distribution from; add data if you can")
+    else:
+        report.add("info", text)
+    report.facts |= {"train": int(parts.train.size), "holdout": int(parts.holdout.size), "duplicates": parts.duplicates}
+    return parts
+
+
+def _task(fields: Fields, task: str, factor: int, given: Data | None) -> Iterator[Line]:
+    """What would be given: a coarse grid by area means, joined files, or covariates."""
+    layout = fields.layout
+    if given is not None:
+        yield from _given(fields, open_fields(given))
+        return
+    if task == "emulate":
+        yield "info", "emulate: maps are drawn given covariates and static fields only"
+        return
+    if factor < 2:
+        raise UsageError(f"--factor {factor}: expected a whole number of at least 2")
+    if any(n < factor for n in layout.shape):
+        size = " x ".join(map(str, layout.shape))
+        yield "error", f"a grid of {size} is smaller than the factor {factor}: choose a smaller --factor"
+        return
+    coarse = [n // factor for n in layout.shape]
+    low, high = " x ".join(map(str, coarse)), " x ".join(str(c * factor) for c in coarse)
+    yield "info", f"downscale x{factor}: given {low} area means, asked {high}"
+    trimmed = {d: n % factor for d, n in zip(layout.space, layout.shape) if n % factor}
+    if trimmed:
+        cut = ", ".join(f"{n} cell{'s' if n > 1 else ''} along {d}" for d, n in trimmed.items())
+        yield "note", f"the size is no multiple of {factor}: the far edge is trimmed by {cut}"
+        for dim, flag in zip(layout.space, layout.periodic):
+            if flag and dim in trimmed:
+                text = f"{dim} is periodic, and trimming opens the circle: choose a --factor that divides its size"
+                yield "warning", text
+
+
+def _given(fields: Fields, other: Fields) -> Iterator[Line]:
+    """How many samples join with what is given, and what is done to its grid."""
+    for warning in other.warnings:
+        yield "note", f"given: {warning}"
+    n = len(fields)
+    try:
+        mine, _ = join(fields, other)
+        names = ", ".join(c.label for c in other.layout.channels[:8])
+        yield "info", f"given: {names}; {mine.size} of {n} samples joined"
+        if mine.size < 0.5 * n:
+            yield "warning", f"only {mine.size} of {n} samples have something given; the others are not used"
+    except DataError as error:
+        yield "error", str(error)
+    try:
+        move = Regridder(Grid.of(other), Grid.of(fields))
+        size = " x ".join(map(str, other.layout.shape))
+        yield "info", f"given grid {size}: {'the same' if move.identity else 'regridded to that of the data'}"
+        for note in move.notes:
+            yield "note", f"given: {note}"
+    except DataError as error:
+        yield "error", f"the given data do not fit: {error}"
+
+
+def _memory(fields: Fields) -> Line:
+    """Rough memory for training."""
+    layout = fields.layout
+    cells, channels = int(np.prod(layout.shape)), len(layout.channels)
+    data = 4 * len(fields) * channels * cells
+    held = data if data <= MEMORY_LIMIT else 0
+    how = "kept in memory" if held else "read from disk as needed"
+    network = 16 * 8 * cells * 64 * 4  # activations of a batch of 16 at about 64 channels and 8 maps alive
+    total = (held + network) / 1e9 + 0.5  # half a GB for Python, torch and xarray
+    return "info", f"{data / 1e9:.3g} GB as float32 ({how}); training takes roughly {total:.2g} GB of memory"
+
+
+def _facts(fields: Fields, looks: dict[str, Looks]) -> dict[str, Any]:
+    """Plain numbers for --json."""
+    counts = {k: v for k, v in fields.counts.items() if isinstance(v, int | float | str | dict | list)}
+    return {
+        "layout": fields.layout.to_dict(),
+        "samples": len(fields),
+        "static": [str(name) for name in fields.static.data_vars],
+        "transforms": {name: seen.kind for name, seen in looks.items()},
+        "zeros": {name: seen.zeros for name, seen in looks.items()},
+        "counts": _plain(counts),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Nested containers of what JSON can hold."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return plain(value) if value is not None else None
+
+
+def _command(data: Any, task: str, factor: int, options: dict[str, Any], holdout: str | None) -> str:
+    """The train line, quoted for a shell."""
+
+    def words(value: Any) -> list[str]:
+        if isinstance(value, str) or hasattr(value, "__fspath__"):
+            return [str(value)]
+        return [str(v) for v in value] if isinstance(value, Sequence) else ["DATA"]
+
+    line = ["undrift", "train", *words(data), "--task", task]
+    if task == "downscale" and options.get("--given") is None:
+        line += ["--factor", str(factor)]
+    for option, value in options.items():
+        if value is None or (isinstance(value, Sequence) and not value):
+            continue
+        parts = words(value)
+        if option == "--given":
+            for part in parts:
+                line += [option, part]
+        else:
+            line += [option, ",".join(parts)]
+    line += ["--holdout", holdout or "20%", "--budget", "3m", "--out", "RUN"]
+    return shlex.join(line)
