@@ -10,6 +10,7 @@ import xarray as xr
 
 from undrift.errors import DataError, UsageError
 from undrift.verify import evaluate, nearest_training, read_scores, to_table, verdict, write_scores
+from undrift.verify.crps import discrete_crps
 
 SIGMA = 0.5
 
@@ -92,6 +93,15 @@ def test_matches_by_coordinates_whatever_the_order_and_extent_of_the_truth():
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-9, atol=1e-11, err_msg=name)
     np.testing.assert_allclose(found["crps_interval"], expected["crps_interval"], rtol=1e-9)
     np.testing.assert_allclose(found["crps_sample"].values[:, ::-1], expected["crps_sample"].values)
+
+
+def test_longitudes_of_either_convention_are_the_same_cells():
+    ensemble, truth = pair(time=4)
+    expected = evaluate(ensemble, truth, bootstrap=0)
+    west = [ds.assign_coords(lon=ds.lon - 10.0) for ds in (ensemble, truth)]
+    east = west[1].assign_coords(lon=west[1].lon % 360.0).sortby("lon")
+    found = evaluate(west[0], east, bootstrap=0)
+    np.testing.assert_allclose(found["rmse_map"], expected["rmse_map"])
 
 
 def test_flattened_samples_find_their_place_in_several_dims():
@@ -183,6 +193,9 @@ def test_baselines_skill_and_the_discrete_estimator():
     )
     expected = np.sqrt(1 + SIGMA**2) / np.sqrt(np.pi)
     assert value(scores, "crps_baseline", baseline=0) == pytest.approx(expected, rel=0.04)
+    discrete = discrete_crps(truth.tas.values, climate.tas.transpose("realization", ...).values).mean(axis=(0, 2))
+    weighted = np.average(discrete, weights=np.cos(np.deg2rad(truth.lat)))
+    assert value(scores, "crps_baseline", baseline=0) == pytest.approx(weighted, rel=1e-9)
     assert value(scores, "skill", baseline=0) == pytest.approx(1 - SIGMA / np.sqrt(1 + SIGMA**2), abs=0.03)
     low, high = scores["skill_interval"].isel(variable=0, baseline=0).values
     assert low < value(scores, "skill", baseline=0) < high
@@ -321,6 +334,9 @@ def test_memorisation_tells_copies_from_draws():
     train, truth, drawn = fields(rng, time=80), fields(rng, time=30), fields(rng, time=30, members=3)
     honest = nearest_training(drawn, train, truth=truth)
     assert float(honest["memorisation"]) == pytest.approx(1.0, abs=0.03) and float(honest["memorisation_copies"]) == 0
+    scale = xr.DataArray(np.geomspace(1, 100, 9), dims="lat")  # a cell that varies more must not decide alone
+    scaled = nearest_training(drawn * scale, train * scale, truth=truth * scale)
+    assert float(scaled["memorisation_member"]) == pytest.approx(float(honest["memorisation_member"]), rel=1e-9)
     copies = train.isel(time=rng.integers(80, size=30)).assign_coords(time=truth.time).expand_dims(realization=3)
     copies = copies + 0.05 * (drawn - 280.0)
     doubled = xr.concat([train, train], "time")  # each field twice must not hide a copy
