@@ -61,7 +61,7 @@ def test_longitudes_are_unwrapped_and_restored(lon, canonical):
     assert fields.dataset.lon.values.tolist() == canonical
     assert fields.layout.periodic == (False, False)
     for target, value in zip(lon, given.t2m.isel(time=2, lat=1).values):
-        match = [c for c in canonical if (c - target) % 360 == 0][0]
+        match = next(c for c in canonical if (c - target) % 360 == 0)
         assert values_at(fields, 2, lat=35.0, lon=match) == pytest.approx(value)
     xr.testing.assert_identical(fields.restore(fields.dataset), given)
 

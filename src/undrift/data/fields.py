@@ -37,29 +37,33 @@ class _Store:
         self.memory: np.ndarray | None = None
         self.finite = False
 
+    @property
+    def wants_memory(self) -> bool:
+        """Whether the values are small enough for memory and not there yet."""
+        return self.memory is None and self.nbytes <= MEMORY_LIMIT
+
+    def remember(self, values: np.ndarray, *, finite: bool) -> None:
+        """Keep all values (N, C, *space) in memory."""
+        self.memory, self.finite = values, finite
+
     def read(self, indices: np.ndarray, window: tuple[slice, ...], *, allow_inf: bool = False) -> np.ndarray:
         """Values (n, C, *space) of samples of the whole dataset."""
-        if self.memory is None and self.nbytes <= MEMORY_LIMIT:
+        if self.wants_memory:
             everything = np.arange(int(np.prod(self.sizes)))
-            self.memory = self._read(everything, tuple(slice(None) for _ in self.layout.space))
-            self.finite = not np.isinf(self.memory).any()
-        if self.memory is not None:
-            run = bool(indices.size) and bool(np.all(np.diff(indices) == 1))
-            rows = slice(int(indices[0]), int(indices[-1]) + 1) if run else indices
-            out = (
-                self.memory[rows][(slice(None), slice(None), *window)].copy()
-                if run
-                else self.memory[(rows, slice(None), *window)]
-            )
-        else:
-            out = self._read(indices, window)
-        if not allow_inf and self.memory is None:
-            self._refuse_inf(out, indices)
-        elif not allow_inf and not self.finite and self.memory is not None:
+            values = self.read_files(everything, tuple(slice(None) for _ in self.layout.space))
+            self.remember(values, finite=not np.isinf(values).any())
+        if self.memory is None:
+            out = self.read_files(indices, window)
+            if not allow_inf:
+                self._refuse_inf(out, indices)
+            return out
+        if not allow_inf and not self.finite:
             self._refuse_inf(self.memory, np.arange(len(self.memory)))
-        return out
+        if indices.size and bool(np.all(np.diff(indices) == 1)):
+            return self.memory[(slice(int(indices[0]), int(indices[-1]) + 1), slice(None), *window)].copy()
+        return self.memory[(indices, slice(None), *window)]
 
-    def _read(self, indices: np.ndarray, window: tuple[slice, ...]) -> np.ndarray:
+    def read_files(self, indices: np.ndarray, window: tuple[slice, ...]) -> np.ndarray:
         """Read samples from the files: one slice per combination of the leading sample dims."""
         shape = [len(range(*part.indices(size))) for part, size in zip(window, self.layout.shape)]
         out = np.empty((len(indices), len(self.layout.channels), *shape), dtype=np.float32)

@@ -128,7 +128,7 @@ class _Sums:
         centred -= self.shift[c]
         flat = centred.ravel()
         self.s1[c] += flat.sum()
-        self.s2[c] += flat @ flat
+        self.s2[c] += np.einsum("i,i->", flat, flat)
 
     def _suspects(self, c: int, values: np.ndarray, low: float, high: float) -> None:
         """Count extremes that look like fill values, and find the range of the others."""
@@ -159,13 +159,18 @@ def scan(fields: Fields) -> Scan:
     cells = int(np.prod(layout.shape))
     n, channels = len(fields), len(layout.channels)
     sums = _Sums(channels, cells, n)
-    step = max(1, _BLOCK_BYTES // max(4 * channels * cells, 1))
+    step = _step(fields, max(1, _BLOCK_BYTES // max(4 * channels * cells, 1)))
     starts = range(0, n, step)
     whole = tuple(slice(None) for _ in layout.space)
+    store = fields._store
+    keep = np.empty((n, channels, *layout.shape), np.float32) if store.wants_memory and fields._index is None else None
 
     def load(start: int) -> np.ndarray:
         index = fields._base(np.arange(start, min(start + step, n)))
-        return fields._store.read(index, whole, allow_inf=True)
+        if keep is None:
+            return store.read(index, whole, allow_inf=True)
+        keep[start : start + index.size] = store.read_files(index, whole)
+        return keep[start : start + index.size]
 
     with ThreadPoolExecutor(1) as pool:
         pending = pool.submit(load, 0)
@@ -174,9 +179,23 @@ def scan(fields: Fields) -> Scan:
             if start + step < n:
                 pending = pool.submit(load, start + step)
             sums.add(start, block.reshape(block.shape[0], channels, cells))
+    if keep is not None:
+        store.remember(keep, finite=not sums.inf.any())
     result = _finish(sums, n, layout.shape, [channel.label for channel in layout.channels])
     _record(fields.counts, fields, result)
     return result
+
+
+def _step(fields: Fields, least: int) -> int:
+    """Samples per block: whole chunks of the files along the last sample dim, so that none is unpacked twice."""
+    last = fields.layout.sample[-1]
+    chunks = [1]
+    for name in fields.layout.variables:
+        preferred = fields._dataset[name].encoding.get("preferred_chunks") or {}
+        chunks.append(int(preferred.get(last, 1)))
+    chunk = max(chunks)
+    step = -(-least // chunk) * chunk
+    return step if step <= 16 * least or step <= 64 else least
 
 
 def _finish(sums: _Sums, n: int, shape: tuple[int, ...], labels: list[str]) -> Scan:
