@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +94,8 @@ def demo(
         note(f"the demo takes about {clock(sum(stages.planned.values()))} (minutes:seconds) on two cores")
     with stages.running():
         set_threads()
-        from undrift.data.examples import north_america
-
-        data = north_america()
+        # By its path, so that the runs of the demo can be reported on later like any other.
+        data = str(resources.files("undrift.data") / "north_america.nc")
         plans = {job.name: _train(job, data, folder, seconds, seed, device, dry_run, stages) for job in jobs}
         if dry_run:
             plans["about"] = {"seconds": round(sum(stages.planned.values())), "written": "nothing (--dry-run)"}
@@ -161,7 +161,7 @@ class _Stages:
 
 
 def _train(
-    job: _Job, data: xr.Dataset, folder: Path, seconds: float, seed: int, device: str, dry_run: bool, stages: _Stages
+    job: _Job, data: str, folder: Path, seconds: float, seed: int, device: str, dry_run: bool, stages: _Stages
 ) -> dict[str, Any]:
     from undrift.model import fit
 
@@ -195,7 +195,7 @@ def _draw_and_score(
     assert model is not None
     path = folder / f"{job.name}.nc"
     with stages.stage(f"draw {job.name}"):
-        model.sample(holdout=True, realizations=realizations, seed=seed, out=path, overwrite=True).close()
+        model.sample(holdout=True, realizations=realizations, seed=seed, out=path, overwrite=True)
     with stages.stage(f"score {job.name}"):
         with open_ensemble(path) as opened:
             ensemble = opened.load()

@@ -6,13 +6,14 @@ __all__ = ["report", "section_of"]
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from undrift.cli.options import Flag, set_threads
-from undrift.cli.output import emit_json, facts, say, table
+from undrift.cli.output import emit_json, facts, note, say, table
 from undrift.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,17 +75,18 @@ def report(
 
     set_threads()
     model = open_run(run, verify=not no_verify, device=device)
-    drawn = {"realizations": realizations, "seed": seed, "nfe": nfe}
+    draw = partial(model.sample, holdout=True, realizations=realizations, seed=seed, nfe=nfe)
     if dry_run:
-        plan = model.sample(holdout=True, dry_run=True, **drawn) if ensemble is None else model.describe()
-        emit_json(plan) if json else facts(plan)
+        plan = draw(dry_run=True) if ensemble is None else model.describe()
+        emit_json(dict(plan)) if json else facts(dict(plan))
+        note("nothing was written (--dry-run)")
         return 0
     # Streamed to disk, so that a long record needs no more memory than a short one.
     with tempfile.TemporaryDirectory(prefix="undrift-") as folder:
         if ensemble is None:
             reference = wanted_truth(model)
             path = Path(folder) / "holdout.nc"
-            model.sample(holdout=True, out=path, **drawn).close()
+            draw(out=path)
             given = model.holdout_given()
         else:
             reference, path, given = open_truth(truth or []), Path(ensemble), None

@@ -5,10 +5,9 @@ from __future__ import annotations
 __all__ = ["sample"]
 
 from pathlib import Path
-from typing import Any
 
 from undrift.cli.options import Flag, Many, set_threads
-from undrift.cli.output import emit_json, facts, plain, say
+from undrift.cli.output import emit_json, facts, note, say
 from undrift.errors import UsageError
 
 
@@ -66,7 +65,7 @@ def sample(
     set_threads()
     model = open_run(run, verify=not no_verify, device=device)
     default = model.config.sample
-    result: Any = model.sample(
+    result = model.sample(
         given,
         holdout=holdout,
         at=at,
@@ -77,15 +76,16 @@ def sample(
         overwrite=overwrite,
         dry_run=dry_run,
     )
-    facts_of = dict(result) if isinstance(result, dict) else {"dims": dict(result.sizes), "bytes": int(result.nbytes)}
-    facts_of |= {"out": None if dry_run else out, "variables": [str(name) for name in getattr(result, "data_vars", [])]}
+    if isinstance(result, dict):
+        emit_json(result) if json else facts(result)
+        note("nothing was written (--dry-run)")
+        return 0
+    sizes = {str(name): size for name, size in result.sizes.items()}
+    result.close()
     if json:
-        emit_json({key: plain(value) for key, value in facts_of.items()})
-    elif dry_run:
-        facts(facts_of)
-        say("\nnothing was written (--dry-run)")
+        emit_json({"out": out, "variables": list(result.data_vars), "sizes": sizes, "attrs": result.attrs})
     else:
-        say(f"{out}: {', '.join(f'{name} {size}' for name, size in result.sizes.items())}")
+        say(f"{out}: {', '.join(f'{name} {size}' for name, size in sizes.items())}")
     return 0
 
 

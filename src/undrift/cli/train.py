@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from undrift.cli.options import Flag, Many, Settings, names, resolve, set_threads
-from undrift.cli.output import emit_json, facts, say
+from undrift.cli.output import emit_json, facts, note
 from undrift.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def train(
         emit_json(described)
     else:
         facts(described)
-        say("\nnothing was written (--dry-run)" if dry_run else f"\nnext: undrift report {out}")
+        note("nothing was written (--dry-run)" if dry_run else f"next: undrift report {out}")
     return 0
 
 
