@@ -22,7 +22,7 @@ from undrift.data.ensemble import open_ensemble
 from undrift.data.fields import Fields
 from undrift.data.open import open_fields
 from undrift.data.write import EnsembleWriter
-from undrift.denoise.precondition import GaussianGuess
+from undrift.denoise.guess import GaussianGuess
 from undrift.distributions.baselines import Dressed, QuantileMap, fit_baselines
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.regression import fit_regression, predict
@@ -42,6 +42,7 @@ from undrift.train.prepare import (
     batches,
     build_net,
     device_of,
+    guess_of,
     precision_of,
     prepare,
     settings_of,
@@ -251,8 +252,8 @@ def _fit(
     example = problem.encode(problem.fit_rows[:1])
     net = own if own is not None else build_net(problem.codec, config, example, len(problem.fit_rows))
     precision = precision_of(config.train.precision, device)
-    guess = GaussianGuess()
-    objective = DenoisingScoreMatching(EDM(), guess.to(device), precision=precision)
+    guess, folded, guessed = guess_of(problem, config)
+    objective = DenoisingScoreMatching(EDM(), folded.to(device), precision=precision)
     batch, stop = batches(problem, config)
     identity = {
         "config": config.model_dump(
@@ -267,8 +268,8 @@ def _fit(
             net, objective, batch, settings=settings_of(config), validation=stop, run=run, device=device, progress=tell,
             identity=identity,
         )  # fmt: skip
-    facts = trained.to_dict() | {"preparing_seconds": preparing}
-    model = FieldModel(config, problem.codec, Shell.of(problem.pair.target), trained.net, guess, device)
+    facts = trained.to_dict() | {"preparing_seconds": preparing, "guess": guessed}
+    model = FieldModel(config, problem.codec, Shell.of(problem.pair.target), trained.net, guess.to(device), device)
     model.given_shell = None if problem.pair.given is None else Shell.of(problem.pair.given)
     model.problem = problem
     if run is not None and trained.was_finished and run.finished:
@@ -404,7 +405,13 @@ class FieldModel:
 
     def _attrs(self) -> dict[str, Any]:
         problem = self.facts.get("still_improving")
-        return {"undrift_still_improving": int(bool(problem))}
+        layout = self.codec.layout
+        periodic = [d for d, p in zip(layout.space, layout.periodic) if p]
+        return {
+            "still_improving": int(bool(problem)),
+            "space_dims": " ".join(layout.space),
+            "periodic_dims": " ".join(periodic),
+        }
 
     def _request(self, given: Data | None, holdout: bool, at: str | Mapping[str, Any] | None) -> Request:
         if holdout and given is not None:
@@ -626,6 +633,7 @@ class FieldModel:
 
     def _write(self, folder: Path) -> None:
         save_tensors(folder / "model.safetensors", self.net.state_dict())
+        save_tensors(folder / "guess.safetensors", self.guess.state_dict())
         if self.twin is not None:
             save_tensors(folder / "regression.safetensors", self.twin.state_dict())
         save_codec(folder / "codec.nc", self.codec, self.shell, self.given_shell)
@@ -713,7 +721,9 @@ def load(
     net = _rebuild(codec, config, extra["network"])
     load_state(net, load_tensors(path / "model.safetensors"), str(path / "model.safetensors"))
     net.to(where).eval()
-    model = FieldModel(config, codec, shell, net, GaussianGuess().to(where), where)
+    parts = load_tensors(path / "guess.safetensors")
+    guess = GaussianGuess(parts["modes"], parts["variances"], float(parts["floor"])).to(where)
+    model = FieldModel(config, codec, shell, net, guess, where)
     model.given_shell, model.facts, model.run = given_shell, extra["facts"], path
     model._data = (data, given)
     if (path / "regression.safetensors").exists():

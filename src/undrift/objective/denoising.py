@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from undrift.denoise.precondition import GaussianGuess, Preconditioned
+from undrift.denoise.guess import FoldedGuess
+from undrift.denoise.precondition import Preconditioned, coefficients
 from undrift.nets.precision import evaluate
 from undrift.objective.times import LogNormal
 from undrift.process import Process
@@ -31,7 +32,7 @@ class DenoisingScoreMatching:
 
     Args:
         process: the noising process.
-        guess: the Gaussian guess of the preconditioning.
+        guess: the Gaussian guesses of the preconditioning, one for each fold.
         times: law of t.
         precision: dtype of the network's arithmetic.
     """
@@ -39,7 +40,7 @@ class DenoisingScoreMatching:
     def __init__(
         self,
         process: Process,
-        guess: GaussianGuess,
+        guess: FoldedGuess,
         times: Callable[[int, Process, torch.Generator], Tensor] | None = None,
         precision: torch.dtype = torch.float32,
     ) -> None:
@@ -55,14 +56,28 @@ class DenoisingScoreMatching:
         ratio = self.process.ratio(self.times(len(batch), self.process, generator))
         z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         y = x + ratio.to(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1)) * z
-        denoiser = Preconditioned(net, self.process, self.guess, self.precision)
-        linear, c_out, f = denoiser.residual(y, ratio, batch.condition)
+        c_in, c_out, linear = self._guessed(y, ratio, batch.fold)
+        f = Preconditioned.network(net, c_in * y, ratio, batch.condition, self.precision)
         loss = _mean((f - (x - linear) / c_out) ** 2, batch.weight)
         edges = torch.tensor(LOG_RATIO_EDGES, dtype=ratio.dtype, device=x.device)
         bins = torch.bucketize(ratio.log(), edges)
         count = torch.zeros(len(edges) + 1, dtype=loss.dtype, device=x.device)
         total = count.index_add(0, bins, loss.detach())
         return loss, {"loss_by_noise": total / count.index_add(0, bins, torch.ones_like(loss.detach()))}
+
+
+    def _guessed(self, y: Tensor, ratio: Tensor, fold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``c_in``, ``c_out`` (B, 1, ..) and the guess's estimate (B, C, *space), each row by the guess without its fold."""
+        parts = [torch.empty_like(y[:, :1].flatten(1)[:, :1]) for _ in range(2)]
+        linear = torch.empty_like(y)
+        shape = (-1,) + (1,) * (y.ndim - 1)
+        for k in fold.unique().tolist():
+            rows = fold == k
+            guess = self.guess.of(k)
+            for part, value in zip(parts, coefficients(guess, ratio[rows], y[0].numel())):
+                part[rows] = value.to(y.dtype)[:, None]
+            linear[rows] = guess.denoise(y[rows], ratio[rows])
+        return parts[0].reshape(shape), parts[1].reshape(shape), linear
 
 
 class Regression:

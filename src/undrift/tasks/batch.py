@@ -55,15 +55,17 @@ class Batch:
         x: what is asked, encoded, (B, C, *space), 0 where missing.
         condition: what is given.
         weight: 1 where x is known, else 0; (B, C, *space).
+        fold: the fold of the record that each window is from, (B,); what was fitted to the record leaves that fold out.
     """
 
     x: Tensor
     condition: Condition
     weight: Tensor
+    fold: Tensor
 
     def __len__(self) -> int:
         return self.x.shape[0]
 
     def to(self, device: torch.device | str) -> Self:
         """The same on a device."""
-        return type(self)(self.x.to(device), self.condition.to(device), self.weight.to(device))
+        return type(self)(self.x.to(device), self.condition.to(device), self.weight.to(device), self.fold.to(device))

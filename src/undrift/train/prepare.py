@@ -15,7 +15,7 @@ from undrift.data.codec import Codec, Encoded, fit_codec
 from undrift.data.fields import Fields
 from undrift.data.split import Split, split
 from undrift.data.windows import Windows
-from undrift.denoise.precondition import GaussianGuess
+from undrift.denoise.guess import FoldedGuess, GaussianGuess, fit_guess
 from undrift.errors import DataError, UsageError
 from undrift.nets.precision import fastest_dtype
 from undrift.nets.unet import UNet
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 _CROP_ABOVE = 128 * 128  # cells from which a training window is smaller than the domain
 _CROP = 64
+_GUESS_CELLS = 40_000  # channels x cells up to which principal components are computed
+_GUESS_SAMPLES = 1500
 _VALIDATION = 0.1
 _VALIDATION_BLOCKS = 3
 _VALIDATION_FIELDS = 128
@@ -157,11 +159,11 @@ def _crop(wanted: str | int, fields: Fields) -> int | None:
     return size if size < max(shape) else None
 
 
-def to_batch(encoded: Encoded) -> Batch:
+def to_batch(encoded: Encoded, fold: np.ndarray) -> Batch:
     """Arrays as tensors on the CPU."""
     assert encoded.x is not None and encoded.weight is not None
     x, weight = (torch.from_numpy(np.ascontiguousarray(v)) for v in (encoded.x, encoded.weight))
-    return Batch(x, to_condition(encoded), weight)
+    return Batch(x, to_condition(encoded), weight, torch.from_numpy(fold))
 
 
 def to_condition(encoded: Encoded) -> Condition:
@@ -177,7 +179,8 @@ def batches(problem: Problem, config: Config) -> tuple[Callable[[int], Batch], l
     windows = Windows(len(rows), size, problem.codec.layout.shape, problem.crop, config.train.seed)
 
     def batch(step: int) -> Batch:
-        return to_batch(problem.encode(rows[windows.rows(step)], windows.window(step), windows.rng(3, step)))
+        at = rows[windows.rows(step)]
+        return to_batch(problem.encode(at, windows.window(step), windows.rng(3, step)), problem.fold[at])
 
     count = len(problem.stop_rows)
     number = max(1, min(_VALIDATION_FIELDS, 4 * count) // size)
@@ -185,7 +188,7 @@ def batches(problem: Problem, config: Config) -> tuple[Callable[[int], Batch], l
     for i in range(number):
         at = problem.stop_rows[(np.arange(size) * max(1, count // size) + i) % count]
         draws = Windows(count, size, windows.shape, windows.crop, config.train.seed + 1)
-        stop.append(to_batch(problem.encode(at, draws.window(i), draws.rng(4, i))))
+        stop.append(to_batch(problem.encode(at, draws.window(i), draws.rng(4, i)), problem.fold[at]))
     return batch, stop
 
 
@@ -217,9 +220,18 @@ def build_net(codec: Codec, config: Config, example: Encoded, samples: int) -> U
         )
 
 
-def guess_of(problem: Problem, config: Config) -> GaussianGuess:
-    """The Gaussian guess of the preconditioning."""
-    return GaussianGuess()
+def guess_of(problem: Problem, config: Config) -> tuple[GaussianGuess, FoldedGuess, dict[str, float]]:
+    """The Gaussian guess of the preconditioning, from the residuals that the network is trained on; white for windows."""
+    rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
+    size = len(problem.codec.layout.channels) * math.prod(problem.codec.layout.shape)
+    if problem.crop is not None or size > _GUESS_CELLS:
+        white = GaussianGuess()
+        return white, FoldedGuess([white] * (int(problem.fold.max()) + 1)), {"modes": 0}
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _GUESS_SAMPLES)).astype(int))]
+    draw = np.random.default_rng(config.train.seed)
+    parts = [problem.encode(rows[i : i + 64], draw=draw).x for i in range(0, len(rows), 64)]
+    fields = np.concatenate([p for p in parts if p is not None]).reshape(len(rows), -1)
+    return fit_guess(fields, problem.fold[rows])
 
 
 def settings_of(config: Config) -> Settings:
