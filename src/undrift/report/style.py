@@ -234,6 +234,5 @@ def _colours(kind: str) -> Colormap:
         anchors = _WHITE_BLUE if kind == "rain" else _STRAW_GREEN
         cmap: Colormap = LinearSegmentedColormap.from_list(f"undrift_{kind}", list(anchors))
     else:
-        cmap = mpl.colormaps[_MAPS.get(kind, "viridis")].copy()
-    cmap.set_bad("#c9ccd1")
-    return cmap
+        cmap = mpl.colormaps[_MAPS.get(kind, "viridis")]
+    return cmap.with_extremes(bad="#c9ccd1")
