@@ -11,10 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from training_problem import make_batch, make_net, objective
+from training_problem import Rows, make_batch, make_net, objective
 
 from undrift.errors import Interrupted, UndriftError, UsageError
-from undrift.tasks.batch import Batch, Condition
 from undrift.train.checkpoint import Checkpoints
 from undrift.train.ema import WIDEST, PowerAverage, exponent_of_width
 from undrift.train.log import MetricsLog, read_metrics
@@ -137,7 +136,7 @@ def test_training_finds_the_optimum_of_a_quadratic():
     rng = np.random.default_rng(2)
     a = rng.normal(size=(64, 3)).astype("f4")
     b = (a @ [[1.0], [-2.0], [0.5]] + 0.1 * rng.normal(size=(64, 1))).astype("f4")
-    batch = Batch(torch.from_numpy(np.hstack([a, b])), Condition(), torch.ones(64, 4))
+    batch = Rows(torch.from_numpy(np.hstack([a, b])))
 
     def squares(batch, net, key):
         return (net(batch.x[:, :3]) - batch.x[:, 3:]).square().mean(1), {}
@@ -323,11 +322,21 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(kind, tmp_path, caplog
 
 
 def test_the_average_is_not_updated_by_a_skipped_step():
-    """As if the bad steps were not there, but that rate, batch and keys go by the step's number."""
-    plain = train(make_net(), bad_at(set(), "loss"), make_batch, settings=replace(STEPS, ema=WIDEST))
-    skipped = train(make_net(), bad_at(set(range(2, 11)), "loss"), make_batch, settings=replace(STEPS, ema=WIDEST))
-    assert skipped.skipped == 9
-    assert not torch.equal(plain.net[0].weight, skipped.net[0].weight)
+    """Two good steps, then bad ones: the widest average stays the plain mean of the two."""
+    seen = []
+    spoiled = bad_at(set(range(3, 10)), "loss")
+
+    def spy(batch, net, key):
+        seen.append(net[0].weight.detach().clone())
+        return spoiled(batch, net, key)
+
+    net = make_net()
+    trained = train(net, spy, make_batch, settings=replace(STEPS, steps=9, ema=WIDEST))
+    assert trained.skipped == 7
+    first, second = seen[1], seen[2]
+    assert torch.equal(net[0].weight, second)
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(trained.net[0].weight, (first + second) / 2, rtol=1e-6, atol=1e-8)
 
 
 def test_ten_in_a_row_stop_and_name_the_batches_and_keep_the_checkpoint(tmp_path):

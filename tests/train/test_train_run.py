@@ -84,6 +84,20 @@ def test_overwrite_puts_the_old_result_back_when_the_new_one_fails_early(tmp_pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_failure_before_anything_was_trained_leaves_the_way_free(tmp_path, there):
+    if there:
+        (tmp_path / "run").mkdir()
+    with pytest.raises(RuntimeError), RunDirectory(tmp_path / "run") as run:
+        (run.path / "config.toml").write_text("")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError), RunDirectory(tmp_path / "run") as run:
+        run.metrics.write_text("{}")  # what was measured may tell why
+        raise RuntimeError
+    assert run.metrics.exists()
+
+
 def test_overwrite_of_an_unfinished_new_result_keeps_the_complete_old_one(tmp_path):
     path = complete(tmp_path / "run", "first")
     with pytest.raises(RuntimeError), RunDirectory(path, overwrite=True) as run:

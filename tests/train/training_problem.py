@@ -1,5 +1,6 @@
 """A training of milliseconds, and processes that do it and can be killed."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -11,7 +12,6 @@ from pathlib import Path
 import torch
 
 from undrift.errors import UndriftError
-from undrift.tasks.batch import Batch, Condition
 from undrift.train.loop import train
 from undrift.train.run import RunDirectory
 from undrift.train.settings import Settings
@@ -20,10 +20,23 @@ from undrift.train.weights import save_tensors
 CPU = torch.device("cpu")
 
 
+@dataclass(frozen=True)
+class Rows:
+    """All that the loop asks of a batch: a length, and a way to a device."""
+
+    x: torch.Tensor
+
+    def __len__(self):
+        return len(self.x)
+
+    def to(self, device):
+        return Rows(self.x.to(device))
+
+
 def make_batch(step, seed=7, size=8):
     generator = torch.Generator("cpu").manual_seed(1000 * seed + step)
     x = torch.randn(size, 3, generator=generator, device=CPU)
-    return Batch(x, Condition(), torch.ones_like(x))
+    return Rows(x)
 
 
 def make_net():
@@ -113,6 +126,8 @@ def work(spec):
                 run=run, identity={"config": {"learning_rate": spec.learning_rate, "steps": spec.steps}, "data": "abc"},
             )  # fmt: skip
             if spec.publish and not (trained.was_finished and run.finished):
+                with run.metrics.open("a") as log:
+                    log.write(json.dumps({"kind": "summary", "step": trained.steps}) + "\n")
                 with run.publish({"facts": trained.to_dict()}) as stage:
                     save_tensors(stage / "model.safetensors", trained.net.state_dict())
     except UndriftError as error:

@@ -24,7 +24,7 @@ from undrift.errors import CheckpointError, Interrupted, UndriftError, UsageErro
 from undrift.tasks.batch import Batch
 from undrift.train.checkpoint import STATE, Checkpoints, read_state
 from undrift.train.log import MetricsLog
-from undrift.train.manifest import verify_manifest
+from undrift.train.manifest import read_manifest, verify_manifest
 from undrift.train.prefetch import Prefetch
 from undrift.train.run import RunDirectory, changes
 from undrift.train.schedule import learning_rate
@@ -86,6 +86,8 @@ def train(
     if run is not None and checkpoints is not None and run.resume:
         kept = _take_up(state, run, checkpoints, settings, told)
     if state.counters.stop is not None:
+        if run is not None and not run.finished:
+            MetricsLog(run.metrics, kept).close()
         if run is not None and run.finished:
             run.tidy()
             logger.warning(
@@ -132,7 +134,9 @@ def _take_up(
     if settings.larger_than(old):
         state.counters.stop = None
         state.counters.since_best = 0
-    return int(record.get("log_bytes", 0))
+    # What was written of a complete result, a summary after its last checkpoint too, goes with it.
+    complete = read_manifest(run.path)["files"].get(run.metrics.name, {}) if run.finished else {}
+    return max(int(record.get("log_bytes", 0)), int(complete.get("bytes", 0)))
 
 
 def _newest(run: RunDirectory, checkpoints: Checkpoints) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:

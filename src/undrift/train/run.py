@@ -72,6 +72,7 @@ class RunDirectory:
         self.resume = resume
         self._lock = Lock(self.path.with_name(self.path.name + ".lock"))
         self._moved = False
+        self._made = False
 
     @property
     def old(self) -> Path:
@@ -114,6 +115,7 @@ class RunDirectory:
             self._refuse()  # what was free before the lock was had may be taken now
             if self.overwrite and self.path.is_dir() and not _empty(self.path):
                 self._put_aside()
+            self._made = not self.path.is_dir() or _empty(self.path)
             self.path.mkdir(exist_ok=True)
             (self.path / _MARK).write_text("A run directory of undrift.\n")
             self.checkpoints.mkdir(exist_ok=True)
@@ -134,9 +136,11 @@ class RunDirectory:
     ) -> None:
         try:
             started = self.finished or any(self.checkpoints.glob("step-*[0-9]"))
-            if kind is not None and self._moved and not started:
+            if kind is not None and not started and self._moved:
                 remove_tree(self.path)
                 os.rename(self.old, self.path)
+            elif kind is not None and not started and self._made and not self.metrics.exists():
+                remove_tree(self.path)  # a mistake in the options leaves nothing that is in the way of the next try
         finally:
             self._lock.release()
 
