@@ -1,1 +1,1 @@
-
+"""Denoisers: estimates of the clean field and of the noise."""

@@ -1,1 +1,1 @@
-
+"""Distributions: what can be drawn from, and its rivals."""

@@ -1,1 +1,1 @@
-
+"""Objectives: what a network is trained to make small."""

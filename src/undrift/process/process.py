@@ -1,8 +1,8 @@
 """Noising processes: how a clean field becomes noise.
 
 Every process is Gaussian, ``x_t = alpha(t) x + sigma(t) z`` with ``z ~ N(0, 1)``, and is fixed by the two functions
-``alpha`` and ``sigma`` of the time label ``t``; ``t = 0`` is data. Methods compute in ``lambda = log(alpha^2 / sigma^2)``
-or in a function of it, so that ``t`` remains a label.
+``alpha`` and ``sigma`` of the time label ``t``; ``t = 0`` is data. Methods compute in
+``lambda = log(alpha^2 / sigma^2)`` or in a function of it, so that ``t`` remains a label.
 """
 
 from abc import ABC, abstractmethod
@@ -64,9 +64,9 @@ class Process(ABC):
         return self.t_of_ratio(torch.exp(-log_snr / 2))
 
     def transition(self, s: Tensor, t: Tensor) -> Transition:
-        """``alpha_{t|s} = alpha_t / alpha_s`` and ``sigma^2_{t|s} = sigma_t^2 - alpha_{t|s}^2 sigma_s^2`` (Kingma et al. 2021, eq. 20).
+        """``alpha_{t|s} = alpha_t / alpha_s`` and ``sigma^2_{t|s} = sigma_t^2 - alpha_{t|s}^2 sigma_s^2``.
 
-        Source: "Variational Diffusion Models", https://arxiv.org/abs/2107.00630.
+        Kingma et al. (2021), "Variational Diffusion Models", https://arxiv.org/abs/2107.00630, eq. 20.
         """
         alpha = self.alpha(t) / self.alpha(s)
         return Transition(alpha, self.sigma(t) ** 2 - (alpha * self.sigma(s)) ** 2)
@@ -76,8 +76,8 @@ class EDM(Process):
     """Noise is added to the data as it is: ``alpha = 1``, ``sigma = t / (1 - t)``.
 
     The law of Karras et al. (2022), "Elucidating the Design Space of Diffusion-Based Generative Models",
-    https://arxiv.org/abs/2206.00364, whose own label is sigma itself. The label here is ``t = sigma / (1 + sigma)``: it is
-    smooth, has ``sigma(0) = 0``, and makes a straight line from data to noise of the rescaled ``(1 - t) x_t``.
+    https://arxiv.org/abs/2206.00364, whose own label is sigma itself. The label here is ``t = sigma / (1 + sigma)``: it
+    is smooth, has ``sigma(0) = 0``, and makes a straight line from data to noise of the rescaled ``(1 - t) x_t``.
 
     Args:
         sigma_max: largest noise, in standard deviations of the data.

@@ -1,1 +1,1 @@
-
+"""Solvers and time grids."""

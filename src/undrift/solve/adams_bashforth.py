@@ -1,9 +1,10 @@
 """Adams-Bashforth steps on the velocity of the straight path.
 
-With ``u = sigma / (alpha + sigma)`` the field ``y = x_t / (alpha + sigma) = (1 - u) x + u z`` obeys, along the probability-flow ODE,
-``dy / du = z_hat - x_hat``: the velocity of rectified flow (Liu et al. 2022, https://arxiv.org/abs/2209.03003, with their time reversed) for any
-process. A step of order k integrates the polynomial through the last k velocities exactly, for steps of any size
-(Hairer, Norsett, Wanner 1993, "Solving Ordinary Differential Equations I", section III.5).
+With ``u = sigma / (alpha + sigma)`` the field ``y = x_t / (alpha + sigma) = (1 - u) x + u z`` obeys, along the
+probability-flow ODE, ``dy / du = z_hat - x_hat``: the velocity of rectified flow (Liu et al. 2022,
+https://arxiv.org/abs/2209.03003, with their time reversed) for any process. A step of order k integrates the polynomial
+through the last k velocities exactly, for steps of any size (Hairer, Norsett, Wanner 1993, "Solving Ordinary
+Differential Equations I", section III.5).
 """
 
 from collections.abc import Callable
@@ -32,7 +33,7 @@ class State:
 
 
 def weights(nodes: list[float], start: float, stop: float) -> list[float]:
-    """Integrals from start to stop of the Lagrange polynomials of the nodes, so that ``sum w_i f(nodes_i)`` integrates f's interpolant."""
+    """Integrals from start to stop of the nodes' Lagrange polynomials: ``sum w_i f(nodes_i)`` is f's interpolant's."""
     origin = torch.tensor(nodes, dtype=torch.float64, device="cpu") - start
     powers = torch.arange(len(nodes), dtype=torch.float64, device="cpu")
     moments = (stop - start) ** (powers + 1) / (powers + 1)
@@ -42,6 +43,9 @@ def weights(nodes: list[float], start: float, stop: float) -> list[float]:
 
 class AdamsBashforth:
     """Explicit multistep solver, one evaluation a step, started at rising order.
+
+    The first step is of order one and the second of order two: order 3 as a whole needs a first step of ``h^(3/2)``,
+    as :class:`undrift.solve.grid.UniformBridge` has it; on equal steps it is 2.
 
     Args:
         order: 1 (Euler in u), 2 or 3.

@@ -1,0 +1,76 @@
+"""Processes: derivatives against autograd, inverses, and the law of a transition."""
+
+import numpy as np
+import pytest
+import torch
+
+from undrift.process import EDM
+
+CPU = torch.device("cpu")
+PROCESSES = [EDM(), EDM(sigma_max=5.0)]
+each = pytest.mark.parametrize("process", PROCESSES, ids=lambda p: f"{type(p).__name__}-{p.sigma_max:g}")
+
+
+def inside(process, count=9):
+    return torch.linspace(process.t_min, process.t_max, count + 2, dtype=torch.float64, device=CPU)[1:-1]
+
+
+@each
+@pytest.mark.parametrize("name", ["alpha", "sigma"])
+def test_derivatives_equal_autograd(process, name):
+    t = inside(process).requires_grad_()
+    value = getattr(process, name)(t)
+    if value.requires_grad:
+        (expected,) = torch.autograd.grad(value.sum(), t)
+    else:
+        expected = torch.zeros_like(t)
+    torch.testing.assert_close(getattr(process, name + "_dot")(t), expected, rtol=1e-13, atol=1e-13)
+
+
+@each
+def test_log_snr_is_decreasing_and_inverted(process):
+    t = inside(process)
+    log_snr = process.log_snr(t)
+    expected = np.log(process.alpha(t).detach().numpy() ** 2 / process.sigma(t).numpy() ** 2)
+    np.testing.assert_allclose(log_snr.numpy(), expected, rtol=1e-12)
+    assert (log_snr.diff() < 0).all()
+    torch.testing.assert_close(process.t_of_log_snr(log_snr), t, rtol=1e-12, atol=0)
+    torch.testing.assert_close(process.t_of_ratio(process.ratio(t)), t, rtol=1e-12, atol=0)
+    torch.testing.assert_close(process.ratio(t), torch.exp(-log_snr / 2), rtol=1e-12, atol=0)
+
+
+@each
+def test_ends(process):
+    ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64, device=CPU)
+    assert process.sigma(ends).tolist() == pytest.approx([0.0, process.sigma_max], rel=1e-12)
+    assert process.alpha(ends).tolist() == [1.0, 1.0]
+
+
+@each
+def test_transitions_compose(process):
+    """q(t|r) is q(t|s) after q(s|r): factors multiply, and the first variance is carried by the square of the second."""
+    r, s, t = inside(process)[[1, 4, 7]]
+    first, second, both = process.transition(r, s), process.transition(s, t), process.transition(r, t)
+    torch.testing.assert_close(both.alpha, first.alpha * second.alpha)
+    torch.testing.assert_close(both.variance, second.alpha**2 * first.variance + second.variance)
+    assert second.variance > 0
+    to_data = process.transition(torch.zeros_like(t), t)
+    torch.testing.assert_close(to_data.alpha, process.alpha(t))
+    torch.testing.assert_close(to_data.variance, process.sigma(t) ** 2)
+
+
+@each
+def test_transition_has_the_moments_of_the_process(process):
+    """Gaussian data of variance v: x_t has variance alpha^2 v + sigma^2, whether drawn at once or through x_s."""
+    s, t = (float(v) for v in inside(process)[[2, 6]])
+    law = process.transition(torch.tensor(s, dtype=torch.float64), torch.tensor(t, dtype=torch.float64))
+    sigma_s, sigma_t = s / (1 - s), t / (1 - t)
+    rng = np.random.default_rng(0)
+    n, v = 200_000, 2.5
+    x = np.sqrt(v) * rng.normal(size=n)
+    x_s = x + sigma_s * rng.normal(size=n)
+    x_t = float(law.alpha) * x_s + np.sqrt(float(law.variance)) * rng.normal(size=n)
+    variance = v + sigma_t**2
+    assert abs(x_t.var() - variance) < 5 * variance * np.sqrt(2 / n)
+    covariance = np.mean(x_t * x)
+    assert abs(covariance - v) < 5 * np.sqrt((v * variance + v**2) / n)

@@ -1,0 +1,158 @@
+"""The solver's weights, its order on an exact denoiser, and the moments of the sampler."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from numpy.polynomial import Polynomial
+
+from undrift.denoise.denoiser import Estimate
+from undrift.infer.sample import sample
+from undrift.process import EDM
+from undrift.solve.adams_bashforth import AdamsBashforth, weights
+from undrift.solve.grid import UniformBridge
+
+CPU = torch.device("cpu")
+VARIANCES = np.array([4.0, 1.0, 0.3, 0.05])
+MEAN = np.array([1.0, -2.0, 0.5, 0.0])
+
+
+@dataclass
+class ExactGaussian:
+    """E[x | x_t] for x ~ N(mean, diag(variances)): mean + v / (v + sigma^2) (x_t - mean), with alpha = 1."""
+
+    process: EDM
+
+    def __call__(self, x_t, t, condition):
+        sigma = (t / (1 - t)).reshape(-1, 1)
+        v, m = torch.tensor(VARIANCES, device=CPU).to(x_t.dtype), torch.tensor(MEAN, device=CPU).to(x_t.dtype)
+        x = m + v / (v + sigma**2) * (x_t - m)
+        return Estimate(x, (x_t - x) / sigma)
+
+
+def exact_flow(x, sigma_t, sigma_s):
+    """The probability-flow ODE of a Gaussian: standardised coordinates stay."""
+    return MEAN + np.sqrt((VARIANCES + sigma_s**2) / (VARIANCES + sigma_t**2)) * (x - MEAN)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_weights_integrate_the_interpolating_polynomial(count):
+    rng = np.random.default_rng(count)
+    start, stop = 0.7, 0.55
+    nodes = [start, *np.sort(rng.uniform(0.72, 0.95, count - 1))]
+    got = weights(nodes, start, stop)
+    for i in range(count):
+        others = [n for j, n in enumerate(nodes) if j != i]
+        lagrange = Polynomial.fromroots(others) if others else Polynomial([1.0])
+        integral = (lagrange / lagrange(nodes[i])).integ()
+        assert got[i] == pytest.approx(integral(stop) - integral(start), rel=1e-10)
+
+
+def test_weights_are_the_textbook_ones_on_equal_steps():
+    """Adams-Bashforth of order 3 with step 1: 23/12, -16/12, 5/12; of order 2: 3/2, -1/2."""
+    assert weights([0.0, -1.0, -2.0], 0.0, 1.0) == pytest.approx([23 / 12, -16 / 12, 5 / 12])
+    assert weights([0.0, -1.0], 0.0, 1.0) == pytest.approx([1.5, -0.5])
+
+
+def integrate(order, times, x):
+    process, solver = EDM(), AdamsBashforth(order)
+    denoiser, state = ExactGaussian(process), solver.init(torch.from_numpy(x))
+    for t, s in itertools.pairwise(times):
+        state = solver.step(lambda x_t, t: denoiser(x_t, t, None), state, process, t, s)
+    return state.x.numpy()
+
+
+def between(high, low):
+    """The process between two finite noise levels."""
+    process = EDM(high)
+    process.t_min = low / (1 + low)
+    return process
+
+
+GRIDS = {
+    "bridge": lambda steps: UniformBridge()(between(10.0, 0.05), steps, CPU),
+    # shrinking steps: only weights from the true nodes keep the order
+    "uneven": lambda steps: UniformBridge()(between(10.0, 0.05), steps, CPU) ** 1.3 * (10 / 11) ** -0.3,
+    "equal": lambda steps: torch.linspace(10 / 11, 0.05 / 1.05, steps + 1, dtype=torch.float64, device=CPU),
+}
+
+
+@pytest.mark.parametrize(
+    ("order", "grid", "slope"),
+    [
+        (1, "equal", 1),
+        (2, "equal", 2),
+        (3, "equal", 2),
+        (1, "bridge", 1),
+        (2, "bridge", 2),
+        (3, "bridge", 3),
+        (3, "uneven", 3),
+    ],
+)
+def test_order_of_convergence(order, grid, slope):
+    x = MEAN + np.sqrt(VARIANCES + 10.0**2) * np.random.default_rng(0).normal(size=(5, 4))
+    errors = []
+    for steps in (64, 128, 256):
+        times = GRIDS[grid](steps)
+        last = float(times[-1] / (1 - times[-1]))
+        errors.append(np.abs(integrate(order, times, x) - exact_flow(x, 10.0, last)).max())
+    slopes = -np.diff(np.log2(errors))
+    assert slope - 0.15 < slopes[-1] < slope + 0.6, (errors, slopes)
+
+
+def test_the_grid_is_even_in_u_after_a_short_first_step():
+    process = EDM(sigma_max=40.0)
+    t = UniformBridge()(process, 8, CPU).numpy()
+    sigma = t / (1 - t)
+    u = sigma / (1 + sigma)
+    assert u[0] - u[1] == pytest.approx((40 / 41 / 8) ** 1.5)
+    np.testing.assert_allclose(u[1:], np.linspace(u[1], 0, 8), atol=1e-15)
+    assert t[0] == process.t_max and t[-1] == 0
+    assert UniformBridge()(process, 1, CPU).tolist() == [process.t_max, 0.0]
+
+
+@pytest.mark.parametrize("nfe", [10, 40])
+def test_moments_of_the_sampler_on_a_gaussian(nfe):
+    """The whole map is linear for a Gaussian: its factors are measured exactly, and they are the standard deviations."""
+    process = EDM()
+    z = torch.cat([torch.zeros(1, 4, dtype=torch.float64), torch.ones(1, 4, dtype=torch.float64)])
+    draw = sample(ExactGaussian(process), 80.0 * z, nfe=nfe)
+    assert (draw.nfe, draw.status) == (nfe, "done")
+    start, one = draw.x.numpy()
+    factor = one - start
+    # the start lacks the data's own spread: sigma_max z instead of sqrt(v + sigma_max^2) z
+    expected = np.sqrt(VARIANCES) * 80.0 / np.sqrt(VARIANCES + 80.0**2)
+    np.testing.assert_allclose(factor, expected, rtol=0.03 if nfe == 10 else 0.001)
+    # what is drawn at z = 0 starts mean away from the centre of the noise
+    np.testing.assert_allclose(start, MEAN * (1 - factor / 80.0), atol=0.02 if nfe == 10 else 0.001)
+
+
+def test_few_steps_are_enough_for_data_of_unit_scale():
+    """The default of ten evaluations: within half a per cent of the standard deviation down to a variance of 0.3."""
+    z = torch.tensor([[0.0] * 4, [1.0] * 4], dtype=torch.float64)
+    x = sample(ExactGaussian(EDM()), 80.0 * z, nfe=10).x.numpy()
+    np.testing.assert_allclose((x[1] - x[0])[:3], np.sqrt(VARIANCES[:3]), rtol=0.006)
+
+
+def test_a_field_that_leaves_the_finite_numbers_is_reported():
+    class Broken:
+        process = EDM()
+
+        def __call__(self, x_t, t, condition):
+            return Estimate(torch.full_like(x_t, math.nan), x_t)
+
+    assert sample(Broken(), torch.ones(1, 3, dtype=torch.float64), nfe=2).status == "non-finite"
+
+
+@pytest.mark.parametrize("order", [0, 4])
+def test_unknown_orders_are_refused(order):
+    with pytest.raises(ValueError, match=f"order is {order}, expected 1, 2 or 3"):
+        AdamsBashforth(order)
+
+
+def test_no_evaluation_is_refused():
+    with pytest.raises(ValueError, match="nfe is 0"):
+        sample(ExactGaussian(EDM()), torch.zeros(1, 4), nfe=0)
