@@ -410,3 +410,8 @@ def test_times_that_cannot_be_decoded_are_numbers(tmp_path):
     fields = open_fields(tmp_path / "a.nc")
     assert fields.times().tolist() == [0.0, 1.0, 2.0] and any("cannot be decoded" in text for text in fields.warnings)
     assert json.dumps(fields.labels(1))
+
+
+def test_groups_are_named(tmp_path):
+    grid(3).to_netcdf(tmp_path / "a.nc", group="run1")
+    assert "only groups (run1)" in refused(tmp_path / "a.nc")

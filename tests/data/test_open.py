@@ -328,3 +328,45 @@ def test_levels_in_separate_files_become_channels(tmp_path):
     fields = open_fields(str(tmp_path / "*.nc"))
     assert [c.label for c in fields.layout.channels] == ["t2m[plev=50000]", "t2m[plev=85000]"]
     np.testing.assert_array_equal(fields.read([2])[0, 1], grid(3, seed=1).t2m.values[2])
+
+
+def test_one_dimensional_latitudes_on_index_dims(ds):
+    indexed = ds.rename_dims(lat="nlat", lon="nlon").reset_index(["lat", "lon"]).reset_coords()
+    fields = open_fields(indexed.isel(nlat=slice(None, None, -1)))
+    assert fields.layout.space == ("lat", "lon") and fields.layout.latitude == "lat"
+    np.testing.assert_array_equal(fields.read([3])[0, 0], ds.t2m.values[3])
+
+
+def test_dims_rename_named_data_and_keep_their_coordinates():
+    ds = grid(3, lon=45.0 * np.arange(8))
+    fields = open_fields(ds.rename(time="a"), dims="sample,y,x")
+    assert fields.layout.sample == ("sample",) and fields.layout.space == ("y", "x")
+    assert fields.layout.periodic == (False, True) and fields.layout.latitude == "y"
+
+
+def test_arrays_in_several_files(tmp_path):
+    array = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    for k in range(3):
+        np.save(tmp_path / f"frame_{k:02d}.npy", array[k])
+        np.save(tmp_path / f"pair_{k:02d}.npy", np.stack([array[k], -array[k]]))
+    frames = open_fields(str(tmp_path / "frame*.npy"), dims="y,x")
+    np.testing.assert_array_equal(frames.read(range(3))[:, 0], array)
+    pairs = open_fields(str(tmp_path / "pair*.npy"), dims="sample,y,x")
+    np.testing.assert_array_equal(pairs.read(range(6))[::2, 0], array)
+
+
+def test_files_of_one_time_each(tmp_path, ds):
+    for k in (2, 0, 1):
+        ds.isel(time=k).to_netcdf(tmp_path / f"{9 - k}.nc")
+    fields = open_fields(str(tmp_path / "*.nc"))
+    np.testing.assert_array_equal(fields.read(range(3))[:, 0], ds.t2m.values[:3])
+    assert fields.layout.time == "time" and fields.labels(2)["time"] == ds.time.values[2]
+
+
+def test_a_zipped_zarr_store(tmp_path, ds):
+    import zarr
+
+    store = zarr.storage.ZipStore(tmp_path / "a.zarr.zip", mode="w")
+    ds.to_zarr(store, zarr_format=2)
+    store.close()
+    np.testing.assert_array_equal(open_fields(tmp_path / "a.zarr.zip").read(range(12))[:, 0], ds.t2m.values)

@@ -36,6 +36,15 @@ class _Store:
         self.nbytes = 4 * int(np.prod(self.sizes, dtype=np.int64)) * len(layout.channels) * int(np.prod(layout.shape))
         self.memory: np.ndarray | None = None
         self.finite = False
+        self._labels: dict[str, np.ndarray] = {}
+
+    def label(self, dim: str, position: int) -> Any:
+        """The label of a position along a sample dim, or the position where the dim has none."""
+        if dim not in self.dataset.coords:
+            return int(position)
+        if dim not in self._labels:
+            self._labels[dim] = self.dataset[dim].values
+        return self._labels[dim][position]
 
     @property
     def wants_memory(self) -> bool:
@@ -117,8 +126,7 @@ class _Store:
         row, channel = (int(axis[0]) for axis in np.nonzero(bad)[:2])
         position = np.unravel_index(int(indices[row]), self.sizes)
         labels = [
-            f"{dim}={plain(self.dataset[dim].values[i]) if dim in self.dataset.coords else i}"
-            for dim, i in zip(self.layout.sample, position, strict=True)
+            f"{dim}={plain(self.label(dim, int(i)))}" for dim, i in zip(self.layout.sample, position, strict=True)
         ]
         raise DataError(
             f"{', '.join(self.sources[:3])}: {self.layout.channels[channel].label} has "
@@ -227,11 +235,8 @@ class Fields:
         coords = np.unravel_index(int(self._base(index)[0]), self._store.sizes)
         out: dict[str, object] = {}
         for dim, i in zip(self.layout.sample, coords, strict=True):
-            if dim in self._dataset.coords:
-                label = self._dataset[dim].values[i]
-                out[dim] = label.item() if isinstance(label, np.generic) and label.dtype.kind in "iufbUS" else label
-            else:
-                out[dim] = int(i)
+            label = self._store.label(dim, int(i))
+            out[dim] = label.item() if isinstance(label, np.generic) and label.dtype.kind in "iufbUS" else label
         return out
 
     def label_digest(self, index: int) -> str:
@@ -239,8 +244,7 @@ class Fields:
         coords = np.unravel_index(int(self._base(index)[0]), self._store.sizes)
         words = []
         for dim, i in sorted(zip(self.layout.sample, coords, strict=True)):
-            label = plain(self._dataset[dim].values[i]) if dim in self._dataset.coords else int(i)
-            words.append(f"{dim}={label}")
+            words.append(f"{dim}={plain(self._store.label(dim, int(i)))}")
         return ";".join(words)
 
     def along(self, array: xr.DataArray) -> np.ndarray:

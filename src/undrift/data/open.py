@@ -122,6 +122,7 @@ def _canonical(
     where = ", ".join(sources[:3])
     roles = recognise(raw, named)
     raw = promote(raw, roles)
+    roles = recognise(raw, named)
     if not roles.space:
         shapes = ", ".join(f"{name}({', '.join(map(str, v.dims))})" for name, v in list(raw.data_vars.items())[:4])
         raise DataError(
@@ -184,8 +185,18 @@ def _report_chunks(
 
 
 def promote(ds: xr.Dataset, roles: Roles) -> xr.Dataset:
-    """The dataset with latitude, longitude and bounds as coordinates, where a file has them as variables."""
-    return ds.set_coords([n for n in (roles.latitude, roles.longitude) if n is not None and n in ds.data_vars])
+    """The dataset with latitude and longitude as coordinates, 1-D ones as those of their dimension.
+
+    A file may have ``lat(nlat)`` on a dimension without coordinate: that dimension is then called ``lat``.
+    """
+    names = [n for n in (roles.latitude, roles.longitude) if n is not None]
+    ds = ds.set_coords([n for n in names if n in ds.data_vars])
+    swap = {
+        str(ds[n].dims[0]): n
+        for n in names
+        if ds[n].ndim == 1 and ds[n].dims[0] != n and ds[n].dims[0] not in ds.coords
+    }
+    return ds.swap_dims(swap)
 
 
 def field_names(ds: xr.Dataset, roles: Roles, wanted: Sequence[str], where: str) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import math
+import os
+import re
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -94,14 +96,31 @@ def read_path(path: Path, dims: tuple[str, ...] | None, variables: Sequence[str]
     """
     kind = sniff(path)
     if kind == "npy":
-        return from_array(_load_npy(path), dims, name=_name(path), source=str(path))
+        name = _name(
+            path.stem if chunks is None else re.sub(r"[-_.]*\d+$", "", path.stem)
+        )  # one of several: run_01, run_02
+        return from_array(_load_npy(path), dims, name=name, source=str(path))
     if kind == "npz":
         return _read_npz(path, dims, variables)
     engine = {"zarr": "zarr", "hdf5": None, "netcdf3": "netcdf4", "unknown": None}[kind]
     ds = _open(path, engine, chunks)
     if kind == "netcdf3":
         _check_netcdf3_size(path, ds)
+    if not ds.data_vars:
+        raise DataError(f"{path}: holds no variable at its top level{_groups(path, kind)}")
     return name_dims(ds, dims, str(path))
+
+
+def _groups(path: Path, kind: str) -> str:
+    """The groups of a file, for a sentence about one without variables at its root."""
+    if kind == "zarr":
+        names = sorted(p.name for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
+    else:
+        import netCDF4
+
+        with netCDF4.Dataset(path) as file:
+            names = list(file.groups)
+    return f", only groups ({', '.join(names[:8])}); copy one of them into a file of its own" if names else ""
 
 
 def sniff(path: Path) -> str:
@@ -141,6 +160,7 @@ def sniff(path: Path) -> str:
 
 def _open(path: Path, engine: Any, chunks: Any) -> xr.Dataset:
     """Open with xarray; undecodable times are left as numbers, and files without dimension names get phony ones."""
+    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "BEST_EFFORT")  # file systems without locks are common on clusters
     tries: list[dict[str, Any]] = [{}]
     if engine is None:
         tries = [{"engine": "netcdf4"}, {"engine": "h5netcdf", "backend_kwargs": {"phony_dims": "access"}}]
@@ -154,7 +174,9 @@ def _open(path: Path, engine: Any, chunks: Any) -> xr.Dataset:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    ds = xr.open_dataset(path, chunks=chunks, decode_times=decode, decode_timedelta=False, **options)
+                    ds = xr.open_dataset(
+                        _store(path, engine), chunks=chunks, decode_times=decode, decode_timedelta=False, **options
+                    )
                 if not decode:
                     ds.attrs["undrift_undecoded_times"] = 1
                 return ds
@@ -167,6 +189,15 @@ def _open(path: Path, engine: Any, chunks: Any) -> xr.Dataset:
     raise DataError(
         f"{path}: cannot be read as a {kind} ({type(failure).__name__}: {reason}); it may be truncated or damaged"
     )
+
+
+def _store(path: Path, engine: Any) -> Any:
+    """What xarray opens: the path, or the zipped Zarr store in it."""
+    if engine == "zarr" and path.is_file():
+        from zarr.storage import ZipStore
+
+        return ZipStore(path, mode="r")
+    return path
 
 
 def _check_netcdf3_size(path: Path, ds: xr.Dataset) -> None:
@@ -195,6 +226,9 @@ def name_dims(ds: xr.Dataset, dims: tuple[str, ...] | None, source: str) -> xr.D
         return ds
     if set(dims) <= set(map(str, ds.dims)):
         return ds
+    old = next((list(map(str, v.dims)) for v in ds.data_vars.values() if v.ndim == len(dims)), None)
+    if not phony and old is not None:
+        return ds.rename({a: b for a, b in zip(old, dims, strict=True) if a != b})
     arrays: dict[str, xr.Variable] = {}
     for name, array in ds.data_vars.items():
         named = _dims_for(array.shape, dims, ds, str(name))
@@ -266,8 +300,8 @@ def from_array(array: np.ndarray, dims: tuple[str, ...] | None, *, name: str, so
     return xr.Dataset({name: (dims, array)})
 
 
-def _name(path: Path) -> str:
-    return "".join(c if c.isalnum() or c == "_" else "_" for c in path.stem) or "field"
+def _name(stem: str) -> str:
+    return "".join(c if c.isalnum() or c == "_" else "_" for c in stem) or "field"
 
 
 def _npy_header(file: BinaryIO, source: str) -> tuple[tuple[int, ...], np.dtype, int]:
