@@ -260,12 +260,7 @@ def test_missing_chunk_of_a_store_is_named(tmp_path):
     clean().to_zarr(tmp_path / "a.zarr", encoding={"tas": {"chunks": (20, 16, 24)}}, zarr_format=3, consolidated=False)
     assert rows(check(str(tmp_path / "a.zarr")), "warning", "error") == []
     (tmp_path / "a.zarr" / "tas" / "c" / "3" / "0" / "0").unlink()
-    try:
-        report = check(str(tmp_path / "a.zarr"))
-    except DataError as error:
-        assert "c/3/0/0" in str(error) or "3.0.0" in str(error)
-    else:
-        assert any("chunk" in text for text in rows(report, "error", "warning")), report.text()
+    only(check(str(tmp_path / "a.zarr")), "warning", "1 of 10 chunks of 'tas' are missing", "c/3/0/0")
 
 
 def test_sixteen_megabytes_take_a_moment():

@@ -170,7 +170,7 @@ def test_every_flipped_bit_is_a_read_error(tmp_path, name):
 
 def test_damaged_or_missing_zarr_chunk_is_named(tmp_path):
     truth = fill(make_template(members=2, years=2)).drop_vars("ta")
-    with EnsembleWriter(tmp_path / "E.zarr", truth) as writer:
+    with EnsembleWriter(tmp_path / "E.zarr", truth, chunks={"realization": 1, "scenario": 2, "time": 2}) as writer:
         writer.write(slice(0, 2), None, truth)
     chunk = tmp_path / "E.zarr" / "tas" / "c" / "1" / "0" / "0" / "0" / "0"
     raw = bytearray(chunk.read_bytes())
@@ -225,10 +225,10 @@ def test_a_thousand_realizations_need_the_memory_of_ten(tmp_path, name):
         tracemalloc.stop()
         return top
 
-    peak(10)
-    many = 1000 if name == "E.nc" else 300  # a thousand small files take their time
-    small, large = peak(20), peak(many)
-    assert large < small + 2e6  # the whole is 33 kB each: 33 MB and 10 MB
+    peak(39)
+    many = 1000 if name == "E.nc" else 400  # many small files take their time
+    small, large = peak(40), peak(many)
+    assert large < small + 4e6  # the whole is 33 kB each: 33 MB and 13 MB, beside some chunks of 1 MB in flight
 
 
 @pytest.mark.parametrize("name", ["E.nc", "E.zarr"])

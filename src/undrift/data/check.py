@@ -117,7 +117,7 @@ def check(
         report.add(*line)
     parts = _samples(fields, holdout, report)
     task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * factor else "emulate")
-    for line in _task(fields, task, factor, given):
+    for line in _task(fields, task, factor, given, dims):
         report.add(*line)
     report.add(*_memory(fields))
     report.facts["task"] = task
@@ -221,11 +221,13 @@ def _samples(fields: Fields, holdout: str | None, report: Report) -> Split | Non
     return parts
 
 
-def _task(fields: Fields, task: str, factor: int, given: Data | None) -> Iterator[Line]:
+def _task(
+    fields: Fields, task: str, factor: int, given: Data | None, dims: str | Sequence[str] | None
+) -> Iterator[Line]:
     """What would be given: a coarse grid by area means, joined files, or covariates."""
     layout = fields.layout
     if given is not None:
-        yield from _given(fields, open_fields(given))
+        yield from _given(fields, open_fields(given, dims=dims))
         return
     if task == "emulate":
         yield "info", "emulate: maps are drawn given covariates and static fields only"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -83,8 +82,8 @@ def look(fields: Fields, scan: Scan) -> dict[str, Looks]:
         channels = layout.channels_of(name)
         values = block[:, channels].ravel()
         values = values[:: max(1, values.size // _SUBSAMPLE)]
-        with np.errstate(all="ignore"):
-            low, high = (float(f(v[channels])) for f, v in ((np.nanmin, scan.minimum), (np.nanmax, scan.maximum)))
+        low = float(np.nanmin(scan.minimum[channels], initial=np.inf))
+        high = float(np.nanmax(scan.maximum[channels], initial=-np.inf))
         out[name] = Looks(values, low, high)
     return out
 
@@ -221,7 +220,7 @@ def time_axis(fields: Fields) -> Iterator[Line]:
 
 
 def missing(fields: Fields, scan: Scan) -> Iterator[Line]:
-    """NaN per variable: the mask, whole frames, and the rest; infinities; chunks that are not there."""
+    """NaN per variable: the mask, whole frames, and the rest; infinities; channels without values or with one."""
     layout, n = fields.layout, len(fields)
     for name in layout.variables:
         channels = layout.channels_of(name)
@@ -245,28 +244,12 @@ def missing(fields: Fields, scan: Scan) -> Iterator[Line]:
         if words:
             lot = rest > 0.1 * size or frames > 0.2 * n
             yield "warning" if lot else "note", f"{name}: " + "; ".join(words)
-    for name, chunks in _chunks(fields.counts).items():
-        yield "error", f"{name}: {chunks}"
     for c, channel in enumerate(layout.channels):
         if scan.empty[c]:
             yield "error", f"{channel.label} has no value at all: leave it out with --variables or --select"
         elif scan.constant[c]:
             text = f"{channel.label} is constant ({scan.minimum[c]:g}) and cannot be learned"
             yield "error", f"{text}: leave it out with --variables or --select, or give it as --static"
-
-
-def _chunks(counts: dict[str, Any]) -> dict[str, str]:
-    """Missing chunks as sentences, in whatever form the reading recorded them."""
-    found = counts.get("missing_chunks") or {}
-    if not isinstance(found, dict):
-        return {"missing chunks": str(found)}
-    out = {}
-    for name, item in found.items():
-        count = getattr(item, "missing", item.get("missing") if isinstance(item, dict) else item)
-        first = getattr(item, "first", item.get("first", "") if isinstance(item, dict) else "")
-        if count:
-            out[str(name)] = f"{count} chunks of the Zarr store are missing, the first is {first}: copy them again"
-    return out
 
 
 def extremes(fields: Fields, scan: Scan, looks: dict[str, Looks]) -> Iterator[Line]:

@@ -47,7 +47,7 @@ class EnsembleWriter:
         overwrite: replace an existing result, which stays in place until the new one is complete.
         sample: the dims that count samples, in the order in which they are flattened; by default those that follow
             `realization` and are not level or space, which only `sample` can tell: needed for flattened indices only.
-        chunks: chunk length per dim. By default one realization, whole levels and space, and as many
+        chunks: chunk length per dim. By default whole levels and space, and as many realizations and then
             samples as make about 1 MiB. Blocks of whole chunks are written fastest.
 
     Raises:
@@ -340,12 +340,15 @@ def _tidy(template: xr.Dataset) -> xr.Dataset:
 
 
 def _chunks(da: xr.DataArray, sample: Sequence[str], given: Mapping[str, int]) -> tuple[int, ...]:
-    """Chunk lengths: one realization, whole fields, and samples until about 1 MiB."""
+    """Chunk lengths: whole fields, and realizations and then samples until about 1 MiB.
+
+    Samples are drawn one after the other with all of their realizations, and scored so.
+    """
     dims = [str(d) for d in da.dims]
     inner = [d for d in dims if d != "realization" and d not in sample] if sample else dims[-2:]
     size = {d: int(da.sizes[d]) if d in inner else 1 for d in dims}
     room = CHUNK_BYTES // max(1, int(np.prod(list(size.values()))) * da.dtype.itemsize)
-    for dim in reversed([d for d in dims if d != "realization" and d not in inner]):
+    for dim in ["realization", *reversed([d for d in dims if d != "realization" and d not in inner])]:
         size[dim] = max(1, min(int(da.sizes[dim]), room))
         room //= size[dim]
     return tuple(max(1, min(int(given.get(d, size[d])), int(da.sizes[d]))) for d in dims)
