@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from undrift.nets.embed import RowLinear
+
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 PADDINGS = ("zeros", "reflect", "circular")
 
@@ -66,12 +68,20 @@ class Conv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(conv(film(norm(x))))): one norm, one activation; the last convolution begins at zero."""
+    """x + conv(act(conv(film(norm(x))))): one norm, one activation; the last convolution begins at zero.
+
+    On CPUs the norms and activations of a U-Net easily take a third of the time of its convolutions, hence one of each
+    and hard swish, which follows SiLU within 0.14 at a third of its cost. The group norm has at least 16 channels per
+    group, below which torch's backward pass is several times slower on channels-last tensors.
+
+    Dropout drops whole channels of a sample, on their way into the block's first convolution: neighbouring cells
+    predict each other, so that dropping single cells regularises little, and the draw is of B C numbers only.
+    """
 
     def __init__(self, channels: int, embedding: int, padding: Sequence[str], dropout: float = 0.0) -> None:
         super().__init__()
-        self.groups = max(g for g in range(1, 9) if channels % g == 0)
-        self.film = nn.Linear(embedding, 2 * channels, device="cpu")
+        self.groups = max(g for g in range(1, max(channels // 16, 1) + 1) if channels % g == 0)
+        self.film = RowLinear(embedding, 2 * channels, device="cpu")
         self.first = Conv(channels, channels, padding)
         self.second = Conv(channels, channels, padding, zero=True)
         self.dropout = dropout
@@ -80,10 +90,20 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(B, C, *space), (B, E) -> (B, C, *space)."""
+        scale, shift = self._film(x, embedding)
+        y = F.group_norm(x, self.groups)
+        if torch.is_grad_enabled():
+            y = F.hardswish(self.first(torch.addcmul(shift, y, scale)))
+        else:
+            y = F.hardswish(self.first(torch.addcmul(shift, y, scale, out=y)), inplace=True)
+        return self.second(y).add_(x)
+
+    def _film(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """The factor and the shift of every channel of every sample, (B, C, 1, ...) each, dropout included."""
         film = self.film(embedding).to(x.dtype)
         scale, shift = film.view(*film.shape, *[1] * (x.ndim - 2)).chunk(2, dim=1)
-        y = torch.addcmul(shift, F.group_norm(x, self.groups), 1 + scale)
-        y = F.silu(self.first(y), inplace=True)
-        if self.dropout:
-            y = F.dropout(y, self.dropout, self.training)
-        return x + self.second(y)
+        scale = 1 + scale
+        if self.training and self.dropout:
+            keep = torch.empty_like(scale).bernoulli_(1 - self.dropout) / (1 - self.dropout)
+            return scale * keep, shift * keep
+        return scale, shift
