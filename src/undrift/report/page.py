@@ -96,12 +96,17 @@ def write_page(
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; add --overwrite to replace it.")
     html = ""
-    for limits in _LADDER:
+    fields = sum(min(_count_fields(s), _LADDER[0].channels) for s in sections)
+    for limits in _LADDER if fields <= 10 else _LADDER[1:]:
         html = _page(sections, title, limits)
         if len(html.encode()) < MOST_BYTES:
             break
     _write(target, html)
     return target
+
+
+def _count_fields(section: Section) -> int:
+    return 0 if section.scores is None else int(section.scores.sizes.get("variable", 0))
 
 
 def _page(sections: list[Section], title: str, limits: Limits) -> str:

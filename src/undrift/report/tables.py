@@ -117,13 +117,17 @@ def score_table(scores: xr.Dataset, units: str) -> Table | None:
         Column("model's skill", "1 − ratio"),
     ]
     samples, members = scores.attrs.get("n_samples", "?"), scores.attrs.get("n_realizations", "?")
+    if not names:  # skill is against a baseline
+        columns = [columns[i] for i in (0, 1, 3, 4)]
+        rows = [Row(row.name, [cell(scores, k) for k in ("crps", "rmse", "variogram")], row.model) for row in rows]
     table = Table(f"Scores over {samples} samples with {members} realizations each; lower is better.", columns, rows)
     if names:
         table.notes.append(
             "Baselines are dressed with their own cross-validated errors. Skill above 0 means that the model is better."
         )
     if any(c.interval for row in rows for c in row.cells):
-        table.notes.append("Small figures: 95 % intervals from a bootstrap over blocks of samples. Best in bold.")
+        best_of = " Best in bold." if names else ""
+        table.notes.append(f"Small figures: 95 % intervals from a bootstrap over blocks of samples.{best_of}")
     return table
 
 

@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+import xarray as xr
+from cases import SAMPLES, curvilinear, law, temperature
+from matplotlib.colors import LogNorm, PowerNorm
+
+from undrift.report.channel import Limits, Source, channel_maps
+from undrift.report.geometry import central, plan_axes, thin
+from undrift.report.maps import draw_groups, draw_sample
+from undrift.report.samples import choose_samples, counterpart, given_for, take
+from undrift.report.style import kind_of, label, number, plain, scale_for, tick
+
+
+def sample_of(section):
+    """First sample of a section: truth, members, given."""
+    name = next(iter(section.truth.data_vars))
+    at = {"time": 0}
+    return section.truth[name].isel(at), section.ensemble[name].isel(at), section.given[name].isel(at)
+
+
+def test_fields_of_one_unit_share_one_scale_and_the_spread_has_its_own():
+    """Given, truth, realizations and mean are drawn in the very same norm, that covers their pooled range."""
+    truth, members, given = sample_of(temperature())
+    drawn = draw_sample(truth, members, given, space=("lat", "lon"))
+    own = {title: scale for title, scale in drawn.scales.items() if title != "Ensemble spread"}
+    assert list(own) == ["Given", "Truth", "Realization 1", "Realization 2", "Realization 3", "Ensemble mean"]
+    assert len({id(scale) for scale in own.values()}) == 1
+    pool = np.concatenate(
+        [f.values.ravel() for f in (given, truth, members[0], members[1], members[2], members.mean("realization"))]
+    )
+    assert own["Truth"].limits == pytest.approx(tuple(np.quantile(pool.astype(float), [0.002, 0.998])))
+    spread = drawn.scales["Ensemble spread"].limits
+    assert spread[0] == 0 and 0 < spread[1] < own["Truth"].limits[1] / 10
+    assert own["Truth"].label == "2 m temperature [K]" and drawn.scales["Ensemble spread"].label.endswith("[K]")
+    assert [bar.title for bar in drawn.bars] == [", ".join(own), "Ensemble spread"]
+
+
+def test_given_of_other_units_has_a_scale_of_its_own():
+    """A map in other units cannot be read on the truth's scale."""
+    truth, members, given = sample_of(temperature())
+    given = (given * 0 + 5).assign_attrs(units="hPa", long_name="pressure")
+    drawn = draw_sample(truth, members, given, space=("lat", "lon"))
+    assert drawn.scales["Given"] is not drawn.scales["Truth"]
+    assert drawn.scales["Given"].label == "pressure [hPa]" and len(drawn.bars) == 3
+
+
+def test_two_samples_of_one_field_share_the_scale():
+    """The typical and the hard sample can be compared by eye."""
+    source = Source(temperature())
+    maps = channel_maps(source, "tas", {}, Limits(60, 6, 1), 2)
+    typical, hard = maps[0], maps[-1]
+    assert (
+        typical.heading.startswith("A typical")
+        and hard.heading.startswith("A hard")
+        and "time=2001-01-0" in hard.heading
+    )
+    assert typical.scales["Truth"] is hard.scales["Truth"]
+
+
+def test_samples_are_those_of_median_and_worst_tenth_crps():
+    """With the truth shifted by 0, 1, ... the median is the middle shift and the hard one nine tenths up."""
+    ensemble, truth, _ = law(
+        "t", ("time", "y", "x"), {"time": np.arange(11) * 2}, {"units": "K"}, lambda z: z, {"y": 8, "x": 9}
+    )
+    shift = np.array([3, 0, 7, 1, 10, 2, 9, 4, 8, 5, 6])
+    ensemble = ensemble + 100.0 * xr.DataArray(shift, dims="time")
+    source_axes = Source(type("S", (), {"ensemble": ensemble, "truth": truth, "given": None, "scores": None}))
+    chosen = choose_samples(ensemble["t"], truth["t"], source_axes.axes, source_axes.truth_pairs, ["time"])
+    assert [shift[s.ensemble] for s in chosen] == [5, 9]
+    assert [s.text for s in chosen] == ["time=18", "time=12"]
+
+
+def test_truth_and_given_are_found_by_label_not_by_place():
+    """A truth that begins earlier and runs backwards, and a given with one sample missing."""
+    section = temperature()
+    truth = xr.concat(
+        [section.truth, section.truth.assign_coords(time=section.truth.time - np.timedelta64(99, "D"))], "time"
+    )
+    truth = truth.isel(time=slice(None, None, -1))
+    source = Source(
+        type(
+            "S",
+            (),
+            {
+                "ensemble": section.ensemble,
+                "truth": truth,
+                "given": section.given.isel(time=slice(1, None)),
+                "scores": None,
+            },
+        )
+    )
+    assert len(source.truth_pairs) == SAMPLES and len(source.given_pairs) == SAMPLES - 1
+    for e, t in source.truth_pairs.items():
+        assert take(truth, ["time"], t).time == section.ensemble.time[e]
+    assert 0 not in source.given_pairs and source.given_pairs[1] == 0
+    static = section.given.isel(time=0, drop=True)
+    assert set(counterpart(static, section.ensemble, source.axes).values()) == {0}
+
+
+def test_given_variable_is_chosen_by_name_then_units():
+    """Same name first, same units next, else the first field there is."""
+    grid = xr.DataArray(np.zeros((2, 2)), dims=("y", "x"))
+    given = xr.Dataset({"a": grid.assign_attrs(units="m"), "b": grid.assign_attrs(units="K"), "c": grid})
+    assert given_for(given, "c", {}, "K").name == "c"
+    assert given_for(given, "tas", {}, "K").name == "b"
+    assert given_for(given, "tas", {}, "Pa").name == "a"
+    assert given_for(None, "tas", {}, "Pa") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "attrs", "values", "kind"),
+    [
+        ("tas", {"units": "degC"}, [-5.0, 20.0], "temperature"),
+        ("x", {"long_name": "surface temperature anomaly", "units": "K"}, [-2.0, 3.0], "diverging"),
+        ("pr", {"units": "mm/day"}, [0.0, 30.0], "rain"),
+        ("u", {"units": "m s-1"}, [-10.0, 12.0], "diverging"),
+        ("rho", {}, [1e-3, 1.0, 1e3], "logarithmic"),
+        ("hus", {"units": "kg kg-1"}, [1e-3, 2e-2], "sequential"),
+    ],
+)
+def test_colours_follow_what_the_field_is(name, attrs, values, kind):
+    assert kind_of(name, attrs, np.array(values)) == kind
+
+
+def test_scales_by_kind():
+    """Diverging scales are symmetric about 0, rain starts at 0, heavy tails get a norm that shows them."""
+    rng = np.random.default_rng(0)
+    assert sum(scale_for("u", {}, [rng.standard_normal(500) + 0.3], kind="diverging").limits) == pytest.approx(0)
+    rain = scale_for("pr", {}, [np.maximum(rng.standard_normal(900) - 1, 0) ** 3])
+    assert rain.limits[0] == 0 and isinstance(rain.norm, PowerNorm) and rain.cmap(0.0)[:3] == (1, 1, 1)
+    assert isinstance(scale_for("rho", {}, [np.exp(3 * rng.standard_normal(900))]).norm, LogNorm)
+    low, high = scale_for("r", {}, [np.exp(rng.standard_normal(900))], kind="ratio").limits
+    assert low * high == pytest.approx(1)
+    for flat in ([np.full(9, 280.0)], [np.full(9, np.nan)], [np.zeros(9)]):
+        low, high = scale_for("tas", {"units": "K"}, flat).limits
+        assert low < high
+
+
+@pytest.mark.parametrize("kind", ["rain", "score", "temperature", "sequential"])
+def test_lightness_is_monotone_and_even(kind):
+    """CIELAB lightness of sequential maps goes one way in nearly equal steps."""
+    rgb = scale_for("x", {}, [np.array([0.0, 1.0])], kind=kind).cmap(np.linspace(0, 1, 11))[:, :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    lightness = np.where(luminance > 0.008856, 116 * np.cbrt(luminance) - 16, 903.3 * luminance)
+    steps = np.diff(lightness)
+    assert np.all(steps > 0) or np.all(steps < 0)
+    assert np.abs(steps).max() < 2.2 * np.abs(steps).min()
+    assert np.ptp(lightness) > 60
+
+
+def test_curvilinear_longitudes_do_not_jump_at_the_date_line():
+    """Neighbouring columns 0.8 degrees apart stay so across 180."""
+    field = curvilinear().truth["sst"].isel(time=0)
+    y, x = plan_axes(field, ("j", "i"))
+    assert (y.degrees, x.degrees) == ("N", "E")
+    assert np.diff(x.values, axis=1) == pytest.approx(0.8) and x.values.max() > 180
+
+
+def test_axes_have_units():
+    """Degrees, kilometres for long axes in metres, cells where there is no coordinate."""
+    field = xr.DataArray(np.zeros((3, 4)), dims=("y", "x"), coords={"y": ("y", [0.0, 5000, 10000], {"units": "m"})})
+    y, x = plan_axes(field, ("y", "x"))
+    assert y.label == "y [km]" and y.values.tolist() == [0, 5, 10] and x.label == "x (cell)"
+    lat = xr.DataArray(np.zeros(3), dims="lat", coords={"lat": [10.0, 20, 30]})
+    assert plan_axes(lat, ("lat",))[0].label == "latitude [°N]"
+
+
+def test_volumes_show_the_middle_and_fine_fields_block_means():
+    """The slice is that of the middle cell, and a thinned field keeps its mean."""
+    volume = xr.DataArray(np.arange(24.0).reshape(4, 2, 3), dims=("z", "y", "x"), coords={"z": [0.0, 1, 2, 3]})
+    cut, note = central(volume, ("z", "y", "x"))
+    assert np.array_equal(cut, volume[2]) and "z (2.00)" in note
+    fine = xr.DataArray(np.random.default_rng(0).standard_normal((720, 360)), dims=("y", "x"))
+    coarse = thin(fine, ("y", "x"))
+    assert coarse.shape == (360, 360) and float(coarse.mean()) == pytest.approx(float(fine.mean()))
+
+
+def test_groups_without_values_are_left_out():
+    """A map that is nowhere finite is not drawn."""
+    empty = xr.DataArray(np.full((3, 3), np.nan), dims=("y", "x"))
+    assert draw_groups([({"CRPS": empty}, {}, "score")], ("y", "x")) == []
+
+
+def test_text_of_labels_and_numbers():
+    """Units stand in brackets, mathematics stays text, numbers keep three digits."""
+    assert label("tas", {"standard_name": "air_temperature", "units": "K"}) == "air temperature [K]"
+    assert label("frac", {"units": "1"}) == "frac"
+    assert plain("a$b\n$c") == r"a\$b \$c"
+    assert [number(v) for v in (0.08312, 123.4, -1.5, 0, 1e-7, np.nan)] == [
+        "0.0831",
+        "123",
+        "−1.50",
+        "0",
+        "1.00e−07",
+        "–",
+    ]
+    assert [tick(v) for v in (1e-6, 0.01, 1, 100, 1e6)] == ["10⁻⁶", "0.01", "1", "100", "10⁶"]
