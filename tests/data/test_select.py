@@ -52,9 +52,14 @@ def test_parse_of_format_is_the_identity(selection):
     assert parse_selection(format_selection(selection)) == selection
 
 
-@given(st.integers(1860, 2099), st.integers(1860, 2099))
-def test_ranges_are_inclusive_in_either_order(a, b):
-    fields = open_fields(north_america_once())
+@pytest.fixture(scope="module")
+def america():
+    return open_fields(north_america_once())
+
+
+@given(a=st.integers(1860, 2099), b=st.integers(1860, 2099))
+def test_ranges_are_inclusive_in_either_order(america, a, b):
+    fields = america
     years = fields.along(fields.dataset.year)
     for text in (f"year={a}/{b}", f"year={a}:{b}"):
         mask = sample_mask(fields, text)
@@ -236,3 +241,12 @@ def test_impossible_shares(text):
 def test_nothing_left_to_train():
     with pytest.raises(DataError, match="leaves none"):
         split(open_fields(grid(10)), "time=2001")
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e6])
+def test_ranges_do_not_depend_on_the_unit_of_length(unit):
+    x = np.arange(10) * 0.1 * unit
+    ds = xr.Dataset({"v": (("time", "y", "x"), np.zeros((2, 3, 10)))}, {"x": x.astype(np.float32)})
+    fields = open_fields(ds, select={"x": (0.3 * unit, 0.7 * unit)})
+    np.testing.assert_allclose(fields.dataset.x, x[3:8], rtol=1e-6)
+    assert open_fields(ds, select={"x": 0.2 * unit}).layout.shape == (3, 1)

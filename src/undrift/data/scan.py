@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from undrift.data.fields import Fields
 
-__all__ = ["Scan", "Suspicious", "scan"]
+__all__ = ["Scan", "Suspicious", "block_step", "scan"]
 
 _BLOCK_BYTES = 16 << 20
 _HUGE = 1e15
@@ -159,7 +159,7 @@ def scan(fields: Fields) -> Scan:
     cells = int(np.prod(layout.shape))
     n, channels = len(fields), len(layout.channels)
     sums = _Sums(channels, cells, n)
-    step = _step(fields, max(1, _BLOCK_BYTES // max(4 * channels * cells, 1)))
+    step = block_step(fields, max(1, _BLOCK_BYTES // max(4 * channels * cells, 1)))
     starts = range(0, n, step)
     whole = tuple(slice(None) for _ in layout.space)
     store = fields._store
@@ -186,7 +186,7 @@ def scan(fields: Fields) -> Scan:
     return result
 
 
-def _step(fields: Fields, least: int) -> int:
+def block_step(fields: Fields, least: int) -> int:
     """Samples per block: whole chunks of the files along the last sample dim, so that none is unpacked twice."""
     last = fields.layout.sample[-1]
     chunks = [1]

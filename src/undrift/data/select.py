@@ -130,7 +130,8 @@ def _number(end: Any, key: str) -> float | None:
 
 
 def _match_numbers(labels: np.ndarray, ends: Sequence[float | None], cyclic: bool) -> np.ndarray:
-    slack = 1e-6 * np.maximum(1.0, np.abs(labels))
+    spacing = np.ptp(labels) / (labels.size - 1) if labels.size > 1 else 0.0
+    slack = 1e-6 * (np.abs(labels) + spacing)  # rounding of float32, whatever the unit
     if len(ends) == 1:
         gap = np.abs(labels - (ends[0] or 0.0))
         return (np.minimum(gap, np.abs((gap + 180.0) % 360.0 - 180.0)) if cyclic else gap) <= slack

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from undrift.data.fields import Fields
+from undrift.data.scan import block_step
 from undrift.errors import DataError, UsageError
 
 __all__ = ["Split", "split"]
@@ -163,7 +164,7 @@ def _once(fields: Fields, result: Split) -> None:
     digests: dict[int, bytes | None] = {}
     both = np.concatenate([result.train, result.holdout])
     size = 4 * len(fields.layout.channels) * int(np.prod(fields.layout.shape))
-    step = max(1, (32 << 20) // max(size, 1))
+    step = block_step(fields, max(1, (32 << 20) // max(size, 1)))
     for start in range(0, both.size, step):
         part = both[start : start + step]
         for i, sample in zip(part, fields.read(part), strict=True):
