@@ -1,14 +1,17 @@
 """The linear predictor: what a ridge regression makes of all that is given.
 
-A generative model that does not beat a one-second ridge has no business; so undrift's models are trained on what the ridge leaves over. Three
-stages, each kept only where blocked cross-validation says that it helps:
+A generative model that does not beat a one-second ridge has no business; so undrift's models are trained on what the
+ridge leaves over. Three stages, each kept only where blocked cross-validation says that it helps:
 
 1. the base: interpolation of the given field of the same variable (or 0);
-2. a stencil: the fine cells of one coarse block from the coarse cells around it, one set of coefficients for the whole domain;
-3. a ridge from *all* given coarse cells and covariates to every cell of what stages 1 and 2 leave.
+2. a stencil: the fine cells of one coarse block from the coarse cells around it, one set of coefficients for the whole
+   domain;
+3. a ridge from *all* given coarse cells and covariates to every cell of what stages 1 and 2 leave; where nothing is
+   given it is the mean.
 
-Training uses **out-of-fold** predictions: each sample is predicted by coefficients fitted without its contiguous fold. Residuals of the samples that
-a ridge was fitted on are too small, and a model trained on them is over-confident.
+Training uses **out-of-fold** predictions: each sample is predicted by coefficients fitted without its contiguous fold.
+Residuals of the samples that a ridge was fitted on are too small, and a model trained on them is over-confident. A
+missing target counts as the mean of its cell.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +25,7 @@ __all__ = ["Given", "LinearPredictor", "folds"]
 Array = NDArray[np.float64]
 _BLOCK = 64  # samples a block while streaming
 _PENALTIES = np.geomspace(1e-7, 1, 29)  # in units of the largest eigenvalue
-_SHRINKAGE = (
-    0.5,
-    1.0,
-)  # weights of the stencil that are tried; half of it is the mean of the predictors with and without
+_SHRINKAGE = (0.5, 1.0)  # weights of the stencil that are tried; half is the mean of the predictors with and without
 _PROBE_CELLS = 4096  # cells that choose the penalty
 _MEMORY = 2e8  # numbers in all sets of coefficients together
 
@@ -57,7 +57,7 @@ class Given:
 
 
 class _Ridge:
-    """``y = mean_y + (x - mean_x) rotation coefficients``, with coefficients (k, P) in the given numbers' own principal directions."""
+    """``y = mean_y + (x - mean_x) rotation coefficients``, coefficients (k, P) in principal directions of x."""
 
     def __init__(self, mean_x: Array, rotation: Array, mean_y: Array, coefficients: NDArray[np.float32]) -> None:
         self.mean_x, self.rotation, self.mean_y, self.coefficients = mean_x, rotation, mean_y, coefficients
@@ -188,7 +188,8 @@ class LinearPredictor:
         """Fit all stages.
 
         Args:
-            read: ``read(rows) -> (Given, target (n, C, *space))`` for rows of the training part; a missing target is NaN.
+            read: ``read(rows) -> (Given, target (n, C, *space))`` for rows of the training part; a missing target is
+                NaN.
             fold: contiguous fold of each training sample.
             factor: fine cells per coarse cell for each space dim, None where the grids are not nested.
             periodic: for each space dim.
@@ -203,7 +204,7 @@ class LinearPredictor:
         if factor is not None and given.coarse is not None:
             whole = _fit_stencils(read, fold, number, factor, periodic)
             starts += [[stencil.shrunk(weight) for stencil in whole] for weight in _SHRINKAGE]
-        ridged = bool(given.flat().shape[1]) and count > 2 * number
+        ridged = count > 2 * number
         best = cls(None, None, {}, shape)
         for weight, start in zip((0.0, *_SHRINKAGE), starts):
             trials = {f"stencil x {weight:g}": cls(start, None, {}, shape)} if start else {}
@@ -267,20 +268,21 @@ def _fit_stencils(
         given, target = read(rows)
         assert given.coarse is not None
         x = _Stencil.neighbourhoods(given.coarse, given.features, radius, periodic)
-        y = _Stencil.to_blocks(np.nan_to_num(target - given.base), factor)
+        y = _Stencil.to_blocks(target - given.base, factor)
+        whole = np.isfinite(y).all(-1)  # a block with a missing cell is left out
         if not grams:
             grams = [np.zeros((x.shape[-1],) * 2) for _ in range(number)]
             rights = [np.zeros((x.shape[-1], y.shape[-1])) for _ in range(number)]
         for k in np.unique(fold[rows]):
-            xs = x[fold[rows] == k].reshape(-1, x.shape[-1])
-            grams[k] += xs.T @ xs
-            rights[k] += xs.T @ y[fold[rows] == k].reshape(-1, y.shape[-1])
+            use = whole & (fold[rows] == k).reshape(-1, *[1] * (whole.ndim - 1))
+            grams[k] += x[use].T @ x[use]
+            rights[k] += x[use].T @ y[use]
     gram, right = sum(grams), sum(rights)
     assert isinstance(gram, np.ndarray) and isinstance(right, np.ndarray)
     out = []
     for k in range(number + 1):
         g, r = (gram, right) if k == number else (gram - grams[k], right - rights[k])
-        ridge = 1e-6 * np.trace(g) / len(g) * np.eye(len(g))
+        ridge = max(1e-6 * np.trace(g) / len(g), 1e-12) * np.eye(len(g))
         out.append(_Stencil(np.linalg.solve(g + ridge, r), factor, radius, periodic))
     return out
 
@@ -301,16 +303,16 @@ def _fit_ridges(read: Reader, fold: NDArray[np.intp], number: int, started: Line
     for k in range(number + 1):
         keep = np.flatnonzero(fold != k)
         mean = flat[keep].mean(0)
-        u, s, vt = np.linalg.svd(flat[keep] - mean, full_matrices=False)
-        bases.append((keep, mean, u[:, :rank], s[:rank], vt[:rank].T))
+        bases.append((keep, mean, *_principal(flat[keep] - mean, rank)))
         probes.append(_residuals(read, count, left(k if k < number else -1), cells))
     errors = np.zeros(len(_PENALTIES))
     for k in range(number):
         keep, mean, u, s, v = bases[k]
         test = np.flatnonzero(fold == k)
-        y = np.nan_to_num(probes[k][keep])
-        centre = y.mean(0)
-        uy = u.T @ (y - centre)
+        y = probes[k][keep]
+        known = np.isfinite(y)
+        centre = np.where(known, y, 0).sum(0) / np.maximum(known.sum(0), 1)
+        uy = u.T @ np.where(known, y - centre, 0)
         z = (flat[test] - mean) @ v
         for i, penalty in enumerate(_PENALTIES * s[0] ** 2):
             error = probes[k][test] - centre - (z * (s / (s**2 + penalty))) @ uy
@@ -319,7 +321,8 @@ def _fit_ridges(read: Reader, fold: NDArray[np.intp], number: int, started: Line
     out = []
     for k, (keep, mean, u, s, v) in enumerate(bases):
         gain = s / (s**2 + penalty * s[0] ** 2)
-        total, uy, usum = np.zeros(size), np.zeros((len(s), size)), u.sum(0)
+        total, number_known = np.zeros(size), np.zeros(size)
+        uy, seen = np.zeros((len(s), size)), np.zeros((len(s), size))
         row_of = np.full(count, -1)
         row_of[keep] = np.arange(len(keep))
         for rows in _blocks(count):
@@ -327,13 +330,24 @@ def _fit_ridges(read: Reader, fold: NDArray[np.intp], number: int, started: Line
             if not len(rows):
                 continue
             given, target = read(rows)
-            y = np.nan_to_num(target - left(k if k < number else -1)(given, rows)).reshape(len(rows), -1)
-            total += y.sum(0)
+            y = (target - left(k if k < number else -1)(given, rows)).reshape(len(rows), -1)
+            known = np.isfinite(y)
+            y = np.where(known, y, 0)
+            total, number_known = total + y.sum(0), number_known + known.sum(0)
             uy += u[row_of[rows]].T @ y
-        centre = total / len(keep)
-        coefficients = gain[:, None] * (uy - usum[:, None] * centre)
+            seen += u[row_of[rows]].T @ known
+        centre = total / np.maximum(number_known, 1)
+        coefficients = gain[:, None] * (uy - seen * centre)
         out.append(_Ridge(mean, v, centre, coefficients.astype(np.float32)))
     return out
+
+
+def _principal(x: Array, rank: int) -> tuple[Array, Array, Array]:
+    """Singular vectors (n, k), values (k,) and directions (p, k) of x (n, p), k <= rank; one blank one where x is 0."""
+    if not x.any():
+        return np.zeros((len(x), 1)), np.ones(1), np.zeros((x.shape[1], 1))
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    return u[:, :rank], s[:rank], vt[:rank].T
 
 
 def _residuals(
