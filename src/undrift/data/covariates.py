@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import cftime
 import numpy as np
 
 from undrift.data.layout import plain
@@ -29,10 +30,13 @@ def _year_share(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "M":
         year = values.astype("datetime64[Y]")
         return (values - year.astype(values.dtype)) / ((year + 1).astype(values.dtype) - year.astype(values.dtype))
-    days = {"360_day": 360.0, "noleap": 365.0, "365_day": 365.0, "all_leap": 366.0}
     clock = [(v.hour + v.minute / 60 + v.second / 3600) / 24 for v in values.ravel()]
-    length = [days.get(v.calendar, 366.0) for v in values.ravel()]
+    length = [360 if v.calendar == "360_day" else 365 + _is_leap(v) for v in values.ravel()]
     return (np.array([v.dayofyr - 1 for v in values.ravel()]) + np.array(clock)) / np.array(length)
+
+
+def _is_leap(date: Any) -> bool:
+    return bool(cftime.is_leap_year(date.year, calendar=date.calendar))
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,9 @@ class Covariate:
         std: likewise.
         categories: names, in the order in which training met them.
         harmonics: for dates, which cycles the record resolves: "year", "day".
-        low: least value in training (numbers).
-        high: greatest value in training (numbers).
+        low: least value in training (of a number, or of a date in seconds).
+        high: greatest value in training.
+        calendar: of dates that are no datetime64, such as "noleap".
     """
 
     name: str
@@ -58,6 +63,7 @@ class Covariate:
     harmonics: tuple[str, ...] = ()
     low: float = 0.0
     high: float = 0.0
+    calendar: str = ""
 
     @classmethod
     def fit(cls, name: str, values: np.ndarray) -> Self:
@@ -69,7 +75,11 @@ class Covariate:
             cycles = ["year"] if span > 0.6 * _YEAR else []
             if len(steps) and np.median(steps) < 0.9 * _DAY:
                 cycles.append("day")
-            return cls(name, "date", float(seconds.mean()), max(span / np.sqrt(12), 1.0), harmonics=tuple(cycles))
+            return cls(
+                name, "date", float(seconds.mean()), max(span / np.sqrt(12), 1.0), harmonics=tuple(cycles),
+                low=float(seconds.min()), high=float(seconds.max()),
+                calendar="" if values.dtype.kind == "M" else str(values.ravel()[0].calendar),
+            )  # fmt: skip
         if values.dtype.kind in "iufb":
             v = values.astype(np.float64)
             if not np.isfinite(v).all():
@@ -96,9 +106,9 @@ class Covariate:
 
     def outside(self, values: np.ndarray) -> float:
         """Share of values outside the training range."""
-        if self.kind != "number":
+        if self.kind == "category":
             return 0.0
-        v = values.astype(np.float64)
+        v = _seconds(values) if self.kind == "date" else values.astype(np.float64)
         return float(((v < self.low) | (v > self.high)).mean())
 
 
@@ -135,7 +145,7 @@ class Covariates:
         return np.concatenate([np.zeros((count, 0)), *(p.numbers(values[p.name]) for p in self.parts)], 1)
 
     def basis(self, values: Mapping[str, np.ndarray], count: int) -> np.ndarray:
-        """(n, F) features for a linear predictor: the numbers, squares and cubes of trends, and trends within each category."""
+        """(n, F) features for a linear predictor: trends, their squares and cubes, harmonics, names, trends by name."""
         trends, groups, rest = [], [], []
         for part in self.parts:
             numbers = part.numbers(values[part.name])

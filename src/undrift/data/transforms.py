@@ -1,12 +1,14 @@
 """Named transforms between a variable's units and a latent of about unit scale.
 
-Every transform is one formula, the doubly censored Gaussian (Tobin 1958, doi:10.2307/1907382): a latent ``u`` decodes to
+Every transform is one formula, the doubly censored Gaussian (Tobin 1958, doi:10.2307/1907382): a latent ``u`` decodes
+to
 
     x = inverse(clip(mean + std u, f(lower), f(upper))),
 
-so that latents beyond a bound decode to the bound exactly. Values *at* a bound (dry cells, open water) do not fix their latent: it is any
-number beyond the threshold and is drawn at random in training, so a variable with a point mass is learned as a continuous one and comes back
-with the point mass at its true rate. All scales are fitted from the data: another unit of the same variable gives the same latents.
+so that latents beyond a bound decode to the bound exactly. Values *at* a bound (dry cells, open water) do not fix their
+latent: it is any number beyond the threshold and is drawn at random in training, so a variable with a point mass is
+learned as a continuous one and comes back with the point mass at its true rate. All scales are fitted from the data:
+another unit of the same variable gives the same latents.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -23,6 +25,7 @@ __all__ = ["KINDS", "Moments", "Transform", "choose", "fit_transform"]
 KINDS = ("standard", "censored", "bounded", "power")
 _POWER = 1 / 3  # the cube root takes the skew out of rain (Stidd 1973, doi:10.1029/WR009i005p01235)
 _ATOM = 0.002  # share of values at a bound from which the bound is a point mass
+_TOPS = (1.0, 100.0)  # of fractions and of per cents
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Transform:
     """``x -> (f(x) - mean) / std`` with optional bounds.
 
     Attributes:
-        kind: "standard" (no bounds), "power" (lower bound 0, cube root), "censored" (the same with a point mass at 0), "bounded" (both bounds).
+        kind: "standard" (no bounds), "power" (lower bound 0, cube root), "censored" (the same with a point mass at 0),
+            "bounded" (between 0 and 1, or 0 and 100).
         mean: mean of f(x).
         std: standard deviation of f(x).
         power: f(x) = sign(x) |x|^power.
@@ -48,17 +52,19 @@ class Transform:
     def _f(self, x: np.ndarray) -> np.ndarray:
         return x if self.power == 1 else np.sign(x) * np.abs(x) ** self.power
 
+    def _bounds(self) -> tuple[float, float]:
+        """The two bounds of f(x), infinite where there is none."""
+        low = -np.inf if self.lower is None else float(self._f(np.asarray(self.lower)))
+        return low, np.inf if self.upper is None else float(self._f(np.asarray(self.upper)))
+
     @property
     def thresholds(self) -> tuple[float, float]:
         """Latents of the two bounds, infinite where there is none."""
-        low, high = (None if b is None else float(self._f(np.float64(b))) for b in (self.lower, self.upper))
-        return (
-            -np.inf if low is None else (low - self.mean) / self.std,
-            np.inf if high is None else (high - self.mean) / self.std,
-        )
+        low, high = self._bounds()
+        return (low - self.mean) / self.std, (high - self.mean) / self.std
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Latents, float64; values at or beyond a bound become -inf or +inf where the bound is a point mass, NaN stays."""
+        """Latents, float64; at or beyond a bound that is a point mass they are -inf or inf; NaN stays."""
         x = np.asarray(x, dtype=np.float64)
         u = (self._f(x) - self.mean) / self.std
         if self.kind in ("censored", "bounded"):
@@ -73,10 +79,7 @@ class Transform:
 
     def decode(self, u: np.ndarray) -> np.ndarray:
         """Values in the variable's units, float64, inside the bounds."""
-        v = self.mean + self.std * np.asarray(u, dtype=np.float64)
-        low, high = (None if b is None else float(self._f(np.float64(b))) for b in (self.lower, self.upper))
-        if low is not None or high is not None:
-            v = np.clip(v, low, high)
+        v = np.clip(self.mean + self.std * np.asarray(u, dtype=np.float64), *self._bounds())
         x = v if self.power == 1 else np.sign(v) * np.abs(v) ** (1 / self.power)
         return np.clip(x, self.lower, self.upper) if self.kind != "standard" else x
 
@@ -104,7 +107,7 @@ class Moments:
     low: float = np.inf
     high: float = -np.inf
     at_zero: int = 0
-    at_one: int = 0
+    at_top: dict[float, int] = field(default_factory=lambda: dict.fromkeys(_TOPS, 0))
     shift: float | None = None
     sums: dict[float, np.ndarray] = field(default_factory=dict)
 
@@ -119,41 +122,37 @@ class Moments:
         self.count += len(x)
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         self.at_zero += int((x == 0).sum())
-        self.at_one += int((x == 1).sum())
-        d = x - self.shift
+        for top in _TOPS:
+            self.at_top[top] += int((x == top).sum())
         cubic = np.sign(x) * np.abs(x) ** _POWER
-        inside = x[(x != 0) & (x != 1)]
-        for name, v in ((1.0, d), (_POWER, cubic), (0.0, inside)):
-            new = np.array([len(v), v.sum(), (v**2).sum(), (v**3).sum()])
-            self.sums[name] = self.sums.get(name, np.zeros(4)) + new
+        for name, v in ((1.0, x - self.shift), (_POWER, cubic)):
+            self.sums[name] = self.sums.get(name, np.zeros(3)) + np.array([len(v), v.sum(), (v**2).sum()])
 
     def mean_std(self, power: float) -> tuple[float, float]:
         """Mean and standard deviation of f(x) for power 1 or 1/3."""
-        n, s1, s2, _ = self.sums[power]
+        n, s1, s2 = self.sums[power]
         mean = s1 / n
         std = float(np.sqrt(max(s2 / n - mean**2, 0.0)))
         return float(mean + (self.shift or 0.0) if power == 1 else mean), std
 
-    def skewness(self) -> float:
-        """Skewness of x."""
-        n, s1, s2, s3 = self.sums[1.0] / max(self.count, 1) if self.count else np.zeros(4)
-        del n
-        variance = max(s2 - s1**2, 0.0)
-        return float((s3 - 3 * s1 * s2 + 2 * s1**3) / variance**1.5) if variance > 0 else 0.0
+    @property
+    def top(self) -> float:
+        """The upper bound that the values may have: 1 of fractions, 100 of per cents, infinite where they exceed it."""
+        return next((top for top in _TOPS if self.high <= top), np.inf)
 
 
 def choose(moments: Moments) -> str:
     """The kind of transform that a variable's values ask for.
 
-    Exact zeros at the lower end are a point mass ("censored"; "bounded" where the values end at 1 as well); values that reach down to zero from above
-    are positive by nature ("power"); everything else is "standard".
+    Values that end at exactly 1 or 100 are fractions or per cents ("bounded"); exact zeros at the lower end are a point
+    mass ("censored"); values that reach down to zero from above are positive by nature ("power"); everything else is
+    "standard".
     """
     if moments.count == 0 or moments.low < 0:
         return "standard"
-    zeros, ones = moments.at_zero / moments.count, moments.at_one / moments.count
-    if moments.high <= 1 and moments.high > 0 and ones >= _ATOM:
+    if moments.at_top.get(moments.top, 0) / moments.count >= _ATOM:
         return "bounded"
-    if zeros >= _ATOM:
+    if moments.at_zero / moments.count >= _ATOM:
         return "censored"
     mean, _ = moments.mean_std(1.0)
     return "power" if moments.low < 0.05 * mean else "standard"
@@ -190,15 +189,17 @@ def fit_transform(kind: str, moments: Moments, name: str) -> Transform:
             f"use --set codec.transforms.{name}=standard"
         )
     if kind == "bounded":
-        n, s1, s2, _ = moments.sums[0.0]
-        low, high = moments.at_zero / moments.count, moments.at_one / moments.count
-        if moments.high > 1:
-            raise DataError(f"{name} has values up to {moments.high:g}, and the transform 'bounded' takes none above 1")
+        top = moments.top
+        if top == np.inf:
+            raise DataError(
+                f"{name} has values up to {moments.high:g}, and the transform 'bounded' takes none above 1 "
+                f"(a fraction) or 100 (per cent); use --set codec.transforms.{name}=standard"
+            )
+        low, high = moments.at_zero / moments.count, moments.at_top[top] / moments.count
         a, b = (float(ndtri(np.clip(p, 1e-3, 1 - 1e-3))) for p in (low, 1 - high))
-        if n and a < b:  # the two thresholds hold the two point masses
-            return Transform(kind, -a / (b - a), 1 / (b - a), 1.0, 0.0, 1.0)
-        mean, std = moments.mean_std(1.0)
-        return Transform(kind, mean, std, 1.0, 0.0, 1.0)
+        if a < b:  # the two thresholds hold the two point masses
+            return Transform(kind, -top * a / (b - a), top / (b - a), 1.0, 0.0, top)
+        return Transform(kind, *moments.mean_std(1.0), 1.0, 0.0, top)
     mean, std = moments.mean_std(_POWER)
     share = moments.at_zero / moments.count
     if kind == "censored" and share > 0:

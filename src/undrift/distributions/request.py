@@ -2,10 +2,12 @@
 
 import itertools
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cftime
 import numpy as np
 import xarray as xr
 
@@ -144,11 +146,22 @@ def request_at(at: str | Mapping[str, Any], codec: Codec) -> Request:
     return Request(labels, tuple(names), digests, None, covariates, codec.covariates.outside(covariates))
 
 
+def _date(text: str, calendar: str) -> Any:
+    """A date as the training data have them: datetime64, or cftime of a calendar."""
+    if not calendar:
+        return np.datetime64(text, "ns")
+    found = re.fullmatch(r"(-?\d{1,4})(?:-(\d\d?))?(?:-(\d\d?))?(?:[T ](\d\d?)(?::(\d\d))?(?::(\d\d))?)?", text)
+    if not found:
+        raise ValueError(text)
+    year, month, day, *clock = (None if v is None else int(v) for v in found.groups())
+    return cftime.datetime(year, month or 1, day or 1, *(v or 0 for v in clock), calendar=calendar)
+
+
 def _array(values: Sequence[Any], codec: Codec, name: str) -> np.ndarray:
     part = next(p for p in codec.covariates.parts if p.name == name)
     if part.kind == "date":
         try:
-            return np.array([np.datetime64(str(v), "ns") for v in values])
+            return np.array([_date(str(v), part.calendar) for v in values])
         except ValueError:
             raise UsageError(f"--at {name}={values[0]} is no date; type {name}=2085-07-01") from None
     if part.kind == "number" and not all(isinstance(v, int | float) for v in values):
@@ -165,8 +178,8 @@ def template(
     layout = codec.layout
     number = ("realization", realizations, {"standard_name": "realization", "units": "1"})
     out = xr.Dataset(coords={**request.labels.coords, "realization": number})
-    space = shell.coords.drop_vars([v for v in shell.coords.data_vars])
-    out = out.assign_coords({n: c for n, c in space.coords.items()})
+    space = shell.coords.drop_vars(list(shell.coords.data_vars))
+    out = out.assign_coords(space.coords)
     sizes = {**{d: request.labels.sizes[d] for d in request.dims}, **dict(zip(layout.space, layout.shape))}
     for name in layout.variables:
         dims = ("realization", *request.dims, *layout.level.get(name, ()), *layout.space)
