@@ -754,6 +754,6 @@ def _rebuild(codec: Codec, config: Config, shape: Mapping[str, Any]) -> UNet:
         channels=tuple(shape["channels"]),
         blocks=config.net.blocks,
         vector_features=codec.covariates.width,
-        padding=tuple("circular" if p else "reflect" for p in layout.periodic),
+        padding=tuple("circular" if p else "zeros" for p in layout.periodic),
         dropout=config.net.dropout,
     )

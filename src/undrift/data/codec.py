@@ -381,8 +381,7 @@ def _standardise(codec: Codec, target: Fields, given: Fields | None, rows: np.nd
     latent, coarse, fine = _Running(), _Running(), _Running()
     for start in range(0, len(rows), _BLOCK):
         part = rows[start : start + _BLOCK]
-        u, _ = _expected(codec.latents(target.read(part)), np.zeros(1), np.ones(1), codec.low, codec.high)
-        latent.add(u)
+        latent.add(np.clip(codec.latents(target.read(part)), codec.low, codec.high))
         if given is not None:
             c, f, missing = codec.given_latents(given.read(part).astype(np.float64))
             codec.gappy |= bool(missing.any())
@@ -425,19 +424,20 @@ def _fit_predictor(
             at: np.ndarray, previous: LinearPredictor | None = previous, scale: np.ndarray = scale
         ) -> tuple[Given, np.ndarray]:
             part, u = parts(at)
-            mean = np.zeros(1) if previous is None else previous.predict(part, fold[at])
-            return part, _expected(u, mean, np.ones(1) if previous is None else scale, codec.low, codec.high)[0]
+            if previous is None:  # from the thresholds on: a start far beyond them would drown what varies
+                return part, np.clip(u, codec.low, codec.high)
+            return part, _expected(u, previous.predict(part, fold[at]), scale, codec.low, codec.high)[0]
 
         if linear:
             current = LinearPredictor.fit(read, fold, factor=factor, periodic=codec.layout.periodic)
         else:
             current = LinearPredictor(None, None, {}, (len(codec.transforms), *codec.layout.shape))
-        codec.scale = _scale(codec, current, parts, fold)
+        codec.scale = _scale(codec, current, parts, fold, first=previous is None)
     assert current is not None
     codec.predictor = current
 
 
-def _scale(codec: Codec, predictor: LinearPredictor, parts: Any, fold: np.ndarray) -> np.ndarray:
+def _scale(codec: Codec, predictor: LinearPredictor, parts: Any, fold: np.ndarray, first: bool) -> np.ndarray:
     """Standard deviation per cell of out-of-fold residuals, shrunk towards the channel's mean variance."""
     total = np.zeros(codec.scale.shape)
     count = np.zeros(codec.scale.shape)
@@ -445,7 +445,9 @@ def _scale(codec: Codec, predictor: LinearPredictor, parts: Any, fold: np.ndarra
         at = np.arange(start, min(start + _BLOCK, len(fold)))
         part, u = parts(at)
         mean = predictor.predict(part, fold[at])
-        expected, variance = _expected(u, mean, codec.scale, codec.low, codec.high)
+        expected, variance = np.clip(u, codec.low, codec.high), np.zeros(1)
+        if not first:
+            expected, variance = _expected(u, mean, codec.scale, codec.low, codec.high)
         known = np.isfinite(expected)
         total += np.where(known, (expected - mean) ** 2 + variance, 0).sum(0)
         count += known.sum(0)

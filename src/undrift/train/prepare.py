@@ -215,7 +215,7 @@ def build_net(codec: Codec, config: Config, example: Encoded, samples: int) -> U
             channels=tuple(channels),
             blocks=config.net.blocks,
             vector_features=example.vector.shape[1],
-            padding=tuple("circular" if p else "reflect" for p in layout.periodic),
+            padding=tuple("circular" if p else "zeros" for p in layout.periodic),
             dropout=config.net.dropout,
         )
 
