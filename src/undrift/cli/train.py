@@ -6,6 +6,9 @@ __all__ = ["arguments", "command_line", "train"]
 
 import shlex
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -109,8 +112,8 @@ def train(
     from undrift.model import fit
 
     set_threads()
-    _heed_signals()
-    model = fit(**arguments(resolved), out=out, resume=resume, overwrite=overwrite, dry_run=dry_run)
+    with _heeding_signals():
+        model = fit(**arguments(resolved), out=out, resume=resume, overwrite=overwrite, dry_run=dry_run)
     described = model if isinstance(model, dict) else model.describe()
     if json:
         emit_json(described)
@@ -120,15 +123,22 @@ def train(
     return 0
 
 
-def _heed_signals() -> None:
+@contextmanager
+def _heeding_signals() -> Iterator[None]:
     """Before and after the training loop, which has its own handlers, a batch system's signals end the run with 75."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interrupted(f"stopped by {signal.Signals(number).name}; type the same command with --resume to go on")
 
-    for name in ("SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(signal.Signals[name], stop)
+    numbers = [signal.Signals[name] for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _base(out: str, resume: bool, budget: str | None, steps: int | None) -> Config | None:
