@@ -32,6 +32,16 @@ def smooth(rng, count, shape, width):
     return fields / fields.std()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """These networks are so small that several threads only wait for each other."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """tas.nc: 60 days of large waves with small ones on top, north first, in K."""

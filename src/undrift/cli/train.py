@@ -17,7 +17,7 @@ from cyclopts import Parameter
 
 from undrift.cli.options import Flag, Many, Settings, names, resolve, set_threads
 from undrift.cli.output import emit_json, facts, note
-from undrift.errors import Interrupted, UsageError
+from undrift.errors import CheckpointError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from undrift.config import Config
@@ -107,6 +107,8 @@ def train(
         "train.seed": seed,
     }
     resolved = resolve(_base(out, resume, budget, steps), config, flags, set_)
+    if resume and not Path(out).exists():
+        raise CheckpointError(f"{out} does not exist, so there is nothing to resume; leave --resume out to begin")
     if not resolved.data.paths:
         raise UsageError("no data is named; type undrift train FILE... --out RUN")
     from undrift.model import fit
