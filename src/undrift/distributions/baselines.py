@@ -1,9 +1,10 @@
 """The rivals: simple predictors, dressed with their own errors.
 
-Every baseline is a point prediction to which fields of its own cross-validated errors are added. Member m has the m-th error quantile of each
-cell, and the ranks of the cells are those of a real error field (the Schaake shuffle, Clark et al. 2004,
-doi:10.1175/1525-7541(2004)005<0243:TSSAMF>2.0.CO;2), so that baselines are calibrated cell by cell and plausible as maps. Without the dress a deterministic
-rival would be beaten by any ensemble, as a calibrated Gaussian's CRPS is 0.71 of its MAE.
+Every baseline is a point prediction to which fields of its own cross-validated errors are added. Member m has the m-th
+error quantile of each cell, and the ranks of the cells are those of a real error field (the Schaake shuffle, Clark et
+al. 2004, doi:10.1175/1525-7541(2004)005<0243:TSSAMF>2.0.CO;2), so that baselines are calibrated cell by cell and
+plausible as maps. Without the dress a deterministic rival would be beaten by any ensemble, as a calibrated Gaussian's
+CRPS is 0.71 of its MAE.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ _KNOTS = np.linspace(0, 1, 41)
 
 
 def dress(errors: np.ndarray, members: int = MEMBERS) -> np.ndarray:
-    """Members (members, C, *space) from error fields (n, C, *space): quantiles per cell in the order of real error fields.
+    """Members (members, C, *space) from error fields (n, C, *space): quantiles per cell in the order of real errors.
 
     The quantiles stand at (m + 1/2) / members; missing errors are left out.
     """
@@ -52,13 +53,15 @@ class QuantileMap:
             return cls(np.nanquantile(interpolated, _KNOTS, axis=0), np.nanquantile(truth, _KNOTS, axis=0))
 
     def __call__(self, interpolated: np.ndarray) -> np.ndarray:
-        """Map fields (n, C, *space); beyond the end quantiles the end's shift is kept."""
+        """Map fields (n, C, *space); beyond the end quantiles the end's shift is kept, ties go to their middle."""
         flat = interpolated.reshape(len(interpolated), -1)
         source, target = self.source.reshape(len(_KNOTS), -1), self.target.reshape(len(_KNOTS), -1)
         out = np.empty_like(flat)
         for cell in range(flat.shape[1]):
             x, a, b = flat[:, cell], source[:, cell], target[:, cell]
-            out[:, cell] = np.interp(x, a, b) + np.minimum(x - a[0], 0) + np.maximum(x - a[-1], 0)
+            # at a point mass the quantiles are tied: the limits from its two sides
+            inside = (np.interp(x, a, b) + np.interp(-x, -a[::-1], b[::-1])) / 2
+            out[:, cell] = inside + np.minimum(x - a[0], 0) + np.maximum(x - a[-1], 0)
         return out.reshape(interpolated.shape)
 
 
