@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -201,6 +202,38 @@ def test_a_larger_number_of_steps_goes_on(tmp_path):
     assert after["lr"] == pytest.approx(
         0.5 * 3e-3 * (1 + torch.cos(torch.tensor(torch.pi * (30.5 / 60 - 0.05) / 0.95)).item()), rel=1e-5
     )
+
+
+def test_kill_while_a_larger_result_replaces_the_smaller(tmp_path):
+    """At each moment a reader finds one of the two whole, or is told that the run is unfinished; a resume completes it."""
+    longer = Spec(str(tmp_path / "want"), steps=4, save_steps=1)
+    finish(replace(longer, steps=2))
+    finish(replace(longer, resume=True))
+    want = result(tmp_path / "want")
+    finish(replace(longer, path=str(tmp_path / "base"), steps=2))
+    call = 0
+    while True:
+        call += 5
+        path = tmp_path / f"run-{call}"
+        shutil.copytree(tmp_path / "base", path)
+        spec = replace(longer, path=str(path), resume=True)
+        process = start(replace(spec, die_at=call))
+        process.join(60)
+        if (path / "manifest.json").exists():
+            verify_manifest(path)
+        if process.exitcode == 0:
+            break
+        finish(spec)
+        assert_same(result(path), want)
+    assert call > 30
+
+
+def test_a_damaged_result_is_not_gone_on_with(tmp_path):
+    path = tmp_path / "run"
+    finish(Spec(str(path), steps=2))
+    (path / "state.safetensors").write_bytes(b"")
+    text = finish(Spec(str(path), steps=4, resume=True), code=4)
+    assert "checksum of state.safetensors differs" in text
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 1e-2}, {"steps": 20}, {"steps": None, "budget": 1.0}])

@@ -275,6 +275,29 @@ def test_patience_stops_and_the_best_weights_are_kept(tmp_path):
     assert not stopped.still_improving
 
 
+def test_the_best_weights_and_the_patience_survive_a_resume(tmp_path):
+    settings = replace(STEPS, patience=3)
+    whole = train(make_net(), worse_after(6), make_batch, settings=settings, validation=[make_batch(50)])
+    scripted = worse_after(6)
+
+    def stopped(batch, net, key):
+        stopped.calls += 1
+        if stopped.calls == 13:  # nine steps and four validations
+            os.kill(os.getpid(), signal.SIGTERM)
+        return scripted(batch, net, key)
+
+    stopped.calls = 0
+    with RunDirectory(tmp_path / "run") as run, pytest.raises(Interrupted, match="SIGTERM after step 9"):
+        train(make_net(), stopped, make_batch, settings=settings, validation=[make_batch(50)], run=run)
+    with RunDirectory(tmp_path / "run", resume=True) as run:
+        again = train(make_net(), stopped, make_batch, settings=settings, validation=[make_batch(50)], run=run)
+    assert (
+        (again.stop, again.steps, again.best_step) == ("patience", 12, 6) == (whole.stop, whole.steps, whole.best_step)
+    )
+    assert again.history == whole.history
+    assert all(torch.equal(value, whole.net.state_dict()[name]) for name, value in again.net.state_dict().items())
+
+
 def test_still_improving():
     falling = [(n, 1.0 / n) for n in range(1, 21)]
     assert _still_improving(falling)

@@ -135,22 +135,29 @@ def _take_up(
         state.counters.stop = None
         state.counters.since_best = 0
     # What was written of a complete result, a summary after its last checkpoint too, goes with it.
-    complete = read_manifest(run.path)["files"].get(run.metrics.name, {}) if run.finished else {}
+    complete = read_manifest(run.path)["files"].get(run.metrics.name, {}) if run.complete else {}
     return max(int(record.get("log_bytes", 0)), int(complete.get("bytes", 0)))
 
 
 def _newest(run: RunDirectory, checkpoints: Checkpoints) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """The latest of the checkpoints and the finished state."""
-    final = read_state(run.path / STATE) if run.finished and verify_manifest(run.path, names=[STATE]) else None
+    """The latest of the checkpoints and the finished state that is whole."""
+    pairs, faults = [], []
     try:
-        found = checkpoints.newest()
-    except CheckpointError:
-        if final is None:
-            raise
-        found = None
-    if found is None or final is None:
-        return found or final
-    return max(found, final, key=lambda pair: pair[1]["counters"]["step"])
+        pairs.append(checkpoints.newest())
+    except CheckpointError as error:
+        faults.append(error)
+    if run.complete:
+        try:
+            verify_manifest(run.path, names=[STATE])
+            pairs.append(read_state(run.path / STATE))
+        except CheckpointError as error:
+            faults.append(error)
+    found = [pair for pair in pairs if pair is not None]
+    if faults and not found:
+        raise faults[-1]
+    for error in faults:
+        logger.warning("going on without what is damaged: %s", error)
+    return max(found, key=lambda pair: pair[1]["counters"]["step"], default=None)
 
 
 class _Loop:

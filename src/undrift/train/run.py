@@ -26,7 +26,7 @@ from undrift.errors import CheckpointError, UsageError
 from undrift.train.durable import disk_full, out_of_space, remove_tree, sync, sync_directory
 from undrift.train.lock import Lock
 from undrift.train.manifest import NAME as MANIFEST
-from undrift.train.manifest import read_manifest, write_manifest
+from undrift.train.manifest import read_manifest, verify_manifest, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +90,34 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
-    def finished(self) -> bool:
-        """Whether the run has a complete result."""
+    def complete(self) -> bool:
+        """Whether there is a result to load; a training may be going on with it."""
         return (self.path / MANIFEST).is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a result and no checkpoint of a later step."""
+        if not self.complete:
+            return False
+        try:
+            published = read_manifest(self.path).get("step")
+        except CheckpointError:
+            return False
+        return max(self._steps(), default=-1) <= (published if isinstance(published, int) else -1)
+
+    def _steps(self) -> list[int]:
+        return sorted((int(path.name[5:]) for path in self.checkpoints.glob("step-*[0-9]")), reverse=True)
+
+    def _whole(self) -> tuple[int, Path] | None:
+        """The last checkpoint that is whole: its step and its state."""
+        for step in self._steps():
+            folder = self.checkpoints / f"step-{step:08d}"
+            try:
+                verify_manifest(folder, names=[STATE])
+            except CheckpointError:
+                continue
+            return step, folder / STATE
+        return None
 
     def _refuse(self) -> None:
         """Look before anything is made or moved."""
@@ -123,7 +148,7 @@ class RunDirectory:
         return self
 
     def _put_aside(self) -> None:
-        if not self.old.exists() or self.finished:
+        if not self.old.exists() or self.complete:
             remove_tree(self.old)
             os.rename(self.path, self.old)
             self._moved = True
@@ -135,7 +160,7 @@ class RunDirectory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            started = self.finished or any(self.checkpoints.glob("step-*[0-9]"))
+            started = self.complete or bool(self._steps())
             if kind is not None and not started and self._moved:
                 remove_tree(self.path)
                 os.rename(self.old, self.path)
@@ -150,10 +175,10 @@ class RunDirectory:
 
         The state of the last checkpoint is among the files; then the checkpoints and ``RUN.replaced`` are removed.
         """
-        last = max(self.checkpoints.glob(f"step-*[0-9]/{STATE}"), default=None)
-        with staged(self.path, extra) as stage:
+        last = self._whole()
+        with staged(self.path, {**(extra or {}), "step": -1 if last is None else last[0]}) as stage:
             if last is not None:
-                _link(last, stage / STATE)
+                _link(last[1], stage / STATE)
             yield stage
         self.tidy()
 
