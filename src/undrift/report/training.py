@@ -14,16 +14,23 @@ from undrift.report.style import INK, MODEL, count, look, number
 __all__ = ["training_plots"]
 
 
+# Edges of log(sigma / alpha) between the bins of a list of losses by noise; those of undrift.objective.denoising, which
+# cannot be imported here because it needs torch.
+LOG_RATIO_EDGES = (-4.0, -2.5, -1.5, -0.5, 0.5, 1.5, 3.0)
+
+
 def training_plots(metrics: Sequence[Mapping], *, dpi: int = 150) -> list[Picture]:
     """Loss against time, and by noise level.
 
     Args:
-        metrics: rows of metrics.jsonl in their order; each may hold step, seconds, loss, validation, loss_by_noise
-            ({noise level: loss}) and baseline.
+        metrics: rows of metrics.jsonl in their order; each may hold kind ("train", "validation"; others are left out),
+            step, seconds, loss, validation, baseline and loss_by_noise: a list over the bins of `LOG_RATIO_EDGES`, or
+            {noise level: loss}.
         dpi: dots per 100 CSS pixels where a plot becomes a PNG.
     """
     rows = [r for r in metrics if isinstance(r, Mapping) and _real(r.get("step"))]
-    if len(rows) < 2:
+    rows = [r for r in rows if r.get("kind", "train") in ("train", "validation")]
+    if sum(_real(r.get("loss")) for r in rows) < 2:
         return []
     with look():
         pictures = [_loss_curve(rows, dpi)]
@@ -44,7 +51,9 @@ def _loss_curve(rows: Sequence[Mapping], dpi: int) -> Picture:
     clock = "seconds" if all(_real(r.get("seconds")) for r in rows) else "step"
     figure = new_figure(*SIZE)
     axes = figure.add_subplot()
-    x, y = _series(rows, "loss", clock)
+    x, y = _series([r for r in rows if r.get("kind") != "validation"], "loss", clock)
+    if not x.size:  # a short run may have been logged by its validations only
+        x, y = _series(rows, "loss", clock)
     smooth = _smooth(y)
     if len(y) > 30:
         axes.plot(x, y, color=MODEL, lw=0.6, alpha=0.35)
@@ -89,13 +98,12 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _noise_curve(rows: Sequence[Mapping], dpi: int) -> Picture | None:
-    kept = [(r["step"], levels) for r in rows if (levels := _levels(r.get("loss_by_noise")))]
+    checked = [r for r in rows if r.get("kind") == "validation" and _levels(r.get("loss_by_noise"))]
+    kept = [(r["step"], levels) for r in checked or rows if (levels := _levels(r.get("loss_by_noise")))]
     if not kept:
         return None
     figure = new_figure(*SIZE)
     axes = figure.add_subplot()
-    if isinstance(kept[-1][1], str):
-        return None
     for order, i in enumerate(sorted({0, (len(kept) - 1) // 2, len(kept) - 1})):
         step, levels = kept[i]
         shade = {0: "#9aa4af", 1: "#5aa5d3"}.get(order, MODEL) if i != len(kept) - 1 else MODEL
@@ -115,12 +123,19 @@ def _noise_curve(rows: Sequence[Mapping], dpi: int) -> Picture | None:
     if min(kept[-1][1]) > 0:
         axes.set_xscale("log")
         log_ticks(axes, x=True)
-    axes.set_xlabel("noise level σ")
+    axes.set_xlabel("noise level σ / α")
     axes.set_ylabel("denoising loss")
     axes.grid(axis="y")
     axes.legend()
     text = "Loss by noise level, early to late in training."
     return captioned(render(figure, text, title="Loss by noise level", dpi=dpi, vector=True), text)
+
+
+def _centres() -> list[float]:
+    """Noise levels sigma / alpha in the middle of the bins; the open ones reach as far as their neighbours."""
+    edges = np.array(LOG_RATIO_EDGES)
+    ends = np.concatenate([[2 * edges[0] - edges[1]], edges, [2 * edges[-1] - edges[-2]]])
+    return np.exp((ends[1:] + ends[:-1]) / 2).tolist()
 
 
 def _levels(value: object) -> dict[float, float]:
@@ -134,7 +149,7 @@ def _levels(value: object) -> dict[float, float]:
     ):
         pairs = list(value)
     elif isinstance(value, Sequence) and not isinstance(value, str):
-        pairs = list(enumerate(value))
+        pairs = list(zip(_centres() if len(value) == len(LOG_RATIO_EDGES) + 1 else range(1, len(value) + 1), value))
     else:
         return {}
     try:
