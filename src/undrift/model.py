@@ -21,12 +21,13 @@ from undrift.data.codec_file import Shell, load_codec, save_codec
 from undrift.data.ensemble import open_ensemble
 from undrift.data.fields import Fields
 from undrift.data.open import open_fields
+from undrift.data.select import sample_mask
 from undrift.data.write import EnsembleWriter
 from undrift.denoise.guess import GaussianGuess
 from undrift.distributions.baselines import Dressed, QuantileMap, fit_baselines
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.regression import fit_regression, predict
-from undrift.distributions.request import Request, request_at, request_from, template
+from undrift.distributions.request import Request, labels_of, request_at, request_from, template
 from undrift.errors import CheckpointError, DataError, UsageError
 from undrift.nets.unet import UNet
 from undrift.objective.denoising import DenoisingScoreMatching
@@ -54,6 +55,10 @@ from undrift.train.weights import load_state, load_tensors, save_tensors
 __all__ = ["FieldModel", "fit", "load"]
 
 logger = logging.getLogger(__name__)
+
+_CALIBRATION_SAMPLES = 32
+_CALIBRATION_NUMBERS = 4_000_000  # drawn in all, members x samples x channels x cells
+_CALIBRATION_RANGE = (0.5, 2.0)
 
 Data = str | Path | Sequence[str | Path] | xr.Dataset | xr.DataArray | np.ndarray
 
@@ -274,6 +279,9 @@ def _fit(
     model.problem = problem
     if run is not None and trained.was_finished and run.finished:
         return load(run.path, device=str(device), data=None)._with(problem)
+    began = time.perf_counter()
+    facts["spread"] = model._calibrate(problem)
+    facts["calibrating_seconds"] = time.perf_counter() - began
     if config.train.baselines:
         began = time.perf_counter()
         for tell in _told("baseline", progress):
@@ -431,16 +439,18 @@ class FieldModel:
         return self._holdout_request(at)
 
     def _holdout_request(self, at: str | Mapping[str, Any] | None) -> Request:
-        from undrift.distributions.request import _labels
         from undrift.train.prepare import covariates_of
 
         pair = self._problem.pair.select(self._problem.split.holdout)
+        if at is not None:
+            pair = pair.select(np.flatnonzero(sample_mask(pair.target, at)))
+        # noise and output belong to the labels of the target, also where those of what is given differ a little
+        labels, dims = labels_of(pair.target)
+        digests = [pair.target.label_digest(i) for i in range(len(pair.target))]
+        request = Request(labels, dims, digests, None, {})
         if pair.given is not None:
-            request = request_from(_renamed(pair), self.codec, self.given_shell, at)
-        else:
-            labels, dims = _labels(pair.target)
-            digests = [pair.target.label_digest(i) for i in range(len(pair.target))]
-            request = Request(labels, dims, digests, None, {})
+            offer = request_from(pair.given, self.codec, self.given_shell, None, covariates=False)
+            request.offered, request.outside = offer.offered, offer.outside
         work = task_of(self.config.task.name, self.config.task.factor)
         covariates = covariates_of(pair.target, work)
         request.covariates = covariates
@@ -452,9 +462,7 @@ class FieldModel:
     ) -> Iterator[tuple[slice, int, dict[str, np.ndarray]]]:
         """Blocks (positions of realizations, sample, values per variable in the user's order)."""
         micro = self.config.sample.micro_batch
-        law = Diffusion(
-            self.net, self.guess, precision=precision_of(self.config.train.precision, self.device), micro_batch=micro
-        )
+        law = self._law()
         layout = self.codec.layout
 
         @lru_cache(maxsize=micro)
@@ -484,6 +492,10 @@ class FieldModel:
                     first = part[at[0]][1]
                     yield slice(first, first + len(at)), i, self._variables(values)
                 tick(start + len(part))
+
+    def _law(self) -> Diffusion:
+        precision = precision_of(self.config.train.precision, self.device)
+        return Diffusion(self.net, self.guess, precision=precision, micro_batch=self.config.sample.micro_batch)
 
     def _variables(self, values: np.ndarray) -> dict[str, np.ndarray]:
         """(n, C, *space) canonical -> variable -> (n, *level, *space) in the user's order."""
@@ -546,7 +558,7 @@ class FieldModel:
                 points[name].append(self._point(name, dressed, at, encoded, linear, precision))
         low, high = self._bounds()
         held = problem.pair.target.select(rows)
-        request = Request(*_labels_of(held), [""] * len(rows), None, {})
+        request = Request(*labels_of(held), [""] * len(rows), None, {})
         out = {}
         for name, dressed in self.dressed.items():
             members = dressed.ensemble(np.concatenate(points[name]), low, high)
@@ -556,6 +568,33 @@ class FieldModel:
             flat = self._variables(members.reshape(-1, *members.shape[2:]))
             out[name] = shell.assign({k: shell[k].copy(data=v.reshape(shell[k].shape)) for k, v in flat.items()})
         return out
+
+    def _calibrate(self, problem: Problem) -> list[float]:
+        """Scale the residuals of each channel so that spread equals error on the samples that only chose when to stop.
+
+        A network that is not trained to the end leaves too much variance at some scales, one that is trained too long too
+        little. The factor is the ratio of the ensemble mean's error to the spread, ``sqrt((M + 1) / M * mean variance)``.
+        """
+        members, law = 8, self._law()
+        size = len(self.codec.layout.channels) * math.prod(self.codec.layout.shape)
+        count = max(2, min(_CALIBRATION_SAMPLES, len(problem.stop_rows), _CALIBRATION_NUMBERS // (members * size)))
+        chosen = problem.stop_rows[np.linspace(0, len(problem.stop_rows) - 1, count).astype(int)]
+        wrong = spread = known = 0.0
+        for i, row in enumerate(chosen):
+            encoded = problem.encode(np.array([row]), draw=np.random.default_rng(i))
+            assert encoded.x is not None and encoded.weight is not None
+            shape = encoded.x.shape[1:]
+            z = np.stack([normal(Key(0, "calibrate", m, str(row)), shape) for m in range(members)])
+            condition = Condition.concatenate([to_condition(encoded)] * members).to(self.device)
+            drawn = law.sample(condition, torch.from_numpy(z.astype(np.float32)).to(self.device)).cpu().numpy()
+            weight, axes = encoded.weight[0], tuple(range(1, drawn.ndim - 1))
+            wrong = wrong + ((drawn.mean(0) - encoded.x[0]) ** 2 * weight).sum(axes)
+            spread = spread + (members + 1) / members * (drawn.var(0, ddof=1) * weight).sum(axes)
+            known = known + weight.sum(axes)
+        factor = np.clip(np.sqrt(wrong / np.maximum(spread, 1e-12)), *_CALIBRATION_RANGE)
+        factor = np.where(np.asarray(known) > 0, factor, 1.0)
+        self.codec.scale = self.codec.scale * factor.reshape(-1, *[1] * len(self.codec.layout.space))
+        return [float(v) for v in factor]
 
     def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
         low = np.array([-np.inf if t.lower is None else t.lower for t in self.codec.transforms])
@@ -669,17 +708,6 @@ class FieldModel:
             "versions": {"undrift": undrift.__version__, "torch": torch.__version__.split("+")[0], "numpy": np.__version__},
             "run": None if self.run is None else str(self.run),
         }  # fmt: skip
-
-
-def _labels_of(fields: Fields) -> tuple[xr.Dataset, tuple[str, ...]]:
-    from undrift.distributions.request import _labels
-
-    return _labels(fields)
-
-
-def _renamed(pair: Any) -> Fields:
-    """What is given, under the labels of the target: noise and output belong to those."""
-    return pair.given
 
 
 def _realizations(value: int | slice | str) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from undrift.data.regrid import match_given
 from undrift.data.select import parse_selection, sample_mask
 from undrift.errors import DataError, UsageError
 
-__all__ = ["Request", "request_at", "request_from", "template"]
+__all__ = ["Request", "labels_of", "request_at", "request_from", "template"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Request:
         return max(self.outside.values(), default=0.0)
 
 
-def _labels(fields: Fields) -> tuple[xr.Dataset, tuple[str, ...]]:
+def labels_of(fields: Fields) -> tuple[xr.Dataset, tuple[str, ...]]:
     """Coordinates over the sample dims; a subset that is no product of its dims counts along ``sample``."""
     ds = fields.dataset
     dims = fields.layout.sample if set(fields.layout.sample) <= set(ds.dims) else ("sample",)
@@ -68,9 +68,14 @@ def _labels(fields: Fields) -> tuple[xr.Dataset, tuple[str, ...]]:
 
 
 def request_from(
-    fields: Fields, codec: Codec, given_shell: Shell | None, at: str | Mapping[str, Any] | None
+    fields: Fields,
+    codec: Codec,
+    given_shell: Shell | None,
+    at: str | Mapping[str, Any] | None,
+    *,
+    covariates: bool = True,
 ) -> Request:
-    """Samples of what is given, all or those that ``at`` selects."""
+    """Samples of what is given, all or those that ``at`` selects, with the model's covariates unless told otherwise."""
     if at is not None:
         fields = fields.select(np.flatnonzero(sample_mask(fields, at)))
     if codec.given_layout is None or given_shell is None:
@@ -91,10 +96,11 @@ def request_from(
     for channel, share in zip(codec.given_layout.channels, totals / max(len(fields), 1)):
         if share > 0:
             outside[channel.label] = float(share)
-    covariates = {name: _covariate(fields, name) for name in codec.covariates.names}
-    outside |= codec.covariates.outside(covariates)
-    labels, dims = _labels(fields)
-    return Request(labels, dims, [fields.label_digest(i) for i in range(len(fields))], offered, covariates, outside)
+    values = {name: _covariate(fields, name) for name in codec.covariates.names} if covariates else {}
+    if covariates:
+        outside |= codec.covariates.outside(values)
+    labels, dims = labels_of(fields)
+    return Request(labels, dims, [fields.label_digest(i) for i in range(len(fields))], offered, values, outside)
 
 
 def _covariate(fields: Fields, name: str) -> np.ndarray:

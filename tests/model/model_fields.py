@@ -1,0 +1,40 @@
+"""Small synthetic fields with something to learn, and trainings of a second."""
+
+import numpy as np
+import xarray as xr
+
+import undrift
+
+TINY = {"net.channels": [8, 8], "train.batch": 8, "sample.micro_batch": 8, "train.device": "cpu"}
+
+
+def fields(n=40, lat=None, lon=None, *, name="tas", seed=0, units="K", offset=280.0):
+    """(time, lat, lon): smooth waves with random amplitudes, and white noise."""
+    lat = np.linspace(31.0, 52.0, 8) if lat is None else np.asarray(lat, dtype=float)
+    lon = np.linspace(0.0, 33.0, 12) if lon is None else np.asarray(lon, dtype=float)
+    rng = np.random.default_rng(seed)
+    y, x = np.meshgrid(np.linspace(0, 1, lat.size), np.linspace(0, 1, lon.size), indexing="ij")
+    waves = np.stack([np.ones_like(x), y, np.sin(2 * np.pi * x), np.cos(2 * np.pi * x) * y])
+    values = np.tensordot(rng.normal(size=(n, 4)) * [3, 2, 2, 1], waves, 1) + 0.3 * rng.normal(size=(n, *x.shape))
+    time = np.datetime64("2001-01-01", "ns") + np.arange(n) * np.timedelta64(1, "D")
+    return xr.Dataset(
+        {name: (("time", "lat", "lon"), (offset + values).astype(np.float32), {"units": units, "long_name": "a field"})},
+        coords={
+            "time": time,
+            "lat": ("lat", lat, {"standard_name": "latitude", "units": "degrees_north"}),
+            "lon": ("lon", lon, {"standard_name": "longitude", "units": "degrees_east"}),
+        },
+    )
+
+
+def tiny_fit(data, **options):
+    """``undrift.fit`` with a tiny network and a few steps."""
+    settings = TINY | options.pop("set", {})
+    given = {"factor": 4, "steps": 4, "progress": False, "seed": 0, **options}
+    if given.get("task") == "emulate":
+        del given["factor"]
+    return undrift.fit(data, set=settings, **given)
+
+
+def draw(model, given=None, **options):
+    return model.sample(given, **{"realizations": 2, "nfe": 2, "progress": False, **options})
