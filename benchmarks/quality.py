@@ -2,8 +2,10 @@
 
     python benchmarks/quality.py DATA_FOLDER [case ...] [--out benchmarks/results]
 
-Cases: era5, era5_folds, hadcm3, hadcm3_5min, xclim, jaxpm, warmer. Every case trains, draws 16 realizations of its held-out samples and scores
-them and all dressed baselines in one run. The CRPS in the table is the plain mean over cells and samples; scores.json has also the area-weighted one with intervals.
+Cases: era5, era5_folds, hadcm3, hadcm3_5min, xclim, jaxpm, warmer. Every case trains, draws 16 realizations of its
+held-out samples and scores
+them and all dressed baselines in one run. The CRPS in the table is the plain mean over cells and samples; scores.json
+has also the area-weighted one with intervals.
 """
 
 import argparse
@@ -57,8 +59,8 @@ def score(model, title: str, started: float) -> dict:
     return {
         "case": title,
         "wall_seconds": round(time.perf_counter() - started, 1),
-        "training": {k: model.facts.get(k) for k in ("seconds", "steps", "best_step", "best_loss", "parameters", "guess")},
-        "variables": rows,
+        "training": {k: model.facts.get(k) for k in ("seconds", "steps", "best_step", "best_loss", "parameters",
+        "guess")}, "variables": rows,
         "verdict": [str(f) for f in verdict(scores)],
         "scores": to_table(scores),
     }

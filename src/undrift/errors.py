@@ -33,7 +33,7 @@ class IncompleteError(UndriftError):
     exit_code = 5
 
 
-class Interrupted(UndriftError):  # noqa: N818 - it is not a mistake
+class Interrupted(UndriftError):
     """A signal stopped the work; what is saved can be resumed (exit code 75)."""
 
     exit_code = 75

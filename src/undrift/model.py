@@ -85,7 +85,8 @@ def _text(value: str | Mapping[str, Any] | None) -> str | None:
 
 
 def _config(
-    data: Data, task: str | Task, factor: int | None, given: Any, variables: Any, static: Any, covariates: Any, dims: Any,
+    data: Data, task: str | Task, factor: int | None, given: Any, variables: Any, static: Any, covariates: Any, dims:
+        Any,
     periodic: Any, select: Any, holdout: Any, crop: str | int | None, budget: str | float | None, steps: int | None,
     baselines: bool | None, device: str | None, config: str | Path | None, settings: Mapping[str, object] | None,
     seed: int | None,
@@ -377,9 +378,10 @@ class FieldModel:
         Args:
             given: what is given: files, a Dataset, or the output of :meth:`holdout_given`.
             holdout: draw for the samples that training left out.
-            at: labels of samples, such as "year=2085,scenario=E1": for an emulator the covariates themselves, else which
+            at: labels of samples, such as "year=2085,scenario=E1": for an emulator the covariates, else which
                 samples of what is given.
-            realizations: how many, or which (``slice(100, 200)``, "100:200"): bitwise the same slice of a whole ensemble.
+            realizations: how many, or which (``slice(100, 200)``, "100:200"): bitwise the same slice of a whole
+                ensemble.
             seed: of the noise; realization n of a sample is fixed by (seed, n, labels of the sample).
             nfe: network evaluations per realization.
             out: file to stream to, ``.nc`` or ``.zarr``; the result is then opened lazily.
@@ -572,8 +574,9 @@ class FieldModel:
     def _calibrate(self, problem: Problem) -> list[float]:
         """Scale the residuals of each channel so that spread equals error on the samples that only chose when to stop.
 
-        A network that is not trained to the end leaves too much variance at some scales, one that is trained too long too
-        little. The factor is the ratio of the ensemble mean's error to the spread, ``sqrt((M + 1) / M * mean variance)``.
+        A network that is not trained to the end leaves too much variance at some scales, one that is trained too long
+        too little. The factor is the ratio of the ensemble mean's error to the spread, ``sqrt((M + 1) / M * mean
+        variance)``.
         """
         members, law = 8, self._law()
         size = len(self.codec.layout.channels) * math.prod(self.codec.layout.shape)
@@ -701,12 +704,13 @@ class FieldModel:
             "periodic": [d for d, p in zip(layout.space, layout.periodic) if p],
             "transforms": {c.label: t.kind for c, t in zip(layout.channels, self.codec.transforms)},
             "covariates": self.codec.covariates.names,
-            "linear predictor": {"stages": self.codec.predictor.stages, "mean squared error": self.codec.predictor.scores},
-            "network": {"channels": list(getattr(self.net, "channels", [])), "parameters": self.facts.get("parameters")},
+            "linear predictor": {"stages": self.codec.predictor.stages, "mean squared error":
+            self.codec.predictor.scores}, "network": {"channels": list(getattr(self.net, "channels", [])), "parameters":
+            self.facts.get("parameters")},
             "training": {k: v for k, v in self.facts.items() if k not in ("history", "fingerprint", "parameters")},
             "fingerprint": self.facts.get("fingerprint"),
-            "versions": {"undrift": undrift.__version__, "torch": torch.__version__.split("+")[0], "numpy": np.__version__},
-            "run": None if self.run is None else str(self.run),
+            "versions": {"undrift": undrift.__version__, "torch": torch.__version__.split("+")[0], "numpy":
+            np.__version__}, "run": None if self.run is None else str(self.run),
         }  # fmt: skip
 
 

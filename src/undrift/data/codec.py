@@ -4,9 +4,12 @@ A field x becomes
 
     r = (T(x) - linear prediction) / scale,
 
-where T is each variable's transform, the prediction is made from what is given, and the scale is the standard deviation per cell of
-out-of-fold residuals. Missing cells become 0 with weight 0. Values at a point mass (dry cells) have no latent of their own: the linear
-predictor is fitted with their conditional means (Tobit by expectation-maximisation) and training draws them anew at each step.
+where T is each variable's transform, the prediction is made from what is given, and the scale is the standard
+deviation per cell of
+out-of-fold residuals. Missing cells become 0 with weight 0. Values at a point mass (dry cells) have no latent of
+their own: the linear
+predictor is fitted with their conditional means (Tobit by expectation-maximisation) and training draws them anew at
+each step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +62,7 @@ def _below(threshold: np.ndarray, mean: np.ndarray, std: np.ndarray) -> tuple[np
 def _expected(
     u: np.ndarray, mean: np.ndarray, std: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Latents with those at a point mass replaced by their conditional means, and the conditional variances (0 elsewhere)."""
+    """Latents with those at a point mass replaced by conditional means, and the conditional variances (0 elsewhere)."""
     dry, wet = np.isneginf(u), np.isposinf(u)
     if not (dry.any() or wet.any()):
         return u, np.zeros_like(u)
@@ -124,7 +127,7 @@ class Codec:
     # what is given
 
     def given_latents(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Given values (n, G, *coarse) as latents on their own grid and on the target's, and where those are missing."""
+        """Given values (n, G, *coarse) as latents on both grids, and where the fine ones are missing."""
         assert self.regridder is not None
         fine_raw = self.regridder(raw)
         coarse = np.stack([t.continuous(raw[:, i]) for i, t in enumerate(self.given_transforms)], 1)
@@ -367,7 +370,8 @@ def fit_codec(
     blank |= {"std": np.ones((len(chosen), *space)), "static": _statics(target, mask), **extra}
     blank["linear"] = np.array(int(linear))
     codec = Codec(
-        layout=layout, given_layout=given_layout, regridder=regridder, transforms=chosen, given_transforms=given_transforms,
+        layout=layout, given_layout=given_layout, regridder=regridder, transforms=chosen,
+        given_transforms=given_transforms,
         covariates=fitted, predictor=LinearPredictor(None, None, {}, (len(chosen), *space)), arrays=blank,
     )  # fmt: skip
     fold = folds(len(rows), number_of_folds)
@@ -428,13 +432,26 @@ def _fit_predictor(
                 return part, np.clip(u, codec.low, codec.high)
             return part, _expected(u, previous.predict(part, fold[at]), scale, codec.low, codec.high)[0]
 
-        if linear:
+        if linear and previous is None:
+            current = _best_degree(codec, read, fold, factor)
+        elif linear:
             current = LinearPredictor.fit(read, fold, factor=factor, periodic=codec.layout.periodic)
         else:
             current = LinearPredictor(None, None, {}, (len(codec.transforms), *codec.layout.shape))
         codec.scale = _scale(codec, current, parts, fold, first=previous is None)
     assert current is not None
     codec.predictor = current
+
+
+def _best_degree(codec: Codec, read: Any, fold: np.ndarray, factor: Sequence[int] | None) -> LinearPredictor:
+    """The predictor with the degree of the trends that cross-validation prefers; left in the codec's covariates."""
+    degrees = (1, 2, 3) if any(part.kind != "category" for part in codec.covariates.parts) else (1,)
+    found: dict[int, LinearPredictor] = {}
+    for degree in degrees:
+        codec.covariates.degree = degree
+        found[degree] = LinearPredictor.fit(read, fold, factor=factor, periodic=codec.layout.periodic)
+    codec.covariates.degree = min(found, key=lambda degree: min(found[degree].scores.values()))
+    return found[codec.covariates.degree]
 
 
 def _scale(codec: Codec, predictor: LinearPredictor, parts: Any, fold: np.ndarray, first: bool) -> np.ndarray:

@@ -68,6 +68,7 @@ def save_codec(path: Path, codec: Codec, target: Shell, given: Shell | None) -> 
         "transforms": [t.to_dict() for t in codec.transforms],
         "given_transforms": [t.to_dict() for t in codec.given_transforms],
         "covariates": codec.covariates.to_list(),
+        "degree": codec.covariates.degree,
         "scores": codec.predictor.scores,
         "order": target.order.to_dict(),
         "given_order": None if given is None else given.order.to_dict(),
@@ -103,6 +104,8 @@ def load_codec(path: Path) -> tuple[Codec, Shell, Shell | None]:
         facts["scores"],
         (len(transforms), *layout.shape),
     )
+    covariates = Covariates.from_list(facts["covariates"])
+    covariates.degree = facts["degree"]
     regridder = None
     if given_coords is not None:
         regridder = Regridder(Grid.of(given_coords, given_layout), Grid.of(coords, layout))
@@ -112,7 +115,7 @@ def load_codec(path: Path) -> tuple[Codec, Shell, Shell | None]:
         regridder=regridder,
         transforms=transforms,
         given_transforms=[Transform.from_dict(t) for t in facts["given_transforms"]],
-        covariates=Covariates.from_list(facts["covariates"]),
+        covariates=covariates,
         predictor=predictor,
         arrays={k: v for k, v in arrays.items() if not k.startswith(_SPECIAL)},
     )

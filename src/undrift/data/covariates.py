@@ -117,10 +117,12 @@ class Covariates:
 
     Args:
         parts: the covariates, in the order asked.
+        degree: of the polynomials in trends that a linear predictor is given.
     """
 
-    def __init__(self, parts: Sequence[Covariate]) -> None:
+    def __init__(self, parts: Sequence[Covariate], degree: int = 1) -> None:
         self.parts = list(parts)
+        self.degree = degree
 
     @classmethod
     def fit(cls, values: Mapping[str, np.ndarray]) -> Self:
@@ -145,7 +147,7 @@ class Covariates:
         return np.concatenate([np.zeros((count, 0)), *(p.numbers(values[p.name]) for p in self.parts)], 1)
 
     def basis(self, values: Mapping[str, np.ndarray], count: int) -> np.ndarray:
-        """(n, F) features for a linear predictor: trends, their squares and cubes, harmonics, names, trends by name."""
+        """(n, F) features for a linear predictor: powers of trends, harmonics, names, trends by name."""
         trends, groups, rest = [], [], []
         for part in self.parts:
             numbers = part.numbers(values[part.name])
@@ -154,10 +156,11 @@ class Covariates:
             else:
                 trends.append(numbers[:, :1])
                 rest.append(numbers[:, 1:])
-        out = [np.zeros((count, 0)), *trends, *(t**2 for t in trends), *(t**3 for t in trends), *rest, *groups]
+        powers = range(1, self.degree + 1)
+        out = [np.zeros((count, 0)), *(t**k for k in powers for t in trends), *rest, *groups]
         for group in groups:
             for trend in trends:
-                out += [group * trend, group * trend**2, group * trend**3]
+                out += [group * trend**k for k in powers]
         return np.concatenate(out, 1)
 
     def outside(self, values: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -1,12 +1,12 @@
 """The Gaussian guess: the covariance of clean fields, as far as the record knows it.
 
-Principal components of a short record over-fit: the leading ones are too large and the trailing ones far too small. So their number k and their
-shrinkage g towards the mean of the rest,
+Principal components of a short record over-fit: the leading ones are too large and the trailing ones far too small.
+So their number k and their shrinkage g towards the mean of the rest,
 
     variance_i = (1 - g) lambda_i + g rest,      i = 1 .. k,
 
-with the total variance kept, are those under which fields of held-out blocks are most likely (a blocked cross-validation of the
-shrinkage of Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4).
+with the total variance kept, are those under which fields of held-out blocks are most likely (a blocked
+cross-validation of the shrinkage of Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4).
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ class GaussianGuess(nn.Module):
 
 
 def _spectrum(fields: NDArray[np.float64], number: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Leading eigenvalues and eigenvectors (k, D) of the covariance of fields (n, D) about 0, and the mean square norm."""
+    """Leading eigenvalues and eigenvectors (k, D) of fields (n, D) about 0, and their mean square norm."""
     n = len(fields)
     values, vectors = np.linalg.eigh(fields @ fields.T / n)
     values, vectors = values[::-1][:number], vectors[:, ::-1][:, :number]
@@ -115,8 +115,8 @@ def fit_guess(
         fold: contiguous fold of each.
 
     Returns:
-        The guess, those without each fold, and what was chosen: modes, shrinkage, and the held-out negative log-likelihood in
-        nats per dimension of the chosen and of the white guess.
+        The guess, those without each fold, and what was chosen: modes, shrinkage, and the held-out negative
+        log-likelihood in nats a dimension of the chosen and of the white guess.
     """
     fields = np.asarray(fields, dtype=np.float64)
     n, size = fields.shape

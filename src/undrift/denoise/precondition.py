@@ -1,13 +1,16 @@
 """Denoisers around a network: what a network of unit-variance input and output has to be wrapped in.
 
-With ``y = x_t / alpha`` and ``r = sigma / alpha`` (so that ``y = x + r z``), a Gaussian guess ``x ~ N(0, C)`` has the exact denoiser
-``C (C + r^2)^{-1} y`` and the posterior variance ``C r^2 (C + r^2)^{-1}``. The network learns what the guess leaves over,
+With ``y = x_t / alpha`` and ``r = sigma / alpha`` (so that ``y = x + r z``), a Gaussian guess ``x ~ N(0, C)`` has the
+exact denoiser
+``C (C + r^2)^{-1} y`` and the posterior variance ``C r^2 (C + r^2)^{-1}``. The network learns what the guess leaves
+over,
 
     x_hat = C (C + r^2)^{-1} y + c_out(r) F(c_in(r) y, c_noise(r), condition),
     c_out^2 = mean eigenvalue of C r^2 (C + r^2)^{-1},     c_in^2 = 1 / (r^2 + mean eigenvalue of C).
 
 With ``C = sigma_data^2`` this is EDM's preconditioning (Karras et al. 2022, table 1, https://arxiv.org/abs/2206.00364):
-``c_skip = sigma_data^2 / (r^2 + sigma_data^2)`` and ``c_out = r sigma_data / sqrt(r^2 + sigma_data^2)``. Known modes of C, the
+``c_skip = sigma_data^2 / (r^2 + sigma_data^2)`` and ``c_out = r sigma_data / sqrt(r^2 + sigma_data^2)``. Known modes
+of C, the
 empirical orthogonal functions of the field, make the untrained denoiser that of a Gaussian field with these modes.
 """
 

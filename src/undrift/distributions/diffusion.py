@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from undrift.denoise.precondition import GaussianGuess, Preconditioned
+from undrift.denoise.guess import GaussianGuess
+from undrift.denoise.precondition import Preconditioned
 from undrift.errors import UndriftError
 from undrift.infer.sample import sample
 from undrift.process import EDM, Process
@@ -20,8 +21,8 @@ class Diffusion:
         guess: Gaussian guess of the preconditioning.
         process: noising process.
         precision: dtype of the network's arithmetic.
-        micro_batch: fields in each network call. Every call has this shape, short ones are padded, so that a field's numbers do
-            not depend on how many are drawn with it.
+        micro_batch: fields in each network call. Every call has this shape, short ones are padded, so that a field's
+            numbers do not depend on how many are drawn with it.
     """
 
     def __init__(

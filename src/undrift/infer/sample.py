@@ -1,6 +1,7 @@
 """The loop that turns noise into a field."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ def sample(
         return denoiser(x_t, t.expand(len(x_t)), condition)
 
     state = solver.init(x_1)
-    for t, s in zip(times[:-1], times[1:]):
+    for t, s in pairwise(times):
         state = solver.step(evaluate, state, denoiser.process, t, s)
     finite = bool(torch.isfinite(state.x).all())
     return Draw(state.x, calls, "done" if finite else "non-finite")

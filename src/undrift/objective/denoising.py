@@ -1,8 +1,9 @@
 """Denoising score matching.
 
-The minimiser over all functions of ``E || x_hat(x_t, t) - x ||^2`` is ``E[x | x_t]``, whatever the positive weight and the law of t (Vincent 2011,
-doi:10.1162/NECO_a_00142). The weight ``1 / c_out^2`` makes the loss that of a regression of unit variance at each noise level
-(Karras et al. 2022, eq. 8, https://arxiv.org/abs/2206.00364).
+The minimiser over all functions of ``E || x_hat(x_t, t) - x ||^2`` is ``E[x | x_t]``, whatever the positive weight
+and the law of t (Vincent 2011,
+doi:10.1162/NECO_a_00142). The weight ``1 / c_out^2`` makes the loss that of a regression of unit variance at each
+noise level (Karras et al. 2022, eq. 8, https://arxiv.org/abs/2206.00364).
 """
 
 from collections.abc import Callable
@@ -65,9 +66,8 @@ class DenoisingScoreMatching:
         total = count.index_add(0, bins, loss.detach())
         return loss, {"loss_by_noise": total / count.index_add(0, bins, torch.ones_like(loss.detach()))}
 
-
     def _guessed(self, y: Tensor, ratio: Tensor, fold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``c_in``, ``c_out`` (B, 1, ..) and the guess's estimate (B, C, *space), each row by the guess without its fold."""
+        """``c_in``, ``c_out`` (B, 1, ..) and the guess's estimate (B, C, *space), by the guess without the row's fold."""
         parts = [torch.empty_like(y[:, :1].flatten(1)[:, :1]) for _ in range(2)]
         linear = torch.empty_like(y)
         shape = (-1,) + (1,) * (y.ndim - 1)

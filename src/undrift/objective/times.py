@@ -13,8 +13,8 @@ __all__ = ["LogNormal"]
 class LogNormal:
     """``log(sigma / alpha) ~ N(mean, std^2)`` (Karras et al. 2022, section 5, https://arxiv.org/abs/2206.00364).
 
-    Draws are stratified over the batch (Kingma et al. 2021, appendix I.1, https://arxiv.org/abs/2107.00630): one uniform shift, then equal
-    steps through the quantiles, which lowers the variance of the loss.
+    Draws are stratified over the batch (Kingma et al. 2021, appendix I.1, https://arxiv.org/abs/2107.00630): one
+    uniform shift, then equal steps through the quantiles, which lowers the variance of the loss.
     """
 
     def __init__(self, mean: float = -0.6, std: float = 1.4) -> None:

@@ -13,8 +13,8 @@ __all__ = ["Downscale"]
 class Downscale:
     """Draw the fine field given the coarse one.
 
-    What is given is the mean of the target over blocks of ``factor`` cells along each space dim, or, where a dataset is given
-    beside the target, that one: on any grid, of any variables.
+    What is given is the mean of the target over blocks of ``factor`` cells along each space dim, or, where a dataset
+    is given beside the target, that one: on any grid, of any variables.
 
     Args:
         factor: fine cells per coarse cell along each space dim.

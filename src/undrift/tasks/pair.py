@@ -64,10 +64,17 @@ def trimmed(fields: Fields, factor: int) -> tuple[Fields, list[str]]:
     if shape == layout.shape:
         return fields, []
     cut = ", ".join(f"{d} {n} -> {m}" for d, n, m in zip(layout.space, layout.shape, shape) if n != m)
-    keep = {d: np.arange(m) for d, m in zip(layout.space, shape)}
-    dataset = fields.dataset.isel({d: slice(0, m) for d, m in zip(layout.space, shape)})
+    keep = {d: _first(fields, d, n, m) for d, n, m in zip(layout.space, layout.shape, shape)}
+    dataset = fields.dataset.isel({d: slice(int(i[0]), int(i[-1]) + 1) for d, i in keep.items()})
     note = f"the far edge is trimmed to a multiple of {factor} cells: {cut}"
     return _rebuilt(fields, dataset, shape, keep), [note]
+
+
+def _first(fields: Fields, dim: str, size: int, kept: int) -> np.ndarray:
+    """Canonical positions of the first ``kept`` cells of the user's order, where those lie together."""
+    positions = fields.order.positions.get(dim, np.arange(size))
+    index = np.flatnonzero(positions < kept)
+    return index if index[-1] - index[0] + 1 == kept else np.arange(kept)
 
 
 def coarsened(fields: Fields, factor: int) -> Fields:
@@ -87,7 +94,7 @@ def nested(target: Fields, given: Fields) -> tuple[int, ...] | None:
     if len(fine) != len(coarse) or any(n % m for n, m in zip(fine, coarse)):
         return None
     factor = tuple(n // m for n, m in zip(fine, coarse))
-    blocks = {d: f for d, f in zip(target.layout.space, factor)}
+    blocks = dict(zip(target.layout.space, factor))
     shell = xr.Dataset(coords={n: c for n, c in target.dataset.coords.items() if set(c.dims) <= set(blocks) and c.dims})
     shell = shell.assign(_=(target.layout.space, np.zeros(fine)))
     means = shell.coarsen(blocks).mean()  # pyright: ignore[reportAttributeAccessIssue]

@@ -221,7 +221,7 @@ def build_net(codec: Codec, config: Config, example: Encoded, samples: int) -> U
 
 
 def guess_of(problem: Problem, config: Config) -> tuple[GaussianGuess, FoldedGuess, dict[str, float]]:
-    """The Gaussian guess of the preconditioning, from the residuals that the network is trained on; white for windows."""
+    """The Gaussian guess, from the residuals that the network is trained on; white for windows."""
     rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
     size = len(problem.codec.layout.channels) * math.prod(problem.codec.layout.shape)
     if problem.crop is not None or size > _GUESS_CELLS:
