@@ -6,6 +6,7 @@ in which it is faster. See network_speed.md for the command and figures.
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import statistics
@@ -27,7 +28,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 # Ours at each peer's size.
 OURS = {
-    "azula": {"channels": (64, 64, 128, 128), "blocks": (1, 1, 2, 1)},
+    "azula": {"channels": (64, 80, 128, 160), "blocks": 1},
     "diffusers": {"channels": (64, 96, 192), "blocks": (1, 2, 2)},
     "ddpm-pytorch": {"channels": (64, 96, 128), "blocks": (1, 2, 2)},
 }
@@ -71,14 +72,15 @@ class DDPM(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        try:
-            import torchvision  # noqa: F401
-        except Exception:
-            stub = types.ModuleType("torchvision")
-            stub.transforms = stub.utils = types.ModuleType("torchvision.stub")
+        stub = types.ModuleType("torchvision")
+        stub.transforms = stub.utils = types.ModuleType("torchvision.stub")
+        stands_in = importlib.util.find_spec("torchvision") is None
+        if stands_in:
             sys.modules["torchvision"] = stub
         from denoising_diffusion_pytorch.denoising_diffusion_pytorch import Unet
 
+        if stands_in:
+            del sys.modules["torchvision"]
         self.net = Unet(32, dim_mults=(1, 2, 4), channels=1)
 
     def forward(self, x: Tensor, t: Tensor, vector: None = None) -> Tensor:

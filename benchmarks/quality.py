@@ -21,6 +21,7 @@ import undrift
 from undrift.verify import to_table, verdict
 
 REALIZATIONS = 16
+ERA5_CROP = "latitude=50.25/58,longitude=-10/1.75"  # 32 x 48 cells
 
 
 def plain_crps(ensemble: np.ndarray, truth: np.ndarray, estimator: str) -> float:
@@ -59,8 +60,10 @@ def score(model, title: str, started: float) -> dict:
     return {
         "case": title,
         "wall_seconds": round(time.perf_counter() - started, 1),
-        "training": {k: model.facts.get(k) for k in ("seconds", "steps", "best_step", "best_loss", "parameters",
-        "guess")}, "variables": rows,
+        "training": {
+            k: model.facts.get(k) for k in ("seconds", "steps", "best_step", "best_loss", "parameters", "guess")
+        },
+        "variables": rows,
         "verdict": [str(f) for f in verdict(scores)],
         "scores": to_table(scores),
     }
@@ -94,7 +97,7 @@ def cases(folder: Path, names: list[str]) -> list[dict]:
     out = []
     for name in names:
         if name == "era5":
-            out.append(trained(era5, name, holdout="20%", budget="2m"))
+            out.append(trained(era5, name, select=ERA5_CROP, holdout="20%", budget="2m"))
         elif name == "era5_folds":
             days = np.array_split(np.arange(744), 5)
             with xr.open_dataset(era5) as ds:
@@ -102,7 +105,16 @@ def cases(folder: Path, names: list[str]) -> list[dict]:
                     lo, hi = hours[0], hours[-1]
                     keep = ds.isel(time=np.r_[0 : max(lo - 24, 0), lo : hi + 1, min(hi + 25, 744) : 744]).load()
                     ends = [str(t)[:16] for t in ds.time.values[[lo, hi]]]
-                    out.append(trained(keep, f"{name}_{k}", holdout=f"time={ends[0]}/{ends[1]}", budget="2m", baselines=False))
+                    out.append(
+                        trained(
+                            keep,
+                            f"{name}_{k}",
+                            select=ERA5_CROP,
+                            holdout=f"time={ends[0]}/{ends[1]}",
+                            budget="2m",
+                            baselines=False,
+                        )
+                    )
         elif name == "hadcm3":
             out.append(trained(hadcm3, name, holdout=split, budget="75s"))
         elif name == "hadcm3_5min":
@@ -121,14 +133,19 @@ def cases(folder: Path, names: list[str]) -> list[dict]:
         one = out[-1]
         for variable, row in one["variables"].items():
             rivals = ", ".join(f"{k} {v:.4f}" for k, v in row["crps_baselines"].items())
-            print(f"{one['case']:14s} {variable:12s} CRPS {row['crps']:.4f} ({rivals}), spread/skill {row['spread_skill']:.2f}", flush=True)
+            print(
+                f"{one['case']:14s} {variable:12s} CRPS {row['crps']:.4f} ({rivals}), spread/skill {row['spread_skill']:.2f}",
+                flush=True,
+            )
     return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("cases", nargs="*", default=["era5", "era5_folds", "hadcm3", "hadcm3_5min", "xclim", "jaxpm", "warmer"])
+    parser.add_argument(
+        "cases", nargs="*", default=["era5", "era5_folds", "hadcm3", "hadcm3_5min", "xclim", "jaxpm", "warmer"]
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

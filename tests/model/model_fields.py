@@ -18,7 +18,13 @@ def fields(n=40, lat=None, lon=None, *, name="tas", seed=0, units="K", offset=28
     values = np.tensordot(rng.normal(size=(n, 4)) * [3, 2, 2, 1], waves, 1) + 0.3 * rng.normal(size=(n, *x.shape))
     time = np.datetime64("2001-01-01", "ns") + np.arange(n) * np.timedelta64(1, "D")
     return xr.Dataset(
-        {name: (("time", "lat", "lon"), (offset + values).astype(np.float32), {"units": units, "long_name": "a field"})},
+        {
+            name: (
+                ("time", "lat", "lon"),
+                (offset + values).astype(np.float32),
+                {"units": units, "long_name": "a field"},
+            )
+        },
         coords={
             "time": time,
             "lat": ("lat", lat, {"standard_name": "latitude", "units": "degrees_north"}),

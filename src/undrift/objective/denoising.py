@@ -67,7 +67,7 @@ class DenoisingScoreMatching:
         return loss, {"loss_by_noise": total / count.index_add(0, bins, torch.ones_like(loss.detach()))}
 
     def _guessed(self, y: Tensor, ratio: Tensor, fold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``c_in``, ``c_out`` (B, 1, ..) and the guess's estimate (B, C, *space), by the guess without the row's fold."""
+        """``c_in``, ``c_out`` (B, 1, ..) and the estimate (B, C, *space) of the guess without the row's fold."""
         parts = [torch.empty_like(y[:, :1].flatten(1)[:, :1]) for _ in range(2)]
         linear = torch.empty_like(y)
         shape = (-1,) + (1,) * (y.ndim - 1)

@@ -64,17 +64,10 @@ def trimmed(fields: Fields, factor: int) -> tuple[Fields, list[str]]:
     if shape == layout.shape:
         return fields, []
     cut = ", ".join(f"{d} {n} -> {m}" for d, n, m in zip(layout.space, layout.shape, shape) if n != m)
-    keep = {d: _first(fields, d, n, m) for d, n, m in zip(layout.space, layout.shape, shape)}
-    dataset = fields.dataset.isel({d: slice(int(i[0]), int(i[-1]) + 1) for d, i in keep.items()})
+    keep = {d: np.arange(m) for d, m in zip(layout.space, shape)}
+    dataset = fields.dataset.isel({d: slice(0, m) for d, m in zip(layout.space, shape)})
     note = f"the far edge is trimmed to a multiple of {factor} cells: {cut}"
     return _rebuilt(fields, dataset, shape, keep), [note]
-
-
-def _first(fields: Fields, dim: str, size: int, kept: int) -> np.ndarray:
-    """Canonical positions of the first ``kept`` cells of the user's order, where those lie together."""
-    positions = fields.order.positions.get(dim, np.arange(size))
-    index = np.flatnonzero(positions < kept)
-    return index if index[-1] - index[0] + 1 == kept else np.arange(kept)
 
 
 def coarsened(fields: Fields, factor: int) -> Fields:
