@@ -15,17 +15,30 @@ __all__ = ["Order", "canonical_order", "is_global", "unwrap"]
 def unwrap(longitude: np.ndarray) -> np.ndarray:
     """Longitudes in degrees with jumps of 360 removed, so that 350, 355, 0, 5 become 350, 355, 360, 365.
 
-    Longitudes that already are strictly monotone are returned as they are.
+    A region that was sorted across the seam, such as 0, 5, 350, 355, is put together again: 360, 365, 350, 355. Other
+    longitudes that are strictly monotone are returned as they are.
     """
     lon = np.asarray(longitude, dtype=np.float64)
     if lon.size < 2:
         return lon
     step = np.diff(lon)
-    if np.all(step > 0) or np.all(step < 0):
-        return lon
+    if np.all(step > 0):
+        return _joined(lon)
+    if np.all(step < 0):
+        return _joined(lon[::-1])[::-1]
     wrapped = (step + 180.0) % 360.0 - 180.0
     out = lon[0] + np.concatenate([[0.0], np.cumsum(wrapped)])
     return lon + 360.0 * np.round((out - lon) / 360.0)
+
+
+def _joined(lon: np.ndarray) -> np.ndarray:
+    """Ascending longitudes; those before a gap that is wider than the way round move to its other side."""
+    step = np.diff(lon)
+    gap, seam = int(step.argmax()), lon[0] + 360.0 - lon[-1]
+    usual = np.median(step)
+    if lon.size < 4 or seam <= 0 or seam > 1.5 * usual or step[gap] < 3 * usual:
+        return lon
+    return np.concatenate([lon[: gap + 1] + 360.0, lon[gap + 1 :]])
 
 
 def is_global(longitude: np.ndarray) -> bool:
@@ -89,7 +102,12 @@ class Order:
             values = have
             if np.any(original != canonical[np.argsort(self.positions[dim])]):  # longitudes were unwrapped
                 values = (have - original.min()) % 360.0 + original.min()
-            order = np.argsort(np.interp(have, canonical, self.positions[dim].astype(np.float64)), kind="stable")
+            steps = np.diff(original.astype(np.float64))
+            if np.all(steps > 0) or np.all(steps < 0):
+                order = np.argsort(values if np.all(steps > 0) else -values, kind="stable")
+            else:
+                falling = self.positions[dim][0] > self.positions[dim][-1]
+                order = np.arange(have.size)[:: -1 if falling else 1]
             values = values[order]
         return ds.isel({dim: _as_slice(order)}).assign_coords({dim: (dim, values, attrs, encoding)})
 

@@ -1,0 +1,294 @@
+"""Every kind of field goes the whole way, from a Dataset to an ensemble with the same labels."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from model_fields import TINY, draw, fields, tiny_fit
+
+import undrift
+from undrift.errors import DataError, UsageError
+
+
+def labelled(shape, dims, n=30, seed=0):
+    """Smooth random fields over any dims."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(n, *[1] * len(shape))) + 0.5 * rng.normal(size=(n, *shape))
+    coords = {d: np.arange(s, dtype=float) for d, s in zip(dims, shape)}
+    time = np.datetime64("2001-01-01", "ns") + np.arange(n) * np.timedelta64(1, "D")
+    return xr.Dataset(
+        {"q": (("time", *dims), values.astype(np.float32), {"units": "1"})}, coords={"time": time, **coords}
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "dims"),
+    [((13,), ("x",)), ((9, 6), ("y", "x")), ((4, 8, 6), ("z", "y", "x"))],
+    ids=["1-D", "2-D odd", "3-D"],
+)
+def test_any_number_of_space_dims(shape, dims):
+    data = labelled(shape, dims)
+    # with one space dim the sample dim has to be named: (time, x) could be a map
+    model = tiny_fit(data, factor=2, dims=("time", *dims), set={**TINY, "codec.transforms": {"q": "standard"}})
+    ensemble = draw(model, holdout=True)
+    truth = model.holdout_truth()
+    assert ensemble.q.dims == ("realization", "time", *dims)
+    assert ensemble.q.shape[2:] == tuple(n - n % 2 for n in shape)
+    for name in dims:
+        np.testing.assert_array_equal(ensemble[name], data[name][: len(ensemble[name])])
+    assert np.isfinite(ensemble.q).all()
+    # the common part of each field is given, so an ensemble without it could not be this near
+    near = float(((ensemble.q.mean("realization") - truth.q) ** 2).mean())
+    assert near < 0.6 * float(truth.q.var())
+
+
+def test_several_variables_with_levels():
+    data = fields(30)
+    levels = xr.concat([data.tas * f for f in (1.0, 0.5, 0.25)], xr.Variable("plev", [1000.0, 500.0, 250.0]))
+    levels = levels.transpose("time", "plev", "lat", "lon").assign_attrs(units="K")
+    pr = xr.DataArray(
+        np.maximum(data.tas.values - 281, 0) ** 3 * 1e-6, data.tas.coords, data.tas.dims, attrs={"units": "kg m-2 s-1"}
+    )
+    both = xr.Dataset({"ta": levels, "pr": pr})
+    model = tiny_fit(both)
+    ensemble, truth = draw(model, holdout=True), model.holdout_truth()
+    assert ensemble.ta.dims == ("realization", "time", "plev", "lat", "lon") and ensemble.pr.dims[2:] == ("lat", "lon")
+    np.testing.assert_array_equal(ensemble.plev, both.plev)
+    for i, scale in enumerate((281, 140, 70)):
+        assert float(ensemble.ta.isel(plev=i).mean()) == pytest.approx(scale, rel=0.03)
+    assert float(ensemble.pr.min()) == 0.0
+    assert abs(float((ensemble.pr == 0).mean()) - float((truth.pr == 0).mean())) < 0.2
+    assert [t.kind for t in model.codec.transforms] == ["standard"] * 3 + ["censored"] or model.codec.transforms[
+        -1
+    ].kind != "censored"
+    # a variable's noise does not depend on which others there are, nor does its place
+    names = [c.label for c in model.codec.layout.channels]
+    assert sorted(names) == ["pr", "ta[plev=1000]", "ta[plev=250]", "ta[plev=500]"]
+
+
+def test_rain_in_another_unit_gives_the_same_fields():
+    rng = np.random.default_rng(0)
+    data = fields(30)
+    wet = np.maximum(data.tas.values - 280 + rng.normal(size=data.tas.shape), 0) ** 3 * 1e-7
+    pr = xr.Dataset({"pr": (("time", "lat", "lon"), wet)}, coords=data.coords)
+    pr.pr.attrs["units"] = "kg m-2 s-1"
+    other = (pr * 86400).assign_coords(pr.coords)
+    other.pr.attrs["units"] = "mm/day"
+    a, b = (draw(tiny_fit(d, set={"train.precision": "float32"}), holdout=True).pr.values for d in (pr, other))
+    assert (a == 0).mean() > 0.1 and a.min() == 0
+    np.testing.assert_allclose(b / 86400, a, rtol=2e-2, atol=1e-3 * a.std())
+
+
+def test_descending_latitude_and_wrapped_longitude_change_nothing():
+    data = fields(30, lon=np.linspace(330.0, 363.0, 12) % 360)
+    data = data.sortby("lon")  # 0 .. 3 and 330 .. 357: cut in the middle of the region
+    straight = fields(30, lon=np.linspace(-30.0, 3.0, 12))
+    same = straight.assign_coords(lon=straight.lon % 360).sortby("lon")
+    np.testing.assert_allclose(same.lon, data.lon)
+    turned = same.isel(lat=slice(None, None, -1))
+    a, b = (draw(tiny_fit(d), holdout=True) for d in (straight, turned))
+    np.testing.assert_array_equal(b.lat, turned.lat)
+    np.testing.assert_allclose(b.lon, turned.lon)
+    back = b.sortby("lat").assign_coords(lon=(b.lon + 180) % 360 - 180).sortby("lon")
+    np.testing.assert_allclose(back.lon, a.lon)
+    np.testing.assert_allclose(back.tas.values, a.tas.values, atol=1e-3)
+
+
+def test_periodic_longitude_is_found_and_rolled_data_give_rolled_fields():
+    data = fields(30, lon=np.arange(0, 360, 30.0))
+    model = tiny_fit(data)
+    assert model.codec.layout.periodic == (False, True)
+    assert model.net.padding[1] == "circular"
+    assert np.isfinite(draw(model, holdout=True).tas).all()
+
+
+def holes():
+    data = fields(40)
+    values = data.tas.values
+    values[:, :3, :4] = np.nan  # land
+    values[np.random.default_rng(0).random(values.shape) < 0.03] = np.nan
+    values[5] = np.nan
+    values[-2] = np.nan
+    return data
+
+
+def test_masks_stay_and_gaps_are_filled():
+    data = holes()
+    model = tiny_fit(data)
+    ensemble = draw(model, holdout=True)
+    land = np.isnan(data.tas.values).all(0)
+    assert land[:3, :4].all() and not land[3:, 4:].any()
+    got = np.isnan(ensemble.tas.values)
+    np.testing.assert_array_equal(got, np.broadcast_to(land, got.shape))
+    assert abs(float(ensemble.tas.mean()) - 280) < 4
+    assert float(ensemble.tas.std()) < 8
+
+
+def test_infinite_values_and_constant_channels_are_refused():
+    data = fields(30)
+    data.tas.values[3, 2, 1] = np.inf
+    with pytest.raises(DataError, match=r"tas.*2001-01-04|inf"):
+        tiny_fit(data)
+    still = fields(30).assign(snow=lambda d: 0 * d.tas)
+    with pytest.raises(DataError, match=r"snow is constant \(0\)"):
+        tiny_fit(still)
+    with pytest.raises(DataError, match="at least 8"):
+        tiny_fit(fields(9))
+
+
+def scenarios():
+    data = fields(48)
+    years = np.arange(2000, 2024)
+    values = (
+        data.tas.values.reshape(2, 24, 8, 12)
+        + (years - 2000)[None, :, None, None] * np.array([1.0, 0.1])[:, None, None, None]
+    )
+    return xr.Dataset(
+        {"tas": (("scenario", "year", "lat", "lon"), values.astype(np.float32), {"units": "K"})},
+        coords={"scenario": ["A1B", "E1"], "year": years, "lat": data.lat, "lon": data.lon},
+    )
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    return tiny_fit(scenarios(), task="emulate", holdout="year=2020/2023,scenario=E1", steps=20)
+
+
+def test_emulate_at_covariates(emulator):
+    one = draw(emulator, at="year=2022,scenario=E1", realizations=4)
+    assert one.tas.dims == ("realization", "year", "scenario", "lat", "lon") or one.tas.dims[1:3] == (
+        "scenario",
+        "year",
+    )
+    assert one.year.values.tolist() == [2022] and one.scenario.values.tolist() == ["E1"]
+    held = draw(emulator, holdout=True, realizations=4)
+    there = (
+        held.tas.sel(year=2022).squeeze("scenario", drop=True)
+        if "scenario" in held.tas.dims
+        else held.tas.sel(year=2022)
+    )
+    np.testing.assert_array_equal(one.tas.squeeze(("year", "scenario"), drop=True).values, there.values)
+    some = draw(emulator, holdout=True, at="year=2021/2022", realizations=4)
+    np.testing.assert_array_equal(some.tas.sel(year=2022).values, held.tas.sel(year=2022).values)
+    assert some.sizes["year"] == 2
+    several = draw(emulator, at={"year": [2022, 2005], "scenario": ["E1", "A1B"]}, realizations=4)
+    np.testing.assert_array_equal(several.tas.sel(year=2022, scenario="E1").values, one.tas.squeeze().values)
+    warm, cool = (float(draw(emulator, at=f"year=2019,scenario={s}", realizations=8).tas.mean()) for s in ("A1B", "E1"))
+    assert warm - cool == pytest.approx(17, abs=5)  # by construction; the waves have a spread of 3 K
+
+
+def test_emulate_refuses_what_it_does_not_know(emulator):
+    for at, text in {
+        "year=2022": "lacks 'scenario'",
+        "year=2022,scenario=B2": "training met only A1B, E1",
+        "year=2022,scenario=E1,member=3": "names 'member'",
+        "year=soon,scenario=E1": "is no number",
+    }.items():
+        with pytest.raises((UsageError, DataError), match=text):
+            draw(emulator, at=at)
+    with pytest.raises(UsageError, match="--at year=2085"):
+        draw(emulator)
+    assert draw(emulator, at="year=2100,scenario=E1").attrs["given_out_of_range"] > 0
+
+
+@pytest.mark.parametrize("calendar", ["360_day", "noleap"])
+def test_emulate_at_a_date_of_another_calendar(calendar):
+    data = fields(36)
+    data = data.assign_coords(
+        time=xr.date_range("2001-01-16", periods=36, freq="MS", calendar=calendar, use_cftime=True)
+    )
+    model = tiny_fit(data, task="emulate")
+    day = "2003-02-30" if calendar == "360_day" else "2003-09-01"
+    if calendar == "noleap":
+        held = draw(model, holdout=True)
+        assert day in [str(t)[:10] for t in held.time.values]
+        np.testing.assert_array_equal(
+            draw(model, at=f"time={day}").tas.values[:, 0], held.tas.sel(time=day).values.reshape(2, 8, 12)
+        )
+    one = draw(model, at=f"time={day}")
+    assert str(one.time.values[0])[:10] == day and one.time.values[0].calendar == calendar
+
+
+def test_emulate_without_covariates_draws_the_climate():
+    values = fields(60).tas.values
+    model = tiny_fit(values, task="emulate", dims="sample,y,x")
+    ensemble = draw(model, holdout=True, realizations=4)
+    mean = values[:48].mean(0)
+    assert np.abs(ensemble.to_dataarray().values.mean((0, 1, 2)) - mean).mean() < 2.5
+
+
+# devices
+
+
+@pytest.fixture
+def meta():
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+
+
+def test_no_tensor_is_made_without_its_device(meta, tmp_path):
+    model = tiny_fit(holes(), steps=2, out=tmp_path / "run", baselines=True, device="cpu")
+    ensemble = draw(model, holdout=True)
+    again = undrift.load(tmp_path / "run", device="cpu")
+    np.testing.assert_array_equal(draw(again, model.holdout_given()).tas.values, ensemble.tas.values)
+    assert "regression" in model.baselines()
+
+
+# resume
+
+RESUME = """
+import os, signal, sys
+sys.path.insert(0, {here!r})
+import torch
+torch.set_num_threads(1)
+from model_fields import fields, tiny_fit
+import undrift.train.loop as loop
+kill = int(sys.argv[2])
+if kill:
+    take = loop.take_step
+    def step(state, *rest, **options):
+        if state.counters.step == kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return take(state, *rest, **options)
+    loop.take_step = step
+tiny_fit(fields(), steps=12, out=sys.argv[1], resume=kill == 0 and os.path.exists(sys.argv[1]), set={{"train.save_steps": 5}})
+"""
+
+
+def run_fit(path, kill=0):
+    code = RESUME.format(here=str(Path(__file__).parent))
+    return subprocess.run(
+        [sys.executable, "-c", code, str(path), str(kill)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_killed_fit_resumes_to_the_same_bits(tmp_path):
+    """From a checkpoint (killed at 8, saved at 5), and from before the first one (killed at 2)."""
+    undisturbed = tiny_fit(fields(), steps=12, out=tmp_path / "whole", set={"train.save_steps": 5})
+    want = draw(undisturbed, holdout=True)
+    for kill in (8, 2):
+        path = tmp_path / f"killed-{kill}"
+        assert run_fit(path, kill).returncode == -signal.SIGKILL
+        assert not (path / "manifest.json").exists()
+        model = tiny_fit(fields(), steps=12, out=path, resume=True, set={"train.save_steps": 5})
+        assert (path / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+        np.testing.assert_array_equal(draw(model, holdout=True).tas.values, want.tas.values)
+    with pytest.raises(UsageError, match=r"(?s)batch.*8.*4|batch"):
+        tiny_fit(fields(), steps=12, out=path, resume=True, set={"train.save_steps": 5, "train.batch": 4})
+    with pytest.raises(UsageError, match="data"):
+        tiny_fit(fields(seed=1), steps=12, out=path, resume=True, set={"train.save_steps": 5})
+    with pytest.raises(UsageError, match="overwrite"):
+        tiny_fit(fields(), steps=12, out=path)
+    longer = tiny_fit(fields(), steps=16, out=path, resume=True, set={"train.save_steps": 5})
+    assert longer.facts["steps"] == 16
