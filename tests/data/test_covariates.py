@@ -84,6 +84,7 @@ def test_names():
 def test_basis_has_cubic_trends_of_each_category():
     values = {"year": np.array([0.0, 1.0, 2.0, 3.0]), "scenario": np.array(["a", "b", "a", "b"])}
     c = Covariates.fit(values)
+    c.degree = 3
     t = (values["year"] - 1.5) / np.std(values["year"])
     a, b = np.array([1, 0, 1, 0.0]), np.array([0, 1, 0, 1.0])
     columns = {tuple(np.round(column, 12)) for column in c.basis(values, 4).T}

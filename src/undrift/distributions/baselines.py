@@ -7,6 +7,7 @@ plausible as maps. Without the dress a deterministic rival would be beaten by an
 CRPS is 0.71 of its MAE.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -24,7 +25,8 @@ def dress(errors: np.ndarray, members: int = MEMBERS) -> np.ndarray:
     The quantiles stand at (m + 1/2) / members; missing errors are left out.
     """
     levels = (np.arange(members) + 0.5) / members
-    with np.errstate(invalid="ignore"):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         quantiles = np.nanquantile(errors, levels, axis=0, method="hazen")
     chosen = np.unique(np.linspace(0, len(errors) - 1, members).astype(int))
     chosen = np.resize(chosen, members)
@@ -100,7 +102,8 @@ def fit_baselines(
         linear: out-of-fold linear predictions.
     """
     out = {}
-    with np.errstate(invalid="ignore"):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice|All-NaN slice", RuntimeWarning)
         means = np.stack([np.nanmean(truth[fold != k], axis=0) for k in range(fold.max() + 1)])
         out["climatology"] = Dressed(
             dress(truth - means[fold]), {"mean": np.nanmean(truth, axis=0)}, "mean of the training part"
