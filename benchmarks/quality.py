@@ -41,7 +41,10 @@ def score(model, title: str, started: float) -> dict:
     rows = {}
     for name in truth.data_vars:
         sample_dims = [d for d in ensemble[name].dims if d not in ("realization", *ensemble[name].dims[-2:])]
-        flat = lambda da: da.stack(n=sample_dims).transpose("realization", "n", ...).values  # noqa: E731
+
+        def flat(da: xr.DataArray, dims: list = sample_dims) -> np.ndarray:
+            return da.stack(n=dims).transpose("realization", "n", ...).values
+
         target = truth[name].stack(n=sample_dims).transpose("n", ...).values
         one = scores.sel(variable=name)
         rows[str(name)] = {
@@ -57,12 +60,11 @@ def score(model, title: str, started: float) -> dict:
             "minimum": float(ensemble[name].min()),
             "given_out_of_range": float(ensemble.attrs["given_out_of_range"]),
         }
+    kept = ("seconds", "steps", "best_step", "best_loss", "parameters", "guess", "spread")
     return {
         "case": title,
         "wall_seconds": round(time.perf_counter() - started, 1),
-        "training": {
-            k: model.facts.get(k) for k in ("seconds", "steps", "best_step", "best_loss", "parameters", "guess")
-        },
+        "training": {k: model.facts.get(k) for k in kept},
         "variables": rows,
         "verdict": [str(f) for f in verdict(scores)],
         "scores": to_table(scores),
@@ -134,7 +136,8 @@ def cases(folder: Path, names: list[str]) -> list[dict]:
         for variable, row in one["variables"].items():
             rivals = ", ".join(f"{k} {v:.4f}" for k, v in row["crps_baselines"].items())
             print(
-                f"{one['case']:14s} {variable:12s} CRPS {row['crps']:.4f} ({rivals}), spread/skill {row['spread_skill']:.2f}",
+                f"{one['case']:14s} {variable:12s} CRPS {row['crps']:.4f} ({rivals}), "
+                f"spread/skill {row['spread_skill']:.2f}",
                 flush=True,
             )
     return out

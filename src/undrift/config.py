@@ -145,7 +145,7 @@ class Net(_Section):
     """The network; an empty list of channels is chosen from data size and budget."""
 
     channels: Channels = []
-    blocks: int = Field(default=2, ge=1, le=16)
+    blocks: int = Field(default=1, ge=1, le=16)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     attention: bool = False
 
@@ -157,7 +157,7 @@ class Train(_Section):
     """Wall clock of the training loop in seconds (text such as ``3m`` is read)."""
     steps: Annotated[int, Field(ge=1)] | None = None
     batch: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the training during which the learning rate rises."""

@@ -1,12 +1,14 @@
 """The Gaussian guess: the covariance of clean fields, as far as the record knows it.
 
-Principal components of a short record over-fit: the leading ones are too large and the trailing ones far too small.
-So their number k and their shrinkage g towards the mean of the rest,
+Principal components of a short record over-fit: their own eigenvalues are too large for the leading ones and far too
+small for the trailing ones. So each component has the variance that fields of *held-out* blocks have along it,
 
-    variance_i = (1 - g) lambda_i + g rest,      i = 1 .. k,
+    variance_i = mean over folds k of  E [ (u_i(k) . x)^2 ],   x in fold k, u_i(k) fitted without it,
 
-with the total variance kept, are those under which fields of held-out blocks are most likely (a blocked
-cross-validation of the shrinkage of Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4).
+made to decrease; among all covariances with these eigenvectors this one is nearest to the true one (nonlinear
+shrinkage by
+cross-validation, Bartz 2016, "Cross-validation based nonlinear shrinkage", https://arxiv.org/abs/1611.00798). All other
+directions share what is left of the variance.
 """
 
 from collections.abc import Sequence
@@ -15,12 +17,13 @@ import numpy as np
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 
 __all__ = ["FoldedGuess", "GaussianGuess", "fit_guess"]
 
-_MODES = (10, 20, 40, 80, 160, 320)
-_SHRINKAGE = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
+_MODES = 320
+_LEAST = 1.05  # a component's variance over that of the rest from which it is kept
 
 
 class GaussianGuess(nn.Module):
@@ -78,13 +81,6 @@ def _spectrum(fields: NDArray[np.float64], number: int) -> tuple[NDArray[np.floa
     return values, (vectors / np.sqrt(n * values)).T @ fields, float((fields**2).sum() / n)
 
 
-def _shrunk(values: NDArray[np.float64], total: float, size: int, g: float) -> tuple[NDArray[np.float64], float]:
-    """Shrunk variances of the modes, and the floor that keeps the total."""
-    rest = max((total - values.sum()) / (size - len(values)), 1e-6 * total / size)
-    out = (1 - g) * values + g * rest
-    return out, max((total - out.sum()) / (size - len(values)), 1e-6 * total / size)
-
-
 class FoldedGuess(nn.Module):
     """A guess for each fold, fitted without it, for training on the very fields that the guess is fitted to.
 
@@ -115,38 +111,29 @@ def fit_guess(
         fold: contiguous fold of each.
 
     Returns:
-        The guess, those without each fold, and what was chosen: modes, shrinkage, and the held-out negative
-        log-likelihood in nats a dimension of the chosen and of the white guess.
+        The guess, those without each fold, and facts: the number of modes, the share of variance that they hold, and
+        the held-out negative log-likelihood in nats a dimension of the guess ("loss") and of a white one ("white").
     """
     fields = np.asarray(fields, dtype=np.float64)
     n, size = fields.shape
-    smallest = min(int((fold != k).sum()) for k in np.unique(fold))
-    modes = [k for k in _MODES if k <= min(smallest, size) - 1]
-    losses = np.zeros((len(modes), len(_SHRINKAGE)))
-    white = 0.0
-    for k in np.unique(fold):
-        held = fields[fold == k]
-        values, vectors, total = _spectrum(fields[fold != k], max(modes, default=1))
-        scores, norms = (held @ vectors.T) ** 2, (held**2).sum(1)
-        share = len(held) / n
-        white += share * 0.5 * (norms.mean() / (total / size) / size + np.log(total / size))
-        for i, number in enumerate(modes):
-            for j, g in enumerate(_SHRINKAGE):
-                variances, floor = _shrunk(values[:number], total, size, g)
-                head = (scores[:, :number] / variances).sum(1) + (norms - scores[:, :number].sum(1)) / floor
-                volume = np.log(variances).sum() + (size - number) * np.log(floor)
-                losses[i, j] += share * 0.5 * (head.mean() + volume) / size
-    if not modes or losses.min() >= white:
-        white_guess = GaussianGuess(floor=float((fields**2).mean()))
-        facts = {"modes": 0, "shrinkage": 1.0, "loss": white, "white": white}
-        return white_guess, FoldedGuess([white_guess] * (int(fold.max()) + 1)), facts
-    i, j = np.unravel_index(losses.argmin(), losses.shape)
+    number = int(fold.max()) + 1
+    most = min(_MODES, size - 1, min(int((fold != k).sum()) for k in range(number)) - 1)
+    bases, held, total = [], np.zeros(most), 0.0
+    for k in range(number):
+        _, vectors, _ = _spectrum(fields[fold != k], most)
+        bases.append(vectors)
+        held += ((fields[fold == k] @ vectors.T) ** 2).sum(0) / n
+        total += float((fields[fold == k] ** 2).sum()) / n
+    variances = isotonic_regression(held, increasing=False).x if most else held
+    floor = max((total - variances.sum()) / (size - most), 1e-6 * total / size)
+    kept = int((variances > _LEAST * floor).sum())
+    floor = max((total - variances[:kept].sum()) / (size - kept), 1e-6 * total / size)
 
-    def guess(rows: NDArray[np.bool_]) -> GaussianGuess:
-        values, vectors, total = _spectrum(fields[rows], modes[i])
-        variances, floor = _shrunk(values, total, size, _SHRINKAGE[j])
-        return GaussianGuess(torch.from_numpy(vectors), torch.from_numpy(variances), floor)
+    def guess(vectors: NDArray[np.float64]) -> GaussianGuess:
+        return GaussianGuess(torch.from_numpy(vectors[:kept].copy()), torch.from_numpy(variances[:kept].copy()), floor)
 
-    chosen = {"modes": modes[i], "shrinkage": _SHRINKAGE[j], "loss": float(losses[i, j]), "white": white}
-    folded = FoldedGuess([guess(fold != k) for k in range(int(fold.max()) + 1)])
-    return guess(np.ones(n, dtype=bool)), folded, chosen
+    facts = {"modes": kept, "share": float(variances[:kept].sum() / total)}
+    facts["white"] = 0.5 * (1 + np.log(total / size))
+    facts["loss"] = 0.5 * (np.log(variances[:kept]).sum() + (size - kept) * np.log(floor)) / size + 0.5
+    _, vectors, _ = _spectrum(fields, max(kept, 1))
+    return guess(vectors), FoldedGuess([guess(basis) for basis in bases]), facts

@@ -42,6 +42,7 @@ _CROP_ABOVE = 128 * 128  # cells from which a training window is smaller than th
 _CROP = 64
 _GUESS_CELLS = 40_000  # channels x cells up to which principal components are computed
 _GUESS_SAMPLES = 1500
+_MEMORY_SAMPLES = 512
 _VALIDATION = 0.1
 _VALIDATION_BLOCKS = 3
 _VALIDATION_FIELDS = 128
@@ -74,6 +75,7 @@ class Problem:
         fold: fold of each sample of the pair (-1 for those held out).
         covariates: name -> value of each sample of the pair.
         crop: cells along each side of a window, or None.
+        memory: samples after which residuals are independent: at least 1.
     """
 
     pair: Pair
@@ -84,6 +86,7 @@ class Problem:
     fold: np.ndarray
     covariates: dict[str, np.ndarray]
     crop: int | None
+    memory: int = 1
 
     def encode(
         self, rows: np.ndarray, window: tuple[slice, ...] | None = None, draw: np.random.Generator | None = None
@@ -134,9 +137,38 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config) ->
     all_folds = np.full(len(pair.target), -1)
     all_folds[whole.train] = fold
     known = np.array([bool(np.isfinite(pair.target.read(np.array([i]))).any()) for i in whole.train])
-    stop = _stop_rows(whole.train)
-    fit_rows = np.setdiff1d(whole.train[known], stop)
-    return Problem(pair, whole, fit_rows, stop, codec, all_folds, covariates, _crop(config.train.crop, pair.target))
+    problem = Problem(
+        pair,
+        whole,
+        whole.train[known],
+        whole.train,
+        codec,
+        all_folds,
+        covariates,
+        _crop(config.train.crop, pair.target),
+    )
+    problem.memory = _memory(problem)
+    problem.stop_rows = np.intersect1d(_stop_rows(whole.train), problem.fit_rows)
+    near = np.abs(problem.fit_rows[:, None] - problem.stop_rows[None]).min(1) < problem.memory
+    problem.fit_rows = problem.fit_rows[~near]
+    return problem
+
+
+def _memory(problem: Problem) -> int:
+    """Samples after which out-of-fold residuals have lost 1 - 1/e of their correlation, at least 1.
+
+    Samples nearer to those that choose when to stop would tell the network about them.
+    """
+    rows = problem.fit_rows[:_MEMORY_SAMPLES]
+    window = None if problem.crop is None else tuple(slice(0, problem.crop) for _ in problem.codec.layout.shape)
+    parts = [problem.encode(rows[i : i + 64], window).x for i in range(0, len(rows), 64)]
+    x = np.concatenate([p for p in parts if p is not None]).reshape(len(rows), -1)
+    power = float((x**2).mean())
+    for lag in range(1, max(2, len(problem.fit_rows) // (10 * _VALIDATION_BLOCKS))):
+        pairs = rows[lag:] - rows[:-lag] == lag
+        if not pairs.any() or float((x[lag:][pairs] * x[:-lag][pairs]).mean()) < power / np.e:
+            return lag
+    return max(1, len(problem.fit_rows) // (10 * _VALIDATION_BLOCKS))
 
 
 def reopen(target: Fields, given: Fields | None, task: Task, config: Config, codec: Codec) -> Problem:
