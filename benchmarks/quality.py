@@ -125,7 +125,7 @@ def cases(folder: Path, names: list[str]) -> list[dict]:
             out.append(trained(folder / "xclim_canesm2_noleap_10km_2095.nc", name, holdout="20%", budget="2m"))
         elif name == "jaxpm":
             fine, coarse = jaxpm(folder)
-            out.append(trained(fine, name, given=coarse, holdout="box=19/23", periodic="y,x", budget="3m"))
+            out.append(trained(fine, name, given=coarse, holdout="box=19/23", periodic="y,x", budget="2m"))
         elif name == "warmer":
             with xr.open_dataset(hadcm3) as ds:
                 a1b = ds.sel(scenario=["A1B"]).sel(year=list(range(1860, 2040)) + list(range(2070, 2100))).load()
