@@ -82,6 +82,7 @@ class Codec:
         given_layout: of what is given, or None.
         transforms: one per target channel; given_transforms: one per given channel.
         mask: target cells that never have a value, (C, *space).
+        given_mask: given cells that never had a value, (G, *coarse), or None.
         predictor: the linear predictor of the latents.
         scale: (C, *space).
     """
@@ -108,6 +109,7 @@ class Codec:
         self.coarse_mean, self.coarse_std = arrays.get("coarse_mean"), arrays.get("coarse_std")
         self.static = arrays["static"]
         self.given_low, self.given_high = arrays.get("given_low"), arrays.get("given_high")
+        self.given_mask = None if "given_mask" not in arrays else arrays["given_mask"].astype(bool)
         self.gappy = bool(arrays.get("gappy", np.zeros(())))
         self.linear = bool(arrays.get("linear", np.ones(())))
         self.base = _base_channels(layout, given_layout)
@@ -122,6 +124,8 @@ class Codec:
             value = getattr(self, name)
             if value is not None:
                 out[name] = value
+        if self.given_mask is not None:
+            out["given_mask"] = self.given_mask.astype(np.int8)
         return out
 
     # what is given
@@ -258,13 +262,16 @@ def _base_channels(layout: Layout, given: Layout | None) -> list[int | None]:
     return out
 
 
-def _moments(fields: Fields, rows: np.ndarray) -> list[Moments]:
+def _moments(fields: Fields, rows: np.ndarray) -> tuple[list[Moments], np.ndarray]:
+    """Streamed sums of each channel, and the cells (C, *space) that never have a value, both over these rows alone."""
     out = [Moments() for _ in fields.layout.channels]
+    never = np.ones((len(out), *fields.layout.shape), dtype=bool)
     for start in range(0, len(rows), _BLOCK):
         block = fields.read(rows[start : start + _BLOCK])
+        never &= np.isnan(block).all(0)
         for i, moments in enumerate(out):
             moments.update(block[:, i])
-    return out
+    return out, never
 
 
 class _Running:
@@ -345,7 +352,7 @@ def fit_codec(
         raise DataError(f"codec.transforms names {unknown[0]!r}, and the variables are {', '.join(layout.variables)}")
     named = {c.variable: i for i, c in enumerate(layout.channels)}
     del named
-    target_moments = _moments(target, rows)
+    target_moments, mask = _moments(target, rows)
     chosen = [
         fit_transform(wanted.get(c.variable, "auto"), m, c.label) for c, m in zip(layout.channels, target_moments)
     ]
@@ -355,15 +362,13 @@ def fit_codec(
     regridder = None
     base = _base_channels(layout, given_layout)
     if given is not None:
-        given_moments = _moments(given, rows)
+        given_moments, _ = _moments(given, rows)
         for i, (c, m) in enumerate(zip(given.layout.channels, given_moments)):
             same = [t for t, b in zip(chosen, base) if b == i]
             given_transforms.append(same[0] if same else fit_transform("auto", m, f"given {c.label}"))
         extra["given_low"] = np.array([m.low for m in given_moments])
         extra["given_high"] = np.array([m.high for m in given_moments])
         regridder = Regridder(Grid.of(given), Grid.of(target))
-    scan = target.scan()
-    mask = np.asarray(scan.always_nan, dtype=bool)
     fitted = Covariates.fit({k: v[rows] for k, v in covariates.items()})
     space = layout.shape
     blank = {"mask": mask, "scale": np.ones((len(chosen), *space)), "mean": np.zeros((len(chosen), *space))}
@@ -393,6 +398,7 @@ def _standardise(codec: Codec, target: Fields, given: Fields | None, rows: np.nd
             fine.add(f)
     codec.mean, codec.std = latent.mean_std()
     if given is not None:
+        codec.given_mask = np.asarray(coarse.n == 0)
         codec.given_mean, codec.given_std = fine.mean_std()
         mean, std = coarse.mean_std()
         codec.coarse_mean = mean
