@@ -190,13 +190,19 @@ class Codec:
         fields = self._fields(fine, prediction, cut, len(rows))
         x = weight = None
         if target is not None:
-            x, weight = self._residual(target.read(rows, window), prediction, cut, draw)
+            x, weight = self.residual(target.read(rows, window), prediction, window, draw)
         vector = self.covariates.vector(covariates, len(rows)).astype(np.float32)
         return Encoded(x, weight, fields, vector), prediction
 
-    def _residual(
-        self, raw: np.ndarray, prediction: np.ndarray, cut: tuple[slice, ...], draw: np.random.Generator | None
+    def residual(
+        self,
+        raw: np.ndarray,
+        prediction: np.ndarray,
+        window: Sequence[slice],
+        draw: np.random.Generator | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals and weights of windows (n, C, *window) in the data's units, given their linear predictions."""
+        cut = (slice(None), slice(None), *window)
         u = self.latents(raw)
         scale = self.scale[None][cut]
         r = (u - prediction) / scale

@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ _CROP = 64
 _GUESS_CELLS = 40_000  # channels x cells up to which principal components are computed
 _GUESS_SAMPLES = 1500
 _MEMORY_SAMPLES = 512
+_KEPT_NUMBERS = 200_000_000
 _VALIDATION = 0.1
 _VALIDATION_BLOCKS = 3
 _VALIDATION_FIELDS = 128
@@ -87,15 +88,53 @@ class Problem:
     covariates: dict[str, np.ndarray]
     crop: int | None
     memory: int = 1
+    _kept: tuple[Encoded, np.ndarray] | None = field(default=None, repr=False)
+    _place: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int), repr=False)
 
     def encode(
         self, rows: np.ndarray, window: tuple[slice, ...] | None = None, draw: np.random.Generator | None = None
     ) -> Encoded:
         """Out-of-fold residuals of training samples."""
-        values = {k: v[rows] for k, v in self.covariates.items()}
-        return self.codec.encode(
-            self.pair.target, self.pair.given, rows, covariates=values, fold=self.fold[rows], window=window, draw=draw
-        )[0]
+        if self._kept is None:
+            values = {k: v[rows] for k, v in self.covariates.items()}
+            return self.codec.encode(
+                self.pair.target, self.pair.given, rows, covariates=values, fold=self.fold[rows], window=window,
+                draw=draw,
+            )[0]  # fmt: skip
+        encoded, prediction = self._kept
+        whole = window if window is not None else (slice(None),) * len(self.codec.layout.space)
+        at = self._place[rows]
+        cut = (at, slice(None), *whole)
+        x, weight = self.codec.residual(self.pair.target.read(rows, whole), prediction[cut], whole, draw)
+        return Encoded(x, weight, {k: v[cut] for k, v in encoded.fields.items()}, encoded.vector[at])
+
+    def keep(self) -> None:
+        """Hold what does not change from step to step in memory, where there is room for it.
+
+        The linear algebra of a batch would otherwise compete with the network for the processor at every step.
+        """
+        rows = np.sort(np.concatenate([self.fit_rows, self.stop_rows]))
+        first = self.encode(rows[:1])
+        assert first.x is not None
+        numbers = sum(v.size for v in first.fields.values()) + 2 * first.x.size
+        if numbers * len(rows) > _KEPT_NUMBERS:
+            return
+        fields: dict[str, list[np.ndarray]] = {name: [] for name in first.fields}
+        vectors, predictions = [], []
+        for row in rows:
+            at = np.array([row])
+            values = {k: v[at] for k, v in self.covariates.items()}
+            encoded, prediction = self.codec.encode(
+                None, self.pair.given, at, covariates=values, fold=self.fold[at]
+            )  # fmt: skip
+            for name, value in encoded.fields.items():
+                fields[name].append(value)
+            vectors.append(encoded.vector)
+            predictions.append(prediction)
+        kept = Encoded(None, None, {k: np.concatenate(v) for k, v in fields.items()}, np.concatenate(vectors))
+        self._place = np.full(len(self.pair.target), -1)
+        self._place[rows] = np.arange(len(rows))
+        self._kept = kept, np.concatenate(predictions)
 
 
 def covariates_of(fields: Fields, task: Task) -> dict[str, np.ndarray]:
@@ -151,6 +190,7 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config) ->
     problem.stop_rows = np.intersect1d(_stop_rows(whole.train), problem.fit_rows)
     near = np.abs(problem.fit_rows[:, None] - problem.stop_rows[None]).min(1) < problem.memory
     problem.fit_rows = problem.fit_rows[~near]
+    problem.keep()
     return problem
 
 
