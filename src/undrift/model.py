@@ -725,6 +725,10 @@ def _realizations(value: int | slice | str) -> tuple[int, int]:
             raise UsageError(f"realizations is {value!r}, expected a number such as 20 or a range such as 100:200")
         value = slice(int(start or 0), int(stop)) if colon else int(value)
     first, last = (value.start or 0, value.stop) if isinstance(value, slice) else (0, value)
+    if isinstance(value, slice) and value.step not in (None, 1):
+        raise UsageError(
+            f"realizations is {value}, whose step is not 1; draw slice({first}, {last}) and take a part of it"
+        )
     if last is None or first < 0 or last <= first:
         raise UsageError(f"realizations is {value}, expected at least one, such as 20 or slice(100, 200)")
     return int(first), int(last)

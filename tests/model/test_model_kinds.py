@@ -130,6 +130,23 @@ def test_masks_stay_and_gaps_are_filled():
     assert float(ensemble.tas.std()) < 8
 
 
+def test_another_land_mask_of_what_is_given_is_told(tmp_path, caplog):
+    """Row 41 of the faults: cells that are missing now and had values, and the other way round, are counted."""
+    data = holes()
+    data.tas.values[:, :4, :4] = np.nan  # one whole coarse cell
+    model = tiny_fit(data, out=tmp_path / "run")
+    given = model.holdout_given()
+    draw(model, given)
+    assert "mask of missing cells" not in caplog.text
+    given.tas.values[:, 1, 1:] = np.nan  # two more coarse cells, and one that has values now
+    given.tas.values[:, 0, 0] = 280.0
+    for one in (model, undrift.load(tmp_path / "run")):
+        caplog.clear()
+        ensemble = draw(one, given)
+        assert "2 cells are missing now that had values, 1 have values that were missing" in caplog.text
+        assert np.isnan(ensemble.tas.values[:, :, :4, :4]).all()
+
+
 def test_infinite_values_and_constant_channels_are_refused():
     data = fields(30)
     data.tas.values[3, 2, 1] = np.inf

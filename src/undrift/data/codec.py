@@ -221,7 +221,8 @@ class Codec:
         out = {}
         if fine is not None:
             assert self.given_mean is not None and self.given_std is not None
-            part = (fine[cut] - self.given_mean[None][cut]) / self.given_std[None][cut]
+            part = (fine - self.given_mean) / self.given_std
+            part = _without_level(part, self.given_transforms)[cut]
             out["given"] = np.nan_to_num(part).astype(np.float32)
             if self.gappy:
                 out["known"] = np.isfinite(part).all(1, keepdims=True).astype(np.float32)
@@ -253,6 +254,18 @@ class Codec:
         known = np.isfinite(raw)
         axes = (0, *range(2, raw.ndim))
         return (beyond & known).sum(axes) / np.maximum(known.sum(axes), 1)
+
+
+def _without_level(x: np.ndarray, transforms: Sequence[Transform]) -> np.ndarray:
+    """Standardised fields (n, C, *space) less their mean over the whole domain, for channels without bounds.
+
+    The linear predictor knows the level and extrapolates it; a network shown a level that training never had does not.
+    """
+    axes = tuple(range(2, x.ndim))
+    known = np.isfinite(x)
+    level = np.where(known, x, 0).sum(axes, keepdims=True) / np.maximum(known.sum(axes, keepdims=True), 1)
+    free = np.array([t.kind == "standard" for t in transforms]).reshape(-1, *[1] * len(axes))
+    return x - np.where(free, level, 0)
 
 
 def _base_channels(layout: Layout, given: Layout | None) -> list[int | None]:

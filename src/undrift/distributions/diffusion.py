@@ -42,22 +42,25 @@ class Diffusion:
         """One field for each row of the noise.
 
         Args:
-            condition: what is given, one row for each field; at most ``micro_batch`` rows.
+            condition: what is given, one row for each field.
             z: standard normal noise, (B, C, *space).
             nfe: network evaluations.
 
         Raises:
             UndriftError: a field left the finite numbers.
         """
-        count = len(z)
-        rows = torch.arange(self.micro_batch, device=z.device).clamp(max=count - 1)
         t_max = torch.tensor(self.process.t_max, dtype=torch.float64, device=z.device)
         sigma = float(self.process.sigma(t_max))
         denoiser = Preconditioned(self.net, self.process, self.guess, self.precision)
         was_training = self.net.training
         self.net.eval()
-        draw = sample(denoiser, sigma * z[rows], condition.index(rows), nfe=nfe)
+        out = []
+        for start in range(0, len(z), self.micro_batch):
+            stop = min(start + self.micro_batch, len(z))
+            rows = torch.arange(start, start + self.micro_batch, device=z.device).clamp(max=stop - 1)
+            draw = sample(denoiser, sigma * z[rows], condition.index(rows), nfe=nfe)
+            if draw.status != "done":
+                raise UndriftError("the sampler left the finite numbers; train longer, or with a smaller learning rate")
+            out.append(draw.x[: stop - start])
         self.net.train(was_training)
-        if draw.status != "done":
-            raise UndriftError("the sampler left the finite numbers; train longer, or with a smaller learning rate")
-        return draw.x[:count]
+        return torch.cat(out)

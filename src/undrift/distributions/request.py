@@ -80,7 +80,7 @@ def request_from(
         fields = fields.select(np.flatnonzero(sample_mask(fields, at)))
     if codec.given_layout is None or given_shell is None:
         raise UsageError("this model is given covariates and no field; type --at year=2085 in place of --given")
-    match = match_given(fields, codec.given_layout, given_shell.coords)
+    match = match_given(fields, codec.given_layout, given_shell.coords, mask=codec.given_mask)
     for sentence in [*match.notes, *match.warnings]:
         logger.warning("%s", sentence)
 
