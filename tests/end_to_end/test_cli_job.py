@@ -156,7 +156,9 @@ def test_zarr_and_python_give_the_same_numbers(run, folder, capsys):
 def test_coarse_maps_from_a_file_are_as_good_as_the_held_out_ones(run, folder, capsys):
     call(capsys, "sample", "RUN", "--given", "coarse.nc", "--realizations", 2, "--out", "given.nc")
     with xr.open_dataset(folder / "ens.nc") as whole, xr.open_dataset(folder / "given.nc") as given:
-        np.testing.assert_allclose(given.tas.values, whole.tas.values[:2], atol=2e-3)
+        # means that were rounded to float32 in the file, through a network that may calculate in bf16
+        spread = float(whole.tas.std("realization").mean())
+        np.testing.assert_allclose(given.tas.values, whole.tas.values[:2], atol=0.02 * spread)
 
 
 def test_what_is_given_in_other_units_is_refused_with_both(run, folder, capsys):
