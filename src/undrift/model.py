@@ -402,17 +402,38 @@ class FieldModel:
         }  # fmt: skip
         labelled = template(request, self.codec, self.shell, numbers, {**attrs, **self._attrs()})
         if dry_run:
-            return {
-                "dims": {str(k): int(v) for k, v in labelled.sizes.items()},
-                "bytes": int(labelled.nbytes),
-                "network_calls": math.ceil(len(request) * len(numbers) / self.config.sample.micro_batch) * nfe,
-            }
+            return self._sampling_plan(request, numbers, nfe, labelled, streamed=out is not None)
         if out is None:
             return self._collect(request, numbers, seed, nfe, labelled, progress)
         with EnsembleWriter(out, labelled, overwrite, sample=request.dims) as writer:
             for rows, i, block in self._draw(request, numbers, seed, nfe, progress):
                 writer.write(rows, slice(i, i + 1), {k: v[:, None] for k, v in block.items()})
         return open_ensemble(out)
+
+    def _sampling_plan(
+        self, request: Request, numbers: np.ndarray, nfe: int, labelled: xr.Dataset, *, streamed: bool
+    ) -> dict[str, Any]:
+        """Sizes of an ensemble, and memory and time as one micro batch with one network call tells."""
+        micro, rows = self.config.sample.micro_batch, len(request) * len(numbers)
+        calls = math.ceil(rows / micro) * nfe
+        plan = {
+            "dims": {str(k): int(v) for k, v in labelled.sizes.items()},
+            "bytes": int(labelled.nbytes),
+            "network_calls": calls,
+        }
+        seconds = []
+        for evaluations in (1, 1, 2) if rows else ():  # the first warms up
+            began = time.perf_counter()
+            next(self._draw(request, numbers[:micro], 0, evaluations, False))
+            seconds.append(time.perf_counter() - began)
+        if seconds:
+            call = max(seconds[2] - seconds[1], 0.1 * seconds[1])
+            plan["seconds"] = round(calls * call + calls / nfe * max(seconds[1] - call, 0), 2)
+        width = max(getattr(self.net, "channels", (64,)))
+        numbers_held = micro * math.prod(self.codec.layout.shape) * (8 * width + 12 * len(self.codec.layout.channels))
+        held = 0 if streamed else labelled.nbytes
+        plan["memory_mb"] = round((4 * numbers_held + held) / 2**20 + 400)
+        return plan
 
     def _attrs(self) -> dict[str, Any]:
         problem = self.facts.get("still_improving")

@@ -1,5 +1,7 @@
 """Ensembles are functions of seed, realization and labels, and come labelled as the data were."""
 
+import time
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -122,7 +124,7 @@ def test_what_does_not_fit_is_refused(trained):
         draw(trained, given, holdout=True)
     with pytest.raises(UsageError, match="--given"):
         draw(trained)
-    for wrong in (0, "5:5", "a", slice(3, 1)):
+    for wrong in (0, "5:5", "a", slice(3, 1), slice(0, 8, 2)):
         with pytest.raises(UsageError, match="realizations"):
             draw(trained, given, realizations=wrong)
 
@@ -140,6 +142,12 @@ def test_dry_runs_draw_nothing(trained, tmp_path):
     n = trained.holdout_truth().sizes["time"]
     assert 0 <= plan["bytes"] - 4 * 100 * n * 8 * 12 < 10_000
     assert plan["network_calls"] == -(-100 * n // 8) * 10
+    few = trained.sample(holdout=True, realizations=10, nfe=10, dry_run=True)
+    assert 400 <= few["memory_mb"] <= plan["memory_mb"] + 1 < 600
+    began = time.perf_counter()
+    draw(trained, holdout=True, realizations=10, nfe=10)
+    took = time.perf_counter() - began
+    assert took / 10 < few["seconds"] < took * 10  # of the right size, on a machine that does other things too
     assert not list(tmp_path.iterdir())
     assert tiny_fit(fields(), dry_run=True)["target"] == {"tas": [8, 12]}
 

@@ -30,7 +30,7 @@ HOLDOUT = "year=2070/2099,scenario=E1"
 DOWNSCALE, TWIN, EMULATE = 0.42, 0.42, 0.16
 
 # Seconds on two cores for what the budget does not bound; they only serve the estimate of the time left.
-PREPARE, DRAW, SCORE, WRITE = 6.0, 12.0, 10.0, 10.0
+PREPARE, DRAW, SCORE, WRITE = 8.0, 12.0, 7.0, 5.0
 
 
 @dataclass

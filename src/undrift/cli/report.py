@@ -150,14 +150,42 @@ def section_of(
 def _question(model: FieldModel, truth: xr.Dataset) -> list[str]:
     """What was asked of which data, in words."""
     config = model.config
-    names = ", ".join(str(name) for name in truth.data_vars)
+    names = ", ".join(_named(truth[name]) for name in truth.data_vars)
     if config.task.name == "downscale":
         source = "the fields of another dataset" if config.data.given else f"area means over {config.task.factor} cells"
         asked = f"{names} on the fine grid, given {source}"
     else:
         asked = f"{names}, given {', '.join(config.data.covariates) or 'nothing but the law of the data'}"
-    held = config.data.holdout or "20%"
-    return [f"Asked: {asked}.", f"Tested on {held}, which training has not seen."]
+    counts = model.facts.get("samples", {})
+    trained = f" Trained on {counts['train']} samples." if "train" in counts else ""
+    held = f"{counts['holdout']} samples" if "holdout" in counts else "samples"
+    lines = [
+        f"Asked: {asked}.",
+        f"Grid: {_grid(model, truth)}.{trained}",
+        f"Tested on {held} that training has not seen ({config.data.holdout or 'the last 20%'}).",
+    ]
+    told = [
+        (name, str(truth.attrs.get(name, "")).strip()) for name in ("title", "source", "institution", "attribution")
+    ]
+    return lines + [f"{name.capitalize()} of the data: {text[:500]}" for name, text in told if text]
+
+
+def _named(da: xr.DataArray) -> str:
+    """``tas (near-surface air temperature, K)``."""
+    title = da.attrs.get("long_name") or str(da.attrs.get("standard_name", "")).replace("_", " ")
+    inside = ", ".join(str(part) for part in (title, da.attrs.get("units")) if part)
+    return f"{da.name} ({inside})" if inside else str(da.name)
+
+
+def _grid(model: FieldModel, truth: xr.Dataset) -> str:
+    """``36 x 48 cells, lat 15 to 58.75, lon 225 to 313.1``."""
+    layout = model.codec.layout
+    parts = [f"{' x '.join(str(size) for size in layout.shape)} cells"]
+    names = dict.fromkeys([*layout.space, *(n for n in (layout.latitude, layout.longitude) if n)])
+    for name in names:
+        if name in truth.coords and truth[name].dtype.kind in "iuf" and truth[name].size:
+            parts.append(f"{name} {float(truth[name].min()):.5g} to {float(truth[name].max()):.5g}")
+    return ", ".join(parts)
 
 
 def _commands(run: str, out: str) -> list[str]:

@@ -1,0 +1,78 @@
+"""What is given by another dataset, and training on windows, from the data to scores."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from model_fields import draw, fields, tiny_fit
+
+import undrift
+from undrift.errors import DataError
+
+
+def driver(n=50, shift=0):
+    """Pressure on a coarser grid with longitudes from -180 and descending latitudes, and the fine field it drives."""
+    fine = fields(n)
+    y, x = np.meshgrid(np.linspace(58, 24, 9), np.linspace(-8, 42, 11), indexing="ij")
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(2, n, 1, 1))
+    psl = 1000 + 10 * a * np.sin(y / 10) + 10 * b * np.cos(x / 10) + 0.1 * rng.normal(size=(n, 9, 11))
+    yy, xx = np.meshgrid(fine.lat, fine.lon, indexing="ij")
+    noise = 0.3 * rng.normal(size=fine.tas.shape)
+    tas = 280 + 3 * a * np.sin(yy / 10) + 3 * b * np.cos(xx / 10) + noise
+    target = fine.assign(tas=(fine.tas.dims, tas.astype(np.float32), fine.tas.attrs))
+    given = xr.Dataset(
+        {"psl": (("time", "lat", "lon"), psl.astype(np.float32), {"units": "hPa"})},
+        coords={
+            "time": fine.time.values + np.timedelta64(shift, "h"),
+            "lat": ("lat", np.linspace(58, 24, 9), {"standard_name": "latitude", "units": "degrees_north"}),
+            "lon": ("lon", np.linspace(-8, 42, 11), {"standard_name": "longitude", "units": "degrees_east"}),
+        },
+    )
+    return target, given
+
+
+def test_a_real_pair_on_another_grid(tmp_path):
+    target, given = driver()
+    past, new = slice(0, 40), slice(40, 50)
+    shuffled = given.isel(time=np.random.default_rng(0).permutation(np.arange(2, 40)))
+    model = tiny_fit(target.isel(time=past), given=shuffled, factor=None, steps=20, out=tmp_path / "run")
+    counts = model.facts["samples"]
+    assert sum(counts.values()) == 38  # two days have nothing given
+    rivals = model.baselines()
+    assert set(rivals) == {"climatology", "linear predictor"}  # pressure is no temperature to be interpolated
+    truth = model.holdout_truth()
+    ensemble = draw(model, holdout=True, realizations=8)
+    scores = undrift.evaluate(ensemble, truth, baselines=rivals, train=model.training_data(), bootstrap=20)
+    crps = dict(zip(scores.baseline.values, scores.crps_baseline.sel(variable="tas").values))
+    assert float(scores.crps.sel(variable="tas")) < 0.5 * crps["climatology"]
+    # times that training never met, from a longitude convention of its own, after loading
+    later = given.isel(time=new)
+    drawn = draw(undrift.load(tmp_path / "run"), later, realizations=8)
+    np.testing.assert_array_equal(drawn.time, later.time)
+    np.testing.assert_array_equal(drawn.lon, target.lon)
+    error = drawn.tas.mean("realization").values - target.tas.values[new]
+    assert np.sqrt((error**2).mean()) < 0.5 * target.tas.values[new].std()
+    wrapped = draw(model, later.assign_coords(lon=later.lon % 360).sortby("lon"), realizations=8)
+    np.testing.assert_allclose(wrapped.tas.values, drawn.tas.values, atol=0.02)
+    with pytest.raises(DataError, match="psl"):
+        draw(model, target)
+
+
+def test_a_pair_without_common_times_is_refused():
+    target, given = driver()
+    late = given.assign_coords(time=given.time + np.timedelta64(5000, "D"))
+    with pytest.raises(DataError, match=r"2001.*2014"):
+        tiny_fit(target, given=late, factor=None)
+
+
+def test_windows_train_and_whole_fields_are_drawn():
+    data = fields(30, lat=np.linspace(10, 49, 40), lon=np.linspace(0, 47, 48))
+    model = tiny_fit(data, crop=16, steps=6)
+    assert model.problem is not None and model.problem.crop == 16
+    ensemble, truth = draw(model, holdout=True, realizations=4), model.holdout_truth()
+    assert ensemble.tas.shape[2:] == truth.tas.shape[1:] == (40, 48)
+    scores = undrift.evaluate(ensemble, truth, baselines=model.baselines(), bootstrap=20)
+    crps = dict(zip(scores.baseline.values, scores.crps_baseline.sel(variable="tas").values))
+    assert float(scores.crps.sel(variable="tas")) < 0.3 * crps["climatology"]
+    # the noise is 0.3 K: the spread is right when the windows saw it as it is
+    assert 0.6 < float(scores.spread_skill.sel(variable="tas")) < 1.6
