@@ -78,7 +78,7 @@ def trained(data, title: str, **arguments) -> dict:
 
 
 def jaxpm(folder: Path) -> tuple[xr.Dataset, xr.Dataset]:
-    """2-D slabs: eight evenly spaced high-resolution slices of each box, and the low-resolution slices that hold them."""
+    """2-D slabs: eight evenly spaced fine slices of each box, and the coarse slices that hold them."""
     with np.load(folder / "jaxpm_sr_pairs_24x32to64.npz") as z:
         fine, coarse, size = z["hr"][:, ::8].astype("f4"), z["lr"][:, ::4].astype("f4"), float(z["boxsize"])
     axis = lambda n: (np.arange(n) + 0.5) * size / n  # noqa: E731

@@ -147,7 +147,6 @@ class Net(_Section):
     channels: Channels = []
     blocks: int = Field(default=1, ge=1, le=16)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    attention: bool = False
 
 
 class Train(_Section):
@@ -177,7 +176,7 @@ class Train(_Section):
     baselines: bool = False
     """Also train the same net as a regression, to be scored beside the model."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
 
 class Sample(_Section):

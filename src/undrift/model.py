@@ -366,9 +366,9 @@ class FieldModel:
         *,
         holdout: bool = False,
         at: str | Mapping[str, Any] | None = None,
-        realizations: int | slice | str = 20,
+        realizations: int | slice | str | None = None,
         seed: int = 0,
-        nfe: int = 10,
+        nfe: int | None = None,
         out: str | Path | None = None,
         overwrite: bool = False,
         progress: bool = True,
@@ -381,10 +381,10 @@ class FieldModel:
             holdout: draw for the samples that training left out.
             at: labels of samples, such as "year=2085,scenario=E1": for an emulator the covariates, else which
                 samples of what is given.
-            realizations: how many, or which (``slice(100, 200)``, "100:200"): bitwise the same slice of a whole
-                ensemble.
+            realizations: how many (20 unless the configuration says otherwise), or which (``slice(100, 200)``,
+                "100:200"): bitwise the same slice of a whole ensemble.
             seed: of the noise; realization n of a sample is fixed by (seed, n, labels of the sample).
-            nfe: network evaluations per realization.
+            nfe: network evaluations per realization (10 unless the configuration says otherwise).
             out: file to stream to, ``.nc`` or ``.zarr``; the result is then opened lazily.
             overwrite: replace ``out``.
             progress: show a progress bar.
@@ -393,6 +393,8 @@ class FieldModel:
         Returns:
             Dataset with dims (realization, *sample, *level, *space), coordinates, units and attributes of the data.
         """
+        nfe = self.config.sample.nfe if nfe is None else nfe
+        realizations = self.config.sample.realizations if realizations is None else realizations
         request = self._request(given, holdout, at)
         numbers = np.arange(*_realizations(realizations))
         share = request.warn()
@@ -616,7 +618,7 @@ class FieldModel:
             )
             z = np.stack([normal(Key(0, "calibrate", m, str(row)), x.shape[1:]) for row, m in part]).astype(np.float32)
             condition = Condition.concatenate([to_condition(e) for e in encoded]).to(self.device)
-            r = law.sample(condition, torch.from_numpy(z).to(self.device)).cpu().numpy()
+            r = law.sample(condition, torch.from_numpy(z).to(self.device), nfe=self.config.sample.nfe).cpu().numpy()
             axes = (0, *range(2, x.ndim))
             true += (weight * x**2).sum(axes)
             drawn += (weight * r**2).sum(axes)

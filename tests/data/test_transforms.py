@@ -172,3 +172,31 @@ def test_errors():
         fit_transform("censored", moments_of(samples("standard") - 280), "tas")
     with pytest.raises(DataError, match="values up to 3.*'bounded' takes none above 1 .*or 100"):
         fit_transform("bounded", moments_of(samples("standard")), "sic")
+
+
+def test_rain_with_rounding_below_zero_keeps_its_dry_cells_and_its_bound():
+    rng = np.random.default_rng(5)
+    rain = np.maximum(rng.normal(size=4000), 0) ** 2 * 1e-4
+    stored = np.where(rain == 0, rng.choice([0.0, -1e-12], rain.size), rain)
+    moments = Moments()
+    moments.update(stored)
+    transform = fit_transform("auto", moments, "pr", "kg m-2 s-1")
+    assert transform.kind == "censored" and transform.lower == 0
+    drawn = transform.decode(rng.normal(size=100_000))
+    assert drawn.min() == 0
+    share = (rain == 0).mean()
+    assert abs((drawn == 0).mean() - share) < 4 * np.sqrt(share * (1 - share) / 4000)
+
+
+@pytest.mark.parametrize(
+    ("units", "low", "high", "top"), [("%", 5.0, 99.8, 100.0), ("1", 0.0, 0.99, 1.0), ("%", 0.0, 100.0, 100.0)]
+)
+def test_per_cents_and_fractions_stay_in_their_range_whether_or_not_they_reach_it(units, low, high, top):
+    values = np.random.default_rng(6).uniform(low, high, 5000)
+    moments = Moments()
+    moments.update(values)
+    transform = fit_transform("auto", moments, "hurs", units)
+    assert (transform.lower, transform.upper) == (0.0, top)
+    decoded = transform.decode(np.array([-50.0, 50.0]))
+    np.testing.assert_array_equal(decoded, [0.0, top])
+    np.testing.assert_allclose(transform.decode(transform.encode(values[:100])), values[:100], rtol=1e-9)

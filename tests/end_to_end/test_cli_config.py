@@ -127,7 +127,6 @@ def test_a_configuration_survives_being_written(tmp_path):
         ("train.crop", "48", 48),
         ("net.channels", "32,64", [32, 64]),
         ("net.channels", "[32, 64]", [32, 64]),
-        ("net.attention", "true", True),
         ("data.variables", "tas, pr", ["tas", "pr"]),
         ("data.holdout", "2070", "2070"),
         ("data.select", "lat=35/60", "lat=35/60"),

@@ -212,8 +212,11 @@ class Codec:
                 a = sign * ((bound - prediction) / scale)[at]
                 share = 0.5 if draw is None else draw.random(a.shape) * (1 - 2e-12) + 1e-12
                 r[at] = sign * np.clip(ndtri(share * ndtr(a)), -8, 8)
+        # masked cells are learned to be 0, which is what the sampler's network then meets beside every coast
         weight = np.isfinite(r)
-        return np.where(weight, r, 0).astype(np.float32), weight.astype(np.float32)
+        r = np.where(weight, r, 0)
+        weight |= self.mask[cut[1:]][None]
+        return r.astype(np.float32), weight.astype(np.float32)
 
     def _fields(
         self, fine: np.ndarray | None, prediction: np.ndarray, cut: tuple[slice, ...], count: int
@@ -369,11 +372,10 @@ def fit_codec(
     unknown = sorted(set(wanted) - set(layout.variables))
     if unknown:
         raise DataError(f"codec.transforms names {unknown[0]!r}, and the variables are {', '.join(layout.variables)}")
-    named = {c.variable: i for i, c in enumerate(layout.channels)}
-    del named
     target_moments, mask = _moments(target, rows)
     chosen = [
-        fit_transform(wanted.get(c.variable, "auto"), m, c.label) for c, m in zip(layout.channels, target_moments)
+        fit_transform(wanted.get(c.variable, "auto"), m, c.label, layout.units.get(c.variable, ""))
+        for c, m in zip(layout.channels, target_moments)
     ]
     given_layout = given.layout if given is not None else None
     given_transforms: list[Transform] = []
@@ -384,7 +386,11 @@ def fit_codec(
         given_moments, _ = _moments(given, rows)
         for i, (c, m) in enumerate(zip(given.layout.channels, given_moments)):
             same = [t for t, b in zip(chosen, base) if b == i]
-            given_transforms.append(same[0] if same else fit_transform("auto", m, f"given {c.label}"))
+            given_transforms.append(
+                same[0]
+                if same
+                else fit_transform("auto", m, f"given {c.label}", given.layout.units.get(c.variable, ""))
+            )
         extra["given_low"] = np.array([m.low for m in given_moments])
         extra["given_high"] = np.array([m.high for m in given_moments])
         regridder = Regridder(Grid.of(given), Grid.of(target))

@@ -24,6 +24,8 @@ __all__ = ["KINDS", "Moments", "Transform", "choose", "fit_transform"]
 
 KINDS = ("standard", "censored", "bounded", "power")
 _POWER = 1 / 3  # the cube root takes the skew out of rain (Stidd 1973, doi:10.1029/WR009i005p01235)
+_ROUNDING = 1e-6  # of the largest value: how far below 0 a positive variable may be stored
+_FILLED = 0.8  # share of a bounded range that the values reach
 _ATOM = 0.002  # share of values at a bound from which the bound is a point mass
 _TOPS = (1.0, 100.0)  # of fractions and of per cents
 
@@ -121,7 +123,7 @@ class Moments:
             self.shift = float(x.mean())
         self.count += len(x)
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
-        self.at_zero += int((x == 0).sum())
+        self.at_zero += int((x <= 0).sum())
         for top in _TOPS:
             self.at_top[top] += int((x == top).sum())
         cubic = np.sign(x) * np.abs(x) ** _POWER
@@ -140,16 +142,25 @@ class Moments:
         """The upper bound that the values may have: 1 of fractions, 100 of per cents, infinite where they exceed it."""
         return next((top for top in _TOPS if self.high <= top), np.inf)
 
+    @property
+    def positive(self) -> bool:
+        """Whether no value is below 0 but by rounding, as spectral models and packed files have it."""
+        return self.low >= -_ROUNDING * max(self.high, 0.0)
 
-def choose(moments: Moments) -> str:
-    """The kind of transform that a variable's values ask for.
 
-    Values that end at exactly 1 or 100 are fractions or per cents ("bounded"); exact zeros at the lower end are a point
+def choose(moments: Moments, units: str = "") -> str:
+    """The kind of transform that a variable's values and units ask for.
+
+    Per cents, and numbers without units that fill [0, 1], are "bounded" whether or not they reach their ends. Values
+    that end at exactly 1 or 100 are fractions or per cents ("bounded"); exact zeros at the lower end are a point
     mass ("censored"); values that reach down to zero from above are positive by nature ("power"); everything else is
     "standard".
     """
-    if moments.count == 0 or moments.low < 0:
+    if moments.count == 0 or not moments.positive:
         return "standard"
+    full = {"%": 100.0, "percent": 100.0, "1": 1.0}.get(units.strip(), np.inf)
+    if moments.top == full and moments.high >= _FILLED * full:
+        return "bounded"
     if moments.at_top.get(moments.top, 0) / moments.count >= _ATOM:
         return "bounded"
     if moments.at_zero / moments.count >= _ATOM:
@@ -165,16 +176,17 @@ def _censored_scale(share: float, mean: float) -> tuple[float, float]:
     return -a * std, std
 
 
-def fit_transform(kind: str, moments: Moments, name: str) -> Transform:
+def fit_transform(kind: str, moments: Moments, name: str, units: str = "") -> Transform:
     """Fit a transform's scales.
 
     Args:
         kind: one of :data:`KINDS` or "auto".
         moments: the variable's streamed sums over the training part.
         name: the variable, for errors.
+        units: its units.
     """
     if kind == "auto":
-        kind = choose(moments)
+        kind = choose(moments, units)
     if kind not in KINDS:
         raise UsageError(f"transform of {name} is {kind!r}, expected one of auto, {', '.join(KINDS)}")
     if moments.count == 0:
@@ -183,7 +195,7 @@ def fit_transform(kind: str, moments: Moments, name: str) -> Transform:
         raise DataError(f"{name} is constant ({moments.low:g}) in the training part; leave it out with --variables")
     if kind == "standard":
         return Transform(kind, *moments.mean_std(1.0))
-    if moments.low < 0:
+    if not moments.positive:
         raise DataError(
             f"{name} has values down to {moments.low:g}, and the transform {kind!r} takes none below 0; "
             f"use --set codec.transforms.{name}=standard"

@@ -1,6 +1,5 @@
 """From data to a trained model: what ``undrift.fit`` does, step by step."""
 
-import copy
 import logging
 import math
 from collections.abc import Callable
@@ -8,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import nn
 
 from undrift.config import Config
 from undrift.data.codec import Codec, Encoded, fit_codec
@@ -322,8 +320,3 @@ def settings_of(config: Config) -> Settings:
         save_steps=t.save_steps,
         seed=t.seed,
     )
-
-
-def twin(net: nn.Module) -> nn.Module:
-    """A copy of a fresh network with its own parameters."""
-    return copy.deepcopy(net)
