@@ -42,5 +42,7 @@ for axis, (title, field) in zip(axes[1], lower.items()):
     )
     shown = axis.pcolormesh(field.lon, field.lat, field.values, rasterized=True, **style)
     axis.set_title(title, fontsize=10)
-figure.colorbar(shown, ax=axes[1], label="departure [K]", shrink=0.9)
+figure.colorbar(shown, ax=axes[1], label="departure [K]; spread: 0 to 0.6 K", shrink=0.9)
+figure.supxlabel("longitude [degrees east]", fontsize=9)
+figure.supylabel("latitude [degrees north]", fontsize=9)
 figure.savefig(out, dpi=110)

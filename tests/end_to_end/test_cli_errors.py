@@ -175,7 +175,8 @@ def test_output_into_a_closed_pipe_is_quiet():
 
 def test_ctrl_c_is_quiet(folder):
     code = (
-        "import time, undrift.data.check as c\n"
+        "import signal, time, undrift.data.check as c\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs have it ignored
         "from undrift.cli.main import main\n"
         "def wait(*a, **k):\n"
         "    print('ready', flush=True)\n"

@@ -51,7 +51,8 @@ class QuantileMap:
     @classmethod
     def fit(cls, interpolated: np.ndarray, truth: np.ndarray) -> "QuantileMap":
         """From training fields (n, C, *space)."""
-        with np.errstate(invalid="ignore"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # masked cells have no quantile
             return cls(np.nanquantile(interpolated, _KNOTS, axis=0), np.nanquantile(truth, _KNOTS, axis=0))
 
     def __call__(self, interpolated: np.ndarray) -> np.ndarray:
