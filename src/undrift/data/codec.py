@@ -5,34 +5,24 @@ A field x becomes
     r = (T(x) - linear prediction) / scale,
 
 where T is each variable's transform, the prediction is made from what is given, and the scale is the standard
-deviation per cell of
-out-of-fold residuals. Missing cells become 0 with weight 0. Values at a point mass (dry cells) have no latent of
-their own: the linear
-predictor is fitted with their conditional means (Tobit by expectation-maximisation) and training draws them anew at
-each step.
+deviation per cell of out-of-fold residuals. Missing cells become 0 with weight 0. Values at a point mass (dry cells)
+have no latent of their own: training draws one anew at each step. :mod:`undrift.data.codec_fit` fits all this.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr, ndtri
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
-from undrift.data.grid import Grid, Regridder
+from undrift.data.grid import Regridder
 from undrift.data.layout import Layout
-from undrift.data.linear import Given, LinearPredictor, folds
-from undrift.data.transforms import Moments, Transform, fit_transform
-from undrift.errors import DataError
+from undrift.data.linear import Given, LinearPredictor
+from undrift.data.transforms import Transform
 
-__all__ = ["Codec", "Encoded", "fit_codec"]
-
-_BLOCK = 64
-_TOBIT_PASSES = 2
-_POOLED = 10.0  # weight of the pooled variance in a cell's scale, in samples
+__all__ = ["Codec", "Encoded", "base_channels"]
 
 
 @dataclass(frozen=True)
@@ -52,30 +42,8 @@ class Encoded:
     vector: np.ndarray
 
 
-def _below(threshold: np.ndarray, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of N(mean, std^2) below a threshold."""
-    a = (threshold - mean) / std
-    ratio = np.exp(norm.logpdf(a) - log_ndtr(a))
-    return mean - std * ratio, std**2 * np.clip(1 - a * ratio - ratio**2, 1e-6, 1)
-
-
-def _expected(
-    u: np.ndarray, mean: np.ndarray, std: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Latents with those at a point mass replaced by conditional means, and the conditional variances (0 elsewhere)."""
-    dry, wet = np.isneginf(u), np.isposinf(u)
-    if not (dry.any() or wet.any()):
-        return u, np.zeros_like(u)
-    mean, std, low, high = (np.broadcast_to(v, u.shape) for v in (mean, std, low, high))
-    out, variance = u.copy(), np.zeros_like(u)
-    out[dry], variance[dry] = _below(low[dry], mean[dry], std[dry])
-    m, v = _below(-high[wet], -mean[wet], std[wet])
-    out[wet], variance[wet] = -m, v
-    return out, variance
-
-
 class Codec:
-    """All that turns fields into the network's numbers and back; made by :func:`fit_codec`.
+    """All that turns fields into the network's numbers and back; made by :func:`undrift.data.codec_fit.fit_codec`.
 
     Attributes:
         layout: of the target.
@@ -112,7 +80,7 @@ class Codec:
         self.given_mask = None if "given_mask" not in arrays else arrays["given_mask"].astype(bool)
         self.gappy = bool(arrays.get("gappy", np.zeros(())))
         self.linear = bool(arrays.get("linear", np.ones(())))
-        self.base = _base_channels(layout, given_layout)
+        self.base = base_channels(layout, given_layout)
         self.low = np.array([t.thresholds[0] for t in transforms]).reshape(-1, *[1] * len(layout.space))
         self.high = np.array([t.thresholds[1] for t in transforms]).reshape(-1, *[1] * len(layout.space))
 
@@ -271,7 +239,7 @@ def _without_level(x: np.ndarray, transforms: Sequence[Transform]) -> np.ndarray
     return x - np.where(free, level, 0)
 
 
-def _base_channels(layout: Layout, given: Layout | None) -> list[int | None]:
+def base_channels(layout: Layout, given: Layout | None) -> list[int | None]:
     """For each target channel the given channel of the same variable, level and units."""
     out: list[int | None] = []
     for channel in layout.channels:
@@ -282,224 +250,3 @@ def _base_channels(layout: Layout, given: Layout | None) -> list[int | None]:
                 match = i if same else match
         out.append(match)
     return out
-
-
-def _moments(fields: Fields, rows: np.ndarray) -> tuple[list[Moments], np.ndarray]:
-    """Streamed sums of each channel, and the cells (C, *space) that never have a value, both over these rows alone."""
-    out = [Moments() for _ in fields.layout.channels]
-    never = np.ones((len(out), *fields.layout.shape), dtype=bool)
-    for start in range(0, len(rows), _BLOCK):
-        block = fields.read(rows[start : start + _BLOCK])
-        never &= np.isnan(block).all(0)
-        for i, moments in enumerate(out):
-            moments.update(block[:, i])
-    return out, never
-
-
-class _Running:
-    """Mean and variance per cell, streamed, NaN left out."""
-
-    def __init__(self) -> None:
-        self.n = self.s1 = self.s2 = np.zeros(())
-
-    def add(self, block: np.ndarray) -> None:
-        known = np.isfinite(block)
-        values = np.where(known, block, 0.0)
-        self.n, self.s1, self.s2 = self.n + known.sum(0), self.s1 + values.sum(0), self.s2 + (values**2).sum(0)
-
-    def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """Per cell; the standard deviation at least a tenth of its channel's mean one."""
-        n = np.maximum(self.n, 1)
-        mean = self.s1 / n
-        variance = np.maximum(self.s2 / n - mean**2, 0)
-        axes = tuple(range(1, variance.ndim))
-        pooled = np.sqrt(variance.mean(axes, keepdims=True))
-        return mean, np.maximum(np.sqrt(variance), np.maximum(0.1 * pooled, 1e-6))
-
-
-def _statics(target: Fields, mask: np.ndarray) -> np.ndarray:
-    """Standardised static fields, position along each axis (cyclic where periodic), and the mask where there is one."""
-    layout = target.layout
-    parts = []
-    for name in target.static.data_vars:
-        da = target.static[name]
-        if not set(layout.space) <= set(da.dims) or da.dtype.kind not in "iufb":
-            continue
-        values = da.transpose(..., *layout.space).values.reshape(-1, *layout.shape).astype(np.float64)
-        for v in values:
-            std = np.nanstd(v)
-            parts.append(np.nan_to_num((v - np.nanmean(v)) / (std if std > 0 else 1.0)))
-    for axis, (size, periodic) in enumerate(zip(layout.shape, layout.periodic)):
-        at = (np.arange(size) + 0.5) / size
-        waves = [np.cos(2 * np.pi * at), np.sin(2 * np.pi * at)] if periodic else [2 * at - 1]
-        for wave in waves:
-            parts.append(
-                np.broadcast_to(wave.reshape([-1 if i == axis else 1 for i in range(len(layout.shape))]), layout.shape)
-            )
-    if mask.any():
-        parts += list(1.0 - mask)
-    return np.stack(parts).astype(np.float32)
-
-
-def fit_codec(
-    target: Fields,
-    given: Fields | None,
-    rows: np.ndarray,
-    *,
-    factor: Sequence[int] | None,
-    covariates: Mapping[str, np.ndarray],
-    transforms: Mapping[str, str] | None = None,
-    number_of_folds: int = 5,
-    linear: bool = True,
-) -> tuple[Codec, np.ndarray]:
-    """Fit everything from the training part.
-
-    Args:
-        target: what is asked.
-        given: what is given, sample by sample the same.
-        rows: positions of the training samples, in the order of the record.
-        factor: fine cells per coarse cell and dim where the grids are nested.
-        covariates: name -> value of each sample of ``target`` (all, not only the rows).
-        transforms: variable -> kind, "auto" where absent.
-        number_of_folds: contiguous folds of the out-of-fold residuals.
-        linear: False leaves the prediction at its base: interpolation, or nothing.
-
-    Returns:
-        The codec and the fold of each row.
-    """
-    layout = target.layout
-    wanted = dict(transforms or {})
-    unknown = sorted(set(wanted) - set(layout.variables))
-    if unknown:
-        raise DataError(f"codec.transforms names {unknown[0]!r}, and the variables are {', '.join(layout.variables)}")
-    target_moments, mask = _moments(target, rows)
-    chosen = [
-        fit_transform(wanted.get(c.variable, "auto"), m, c.label, layout.units.get(c.variable, ""))
-        for c, m in zip(layout.channels, target_moments)
-    ]
-    given_layout = given.layout if given is not None else None
-    given_transforms: list[Transform] = []
-    extra: dict[str, np.ndarray] = {}
-    regridder = None
-    base = _base_channels(layout, given_layout)
-    if given is not None:
-        given_moments, _ = _moments(given, rows)
-        for i, (c, m) in enumerate(zip(given.layout.channels, given_moments)):
-            same = [t for t, b in zip(chosen, base) if b == i]
-            given_transforms.append(
-                same[0]
-                if same
-                else fit_transform("auto", m, f"given {c.label}", given.layout.units.get(c.variable, ""))
-            )
-        extra["given_low"] = np.array([m.low for m in given_moments])
-        extra["given_high"] = np.array([m.high for m in given_moments])
-        regridder = Regridder(Grid.of(given), Grid.of(target))
-    fitted = Covariates.fit({k: v[rows] for k, v in covariates.items()})
-    space = layout.shape
-    blank = {"mask": mask, "scale": np.ones((len(chosen), *space)), "mean": np.zeros((len(chosen), *space))}
-    blank |= {"std": np.ones((len(chosen), *space)), "static": _statics(target, mask), **extra}
-    blank["linear"] = np.array(int(linear))
-    codec = Codec(
-        layout=layout, given_layout=given_layout, regridder=regridder, transforms=chosen,
-        given_transforms=given_transforms,
-        covariates=fitted, predictor=LinearPredictor(None, None, {}, (len(chosen), *space)), arrays=blank,
-    )  # fmt: skip
-    fold = folds(len(rows), number_of_folds)
-    _standardise(codec, target, given, rows)
-    _fit_predictor(codec, target, given, rows, fold, factor, covariates, linear)
-    return codec, fold
-
-
-def _standardise(codec: Codec, target: Fields, given: Fields | None, rows: np.ndarray) -> None:
-    """Means and standard deviations per cell of what the network and the predictor see."""
-    latent, coarse, fine = _Running(), _Running(), _Running()
-    for start in range(0, len(rows), _BLOCK):
-        part = rows[start : start + _BLOCK]
-        latent.add(np.clip(codec.latents(target.read(part)), codec.low, codec.high))
-        if given is not None:
-            c, f, missing = codec.given_latents(given.read(part).astype(np.float64))
-            codec.gappy |= bool(missing.any())
-            coarse.add(c)
-            fine.add(f)
-    codec.mean, codec.std = latent.mean_std()
-    if given is not None:
-        codec.given_mask = np.asarray(coarse.n == 0)
-        codec.given_mean, codec.given_std = fine.mean_std()
-        mean, std = coarse.mean_std()
-        codec.coarse_mean = mean
-        axes = tuple(range(1, std.ndim))  # one scale a channel keeps the ridge's penalty even in space
-        codec.coarse_std = np.sqrt((std**2).mean(axes, keepdims=True))
-
-
-def _fit_predictor(
-    codec: Codec,
-    target: Fields,
-    given: Fields | None,
-    rows: np.ndarray,
-    fold: np.ndarray,
-    factor: Sequence[int] | None,
-    covariates: Mapping[str, np.ndarray],
-    linear: bool,
-) -> None:
-    """The linear predictor and the scale, by expectation-maximisation where there are point masses."""
-
-    def parts(at: np.ndarray) -> tuple[Given, np.ndarray]:
-        which = rows[at]
-        raw = None if given is None else given.read(which).astype(np.float64)
-        return codec.predictors(raw, {k: v[which] for k, v in covariates.items()}, len(which))[0], codec.latents(
-            target.read(which)
-        )
-
-    censored = any(t.kind in ("censored", "bounded") for t in codec.transforms)
-    current: LinearPredictor | None = None
-    for _ in range(_TOBIT_PASSES + 1 if censored else 1):
-        previous, scale = current, codec.scale
-
-        def read(
-            at: np.ndarray, previous: LinearPredictor | None = previous, scale: np.ndarray = scale
-        ) -> tuple[Given, np.ndarray]:
-            part, u = parts(at)
-            if previous is None:  # from the thresholds on: a start far beyond them would drown what varies
-                return part, np.clip(u, codec.low, codec.high)
-            return part, _expected(u, previous.predict(part, fold[at]), scale, codec.low, codec.high)[0]
-
-        if linear and previous is None:
-            current = _best_degree(codec, read, fold, factor)
-        elif linear:
-            current = LinearPredictor.fit(read, fold, factor=factor, periodic=codec.layout.periodic)
-        else:
-            current = LinearPredictor(None, None, {}, (len(codec.transforms), *codec.layout.shape))
-        codec.scale = _scale(codec, current, parts, fold, first=previous is None)
-    assert current is not None
-    codec.predictor = current
-
-
-def _best_degree(codec: Codec, read: Any, fold: np.ndarray, factor: Sequence[int] | None) -> LinearPredictor:
-    """The predictor with the degree of the trends that cross-validation prefers; left in the codec's covariates."""
-    degrees = (1, 2, 3) if any(part.kind != "category" for part in codec.covariates.parts) else (1,)
-    found: dict[int, LinearPredictor] = {}
-    for degree in degrees:
-        codec.covariates.degree = degree
-        found[degree] = LinearPredictor.fit(read, fold, factor=factor, periodic=codec.layout.periodic)
-    codec.covariates.degree = min(found, key=lambda degree: min(found[degree].scores.values()))
-    return found[codec.covariates.degree]
-
-
-def _scale(codec: Codec, predictor: LinearPredictor, parts: Any, fold: np.ndarray, first: bool) -> np.ndarray:
-    """Standard deviation per cell of out-of-fold residuals, shrunk towards the channel's mean variance."""
-    total = np.zeros(codec.scale.shape)
-    count = np.zeros(codec.scale.shape)
-    for start in range(0, len(fold), _BLOCK):
-        at = np.arange(start, min(start + _BLOCK, len(fold)))
-        part, u = parts(at)
-        mean = predictor.predict(part, fold[at])
-        expected, variance = np.clip(u, codec.low, codec.high), np.zeros(1)
-        if not first:
-            expected, variance = _expected(u, mean, codec.scale, codec.low, codec.high)
-        known = np.isfinite(expected)
-        total += np.where(known, (expected - mean) ** 2 + variance, 0).sum(0)
-        count += known.sum(0)
-    axes = tuple(range(1, total.ndim))
-    pooled = total.sum(axes, keepdims=True) / np.maximum(count.sum(axes, keepdims=True), 1)
-    variance = (total + _POOLED * pooled) / (count + _POOLED)
-    return np.sqrt(np.maximum(variance, 1e-12))
