@@ -12,6 +12,7 @@ import xarray as xr
 from undrift.data.check import check
 from undrift.data.findings import correlated_steps
 from undrift.data.open import open_fields
+from undrift.data.split import split
 from undrift.errors import DataError, UsageError
 
 
@@ -197,11 +198,22 @@ def test_effective_samples_of_a_known_process(rho):
     n = 4000 if rho > 0.9 else 800  # taking out the slow part shortens the memory of a short record
     data = clean(n=n, shape=(12, 12), rho=rho, seed=5)
     season = 20 * np.sin(2 * np.pi * np.arange(n) / 365.25) + 0.02 * np.arange(n)
-    lag = correlated_steps(open_fields(data + season[:, None, None].astype("f4")), np.arange(n))
+    lag, looked = correlated_steps(open_fields(data + season[:, None, None].astype("f4")), np.arange(n))
     want = 0.0 if rho == 0 else -1 / np.log(rho)
-    assert abs(lag - want) <= 1 + 0.15 * want
+    assert abs(lag - want) <= 1 + 0.15 * want and looked == n
     if rho == 0.95:
         only(check(data.isel(time=slice(0, 300))), "warning", "effective samples", ["few", "to", "learn", "from"][0])
+
+
+def test_a_shifted_sample_is_no_copy():
+    """Its values are the same in another order, and so is the sum of their bits."""
+    data = clean(n=60)
+    data["tas"][7] = np.roll(data.tas.values[3], 5, axis=1)
+    fields = open_fields(data)
+    sums = fields.scan().bit_sums
+    assert sums[7] == sums[3] and np.unique(sums).size == 59
+    assert sums[3] == sum(int(v) for v in data.tas.values[3].view(np.uint32).ravel())
+    assert split(fields).duplicates == 0 and split(open_fields(data)).duplicates == 0
 
 
 def test_repeated_samples_are_counted():

@@ -224,6 +224,20 @@ def test_without_time_the_last_of_the_first_dim_is_held_out():
     assert result.holdout.tolist() == list(range(32, 40)) and result.gap.size == 0 and result.train.size == 32
 
 
+def test_dry_days_are_no_duplicates():
+    """Days 3, 5 and 18 have no rain anywhere, 6 and 19 are rainy copies of 0."""
+    ds = grid(20)
+    for day in (3, 5, 18):
+        ds["t2m"][day] = 0.0
+    for day in (6, 19):
+        ds["t2m"][day] = ds["t2m"][0]
+    ds["t2m"][5, 0, 0] = np.nan
+    result = split(open_fields(ds), "time=2001-01-18/2001-01-20")
+    assert result.duplicates == 1 and {3, 5} <= set(result.train.tolist()) and 6 not in result.train
+    (warning,) = [text for text in result.warnings if "held-out" in text]
+    assert "1 of 3 held-out samples also are in training" in warning and "2001-01-20" in warning
+
+
 def test_missing_frames_are_no_duplicates():
     ds = grid(20)
     ds.t2m.values[[3, 5]] = np.nan

@@ -206,13 +206,15 @@ def _samples(fields: Fields, holdout: str | None, report: Report) -> Split | Non
     report.add("info", f"holdout {parts.text}: {parts.train.size} samples train, {parts.holdout.size} test{gap}")
     for warning in parts.warnings:
         report.add("warning", warning)
-    lag = 0
+    lag, looked = 0, n
     if fields.layout.time is not None:
         stamps = np.array([str(plain(t)) for t in np.asarray(fields.times())])
-        lag = correlated_steps(fields, np.unique(stamps, return_inverse=True)[1])
+        lag, looked = correlated_steps(fields, np.unique(stamps, return_inverse=True)[1])
     effective = (n - parts.duplicates) / (1 + 2 * lag)
     report.facts |= {"decorrelation_steps": lag, "effective_samples": round(effective, 1)}
-    text = f"about {effective:.0f} effective samples" + (f" (cells stay correlated over {lag} steps)" if lag else "")
+    part = f", as {looked} of {n} samples show" if looked < n else ""
+    text = f"about {effective:.0f} effective samples"
+    text += f" (cells stay correlated over {lag} steps{part})" if lag else ""
     if effective < FEW:
         report.add("warning", f"{text}: few to learn a distribution from; add data if you can")
     else:

@@ -124,7 +124,7 @@ def _anomaly(fields: Fields, name: str) -> bool:
     return any(word in text.lower() for word in ("anom", "difference", "deviation", "bias", "increment", "tendency"))
 
 
-def correlated_steps(fields: Fields, position: np.ndarray, cells: int = 200) -> int:
+def correlated_steps(fields: Fields, position: np.ndarray, cells: int = 200) -> tuple[int, int]:
     """Steps over which the values of single cells stay correlated, once a cubic trend, year and day are taken out.
 
     Args:
@@ -133,7 +133,8 @@ def correlated_steps(fields: Fields, position: np.ndarray, cells: int = 200) -> 
         cells: how many cells are looked at.
 
     Returns:
-        The first lag at which the autocorrelation, averaged over cells, is below 1/e, less one; 0 if at once.
+        The first lag at which the autocorrelation, averaged over cells, is below 1/e, less one; 0 if at once. And the
+        number of samples that were looked at: the first ones, as many as are read in a moment.
     """
     layout = fields.layout
     axis = layout.sample.index(layout.time or layout.sample[0])
@@ -155,15 +156,15 @@ def correlated_steps(fields: Fields, position: np.ndarray, cells: int = 200) -> 
                 basis += [f(2 * np.pi * k * t / period) for k in (1, 2) for f in (np.sin, np.cos)]
     columns = np.stack(basis, axis=1)
     if rows.size < 8 or block.shape[1] == 0 or columns.shape[1] > rows.size // 2:
-        return 0
+        return 0, rows.size
     left = block - columns @ np.linalg.lstsq(columns, block, rcond=None)[0]
     left = left[:, left.std(axis=0) > 1e-9 * (np.abs(block).max(axis=0) + 1e-30)]
     if left.shape[1] == 0:
-        return 0
+        return 0, rows.size
     power = np.abs(np.fft.rfft(left / left.std(axis=0), 2 * rows.size, axis=0)) ** 2
     correlation = np.fft.irfft(power.mean(axis=1))[: rows.size]
     below = np.flatnonzero(correlation < correlation[0] * np.exp(-1.0))
-    return max(0, int(below[0]) - 1) if below.size else int(rows.size)
+    return (max(0, int(below[0]) - 1) if below.size else int(rows.size)), rows.size
 
 
 def describe_step(times: np.ndarray) -> str:

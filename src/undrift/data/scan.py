@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from undrift.data.fields import Fields
 
-__all__ = ["Scan", "Suspicious", "block_step", "scan"]
+__all__ = ["Scan", "Suspicious", "bit_sums", "block_step", "scan"]
 
 _BLOCK_BYTES = 16 << 20
 _HUGE = 1e15
@@ -52,6 +52,7 @@ class Scan:
         empty: Whether a channel has no finite value (C,).
         always_nan: Cells that are NaN in all samples (C, *space).
         missing: Samples in which a channel has no finite value (N, C).
+        bit_sums: Sum of the bit patterns of each sample (N,), which samples that are not equal seldom share.
         suspicious: Undeclared fill values.
     """
 
@@ -70,6 +71,7 @@ class Scan:
     empty: np.ndarray
     always_nan: np.ndarray
     missing: np.ndarray
+    bit_sums: np.ndarray
     suspicious: list[Suspicious] = field(default_factory=list)
 
 
@@ -88,13 +90,14 @@ class _Sums:
         self.high = np.full(channels, -np.inf)
         self.seen = np.zeros((channels, cells), dtype=bool)
         self.missing = np.zeros((samples, channels), dtype=bool)
-        self.nan_in_missing = np.zeros(channels, dtype=np.int64)
+        self.bit_sums = np.zeros(samples, dtype=np.uint64)
         self.suspects: list[dict[float, int]] = [{} for _ in range(channels)]
         self.clean_low = np.full(channels, np.inf)
         self.clean_high = np.full(channels, -np.inf)
 
     def add(self, start: int, block: np.ndarray) -> None:
         """Add samples (n, C, cells) that begin at position start."""
+        self.bit_sums[start : start + len(block)] = bit_sums(block)
         for c in range(block.shape[1]):
             self._add_channel(start, c, np.ascontiguousarray(block[:, c]))
 
@@ -186,6 +189,11 @@ def scan(fields: Fields) -> Scan:
     return result
 
 
+def bit_sums(block: np.ndarray) -> np.ndarray:
+    """Sum of the bit patterns of each sample of a block (n, C, ...) of float32, exact in any order."""
+    return np.ascontiguousarray(block).reshape(len(block), -1).view(np.uint32).sum(axis=1, dtype=np.uint64)
+
+
 def block_step(fields: Fields, least: int) -> int:
     """Samples per block: whole chunks of the files along the last sample dim, so that none is unpacked twice."""
     last = fields.layout.sample[-1]
@@ -234,6 +242,7 @@ def _finish(sums: _Sums, n: int, shape: tuple[int, ...], labels: list[str]) -> S
         empty=empty,
         always_nan=always.reshape(len(labels), *shape),
         missing=sums.missing,
+        bit_sums=sums.bit_sums,
         suspicious=suspicious,
     )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from undrift.data.fields import Fields
-from undrift.data.scan import block_step
+from undrift.data.scan import bit_sums, block_step
 from undrift.errors import DataError, UsageError
 
 __all__ = ["Split", "split"]
@@ -115,12 +116,15 @@ def _series(fields: Fields, samples: np.ndarray, position: np.ndarray) -> list[n
         every = max(1, round((np.prod(fields.layout.shape) / 200) ** (1 / len(fields.layout.shape))))
         stride = tuple(slice(None, None, every) for _ in fields.layout.shape)
         for c in range(values.shape[1]):
-            block = values[(slice(None), c)].reshape(rows.size, -1).astype(np.float64)
-            keep = np.isfinite(block).any(axis=1)
+            block = values[(slice(None), c)].reshape(rows.size, -1)
+            mean = block.mean(axis=1, dtype=np.float64)
+            for i in np.flatnonzero(np.isnan(mean)):
+                known = block[i][np.isfinite(block[i])]
+                mean[i] = known.mean(dtype=np.float64) if known.size else np.nan
+            keep = np.isfinite(mean)
             if keep.sum() < 8:
                 continue
-            with np.errstate(invalid="ignore"):
-                mean = np.nanmean(block[keep], axis=1)
+            mean = mean[keep]
             thin = values[(slice(None), c, *stride)].reshape(rows.size, -1).astype(np.float64)[keep]
             thin = np.where(np.isfinite(thin), thin, 0.0)
             thin = _detrend(thin)
@@ -170,29 +174,45 @@ def _bare(sample: np.ndarray) -> bool:
 
 def _once(fields: Fields, result: Split) -> None:
     """Leave exact duplicates out of train, and warn of held-out samples that also train."""
-    digests: dict[int, bytes | None] = {}
-    both = np.concatenate([result.train, result.holdout])
-    size = 4 * len(fields.layout.channels) * int(np.prod(fields.layout.shape))
-    step = block_step(fields, max(1, (32 << 20) // max(size, 1)))
-    for start in range(0, both.size, step):
-        part = both[start : start + step]
-        for i, sample in zip(part, fields.read(part), strict=True):
-            digests[int(i)] = None if _bare(sample) else hashlib.blake2b(sample.tobytes(), digest_size=16).digest()
+    digests = _digests(fields, np.concatenate([result.train, result.holdout]))
     seen: set[bytes] = set()
     keep = []
-    for i in result.train:
-        digest = digests[int(i)]
+    for i in result.train.tolist():
+        digest = digests.get(i)
         if digest is None or digest not in seen:
-            keep.append(int(i))
+            keep.append(i)
         if digest is not None:
             seen.add(digest)
     result.duplicates = result.train.size - len(keep)
     result.train = np.asarray(keep, dtype=np.int64)
     if result.duplicates:
         result.warnings.append(f"{result.duplicates} training samples repeat another exactly and are used once")
-    shared = [int(i) for i in result.holdout if digests[int(i)] in seen]
+    shared = [i for i in result.holdout.tolist() if digests.get(i) in seen]
     if shared:
         result.warnings.append(
             f"{len(shared)} of {result.holdout.size} held-out samples also are in training, the first at "
             f"{fields.label_digest(shared[0])}: scores on them mean nothing"
         )
+
+
+def _digests(fields: Fields, samples: np.ndarray) -> dict[int, bytes]:
+    """Digests of those samples that may have a copy: only they are read again after the scan, where there was one."""
+    sums = fields._scan.bit_sums[samples] if fields._scan is not None else None
+    if sums is None:
+        sums = np.concatenate([bit_sums(block) for _, block in _read(fields, samples)])
+    _, which, counts = np.unique(sums, return_inverse=True, return_counts=True)
+    out: dict[int, bytes] = {}
+    for part, block in _read(fields, samples[counts[which] > 1]):
+        for i, sample in zip(part.tolist(), block, strict=True):
+            if not _bare(sample):
+                out[i] = hashlib.blake2b(sample.tobytes(), digest_size=16).digest()
+    return out
+
+
+def _read(fields: Fields, samples: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Samples and their values, in blocks of bounded memory."""
+    size = 4 * len(fields.layout.channels) * int(np.prod(fields.layout.shape))
+    step = block_step(fields, max(1, (32 << 20) // max(size, 1)))
+    for start in range(0, samples.size, step):
+        part = samples[start : start + step]
+        yield part, fields.read(part)
