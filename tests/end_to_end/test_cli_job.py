@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import undrift
 from undrift.cli.main import main
+from undrift.distributions.diffusion import Diffusion
 
 SMALL = ["--set", "net.channels=8,16", "--set", "train.batch=8", "--set", "net.blocks=1"]
 RUN_FILES = {"config.toml", "model.safetensors", "state.safetensors", "codec.nc", "metrics.jsonl", "manifest.json"}
@@ -362,3 +363,21 @@ def test_the_demo_from_end_to_end(tmp_path, capsys):
         assert [str(s) for s in np.atleast_1d(ens.scenario.values)] == ["E1"]
     for name in ("downscale", "emulate"):
         assert undrift.load(tmp_path / "demo" / name).describe()
+
+
+def test_the_numbers_of_a_report_are_those_of_the_run_and_baselines_are_made_once(folder, capsys, monkeypatch):
+    more = ["--set", "sample.realizations=3", "--set", "sample.nfe=2"]
+    call(capsys, *train_words("few", 4, *more))
+    made, nfe = [], []
+    baselines, sample = undrift.FieldModel.baselines, Diffusion.sample
+    monkeypatch.setattr(undrift.FieldModel, "baselines", lambda self: made.append(1) or baselines(self))
+    monkeypatch.setattr(Diffusion, "sample", lambda *a, **k: nfe.append(k["nfe"]) or sample(*a, **k))
+    out, _ = call(capsys, "report", "few", "--out", "few.html", "--json")
+    told = json.loads(out)
+    assert told["attrs"]["n_realizations"] == 3 and set(nfe) == {2} and made == [1]
+    assert "no regression" in told["attrs"]["baselines_absent"]
+    assert any("no regression: train with --baselines" in one["text"] for one in told["verdict"])
+    assert "no regression: train with --baselines" in (folder / "few.html").read_text()
+    call(capsys, "sample", "few", "--holdout", "--out", "few.nc")
+    with xr.open_dataset(folder / "few.nc") as drawn:
+        assert drawn.sizes["realization"] == 3 and drawn.attrs["undrift_nfe"] == 2

@@ -1,5 +1,6 @@
 """Every kind of field goes the whole way, from a Dataset to an ensemble with the same labels."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from model_fields import TINY, draw, fields, tiny_fit
 
 import undrift
 from undrift.errors import DataError, UsageError
+from undrift.train import loop, prepare
+from undrift.train.prepare import device_of
 
 
 def labelled(shape, dims, n=30, seed=0):
@@ -258,6 +261,46 @@ def test_no_tensor_is_made_without_its_device(meta, tmp_path):
     assert "regression" in model.baselines()
 
 
+def test_a_machine_without_the_device_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    prepare._note_once.cache_clear()
+    with caplog.at_level(logging.INFO, logger="undrift"):
+        assert [device_of("auto"), device_of("auto"), device_of("cpu")] == [torch.device("cpu")] * 3
+    assert [record.message for record in caplog.records] == ["no GPU was found: computing on the CPU"]
+    for name in ("cuda", "cuda:0", "cuda:7"):
+        with pytest.raises(UsageError, match=f"device {name} .* no CUDA device; type --device cpu"):
+            device_of(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [device_of(n) for n in ("auto", "cuda:1")] == [torch.device("cuda"), torch.device("cuda:1")]
+    with pytest.raises(UsageError, match=r"cuda:7 .* has cuda:0 to cuda:1"):
+        device_of("cuda:7")
+
+
+# padding
+
+
+def test_padding_changes_the_net_at_open_ends_only(tmp_path):
+    """The two nets have the same weights, so that they agree where no window of theirs reaches an open end."""
+    whole = np.arange(0.0, 360.0, 15.0)  # 24 cells around the globe
+    data = fields(30, lat=np.linspace(-60, 60, 64), lon=whole)
+    nets = {}
+    for mode in ("zero", "reflect"):
+        model = tiny_fit(data, steps=1, out=tmp_path / mode, set={"net.padding": mode, "net.channels": [4, 4]})
+        loaded = undrift.load(tmp_path / mode, device="cpu")
+        assert loaded.config.net.padding == mode
+        assert loaded.net.padding == ({"zero": "zeros"}.get(mode, mode), "circular")
+        nets[mode] = model.net
+    nets["reflect"].load_state_dict(nets["zero"].state_dict())
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(1, nets["zero"].in_channels, 64, 24)).astype("f4"))
+    with torch.no_grad():
+        zero, reflect = (nets[mode](x, torch.zeros(1)) for mode in ("zero", "reflect"))
+        turned = nets["reflect"](x.roll(4, 3), torch.zeros(1)).roll(-4, 3)
+    apart = (zero - reflect).abs().amax((0, 1, 3))
+    assert apart[[0, -1]].min() > 10 * apart[28:36].max()
+    torch.testing.assert_close(turned, reflect, atol=1e-4, rtol=1e-4)  # the periodic axis has no ends
+
+
 # resume
 
 RESUME = """
@@ -267,22 +310,23 @@ import torch
 torch.set_num_threads(1)
 from model_fields import fields, tiny_fit
 import undrift.train.loop as loop
-kill = int(sys.argv[2])
-if kill:
-    take = loop.take_step
-    def step(state, *rest, **options):
-        if state.counters.step == kill:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return take(state, *rest, **options)
-    loop.take_step = step
-tiny_fit(fields(), steps=12, out=sys.argv[1], resume=kill == 0 and os.path.exists(sys.argv[1]), set={{"train.save_steps": 5}})
+kill, baselines, count = int(sys.argv[2]), sys.argv[3] == "True", 0
+take = loop.take_step
+def step(state, *rest, **options):
+    global count
+    if count == kill:
+        os.kill(os.getpid(), signal.SIGKILL)
+    count += 1
+    return take(state, *rest, **options)
+loop.take_step = step
+tiny_fit(fields(), steps=12, out=sys.argv[1], baselines=baselines, set={{"train.save_steps": 5}})
 """
 
 
-def run_fit(path, kill=0):
+def run_fit(path, kill, baselines=False):
     code = RESUME.format(here=str(Path(__file__).parent))
     return subprocess.run(
-        [sys.executable, "-c", code, str(path), str(kill)],
+        [sys.executable, "-c", code, str(path), str(kill), str(baselines)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -309,3 +353,28 @@ def test_a_killed_fit_resumes_to_the_same_bits(tmp_path):
         tiny_fit(fields(), steps=12, out=path)
     longer = tiny_fit(fields(), steps=16, out=path, resume=True, set={"train.save_steps": 5})
     assert longer.facts["steps"] == 16
+
+
+def test_a_killed_regression_goes_on_to_the_same_bits(tmp_path, caplog):
+    """Killed at step 8 of its 12, after the 12 of the main network; saved at 5."""
+    options = {"steps": 12, "baselines": True, "set": {"train.save_steps": 5}}
+    tiny_fit(fields(), out=tmp_path / "whole", **options)
+    path = tmp_path / "killed"
+    assert run_fit(path, 12 + 8, baselines=True).returncode == -signal.SIGKILL
+    assert not (path / "manifest.json").exists() and (path / "regression" / "checkpoints").is_dir()
+    steps = []
+    take = loop.take_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            loop, "take_step", lambda state, *a, **k: steps.append(state.counters.step) or take(state, *a, **k)
+        )
+        model = tiny_fit(fields(), out=path, resume=True, **options)
+    assert steps == list(range(5, 12)) or steps == list(range(10, 12))
+    for name in ("model.safetensors", "regression.safetensors"):
+        assert (path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (path / "regression").exists() and not (path / "regression.lock").exists()
+    lines = model.metrics()
+    losses = {line["step"]: line["loss"] for line in lines if line["kind"] == "regression train"}
+    assert set(losses) == set(range(1, 13)) and all(np.isfinite(list(losses.values())))
+    assert [line["kind"] for line in lines].count("summary") == 1
+    assert model.facts["regression"]["steps"] == 12 and model.facts["regression"]["seconds"] > 0

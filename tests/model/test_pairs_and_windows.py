@@ -1,12 +1,16 @@
 """What is given by another dataset, and training on windows, from the data to scores."""
 
+import itertools
+
 import numpy as np
 import pytest
 import xarray as xr
 from model_fields import draw, fields, tiny_fit
 
 import undrift
+from undrift.cli.runs import score, score_rows
 from undrift.errors import DataError
+from undrift.verify import verdict
 
 
 def driver(n=50, shift=0):
@@ -40,6 +44,8 @@ def test_a_real_pair_on_another_grid(tmp_path):
     assert sum(counts.values()) == 38  # two days have nothing given
     rivals = model.baselines()
     assert set(rivals) == {"climatology", "linear predictor"}  # pressure is no temperature to be interpolated
+    why, regression = model.absent_baselines()
+    assert "interpolation" in why and "quantile mapping of tas" in why and "--baselines" in regression
     truth = model.holdout_truth()
     ensemble = draw(model, holdout=True, realizations=8)
     scores = undrift.evaluate(ensemble, truth, baselines=rivals, train=model.training_data(), bootstrap=20)
@@ -56,6 +62,40 @@ def test_a_real_pair_on_another_grid(tmp_path):
     np.testing.assert_allclose(wrapped.tas.values, drawn.tas.values, atol=0.02)
     with pytest.raises(DataError, match="psl"):
         draw(model, target)
+
+
+def test_a_channel_without_a_namesake_leaves_the_others_their_interpolation(tmp_path):
+    """Asked are tas and huss, given is tas alone: tas has all baselines, huss those that need no namesake."""
+    fine = fields(40)
+    fine["huss"] = fine.tas.copy(data=0.01 * (fine.tas.values - 270)).assign_attrs(units="kg kg-1")
+    coarse = fine[["tas"]].coarsen(lat=2, lon=2).mean()
+    coarse["tas"].attrs = fine.tas.attrs
+    model = tiny_fit(fine, given=coarse, factor=None, out=tmp_path / "run")
+    rivals = undrift.load(tmp_path / "run", data=fine, given=coarse).baselines()
+    truth = model.holdout_truth()
+    for name in ("interpolation", "quantile mapping"):
+        assert np.isnan(rivals[name].huss).all()
+        error = rivals[name].tas.mean("realization") - truth.tas
+        assert float((error**2).mean()) < 0.2 * float(truth.tas.var())
+    scores = score(draw(model, holdout=True, realizations=4), truth, model, bootstrap=20)
+    skill = scores.skill.sel(baseline="interpolation")
+    assert np.isfinite(skill.sel(variable="tas")) and np.isnan(skill.sel(variable="huss"))
+    sentences = [finding.text for finding in verdict(scores)]
+    assert any("no quantile mapping of huss: no given field has the same name" in text for text in sentences)
+    compared = {v: " ".join(t for t in sentences if t.startswith(f"{v}: CRPS")) for v in ("tas", "huss")}
+    assert "interpolation by" in compared["tas"] and "linear predictor by" in compared["huss"]
+    assert "interpolation by" not in compared["huss"]
+    rows = [row for row in score_rows(scores) if row["method"] == "interpolation"]
+    assert len(rows) == 1 and np.isfinite(rows[0]["CRPS"])
+
+
+def test_baselines_are_made_as_they_are_read(trained):
+    """All members of all samples are never in memory: what is held are chunks of some megabytes."""
+    rival = trained.baselines()["linear predictor"].tas
+    assert rival.chunks is not None and rival.sizes["realization"] == 50
+    assert max(np.prod(block) for block in itertools.product(*rival.chunks)) * 4 <= 8 * 2**20
+    members = rival.isel(time=3).values - trained.parts.rivals.dressed["linear predictor"].members[:, 0]
+    np.testing.assert_allclose(members, np.broadcast_to(members[:1], members.shape), atol=1e-4)  # one prediction
 
 
 def test_a_pair_without_common_times_is_refused():
