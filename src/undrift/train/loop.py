@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from undrift.errors import CheckpointError, Interrupted, UndriftError, UsageError
+from undrift.errors import Interrupted, UndriftError
 from undrift.tasks.batch import Batch
-from undrift.train.checkpoint import STATE, Checkpoints, read_state
+from undrift.train.checkpoint import Checkpoints
 from undrift.train.log import MetricsLog
-from undrift.train.manifest import read_manifest, verify_manifest
 from undrift.train.prefetch import Prefetch
-from undrift.train.run import RunDirectory, changes
+from undrift.train.resume import take_up
+from undrift.train.run import RunDirectory
 from undrift.train.schedule import learning_rate
 from undrift.train.settings import Progress, Settings, Trained, to_record
 from undrift.train.signals import Stop
@@ -84,7 +84,7 @@ def train(
     checkpoints = Checkpoints(run.checkpoints) if run is not None else None
     kept = None
     if run is not None and checkpoints is not None and run.resume:
-        kept = _take_up(state, run, checkpoints, settings, told)
+        kept = take_up(state, run, checkpoints, settings, told)
     if state.counters.stop is not None:
         if run is not None and not run.finished:
             MetricsLog(run.metrics, kept).close()
@@ -106,58 +106,6 @@ def train(
             with Stop() as stop:
                 loop.go(ahead, stop, begun)
     return _trained(state)
-
-
-def _take_up(
-    state: TrainState, run: RunDirectory, checkpoints: Checkpoints, settings: Settings, told: Mapping[str, Any]
-) -> int:
-    """Restore the newest whole state of a run; returns the bytes of its log that belong to it."""
-    found = _newest(run, checkpoints)
-    if found is None:
-        logger.warning("%s has no checkpoint yet: beginning anew", run.path)
-        return 0
-    tensors, record = found
-    old = record.get("settings", {})
-    differences = changes(record.get("identity", {}), told["identity"]) or changes(old, told["settings"])
-    for name in ("steps", "budget"):
-        before, now = old.get(name), told["settings"][name]
-        if (before is None) != (now is None) or (before is not None and now < before):
-            differences.append(f"{name}: was {before}, now {now}")
-    if differences:
-        raise UsageError(
-            f"--resume {run.path} with other settings or data:\n  "
-            + "\n  ".join(differences)
-            + "\nA larger --budget or "
-            "--steps is the one change that goes on; otherwise give another --out, or --overwrite"
-        )
-    state.restore(tensors, record)
-    if settings.larger_than(old):
-        state.counters.stop = None
-        state.counters.since_best = 0
-    # What was written of a complete result, a summary after its last checkpoint too, goes with it.
-    complete = read_manifest(run.path)["files"].get(run.metrics.name, {}) if run.complete else {}
-    return max(int(record.get("log_bytes", 0)), int(complete.get("bytes", 0)))
-
-
-def _newest(run: RunDirectory, checkpoints: Checkpoints) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """The latest of the checkpoints and the finished state that is whole."""
-    pairs, faults = [], []
-    try:
-        pairs.append(checkpoints.newest())
-    except CheckpointError as error:
-        faults.append(error)
-    if run.complete:
-        try:
-            verify_manifest(run.path, names=[STATE])
-            pairs.append(read_state(run.path / STATE))
-        except CheckpointError as error:
-            faults.append(error)
-    found = [pair for pair in pairs if pair is not None]
-    if faults and not found:
-        raise faults[-1]
-    for error in faults:
-        logger.warning("going on without what is damaged: %s", error)
-    return max(found, key=lambda pair: pair[1]["counters"]["step"], default=None)
 
 
 class _Loop:
