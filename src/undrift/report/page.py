@@ -180,7 +180,7 @@ def _flat(facts: Mapping, prefix: str = "") -> list[tuple[str, str]]:
                 if any(isinstance(v, Mapping) for v in value.values())
                 else [(name, ", ".join(f"{k} {_text(v)}" for k, v in value.items()))]
             )
-        elif value is not None and value != "":
+        elif value is not None and value != "" and value != []:
             pairs.append((name, _text(value)))
     return pairs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from undrift.report.picture import Picture, new_figure, render
@@ -66,12 +67,8 @@ def _loss_curve(rows: Sequence[Mapping], dpi: int) -> Picture:
         axes.axhline(base[-1], color=INK, lw=1, ls=(0, (1, 1.5)), label="baseline's loss")
     positive = np.concatenate([y, vy])
     if positive.size and positive.min() > 0:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v, 2)))
-        axes.yaxis.set_minor_formatter(
-            FuncFormatter(lambda v, _: number(v, 2)) if _narrow(positive) else NullFormatter()
-        )
-        if smooth.size > 5:
+        _loss_axis(axes, positive)
+        if smooth.size > 5 and not _narrow(positive):
             low, high = positive.min(), np.quantile(positive, 0.98)
             axes.set_ylim(low / 1.1, high * 1.2)
     axes.set_xlabel("training time [s]" if clock == "seconds" else "step")
@@ -82,6 +79,15 @@ def _loss_curve(rows: Sequence[Mapping], dpi: int) -> Picture:
     text = f"Loss over {count(steps)} steps: {number(smooth[0])} at first, {number(smooth[-1])} at the end"
     text += f", validation {number(last)}." if vy.size else "."
     return captioned(render(figure, text, title="Training curve", dpi=dpi, vector=True), text)
+
+
+def _loss_axis(axes: Axes, values: np.ndarray) -> None:
+    """A logarithmic axis where the losses span a decade or so; else a linear one, whose ticks are told apart."""
+    if _narrow(values):
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v, 2)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _narrow(values: np.ndarray) -> bool:
@@ -117,9 +123,7 @@ def _noise_curve(rows: Sequence[Mapping], dpi: int) -> Picture | None:
         )
     values = np.array([v for _, levels in kept for v in levels.values()])
     if values.min() > 0:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v, 2)))
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: number(v, 2)) if _narrow(values) else NullFormatter())
+        _loss_axis(axes, values)
     if min(kept[-1][1]) > 0:
         axes.set_xscale("log")
         log_ticks(axes, x=True)

@@ -72,7 +72,7 @@ def _skill(variable: str, one: xr.Dataset) -> list[Finding]:
         span = f" [{100 * low:+.1f}, {100 * high:+.1f}]" if known else ""
         text = f"{name} by {100 * skill:+.1f} %{span}"
         if known and low <= 0.0 <= high:
-            even.append(text)
+            even.append(f"{name} ({100 * skill:+.1f} %{span})")
         elif skill > 0:
             beaten.append(text)
         else:
