@@ -16,7 +16,7 @@ from torch import nn
 
 import undrift
 from undrift.config import Config, apply_settings, dump_config, load_config, parse_duration
-from undrift.data.codec import Codec
+from undrift.data.codec import Codec, Predicted
 from undrift.data.codec_file import Shell, load_codec, save_codec
 from undrift.data.ensemble import open_ensemble
 from undrift.data.fields import Fields
@@ -492,7 +492,7 @@ class FieldModel:
         layout = self.codec.layout
 
         @lru_cache(maxsize=micro)
-        def encoded(i: int) -> tuple[Any, np.ndarray]:
+        def encoded(i: int) -> tuple[Any, Predicted]:
             rows = np.array([i])
             values = {k: v[rows] for k, v in request.covariates.items()}
             offered = None if request.offered is None else request.offered(rows)
@@ -639,16 +639,16 @@ class FieldModel:
         return fine[:, [b for b in codec.base if b is not None]]
 
     def _point(
-        self, name: str, dressed: Dressed, at: np.ndarray, encoded: Any, linear: np.ndarray, precision: torch.dtype
+        self, name: str, dressed: Dressed, at: np.ndarray, encoded: Any, linear: Predicted, precision: torch.dtype
     ) -> np.ndarray:
         """One baseline's prediction for one held-out sample, (1, C, *space)."""
         if name == "climatology":
             return dressed.state["mean"][None]
         if name == "linear predictor":
-            return self.codec.decode(np.zeros_like(linear), linear)
+            return self.codec.decode(0.0, linear)
         if name == "regression":
             assert self.twin is not None
-            return self.codec.decode(predict(self.twin, encoded, linear.shape[1], self.device, precision), linear)
+            return self.codec.decode(predict(self.twin, encoded, linear.mean.shape[1], self.device, precision), linear)
         point = self._interpolated(at, self._problem)
         assert point is not None
         if name == "quantile mapping":
@@ -666,7 +666,7 @@ class FieldModel:
             at = slice(start, start + 64)
             part = {k: v[at] for k, v in values.items()}
             _, mean = codec.encode(None, problem.pair.given, rows[at], covariates=part, fold=fold[at])
-            linear.append(codec.decode(np.zeros_like(mean), mean))
+            linear.append(codec.decode(0.0, mean))
         truth = problem.pair.target.read(rows)
         out = dict(fit_baselines(truth, fold, self._interpolated(rows, problem), np.concatenate(linear)))
         if self.twin is not None:

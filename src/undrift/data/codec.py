@@ -2,14 +2,12 @@
 
 A field x becomes
 
-    r = (T(x) - linear prediction) / scale,
+    r = (T(x) - linear prediction) / (scale a),
 
-where T is each variable's transform, the prediction is made from what is given, and the scale is the standard
-deviation per cell of
-out-of-fold residuals. Missing cells become 0 with weight 0. Values at a point mass (dry cells) have no latent of
-their own: the linear
-predictor is fitted with their conditional means (Tobit by expectation-maximisation) and training draws them anew at
-each step.
+where T is each variable's transform, the prediction is made from what is given, the scale is the standard deviation
+per cell of out-of-fold residuals, and the amplitude a says how lively they are in this state. Missing cells become 0
+with weight 0. Values at a point mass (dry cells) have no latent of their own: the linear predictor is fitted with their
+conditional means (Tobit by expectation-maximisation) and training draws them anew at each step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +18,7 @@ import numpy as np
 from scipy.special import log_ndtr, ndtr, ndtri
 from scipy.stats import norm
 
+from undrift.data.amplitude import Activity, choose_weights, curvature, log_amplitude
 from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
 from undrift.data.grid import Grid, Regridder
@@ -28,10 +27,12 @@ from undrift.data.linear import Given, LinearPredictor, folds
 from undrift.data.transforms import Moments, Transform, fit_transform
 from undrift.errors import DataError
 
-__all__ = ["Codec", "Encoded", "fit_codec"]
+__all__ = ["Codec", "Encoded", "Predicted", "fit_codec"]
 
 _BLOCK = 64
 _TOBIT_PASSES = 2
+_AMPLITUDE_SAMPLES = 400
+_AMPLITUDE_CELLS = 2048
 _POOLED = 10.0  # weight of the pooled variance in a cell's scale, in samples
 
 
@@ -50,6 +51,23 @@ class Encoded:
     weight: np.ndarray | None
     fields: dict[str, np.ndarray]
     vector: np.ndarray
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What is known of latents before a network is asked.
+
+    Attributes:
+        mean: the linear prediction, (n, C, *window).
+        std: standard deviation of what it leaves over, same shape.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    def __getitem__(self, index: Any) -> "Predicted":
+        """Part of both."""
+        return Predicted(self.mean[index], self.std[index])
 
 
 def _below(threshold: np.ndarray, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -85,6 +103,7 @@ class Codec:
         given_mask: given cells that never had a value, (G, *coarse), or None.
         predictor: the linear predictor of the latents.
         scale: (C, *space).
+        amplitude: weights of the features of the amplitude, (C, 3); zeros where residuals are equally lively always.
     """
 
     def __init__(
@@ -113,6 +132,8 @@ class Codec:
         self.gappy = bool(arrays.get("gappy", np.zeros(())))
         self.linear = bool(arrays.get("linear", np.ones(())))
         self.base = _base_channels(layout, given_layout)
+        self.amplitude = arrays.get("amplitude", np.zeros((len(transforms), 3)))
+        self.activity_mean, self.activity_centre = arrays.get("activity_mean"), arrays.get("activity_centre")
         self.low = np.array([t.thresholds[0] for t in transforms]).reshape(-1, *[1] * len(layout.space))
         self.high = np.array([t.thresholds[1] for t in transforms]).reshape(-1, *[1] * len(layout.space))
 
@@ -120,7 +141,9 @@ class Codec:
         """The arrays that, with the layouts and transforms, make the codec again."""
         out = {"mask": self.mask.astype(np.int8), "scale": self.scale, "mean": self.mean, "std": self.std}
         out |= {"static": self.static, "gappy": np.array(int(self.gappy)), "linear": np.array(int(self.linear))}
-        for name in ("given_mean", "given_std", "coarse_mean", "coarse_std", "given_low", "given_high"):
+        out["amplitude"] = self.amplitude
+        names = ("given_mean", "given_std", "coarse_mean", "coarse_std", "given_low", "given_high")
+        for name in (*names, "activity_mean", "activity_centre"):
             value = getattr(self, name)
             if value is not None:
                 out[name] = value
@@ -155,6 +178,28 @@ class Codec:
         standard = np.nan_to_num((coarse - self.coarse_mean) / self.coarse_std)
         return Given(base, standard, features), fine
 
+    def liveliness(self, part: Given, mean: np.ndarray, window: Sequence[slice]) -> tuple[np.ndarray, ...]:
+        """The three features of the amplitude, see :func:`undrift.data.amplitude.log_amplitude`."""
+        cut = (slice(None), slice(None), *window)
+        level = (mean - self.mean[None][cut]) / self.std[None][cut]
+        if part.coarse is None or self.activity_mean is None:
+            return np.zeros(level.shape[:2]), np.zeros_like(level), level
+        assert self.regridder is not None and self.given_layout is not None
+        activity = Activity(self.base, self.given_layout.periodic, self.regridder, self.activity_mean)
+        whole, near = activity(part.coarse)
+        if self.activity_centre is not None:
+            near = near - self.activity_centre
+        return whole, near[cut], level
+
+    def predict(self, part: Given, fold: np.ndarray | None = None, window: Sequence[slice] | None = None) -> Predicted:
+        """The linear prediction and the standard deviation of what it leaves over."""
+        window = tuple(window) if window is not None else (slice(None),) * len(self.layout.space)
+        mean = self.predictor.predict(part, fold, window)
+        std = np.broadcast_to(self.scale[None][(slice(None), slice(None), *window)], mean.shape)
+        if self.amplitude.any():
+            std = std * np.exp(0.5 * log_amplitude(self.amplitude, *self.liveliness(part, mean, window)))
+        return Predicted(mean, std)
+
     def encode(
         self,
         target: Fields | None,
@@ -166,7 +211,7 @@ class Codec:
         window: Sequence[slice] | None = None,
         draw: np.random.Generator | None = None,
         offered: np.ndarray | None = None,
-    ) -> tuple[Encoded, np.ndarray]:
+    ) -> tuple[Encoded, Predicted]:
         """Windows of samples.
 
         Args:
@@ -180,14 +225,14 @@ class Codec:
             offered: given values (n, G, *coarse).
 
         Returns:
-            The numbers, and the linear prediction of the latents (n, C, *window).
+            The numbers, and what is predicted of the latents.
         """
         raw = offered if offered is not None or given is None else given.read(rows).astype(np.float64)
         part, fine = self.predictors(raw, covariates, len(rows))
         window = tuple(window) if window is not None else (slice(None),) * len(self.layout.space)
         cut = (slice(None), slice(None), *window)
-        prediction = self.predictor.predict(part, fold, window)
-        fields = self._fields(fine, prediction, cut, len(rows))
+        prediction = self.predict(part, fold, window)
+        fields = self._fields(fine, prediction.mean, cut, len(rows))
         x = weight = None
         if target is not None:
             x, weight = self.residual(target.read(rows, window), prediction, window, draw)
@@ -197,25 +242,23 @@ class Codec:
     def residual(
         self,
         raw: np.ndarray,
-        prediction: np.ndarray,
+        prediction: Predicted,
         window: Sequence[slice],
         draw: np.random.Generator | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Residuals and weights of windows (n, C, *window) in the data's units, given their linear predictions."""
-        cut = (slice(None), slice(None), *window)
+        """Residuals and weights of windows (n, C, *window) in the data's units, given what is predicted of them."""
         u = self.latents(raw)
-        scale = self.scale[None][cut]
-        r = (u - prediction) / scale
+        r = (u - prediction.mean) / prediction.std
         for sign, at in ((1.0, np.isneginf(u)), (-1.0, np.isposinf(u))):
             if at.any():
                 bound = np.broadcast_to(self.low if sign > 0 else self.high, u.shape)
-                a = sign * ((bound - prediction) / scale)[at]
+                a = sign * ((bound - prediction.mean) / prediction.std)[at]
                 share = 0.5 if draw is None else draw.random(a.shape) * (1 - 2e-12) + 1e-12
                 r[at] = sign * np.clip(ndtri(share * ndtr(a)), -8, 8)
         # masked cells are learned to be 0, which is what the sampler's network then meets beside every coast
         weight = np.isfinite(r)
         r = np.where(weight, r, 0)
-        weight |= self.mask[cut[1:]][None]
+        weight |= self.mask[(slice(None), *window)][None]
         return r.astype(np.float32), weight.astype(np.float32)
 
     def _fields(
@@ -240,9 +283,9 @@ class Codec:
         """Target values (n, C, *space) as latents, -inf and inf at point masses, NaN where missing."""
         return np.stack([t.encode(raw[:, i]) for i, t in enumerate(self.transforms)], 1)
 
-    def decode(self, r: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Residuals (n, C, *space) and their predictions as values in the target's units, float32, NaN in the mask."""
-        u = prediction + self.scale * np.asarray(r, dtype=np.float64)
+    def decode(self, r: np.ndarray | float, prediction: Predicted) -> np.ndarray:
+        """Residuals (n, C, *space), or 0 for what is predicted, as values in the target's units, NaN in the mask."""
+        u = prediction.mean + prediction.std * np.asarray(r, dtype=np.float64)
         x = np.stack([t.decode(u[:, i]) for i, t in enumerate(self.transforms)], 1)
         x[np.broadcast_to(self.mask, x.shape)] = np.nan
         return x.astype(np.float32)
@@ -469,9 +512,46 @@ def _fit_predictor(
             current = LinearPredictor.fit(read, fold, factor=factor, periodic=codec.layout.periodic)
         else:
             current = LinearPredictor(None, None, {}, (len(codec.transforms), *codec.layout.shape))
-        codec.scale = _scale(codec, current, parts, fold, first=previous is None)
-    assert current is not None
-    codec.predictor = current
+        codec.predictor = current
+        codec.scale = _scale(codec, parts, fold, first=previous is None)
+    codec.amplitude = _amplitude(codec, parts, fold)
+    if codec.amplitude.any():
+        codec.scale = _scale(codec, parts, fold, first=not censored)
+
+
+def _amplitude(codec: Codec, parts: Any, fold: np.ndarray) -> np.ndarray:
+    """Weights of the features of the amplitude for each channel, (C, 3), from some samples and cells."""
+    rows = np.unique(np.linspace(0, len(fold) - 1, min(len(fold), _AMPLITUDE_SAMPLES)).astype(int))
+    blocks = [rows[i : i + _BLOCK] for i in range(0, len(rows), _BLOCK)]
+    whole = (slice(None),) * len(codec.layout.space)
+    if codec.given_layout is not None:
+        given = [parts(at)[0] for at in blocks]
+        square = [curvature(part.coarse, codec.given_layout.periodic) ** 2 for part in given]
+        codec.activity_mean = np.maximum(np.concatenate(square).mean((0, *range(2, square[0].ndim))), 1e-12)
+        near = [codec.liveliness(part, codec.predict(part, fold[at]).mean, whole)[1] for part, at in zip(given, blocks)]
+        codec.activity_centre = np.concatenate(near).mean(0)
+    cells = int(np.prod(codec.layout.shape))
+    some = np.unique(np.linspace(0, cells - 1, min(cells, _AMPLITUDE_CELLS)).astype(int))
+    features: list[list[np.ndarray]] = [[] for _ in codec.transforms]
+    squares: list[list[np.ndarray]] = [[] for _ in codec.transforms]
+    for at in blocks:
+        part, u = parts(at)
+        predicted = codec.predict(part, fold[at])
+        expected, variance = _expected(u, predicted.mean, predicted.std, codec.low, codec.high)
+        square = ((expected - predicted.mean) ** 2 + variance) / predicted.std**2
+        activity, near, level = codec.liveliness(part, predicted.mean, whole)
+        for c in range(len(codec.transforms)):
+            flat = [v[:, c].reshape(len(at), -1)[:, some] for v in (near, level, square)]
+            across = np.broadcast_to(activity[:, c, None], flat[0].shape)
+            features[c].append(np.stack([across, flat[0], np.clip(flat[1], -3, 3)], -1))
+            squares[c].append(flat[2])
+    out = []
+    for c in range(len(codec.transforms)):
+        x, y = np.concatenate(features[c]), np.concatenate(squares[c])
+        known = np.isfinite(y)
+        which = np.broadcast_to(fold[rows][:, None], y.shape)
+        out.append(choose_weights(x[known], y[known], which[known]))
+    return np.stack(out)
 
 
 def _best_degree(codec: Codec, read: Any, fold: np.ndarray, factor: Sequence[int] | None) -> LinearPredictor:
@@ -485,19 +565,20 @@ def _best_degree(codec: Codec, read: Any, fold: np.ndarray, factor: Sequence[int
     return found[codec.covariates.degree]
 
 
-def _scale(codec: Codec, predictor: LinearPredictor, parts: Any, fold: np.ndarray, first: bool) -> np.ndarray:
-    """Standard deviation per cell of out-of-fold residuals, shrunk towards the channel's mean variance."""
+def _scale(codec: Codec, parts: Any, fold: np.ndarray, first: bool) -> np.ndarray:
+    """Standard deviation per cell of out-of-fold residuals of amplitude 1, shrunk to the channel's mean variance."""
     total = np.zeros(codec.scale.shape)
     count = np.zeros(codec.scale.shape)
     for start in range(0, len(fold), _BLOCK):
         at = np.arange(start, min(start + _BLOCK, len(fold)))
         part, u = parts(at)
-        mean = predictor.predict(part, fold[at])
+        predicted = codec.predict(part, fold[at])
         expected, variance = np.clip(u, codec.low, codec.high), np.zeros(1)
         if not first:
-            expected, variance = _expected(u, mean, codec.scale, codec.low, codec.high)
+            expected, variance = _expected(u, predicted.mean, predicted.std, codec.low, codec.high)
         known = np.isfinite(expected)
-        total += np.where(known, (expected - mean) ** 2 + variance, 0).sum(0)
+        square = ((expected - predicted.mean) ** 2 + variance) * (codec.scale / predicted.std) ** 2
+        total += np.where(known, square, 0).sum(0)
         count += known.sum(0)
     axes = tuple(range(1, total.ndim))
     pooled = total.sum(axes, keepdims=True) / np.maximum(count.sum(axes, keepdims=True), 1)
