@@ -14,6 +14,7 @@ __all__ = [
     "Sample",
     "Task",
     "Train",
+    "apply_arguments",
     "apply_settings",
     "config_text",
     "dump_config",
@@ -21,6 +22,7 @@ __all__ = [
     "nearest",
     "parse_config",
     "parse_duration",
+    "parse_realizations",
 ]
 
 import difflib
@@ -28,6 +30,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,6 +71,34 @@ def parse_duration(value: str | float) -> float:
     if not (math.isfinite(seconds) and seconds > 0):
         raise UsageError(f"got the duration {text!r}, expected one longer than zero and finite; {advice}")
     return seconds
+
+
+def parse_realizations(value: int | slice | str) -> slice:
+    """Read which realizations are meant, the same way wherever they are named.
+
+    Args:
+        value: How many (20, "20"), or which ("100:200" or a slice; the end is not among them).
+
+    Returns:
+        The slice of a whole ensemble.
+
+    Raises:
+        UsageError: It is no number and no range, or it is empty.
+    """
+    start: Any = 0
+    stop: Any = value
+    step: Any = None
+    if isinstance(value, slice):
+        start, stop, step = value.start or 0, value.stop, value.step
+    elif isinstance(value, str):
+        first, colon, last = (word.strip() for word in value.partition(":"))
+        words = [first or "0", last] if colon else ["0", first]
+        if all(word.isdecimal() for word in words):
+            start, stop = (int(word) for word in words)
+    whole = isinstance(start, Integral) and isinstance(stop, Integral) and step in (None, 1)
+    if not whole or not 0 <= int(start) < int(stop):
+        raise UsageError(f"got --realizations {value}, expected a number such as 20 or a range such as 100:200")
+    return slice(int(start), int(stop))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -147,6 +178,8 @@ class Net(_Section):
     channels: Channels = []
     blocks: int = Field(default=1, ge=1, le=16)
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    padding: Literal["zero", "reflect"] = "zero"
+    """What the network sees beyond the ends of an axis that is not periodic: zeros, or the field mirrored."""
 
 
 class Train(_Section):
@@ -165,7 +198,9 @@ class Train(_Section):
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     patience: Annotated[int, Field(ge=1)] | None = None
-    """Validations (on blocks of the training part) without a new best after which training stops."""
+    """Validations (on blocks of the training part) without a new best after which training stops; None: never before
+    the budget or the steps are used. The best weights by validation are the result in any case. The learning rate
+    falls until the end of the budget and the loss with it, so that stopping early saves time and costs quality."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     crop: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Cells along each side of a training window."""
@@ -347,6 +382,38 @@ def apply_settings(config: Config, settings: Mapping[str, object]) -> Config:
                 raise UsageError(f"unknown key {key!r}: {'.'.join(path[:2])} holds one value and no table")
             value = {**current, ".".join(path[2:]): value}
         _assign(section, path, value)
+    return result
+
+
+ARGUMENTS = {
+    "data": "data.paths",
+    "task": "task.name",
+    "factor": "task.factor",
+    **{
+        name: f"data.{name}"
+        for name in ("given", "variables", "static", "covariates", "dims", "periodic", "select", "holdout")
+    },
+    **{name: f"train.{name}" for name in ("crop", "budget", "steps", "baselines", "device", "seed")},
+}
+"""Arguments of `undrift.fit`, which are options of `undrift train` too, and the keys that they set."""
+
+
+def apply_arguments(config: Config, arguments: Mapping[str, object]) -> Config:
+    """Return a copy of `config` with the keys of `ARGUMENTS` replaced; None means that an argument was not given.
+
+    Where one of steps and budget is given, it says how long to train and the other is dropped.
+
+    Raises:
+        UsageError: Both are given, or a value is none that its key can take.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    if "budget" in given and "steps" in given:
+        raise UsageError("--budget and --steps both say how long to train; give one of them")
+    result = apply_settings(config, {ARGUMENTS[name]: value for name, value in given.items()})
+    if "budget" in given:
+        result.train.steps = None
+    if "steps" in given:
+        result.train.budget = None
     return result
 
 

@@ -6,7 +6,7 @@ import xarray as xr
 from scipy import stats
 
 from undrift.data.amplitude import Activity, _loss, choose_weights, curvature, log_amplitude
-from undrift.data.codec import fit_codec
+from undrift.data.codec_fit import fit_codec
 from undrift.data.open import open_fields
 from undrift.tasks import Downscale
 

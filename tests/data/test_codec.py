@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from undrift.data.codec import _below, _expected, fit_codec
 from undrift.data.codec_file import Shell, load_codec, save_codec
+from undrift.data.codec_fit import _below, _expected, fit_codec
 from undrift.data.open import open_fields
 from undrift.errors import CheckpointError
 from undrift.tasks import Downscale

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from undrift.data.linear import Given, LinearPredictor, _Stencil, folds
+from undrift.data.linear import Given, LinearPredictor, folds
+from undrift.data.stencil import Stencil, StencilSums
 
 RNG = np.random.default_rng
 
@@ -168,16 +169,16 @@ def test_missing_targets_count_as_the_mean_and_do_not_pull_to_zero():
 @pytest.mark.parametrize(("shape", "factor"), [((6,), (3,)), ((4, 6), (2, 3)), ((2, 4, 6), (2, 1, 3))])
 def test_blocks_and_back(shape, factor):
     fine = RNG(0).normal(size=(3, 2, *shape))
-    blocks = _Stencil.to_blocks(fine, factor)
+    blocks = Stencil.to_blocks(fine, factor)
     assert blocks.shape == (3, *(n // f for n, f in zip(shape, factor)), 2 * int(np.prod(factor)))
-    np.testing.assert_array_equal(_Stencil.from_blocks(blocks, factor, 2), fine)
+    np.testing.assert_array_equal(Stencil.from_blocks(blocks, factor, 2), fine)
     corner = tuple(slice(0, f) for f in factor)
     np.testing.assert_array_equal(blocks[1, *(0,) * len(shape)].reshape(2, *factor), fine[1, :, *corner])
 
 
 def test_neighbourhoods_on_both_kinds_of_edge():
     coarse = np.arange(12.0).reshape(1, 1, 3, 4)
-    view = _Stencil.neighbourhoods(coarse, np.array([[5.0]]), 1, [False, True])
+    view = Stencil.neighbourhoods(coarse, np.array([[5.0]]), 1, [False, True])
     assert view.shape == (1, 3, 4, 9 + 1 + 1)
     np.testing.assert_array_equal(view[0, 0, 0, :9].reshape(3, 3), [[3, 0, 1], [3, 0, 1], [7, 4, 5]])
     np.testing.assert_array_equal(view[0, 1, 2, 9:], [5.0, 1.0])
@@ -247,3 +248,60 @@ def test_out_of_fold_residuals_are_honest_and_residuals_of_the_fit_are_not():
     assert abs(test - n / (n - p - 1)) < 0.15  # the expected error of least squares on new data, with centring
     # 1/10 less data makes the folds' errors a little larger; 5 standard errors over 60 rows
     assert abs(honest / test - 1) < 0.08 + 5 * np.sqrt(2 / (n * cells))
+
+
+def test_more_numbers_than_samples_are_the_same_ridge():
+    """Each fold's ridge of 50 numbers from 30 samples, which is fitted in rotated coordinates."""
+    rng = RNG(7)
+    x, y = rng.normal(size=(30, 50)) + 3, rng.normal(size=(30, 12))
+    y += x[:, :12]
+    fold = folds(30, 5)
+    predictor = LinearPredictor.fit(
+        reader(np.zeros((30, 1, 12)), None, x, y[:, None]), fold, factor=None, periodic=[False]
+    )
+    penalty = PENALTIES[np.argmin(hand_errors(x, y, fold))]
+    new = rng.normal(size=(4, 50)) + 3
+    for k in range(6):
+        keep = fold != k
+        got = predictor.predict(Given(np.zeros((4, 1, 12)), None, new), np.full(4, k))[:, 0]
+        np.testing.assert_allclose(got, ridge_by_hand(x[keep], y[keep], new, penalty), atol=2e-6)
+
+
+def by_hand_with_gaps(x, left, penalty):
+    """Ridge of every cell, whose missing values count as its mean: (mean of x, mean, weights)."""
+    centre = np.nanmean(left, 0)
+    mean = x.mean(0)
+    gram = (x - mean).T @ (x - mean)
+    right = (x - mean).T @ np.where(np.isfinite(left), left - centre, 0)
+    return mean, centre, np.linalg.solve(gram + penalty * np.linalg.eigvalsh(gram)[-1] * np.eye(len(gram)), right)
+
+
+def test_a_ridge_behind_a_stencil_with_gaps_equals_its_normal_equations():
+    """Every trial's cross-validated error, and predictions of samples with gaps in a few cells, in a plain loop."""
+    rng = RNG(11)
+    coarse, fine = local_map(n=45)
+    far = np.kron(coarse[:, :, ::-1, ::-1], np.ones((3, 3)))
+    fine = fine + 0.5 * far + 0.05 * rng.normal(size=fine.shape)
+    fine[rng.random(fine.shape) < 0.01] = np.nan
+    fine[:, :, 0, 0] = np.nan
+    base, features = 0.1 * rng.normal(size=fine.shape), rng.normal(size=(45, 1))
+    fold = folds(45, 5)
+    predictor = LinearPredictor.fit(reader(base, coarse, features, fine), fold, factor=(3, 3), periodic=[True, True])
+    assert predictor.stages == ["base", "stencil", "ridge"]
+    sums = StencilSums(5, (3, 3), [True, True])
+    for k in range(5):
+        sums.add(k, coarse[fold == k], features[fold == k], (fine - base)[fold == k])
+    stencils = sums.solve()
+    x = Given(base, coarse, features).flat()
+    for weight in (0.5, 1.0):
+        errors = np.zeros(len(PENALTIES))
+        for i, penalty in enumerate(PENALTIES):
+            for k in range(5):
+                keep = fold != k
+                left = (fine - base - weight * stencils[k].predict(coarse, features)).reshape(45, -1)
+                with np.testing.suppress_warnings() as quiet:
+                    quiet.filter(RuntimeWarning)
+                    mean, centre, weights = by_hand_with_gaps(x[keep], left[keep], penalty)
+                errors[i] += np.nansum((left[~keep] - centre - (x[~keep] - mean) @ weights) ** 2)
+        expected = errors.min() / np.isfinite(fine).sum()
+        assert predictor.scores[f"stencil x {weight:g} + ridge"] == pytest.approx(expected, rel=1e-9)

@@ -1,15 +1,20 @@
 """Configuration: TOML with line numbers in errors, --set, durations, and the order in which they count."""
 
+import inspect
 import math
+import shlex
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import undrift
 from undrift.cli.main import main
 from undrift.cli.options import resolve, settings
-from undrift.cli.train import arguments
+from undrift.cli.train import command_line, train
 from undrift.config import (
+    ARGUMENTS,
     Config,
     apply_settings,
     config_text,
@@ -17,6 +22,7 @@ from undrift.config import (
     load_config,
     parse_config,
     parse_duration,
+    parse_realizations,
 )
 from undrift.errors import UsageError
 
@@ -168,33 +174,59 @@ def test_set_wins_over_flags_and_flags_over_the_file(tmp_path):
     file = tmp_path / "c.toml"
     file.write_text("[train]\nseed = 1\nbatch = 2\nwarmup = 0.25\n[task]\nname = 'emulate'\n")
     base = apply_settings(Config(), {"train.seed": 9, "net.blocks": 3})
-    config = resolve(base, file, {"train.seed": 5, "train.batch": 6, "task.factor": None}, ["train.batch=7"])
+    config = resolve(base, file, {"seed": 5, "factor": None}, ["train.batch=7"])
     assert (config.train.warmup, config.train.seed, config.train.batch, config.net.blocks) == (0.25, 5, 7, 3)
     assert (config.task.name, config.task.factor) == ("emulate", 4)
     assert base.train.seed == 9
 
 
-def test_the_arguments_of_fit_hold_all_of_a_configuration():
-    config = apply_settings(
-        Config(),
+@pytest.mark.parametrize(
+    "settings",
+    [
         {
-            "data.paths": "a.nc",
+            "train.steps": 7,
             "train.batch": 8,
-            "train.budget": 5.0,
             "sample.nfe": 6,
             "codec.transforms.pr": "censored",
+            "net.channels": [8, 16],
         },
-    )
-    spelled = arguments(config)
-    again = apply_settings(Config(), spelled["set"])
-    assert (again.train.batch, again.sample.nfe, again.codec.transforms) == (8, 6, {"pr": "censored"})
-    assert (spelled["data"], spelled["budget"], spelled["holdout"]) == (["a.nc"], 5.0, None)
-    # A key that is neither an argument nor a setting would be lost silently on the way.
-    in_set = {f"{s}.{k}" for s in ("codec", "net", "sample") for k in type(getattr(config, s)).model_fields}
-    in_set |= {f"train.{k}" for k in type(config.train).model_fields if k not in spelled}
-    everything = {f"{s}.{k}" for s in Config.model_fields for k in type(getattr(config, s)).model_fields}
-    named = {"data.paths": "data", "task.name": "task"}
-    assert {key for key in everything - in_set if named.get(key, key.split(".")[1]) not in spelled} == set()
+        {"train.budget": 5400.0, "data.given": ["c 1.nc", "d.nc"], "train.baselines": True, "net.padding": "reflect"},
+        {"task.name": "emulate", "data.covariates": ["year", "scenario"], "data.holdout": "year=2070/2099"},
+        {"task.factor": 2, "data.periodic": ["y", "x"], "data.select": "lat=3/6", "train.seed": 3, "train.crop": 32},
+    ],
+)
+def test_the_command_line_of_a_run_gives_its_configuration_again(settings, monkeypatch, capsys):
+    config = apply_settings(Config(), {"data.paths": ["a.nc", "b c.nc"], **settings})
+    words = shlex.split(command_line(config, "RUN"))
+    seen = []
+    monkeypatch.setattr("undrift.model.fit_config", lambda config, **rest: seen.append((config, rest)) or {})
+    assert words[0] == "undrift" and main(words[1:]) == 0
+    assert seen == [(config, {"out": "RUN", "resume": False, "overwrite": False, "dry_run": False})]
+
+
+def test_every_setting_is_an_option_or_spelled_with_set():
+    """One that is neither would be lost on the way from a run to the command that repeats it."""
+    keys = {f"{s}.{k}" for s in Config.model_fields for k in type(getattr(Config(), s)).model_fields}
+    assert set(ARGUMENTS.values()) <= keys
+    options = set(inspect.signature(train).parameters)
+    assert set(ARGUMENTS) <= options and set(ARGUMENTS) <= set(inspect.signature(undrift.fit).parameters)
+
+
+@pytest.mark.parametrize(
+    ("value", "first", "end"),
+    [(20, 0, 20), ("20", 0, 20), ("100:200", 100, 200), (":5", 0, 5), (slice(2, 4), 2, 4), (slice(3), 0, 3),
+     (np.int64(3), 0, 3)],
+)  # fmt: skip
+def test_realizations(value, first, end):
+    assert parse_realizations(value) == slice(first, end)
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, "0", "9:3", "3:3", "many", "", ":", "3:", "-2:4", "1.5", 2.5, slice(2, None), slice(0, 8, 2)]
+)
+def test_what_is_no_realizations(value):
+    with pytest.raises(UsageError, match=r"--realizations .*100:200"):
+        parse_realizations(value)
 
 
 def test_words_after_set():

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from undrift.distributions.baselines import Dressed, QuantileMap, dress, fit_baselines
+from undrift.distributions.baselines import QuantileMap, around, dress, fit_baselines
 
 RNG = np.random.default_rng
 
@@ -48,7 +48,7 @@ def test_dressed_climatology_has_the_crps_of_a_gaussian():
     """E CRPS of the true Gaussian is sigma / sqrt(pi); fifty quantiles and 4000 errors come within a per cent."""
     sigma, n = 2.0, 4000
     errors = sigma * RNG(0).normal(size=(n, 1, 2))
-    members = Dressed(dress(errors)).ensemble(np.zeros((n, 1, 2)), np.array([-np.inf]), np.array([np.inf]))
+    members = around(np.zeros((n, 1, 2)), dress(errors), np.array(-np.inf), np.array(np.inf))
     truth = sigma * RNG(1).normal(size=(n, 1, 2))
     ranked = np.sort(members.astype(np.float64), 0)
     m = len(ranked)
@@ -61,7 +61,7 @@ def test_dressed_climatology_has_the_crps_of_a_gaussian():
 def test_an_ensemble_keeps_its_bounds():
     members = np.array([-2.0, 0.0, 2.0]).reshape(3, 1, 1) * np.ones((3, 2, 4))
     point = np.full((5, 2, 4), 1.0)
-    out = Dressed(members).ensemble(point, np.array([0.0, -np.inf]), np.array([np.inf, 1.5]))
+    out = around(point, members, np.array([[0.0], [-np.inf]]), np.array([[np.inf], [1.5]]))
     assert out.shape == (3, 5, 2, 4)
     assert out[:, 0, 0, 0].tolist() == [0.0, 1.0, 3.0]
     assert out[:, 0, 1, 0].tolist() == [-1.0, 1.0, 1.5]

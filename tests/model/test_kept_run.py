@@ -40,10 +40,10 @@ def test_it_draws_what_it_drew(model):
 
 def test_it_keeps_what_a_report_needs(model):
     assert model.config.task.factor == 2 and model.facts["steps"] == 3
-    assert set(model.dressed) == {
+    assert set(model.parts.rivals.dressed) == {
         "climatology", "interpolation", "quantile mapping", "linear predictor", "regression",
     }  # fmt: skip
-    assert model.twin is not None and model.codec.given_mask is not None
+    assert model.parts.rivals.twin is not None and model.codec.given_mask is not None
     assert model.describe()["fingerprint"]
 
 

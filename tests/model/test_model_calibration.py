@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from model_fields import fields, tiny_fit
 
+from undrift.distributions.calibrate import calibrate
+
 
 class Loud:
     """A law that draws white noise of a known standard deviation."""
@@ -16,14 +18,13 @@ class Loud:
 
 
 @pytest.mark.parametrize("std", [0.7, 1.0, 1.4])
-def test_drawn_residuals_get_the_mean_square_of_out_of_fold_ones(std, monkeypatch):
+def test_drawn_residuals_get_the_mean_square_of_out_of_fold_ones(std):
     model = tiny_fit(fields(), steps=2)
     problem = model.problem
     before = model.codec.scale.copy()
     rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
     x = np.concatenate([problem.encode(np.array([row])).x for row in rows])
-    monkeypatch.setattr(model, "_law", lambda: Loud(std))
-    (factor,) = model._calibrate(problem)
+    (factor,) = calibrate(Loud(std), problem, model.device, nfe=2, micro_batch=8)
     numbers = 2 * len(rows) * x[0].size  # drawn; the mean square of n normal numbers is known to sqrt(2 / n)
     expected = np.sqrt((x**2).mean()) / std
     assert factor == pytest.approx(expected, rel=4 * np.sqrt(0.5 / numbers))

@@ -68,7 +68,7 @@ def test_a_pair_without_common_times_is_refused():
 def test_windows_train_and_whole_fields_are_drawn():
     data = fields(30, lat=np.linspace(10, 49, 40), lon=np.linspace(0, 47, 48))
     model = tiny_fit(data, crop=16, steps=6)
-    assert model.problem is not None and model.problem.crop == 16
+    assert model.problem.crop == 16
     ensemble, truth = draw(model, holdout=True, realizations=4), model.holdout_truth()
     assert ensemble.tas.shape[2:] == truth.tas.shape[1:] == (40, 48)
     scores = undrift.evaluate(ensemble, truth, baselines=model.baselines(), bootstrap=20)

@@ -81,7 +81,6 @@ def section_of(ensemble, truth, baselines=None, given=None, title="A section", *
         ensemble=ensemble,
         truth=truth,
         given=given,
-        baselines=baselines or {},
         **{**defaults, **more},
     )
 

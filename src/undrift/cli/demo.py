@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undrift.cli.options import Flag, set_threads
+from undrift.cli.options import Device, DryRun, Flag, Json, Seed, refuse_existing, set_threads
 from undrift.cli.output import emit_json, facts, note, plain, say, table
 from undrift.errors import UsageError
 from undrift.progress import Tick, clock, track
@@ -52,11 +52,11 @@ def demo(
     budget: str = "3m",
     out: str = "demo",
     realizations: int = 16,
-    seed: int = 0,
-    device: str = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
     overwrite: Flag = False,
-    dry_run: Flag = False,
-    json: Flag = False,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> int:
     """Train, draw, score and report on the embedded climate data, in minutes.
 
@@ -70,11 +70,7 @@ def demo(
         budget: Wall clock of all training together, as 20s or 3m; the rest takes about a minute more.
         out: Directory to write: two runs, their ensembles and report.html.
         realizations: How many maps are drawn for each test year.
-        seed: Fixes every random draw.
-        device: auto, cpu or cuda:0.
         overwrite: Replace what an earlier demo wrote to OUT.
-        dry_run: Print shapes, memory and time, and write nothing.
-        json: Print one JSON object with the scores.
     """
     from undrift.config import parse_duration
 
@@ -82,8 +78,7 @@ def demo(
     if realizations < 2:
         raise UsageError(f"got --realizations {realizations}; a spread needs at least 2")
     folder = Path(out)
-    if folder.exists() and not overwrite and not dry_run:
-        raise UsageError(f"{out} exists; type --overwrite to replace it, or another --out")
+    refuse_existing(out, overwrite or dry_run)
     jobs = [
         _Job("downscale", "Fine maps from coarse ones (x4)", {"factor": 4, "baselines": True}, DOWNSCALE),
         _Job("emulate", "Maps given a year and a scenario", {"covariates": ["year", "scenario"]}, EMULATE),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 __all__ = ["inspect"]
 
-from undrift.cli.options import Flag
+from undrift.cli.options import Json, NoVerify
 from undrift.cli.output import emit_json, facts
 
 
-def inspect(run: str, /, *, no_verify: Flag = False, json: Flag = False) -> int:
+def inspect(run: str, /, *, no_verify: NoVerify = False, json: Json = False) -> int:
     """Show what a run directory holds.
 
     Task, data, network, training, and whether its files are intact.
@@ -17,8 +17,6 @@ def inspect(run: str, /, *, no_verify: Flag = False, json: Flag = False) -> int:
 
     Args:
         run: The run directory.
-        no_verify: Read RUN although a checksum differs.
-        json: Print one JSON object.
     """
     from undrift.cli.runs import open_run
 

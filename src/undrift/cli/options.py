@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-__all__ = ["Flag", "Many", "Settings", "names", "resolve", "set_threads", "settings"]
+__all__ = [
+    "Covariates",
+    "Device",
+    "Dims",
+    "DryRun",
+    "Factor",
+    "Flag",
+    "Given",
+    "Holdout",
+    "Json",
+    "Many",
+    "Nfe",
+    "NoVerify",
+    "Periodic",
+    "Seed",
+    "Select",
+    "Settings",
+    "Static",
+    "Task",
+    "Truth",
+    "Variables",
+    "names",
+    "refuse_existing",
+    "resolve",
+    "set_threads",
+    "settings",
+]
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -22,6 +48,75 @@ Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative_ite
 """One or more words after one option: ``--given a.nc b.nc``."""
 Settings = Annotated[list[str] | None, Parameter(name="--set", negative_iterable="")]
 """``--set section.key=value``, as often as needed."""
+
+# What check and train have in common: which samples, and what is given of them.
+
+Task = Annotated[
+    Literal["downscale", "emulate"] | None,
+    Parameter(help="downscale (fine fields from coarse ones) or emulate (fields from numbers such as a year)."),
+]
+Factor = Annotated[
+    int | None,
+    Parameter(
+        help="Fine cells per coarse cell along each side, when what is given is the area mean of DATA. Default 4."
+    ),
+]
+Given = Annotated[
+    list[str] | None,
+    Parameter(
+        consume_multiple=True,
+        negative_iterable="",
+        help="Files of what is given, on any grid, joined on time with DATA.",
+    ),
+]
+Variables = Annotated[str | None, Parameter(help="Names to take, as a,b. Default all fields.")]
+Static = Annotated[
+    str | None,
+    Parameter(
+        help="Files or names of variables without sample dims that condition the model, as orography.nc or z,lsm."
+    ),
+]
+Covariates = Annotated[str | None, Parameter(help="Names of numbers per sample that are given, as year,scenario.")]
+Dims = Annotated[str | None, Parameter(help="Names of the axes for NumPy and HDF5, as sample,z,y,x.")]
+Periodic = Annotated[
+    str | None,
+    Parameter(help="Spatial dims that close on themselves, as x or y,x; none for no dim. Default a global longitude."),
+]
+Select = Annotated[str | None, Parameter(help="Part of the data, as lat=35/60,lon=-10/30 (inclusive).")]
+Holdout = Annotated[
+    str | None,
+    Parameter(
+        help="Samples kept out of training, as year=2070/2099,scenario=E1 (both must hold) or 20%. Default 20%: the "
+        "end of the record."
+    ),
+]
+
+# What the verbs that draw have in common.
+
+Seed = Annotated[int, Parameter(help="Fixes every random draw.")]
+Nfe = Annotated[
+    int | None, Parameter(help="Network evaluations per realization. Default sample.nfe of RUN, 10 unless it was set.")
+]
+Device = Annotated[str, Parameter(help="auto, cpu or cuda:0.")]
+NoVerify = Annotated[bool, Parameter(negative="", show_default=False, help="Read RUN although a checksum differs.")]
+DryRun = Annotated[
+    bool,
+    Parameter(
+        name="--dry-run", negative="", show_default=False, help="Print shapes, memory and time, and write nothing."
+    ),
+]
+Json = Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object.")]
+
+# What the verbs that score have in common.
+
+Truth = Annotated[
+    list[str] | None,
+    Parameter(
+        consume_multiple=True,
+        negative_iterable="",
+        help="Files of the truth; they may hold more than the ensemble and are matched by coordinates.",
+    ),
+]
 
 
 def names(text: str | None) -> list[str] | None:
@@ -46,17 +141,17 @@ def settings(items: list[str] | None) -> dict[str, str]:
 
 
 def resolve(
-    base: Config | None, file: str | Path | None, flags: Mapping[str, object], items: list[str] | None
+    base: Config | None, file: str | Path | None, arguments: Mapping[str, object], items: list[str] | None
 ) -> Config:
-    """Add up a configuration: the base, then the file, then the flags, then ``--set``; the later one wins.
+    """Add up a configuration: the base, then the file, then the options, then ``--set``; the later one wins.
 
     Args:
         base: What holds where nothing else is said, such as the configuration of the run that is resumed.
         file: A TOML file, of which only the keys that it holds count.
-        flags: Dotted key to the value of a flag; None means that it was not typed.
+        arguments: Options by name; None means that one was not typed.
         items: The words after ``--set``.
     """
-    from undrift.config import Config, apply_settings, load_config
+    from undrift.config import Config, apply_arguments, apply_settings, load_config
 
     config = (base or Config()).model_copy(deep=True)
     if file is not None:
@@ -65,8 +160,13 @@ def resolve(
             part = getattr(top, section)
             for key in part.model_fields_set:
                 setattr(getattr(config, section), key, getattr(part, key))
-    config = apply_settings(config, {key: value for key, value in flags.items() if value is not None})
-    return apply_settings(config, settings(items))
+    return apply_settings(apply_arguments(config, arguments), settings(items))
+
+
+def refuse_existing(out: str, overwrite: bool) -> None:
+    """Refuse to replace what is there unless asked to."""
+    if Path(out).exists() and not overwrite:
+        raise UsageError(f"{out} exists; type --overwrite to replace it, or another --out")
 
 
 def set_threads() -> None:

@@ -8,12 +8,21 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-
-from undrift.cli.options import Flag, set_threads
-from undrift.cli.output import emit_json, facts, note, say, table
+from undrift.cli.options import (
+    Device,
+    DryRun,
+    Flag,
+    Json,
+    Nfe,
+    NoVerify,
+    Seed,
+    Truth,
+    refuse_existing,
+    set_threads,
+)
+from undrift.cli.output import emit_json, facts, note, say
 from undrift.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,16 +37,16 @@ def report(
     /,
     *,
     ensemble: str | None = None,
-    truth: Annotated[list[str] | None, Parameter(consume_multiple=True, negative_iterable="")] = None,
+    truth: Truth = None,
     out: str = "report.html",
-    realizations: int = 20,
-    seed: int = 0,
-    nfe: int = 10,
-    device: str = "auto",
+    realizations: int | None = None,
+    seed: Seed = 0,
+    nfe: Nfe = None,
+    device: Device = "auto",
     overwrite: Flag = False,
-    no_verify: Flag = False,
-    dry_run: Flag = False,
-    json: Flag = False,
+    no_verify: NoVerify = False,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> int:
     """Draw, score and write one HTML page about a run.
 
@@ -48,72 +57,61 @@ def report(
 
     Args:
         run: The run directory.
-        ensemble: An ensemble that was drawn before, to be shown in place of a new one.
-        truth: Files of the truth of --ensemble; matched by coordinates.
+        ensemble: An ensemble that was drawn before, to be shown in place of a new one, with its --truth.
         out: The page to write.
-        realizations: How many are drawn for each sample.
-        seed: Fixes every random draw.
-        nfe: Network evaluations per realization.
-        device: auto, cpu or cuda:0.
+        realizations: How many are drawn for each sample. Default sample.realizations of RUN, 20 unless it was set.
         overwrite: Replace OUT.
-        no_verify: Read RUN although a checksum differs.
-        dry_run: Print shapes, memory and time of the drawing, and write nothing.
-        json: Print one JSON object with the scores and the verdict.
     """
     if (ensemble is None) != (truth is None):
         raise UsageError("--ensemble and --truth belong together; without both, the held-out samples are drawn")
-    if realizations < 2:
-        raise UsageError(f"got --realizations {realizations}; a spread needs at least 2")
     if not out.endswith((".html", ".htm")):
         raise UsageError(f"got --out {out}, expected a name that ends in .html")
-    if Path(out).exists() and not overwrite and not dry_run:
-        raise UsageError(f"{out} exists; type --overwrite to replace it, or another --out")
-    from undrift.cli.runs import open_run, open_truth, score, score_rows, wanted_truth
-    from undrift.data.ensemble import open_ensemble
-    from undrift.report.page import write_page
-    from undrift.verify import to_table, verdict
+    refuse_existing(out, overwrite or dry_run)
+    _enough(realizations)
+    from undrift.cli.runs import open_run, open_truth, tell_scores, wanted_truth
 
     set_threads()
     model = open_run(run, verify=not no_verify, device=device)
+    _enough(realizations or model.config.sample.realizations)
     draw = partial(model.sample, holdout=True, realizations=realizations, seed=seed, nfe=nfe)
     if dry_run:
         plan = draw(dry_run=True) if ensemble is None else model.describe()
         emit_json(dict(plan)) if json else facts(dict(plan))
         note("nothing was written (--dry-run)")
         return 0
-    # Streamed to disk, so that a long record needs no more memory than a short one.
-    with tempfile.TemporaryDirectory(prefix="undrift-") as folder:
-        if ensemble is None:
-            reference = wanted_truth(model)
-            path = Path(folder) / "holdout.nc"
-            draw(out=path)
-            given = model.holdout_given()
-        else:
-            reference, path, given = open_truth(truth or []), Path(ensemble), None
-        members = open_ensemble(path)
-        scores = score(members, reference, model)
-        findings = verdict(scores)
-        section = section_of(
-            model, members, reference, given, scores, title=Path(run).name, commands=_commands(run, out)
-        )
-        write_page(out, [section], title=f"undrift: {Path(run).name}", overwrite=overwrite)
-        members.close()
-    if json:
-        emit_json(
-            {
-                "run": run,
-                "out": out,
-                "attrs": scores.attrs,
-                "scores": to_table(scores),
-                "verdict": [{"topic": one.topic, "level": one.level, "text": one.text} for one in findings],
-            }
-        )
-        return 0
-    for finding in findings:
-        say(f"{finding.level + ':':<6}{finding}")
-    table(score_rows(scores))
-    say(f"the report: {out}")
+    if ensemble is not None:
+        scores = _write(model, Path(ensemble), open_truth(truth or []), None, run, out, overwrite)
+    else:
+        # Streamed to disk, so that a long record needs no more memory than a short one.
+        with tempfile.TemporaryDirectory(prefix="undrift-") as folder:
+            reference, path = wanted_truth(model), Path(folder) / "holdout.nc"
+            draw(out=path).close()
+            scores = _write(model, path, reference, model.holdout_given(), run, out, overwrite)
+    tell_scores(scores, {"run": run, "out": out}, json)
+    if not json:
+        say(f"the report: {out}")
     return 0
+
+
+def _enough(realizations: int | None) -> None:
+    if realizations is not None and realizations < 2:
+        raise UsageError(f"got --realizations {realizations}; a spread needs at least 2")
+
+
+def _write(
+    model: FieldModel, path: Path, truth: xr.Dataset, given: xr.Dataset | None, run: str, out: str, overwrite: bool
+) -> xr.Dataset:
+    """Score an ensemble on disk and write the page about it; returns the scores."""
+    from undrift.cli.runs import score
+    from undrift.data.ensemble import open_ensemble
+    from undrift.report.page import write_page
+
+    with open_ensemble(path) as members:
+        scores = score(members, truth, model)
+        title, commands = Path(run).name, _commands(run, out)
+        section = section_of(model, members, truth, given, scores, title=title, commands=commands)
+        write_page(out, [section], title=f"undrift: {title}", overwrite=overwrite)
+    return scores
 
 
 def section_of(
@@ -139,7 +137,6 @@ def section_of(
         ensemble=ensemble,
         truth=truth,
         given=given,
-        baselines=model.baselines(),
         verdict=[finding.text for finding in findings],
         warnings=[finding.text for finding in findings if finding.topic == "range"],
         metrics=model.metrics(),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["open_run", "open_truth", "score", "score_rows", "wanted_truth"]
+__all__ = ["open_run", "open_truth", "score", "score_rows", "tell_scores", "wanted_truth"]
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undrift.cli.output import note
+from undrift.cli.output import emit_json, say, table
 from undrift.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -56,14 +57,30 @@ def score(
 
     if model is None:
         return evaluate(ensemble, truth, bootstrap=bootstrap, seed=seed)
-    train = model.training_data()
+    train, absent = model.training_data(), model.absent_baselines()
     try:
-        return evaluate(ensemble, truth, baselines=model.baselines(), train=train, bootstrap=bootstrap, seed=seed)
+        scores = evaluate(ensemble, truth, baselines=model.baselines(), train=train, bootstrap=bootstrap, seed=seed)
     except DataError as error:
         # What is wrong with the ensemble itself comes up again.
         scores = evaluate(ensemble, truth, train=train, bootstrap=bootstrap, seed=seed)
-        note(f"scored without the baselines of the run: {error}")
-        return scores
+        absent = [f"no baseline of the run: {error}"]
+    if absent:
+        scores.attrs["baselines_absent"] = "; ".join(absent)
+    return scores
+
+
+def tell_scores(scores: xr.Dataset, head: Mapping[str, Any], json: bool) -> None:
+    """Print the verdict and a table of scores, or one JSON object with what it is about at its head."""
+    from undrift.verify import to_table, verdict
+
+    findings = verdict(scores)
+    if json:
+        told = [{"topic": one.topic, "level": one.level, "text": one.text} for one in findings]
+        emit_json({**head, "attrs": scores.attrs, "scores": to_table(scores), "verdict": told})
+        return
+    for finding in findings:
+        say(f"{finding.level + ':':<6}{finding}")
+    table(score_rows(scores))
 
 
 def wanted_truth(model: FieldModel) -> xr.Dataset:
@@ -101,6 +118,8 @@ def score_rows(scores: xr.Dataset, names: Mapping[str, str] | None = None) -> li
         )
         for name in one["baseline"].values if "baseline" in one.coords else ():
             base = one.sel(baseline=name)
+            if not math.isfinite(float(base["crps_baseline"])):  # it has nothing to say of this variable
+                continue
             rows.append(
                 {
                     "variable": "",

@@ -15,16 +15,15 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import uniform_filter1d
 from scipy.optimize import minimize
 
 from undrift.data.grid import Regridder
 
-__all__ = ["FEATURES", "Activity", "choose_weights", "log_amplitude"]
+__all__ = ["Activity", "choose_weights", "clipped", "curvature", "log_amplitude"]
 
 Array = NDArray[np.float64]
-FEATURES = ("activity", "local activity", "level")
-_SETS = ((), (0,), (0, 1), (2,), (0, 1, 2))  # of features, nested; the first of the best is kept
+_SETS = ((), (0,), (0, 1), (2,), (0, 1, 2))  # of features that are tried, the simplest first
 _LEAST = 0.05  # local activity that counts as none, in units of the mean activity
 _MOST = np.log(16.0)  # of the variance, either way
 _LEVELS = 3.0  # standard deviations to which the level is followed
@@ -54,8 +53,9 @@ class Activity:
         axes = tuple(range(2, square.ndim))
         mean = square.mean(axes, keepdims=True) + 1e-6
         modes = ["wrap" if p else "nearest" for p in self.periodic]
-        size = [min(3, n) for n in square.shape[2:]]
-        near = uniform_filter(square, (1, 1, *size), mode=["nearest", "nearest", *modes])
+        near = square
+        for axis, mode in enumerate(modes, start=2):
+            near = uniform_filter1d(near, min(3, near.shape[axis]), axis, mode=mode)
         fine = np.maximum(self.regridder(near), 0)
         return np.log(mean.reshape(mean.shape[:2])), np.log((fine + _LEAST) / (mean + _LEAST))
 
@@ -79,11 +79,16 @@ def log_amplitude(weights: Array, whole: Array, near: Array, level: Array) -> Ar
         weights: of the three features, (C, 3).
         whole: ``log A``, (n, C).
         near: ``log(L / A)``, (n, C, *space).
-        level: standardised linear prediction, (n, C, *space).
+        level: standardised linear prediction, :func:`clipped`, (n, C, *space).
     """
     w = weights.T.reshape(3, 1, -1, *[1] * (level.ndim - 2))
-    out = w[0] * whole.reshape(*whole.shape, *[1] * (level.ndim - 2)) + w[1] * near
-    return np.clip(out + w[2] * np.clip(level, -_LEVELS, _LEVELS), -_MOST, _MOST)
+    whole = whole.reshape(*whole.shape, *[1] * (level.ndim - 2))
+    return np.clip(w[0] * whole + w[1] * near + w[2] * level, -_MOST, _MOST)
+
+
+def clipped(level: Array) -> Array:
+    """A standardised prediction as far as its effect on the amplitude is followed."""
+    return np.clip(level, -_LEVELS, _LEVELS)
 
 
 def _loss(weights: Array, features: Array, square: Array) -> tuple[float, Array]:

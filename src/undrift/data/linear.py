@@ -14,17 +14,18 @@ Residuals of the samples that a ridge was fitted on are too small, and a model t
 missing target counts as the mean of its cell.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Given", "LinearPredictor", "folds"]
+from undrift.data.ridge import PENALTIES, Design, PenaltyErrors, Ridge, blocks
+from undrift.data.stencil import Stencil, StencilSums
+
+__all__ = ["Given", "LinearPredictor", "design_of", "folds"]
 
 Array = NDArray[np.float64]
-_BLOCK = 64  # samples a block while streaming
-_PENALTIES = np.geomspace(1e-7, 1, 29)  # in units of the largest eigenvalue
 _SHRINKAGE = (0.5, 1.0)  # weights of the stencil that are tried; half is the mean of the predictors with and without
 _PROBE_CELLS = 4096  # cells that choose the penalty
 _MEMORY = 2e8  # numbers in all sets of coefficients together
@@ -56,78 +57,7 @@ class Given:
         return np.concatenate(parts, 1)
 
 
-class _Ridge:
-    """``y = mean_y + (x - mean_x) rotation coefficients``, coefficients (k, P) in principal directions of x."""
-
-    def __init__(self, mean_x: Array, rotation: Array, mean_y: Array, coefficients: NDArray[np.float32]) -> None:
-        self.mean_x, self.rotation, self.mean_y, self.coefficients = mean_x, rotation, mean_y, coefficients
-
-    def project(self, x: Array) -> Array:
-        return (x - self.mean_x) @ self.rotation
-
-    def predict(self, x: Array, cells: NDArray[np.intp] | slice = slice(None)) -> Array:
-        return self.mean_y[cells] + self.project(x) @ self.coefficients[:, cells].astype(np.float64)
-
-
-class _Stencil:
-    """Coefficients (F, C * factor^d) from a coarse neighbourhood and the covariates to one block of fine cells."""
-
-    def __init__(self, coefficients: Array, factor: Sequence[int], radius: int, periodic: Sequence[bool]) -> None:
-        self.coefficients, self.factor = coefficients, tuple(factor)
-        self.radius, self.periodic = radius, tuple(periodic)
-
-    def shrunk(self, weight: float) -> "_Stencil":
-        """The same with all coefficients times ``weight``."""
-        return _Stencil(weight * self.coefficients, self.factor, self.radius, self.periodic)
-
-    @staticmethod
-    def neighbourhoods(coarse: Array, features: Array, radius: int, periodic: Sequence[bool]) -> Array:
-        """(n, *coarse space, F), F = G (2 radius + 1)^d + K + 1."""
-        dims = coarse.ndim - 2
-        padded = coarse
-        for axis, wrap in enumerate(periodic):
-            width = [(0, 0)] * coarse.ndim
-            width[axis + 2] = (radius, radius)
-            padded = np.pad(padded, width, mode="wrap" if wrap else "edge")
-        window = (2 * radius + 1,) * dims
-        view = np.lib.stride_tricks.sliding_window_view(padded, window, axis=tuple(range(2, 2 + dims)))
-        view = np.moveaxis(view, 1, 1 + dims).reshape(len(coarse), *coarse.shape[2:], -1)
-        extra = np.concatenate([features, np.ones((len(features), 1))], 1)
-        extra = np.broadcast_to(extra[(slice(None),) + (None,) * dims], (*view.shape[:-1], extra.shape[1]))
-        return np.concatenate([view, extra], -1)
-
-    @staticmethod
-    def to_blocks(fine: Array, factor: Sequence[int]) -> Array:
-        """(n, C, *space) -> (n, *coarse space, C * factor^d)."""
-        n, c, *space = fine.shape
-        split = [size for total, f in zip(space, factor) for size in (total // f, f)]
-        dims = len(space)
-        order = [0, *(2 + 2 * i for i in range(dims)), 1, *(3 + 2 * i for i in range(dims))]
-        blocks = fine.reshape(n, c, *split).transpose(order)
-        return blocks.reshape(*blocks.shape[: 1 + dims], -1)
-
-    @staticmethod
-    def from_blocks(blocks: Array, factor: Sequence[int], channels: int) -> Array:
-        """Inverse of :meth:`to_blocks`."""
-        n, *coarse = blocks.shape[:-1]
-        dims = len(coarse)
-        parts = blocks.reshape(n, *coarse, channels, *factor)
-        order = [0, 1 + dims, *(axis for i in range(dims) for axis in (1 + i, 2 + dims + i))]
-        return parts.transpose(order).reshape(n, channels, *(c * f for c, f in zip(coarse, factor)))
-
-    def predict(self, given: Given) -> Array:
-        assert given.coarse is not None
-        channels = self.coefficients.shape[1] // int(np.prod(self.factor))
-        x = self.neighbourhoods(given.coarse, given.features, self.radius, self.periodic)
-        return self.from_blocks(x @ self.coefficients, self.factor, channels)
-
-
 Reader = Callable[[NDArray[np.intp]], tuple[Given, Array]]
-
-
-def _blocks(count: int) -> Iterator[NDArray[np.intp]]:
-    for start in range(0, count, _BLOCK):
-        yield np.arange(start, min(start + _BLOCK, count))
 
 
 class LinearPredictor:
@@ -140,8 +70,8 @@ class LinearPredictor:
 
     def __init__(
         self,
-        stencils: list[_Stencil] | None,
-        ridges: list[_Ridge] | None,
+        stencils: list[Stencil] | None,
+        ridges: list[Ridge] | None,
         scores: dict[str, float],
         shape: Sequence[int],
     ) -> None:
@@ -171,7 +101,8 @@ class LinearPredictor:
             rows = np.flatnonzero(which == k)
             part = Given(given.base[rows], None if given.coarse is None else given.coarse[rows], given.features[rows])
             if self.stencils:
-                out[rows] += self.stencils[k].predict(part)[(slice(None), slice(None), *window)]
+                assert part.coarse is not None
+                out[rows] += self.stencils[k].predict(part.coarse, part.features)[(slice(None), slice(None), *window)]
             if self.ridges:
                 out[rows] += self.ridges[k].predict(part.flat(), cells).reshape(out[rows].shape)
         return out
@@ -184,6 +115,7 @@ class LinearPredictor:
         *,
         factor: Sequence[int] | None,
         periodic: Sequence[bool],
+        design: Design | None = None,
     ) -> "LinearPredictor":
         """Fit all stages.
 
@@ -193,29 +125,23 @@ class LinearPredictor:
             fold: contiguous fold of each training sample.
             factor: fine cells per coarse cell for each space dim, None where the grids are not nested.
             periodic: for each space dim.
+            design: of the same given numbers (:func:`design_of`), where something else was predicted from them before.
         """
         given, target = read(np.arange(1))
         shape = target.shape[1:]
-        count = len(fold)
-        number = int(fold.max()) + 1
-        base_error = _mean_square(read, count, lambda given, rows: given.base)
-        scores = {"base": base_error}
-        starts: list[list[_Stencil] | None] = [None]
+        design = design or design_of(read, fold)
+        stencils = None
         if factor is not None and given.coarse is not None:
-            whole = _fit_stencils(read, fold, number, factor, periodic)
-            starts += [[stencil.shrunk(weight) for stencil in whole] for weight in _SHRINKAGE]
-        ridged = count > 2 * number
-        best = cls(None, None, {}, shape)
-        for weight, start in zip((0.0, *_SHRINKAGE), starts):
-            trials = {f"stencil x {weight:g}": cls(start, None, {}, shape)} if start else {}
-            if ridged:
-                ridges = _fit_ridges(read, fold, number, cls(start, None, {}, shape))
-                trials[f"stencil x {weight:g} + ridge" if start else "ridge"] = cls(start, ridges, {}, shape)
-            for name, trial in trials.items():
-                scores[name] = _mean_square(read, count, lambda given, rows: trial.predict(given, fold[rows]))  # noqa: B023
-                if scores[name] <= min(scores.values()):
-                    best = trial
-        return cls(best.stencils, best.ridges, scores, shape)
+            stencils = StencilSums(design.number, factor, periodic)
+        sums = _Sums(read, design, shape, stencils)
+        weights = (0.0, *_SHRINKAGE) if stencils is not None else (0.0,)
+        penalties = sums.penalties(weights) if len(fold) > 2 * design.number else None
+        scores = sums.scores(weights, penalties)
+        best = min(scores, key=lambda name: scores[name])
+        at = next(i for i, names in enumerate(_names(weights)) if best in names)
+        local = [stencil.shrunk(weights[at]) for stencil in sums.stencils] if weights[at] else None
+        ridges = sums.ridges(weights[at], penalties[at]) if penalties is not None and "ridge" in best else None
+        return cls(local, ridges, scores, shape)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Arrays that hold the whole predictor."""
@@ -241,120 +167,155 @@ class LinearPredictor:
             dims = (len(facts) - 1) // 2
             factor, periodic = facts[1 : 1 + dims], [bool(v) for v in facts[1 + dims :]]
             number = sum(k.startswith("stencil_") for k in arrays) - 1
-            stencils = [_Stencil(arrays[f"stencil_{i}"], factor, facts[0], periodic) for i in range(number)]
+            stencils = [Stencil(arrays[f"stencil_{i}"], factor, facts[0], periodic) for i in range(number)]
         if "ridge_0_mean_x" in arrays:
             names = ("mean_x", "rotation", "mean_y", "coefficients")
             number = sum(k.endswith("_rotation") for k in arrays)
-            ridges = [_Ridge(*(arrays[f"ridge_{i}_{n}"] for n in names)) for i in range(number)]
+            ridges = [Ridge(*(arrays[f"ridge_{i}_{n}"] for n in names)) for i in range(number)]
         return cls(stencils, ridges, scores, shape)
 
 
-def _mean_square(read: Reader, count: int, predict: Callable[[Given, NDArray[np.intp]], Array]) -> float:
-    total = n = 0.0
-    for rows in _blocks(count):
-        given, target = read(rows)
-        total += float(np.nansum((target - predict(given, rows)) ** 2))
-        n += float(np.isfinite(target).sum())
-    return total / max(n, 1.0)
+def design_of(read: Reader, fold: NDArray[np.intp]) -> Design:
+    """The principal directions of all that is given, which every fit from the same given numbers shares."""
+    flat = np.concatenate([read(rows)[0].flat() for rows in blocks(np.arange(len(fold)))])
+    size = read(np.arange(1))[1][0].size
+    number = int(fold.max()) + 1
+    return Design(flat, fold, int(max(1, _MEMORY / (number + 1) / size)))
 
 
-def _fit_stencils(
-    read: Reader, fold: NDArray[np.intp], number: int, factor: Sequence[int], periodic: Sequence[bool], radius: int = 2
-) -> list[_Stencil]:
-    """Normal equations summed by fold; entry k leaves fold k out, the last entry uses all."""
-    grams: list[Array] = []
-    rights: list[Array] = []
-    for rows in _blocks(len(fold)):
-        given, target = read(rows)
+def _names(weights: Sequence[float]) -> list[tuple[str, str]]:
+    """Names of the trials without and with a ridge for each weight of the stencil."""
+    return [(f"stencil x {w:g}", f"stencil x {w:g} + ridge") if w else ("base", "ridge") for w in weights]
+
+
+class _Sums:
+    """What one fit knows of its training samples: sums over all of them, less those of one fold when that is asked.
+
+    A fold's sums are made anew each time, so that few sets of (q, P) numbers are held at once, q numbers given and P
+    cells. The stencils are linear: the sum of z times a stencil's predictions is the stencil's prediction for the sum
+    of z times what is given, for which no sample is read; only samples with gaps are, since a cell that is missing does
+    not count.
+
+    Attributes:
+        base_error: mean square of what the base leaves over.
+        stencils: one without each fold and, last, that of all; empty where the grids are not nested.
+    """
+
+    def __init__(self, read: Reader, design: Design, shape: Sequence[int], stencils: StencilSums | None) -> None:
+        self.read, self.design, self.shape = read, design, tuple(shape)
+        size = int(np.prod(shape))
+        self.zy, self.y, self.known = np.zeros((design.z.shape[1], size)), np.zeros(size), np.zeros(size)
+        self.probe = np.unique(np.linspace(0, size - 1, min(size, _PROBE_CELLS)).astype(np.intp))
+        counts, squares = np.zeros(len(design.fold)), 0.0
+        for k in range(design.number):
+            for rows in blocks(design.rows(k)):
+                given, target = read(rows)
+                if stencils is not None:
+                    assert given.coarse is not None
+                    stencils.add(k, given.coarse, given.features, target - given.base)
+                y, known = _filled(target - given.base)
+                self.zy += design.z[rows].T @ y
+                self.y += y.sum(0)
+                self.known += known.sum(0)
+                counts[rows] = known.sum(1)
+                squares += float((y**2).sum())
+        self.ever = self.known > 0
+        self.gaps = counts < self.ever.sum()
+        self.base_error = squares / max(float(counts.sum()), 1.0)
+        self.stencils = stencils.solve() if stencils is not None else []
+
+    def _stencil(self, k: int, given: Given) -> Array:
+        """What the stencil of fold k predicts, (n, P)."""
         assert given.coarse is not None
-        x = _Stencil.neighbourhoods(given.coarse, given.features, radius, periodic)
-        y = _Stencil.to_blocks(target - given.base, factor)
-        whole = np.isfinite(y).all(-1)  # a block with a missing cell is left out
-        if not grams:
-            grams = [np.zeros((x.shape[-1],) * 2) for _ in range(number)]
-            rights = [np.zeros((x.shape[-1], y.shape[-1])) for _ in range(number)]
-        for k in np.unique(fold[rows]):
-            use = whole & (fold[rows] == k).reshape(-1, *[1] * (whole.ndim - 1))
-            grams[k] += x[use].T @ x[use]
-            rights[k] += x[use].T @ y[use]
-    gram, right = sum(grams), sum(rights)
-    assert isinstance(gram, np.ndarray) and isinstance(right, np.ndarray)
-    out = []
-    for k in range(number + 1):
-        g, r = (gram, right) if k == number else (gram - grams[k], right - rights[k])
-        ridge = max(1e-6 * np.trace(g) / len(g), 1e-12) * np.eye(len(g))
-        out.append(_Stencil(np.linalg.solve(g + ridge, r), factor, radius, periodic))
-    return out
+        return self.stencils[k].predict(given.coarse, given.features).reshape(len(given.features), -1)
+
+    def outside(self, k: int, weights: Sequence[float], cells: NDArray[np.intp] | slice) -> list[tuple[Array, Array]]:
+        """What base and stencil leave of the samples outside fold k, for each weight of the stencil of that fold.
+
+        The mean of it (P,), and the sum of z times its deviation from the mean (q, P).
+        """
+        cross, z_sum, x_sum, count = self.design.sums(k)
+        zy, y, known = self.zy[:, cells], self.y[cells], self.known[cells]
+        for rows in blocks(self.design.rows(k)):
+            given, target = self.read(rows)
+            part, there = (v[:, cells] for v in _filled(target - given.base))
+            zy = zy - self.design.z[rows].T @ part
+            y, known = y - part.sum(0), known - there.sum(0)
+        zs, s = np.zeros((1, 1)), np.zeros(1)
+        if self.stencils and any(weights):
+            zs, s = self._stencil_of_sums(k, cross, z_sum, x_sum, count, cells)
+        missing_z = np.zeros((1, 1))
+        for rows in blocks(np.flatnonzero(self.gaps & (self.design.fold != k))):
+            given, target = self.read(rows)
+            missing = ~_filled(target)[1][:, cells]
+            missing_z = missing_z + self.design.z[rows].T @ missing
+            if self.stencils and any(weights):
+                part = self._stencil(k, given)[:, cells] * missing
+                zs, s = zs - self.design.z[rows].T @ part, s - part.sum(0)
+        out = []
+        for weight in weights:
+            centre = self.ever[cells] * (y - weight * s) / np.maximum(known, 1)
+            right = zy - weight * zs - (z_sum[:, None] - missing_z) * centre
+            out.append((centre, right * self.ever[cells]))
+        return out
+
+    def _stencil_of_sums(
+        self, k: int, cross: Array, z_sum: Array, x_sum: Array, count: int, cells: NDArray[np.intp] | slice
+    ) -> tuple[Array, Array]:
+        """Sums of z times the predictions of the stencil of fold k (q, P), and of the predictions (P,)."""
+        flat, one = np.concatenate([cross, x_sum[None]]), np.append(z_sum, count)
+        example = self.read(np.arange(1))[0].coarse
+        assert example is not None
+        coarse, features = flat[:, : example.size], flat[:, example.size :]
+        fine = self.stencils[k].predict(coarse.reshape(-1, *example.shape[1:]), features, one)
+        fine = fine.reshape(len(flat), -1)[:, cells]
+        return fine[:-1], fine[-1]
+
+    def penalties(self, weights: Sequence[float]) -> list[float]:
+        """For each weight of the stencil the penalty that cross-validation prefers, on some of the cells."""
+        cells = self.probe[self.ever[self.probe]]
+        errors = np.zeros((len(weights), len(PENALTIES)))
+        for k in range(self.design.number):
+            sides = self.outside(k, weights, cells)
+            trials = [PenaltyErrors(self.design, k, right) for _, right in sides]
+            for rows in blocks(self.design.rows(k)):
+                given, target = self.read(rows)
+                left = (target - given.base).reshape(len(rows), -1)[:, cells]
+                local = self._stencil(k, given)[:, cells] if any(weights) else np.zeros(1)
+                for weight, (centre, _), trial in zip(weights, sides, trials):
+                    trial.add(rows, left - weight * local - centre)
+            errors += [trial.result() for trial in trials]
+        return [float(PENALTIES[at]) for at in errors.argmin(1)]
+
+    def scores(self, weights: Sequence[float], penalties: Sequence[float] | None) -> dict[str, float]:
+        """Out-of-fold mean square of every trial."""
+        total = {name: 0.0 for pair in _names(weights) for name in pair[: 1 if penalties is None else 2]}
+        for k in range(self.design.number):
+            sides = self.outside(k, weights, slice(None)) if penalties is not None else []
+            for rows in blocks(self.design.rows(k)):
+                given, target = self.read(rows)
+                left = (target - given.base).reshape(len(rows), -1)
+                local = self._stencil(k, given) if any(weights) else np.zeros(1)
+                for i, (weight, names) in enumerate(zip(weights, _names(weights))):
+                    error = left - weight * local
+                    total[names[0]] += float(np.nansum(error**2))
+                    if penalties is not None:
+                        centre, right = sides[i]
+                        error -= centre + self.design.hat(k, rows, penalties[i]) @ right
+                        total[names[1]] += float(np.nansum(error**2))
+        return {name: value / max(float(self.known.sum()), 1.0) for name, value in total.items()}
+
+    def ridges(self, weight: float, penalty: float) -> list[Ridge]:
+        """One ridge without each fold and, last, that of all."""
+        out = []
+        for k in range(self.design.number + 1):
+            ((centre, right),) = self.outside(k, [weight], slice(None))
+            out.append(self.design.ridge(k, right, centre, penalty))
+        return out
 
 
-def _fit_ridges(read: Reader, fold: NDArray[np.intp], number: int, started: LinearPredictor) -> list[_Ridge]:
-    """Ridges without each fold and, last, on all, with one penalty chosen on a subset of the cells."""
-    count = len(fold)
-    flat = np.concatenate([read(rows)[0].flat() for rows in _blocks(count)])
-    size = int(np.prod(started.shape))
-    cells = np.unique(np.linspace(0, size - 1, min(size, _PROBE_CELLS)).astype(np.intp))
-    rank = int(max(1, min(count, flat.shape[1], _MEMORY / (number + 1) / size)))
-
-    def left(k: int) -> Callable[[Given, NDArray[np.intp]], Array]:
-        """What stages 1 and 2 of fold k predict."""
-        return lambda given, rows: started.predict(given, np.full(len(rows), k))
-
-    probes, bases = [], []
-    for k in range(number + 1):
-        keep = np.flatnonzero(fold != k)
-        mean = flat[keep].mean(0)
-        bases.append((keep, mean, *_principal(flat[keep] - mean, rank)))
-        probes.append(_residuals(read, count, left(k if k < number else -1), cells))
-    errors = np.zeros(len(_PENALTIES))
-    for k in range(number):
-        keep, mean, u, s, v = bases[k]
-        test = np.flatnonzero(fold == k)
-        y = probes[k][keep]
-        known = np.isfinite(y)
-        centre = np.where(known, y, 0).sum(0) / np.maximum(known.sum(0), 1)
-        uy = u.T @ np.where(known, y - centre, 0)
-        z = (flat[test] - mean) @ v
-        for i, penalty in enumerate(_PENALTIES * s[0] ** 2):
-            error = probes[k][test] - centre - (z * (s / (s**2 + penalty))) @ uy
-            errors[i] += np.nansum(error**2)
-    penalty = _PENALTIES[int(np.argmin(errors))]
-    out = []
-    for k, (keep, mean, u, s, v) in enumerate(bases):
-        gain = s / (s**2 + penalty * s[0] ** 2)
-        total, number_known = np.zeros(size), np.zeros(size)
-        uy, seen = np.zeros((len(s), size)), np.zeros((len(s), size))
-        row_of = np.full(count, -1)
-        row_of[keep] = np.arange(len(keep))
-        for rows in _blocks(count):
-            rows = rows[row_of[rows] >= 0]
-            if not len(rows):
-                continue
-            given, target = read(rows)
-            y = (target - left(k if k < number else -1)(given, rows)).reshape(len(rows), -1)
-            known = np.isfinite(y)
-            y = np.where(known, y, 0)
-            total, number_known = total + y.sum(0), number_known + known.sum(0)
-            uy += u[row_of[rows]].T @ y
-            seen += u[row_of[rows]].T @ known
-        centre = total / np.maximum(number_known, 1)
-        coefficients = gain[:, None] * (uy - seen * centre)
-        out.append(_Ridge(mean, v, centre, coefficients.astype(np.float32)))
-    return out
-
-
-def _principal(x: Array, rank: int) -> tuple[Array, Array, Array]:
-    """Singular vectors (n, k), values (k,) and directions (p, k) of x (n, p), k <= rank; one blank one where x is 0."""
-    if not x.any():
-        return np.zeros((len(x), 1)), np.ones(1), np.zeros((x.shape[1], 1))
-    u, s, vt = np.linalg.svd(x, full_matrices=False)
-    return u[:, :rank], s[:rank], vt[:rank].T
-
-
-def _residuals(
-    read: Reader, count: int, predict: Callable[[Given, NDArray[np.intp]], Array], cells: NDArray[np.intp]
-) -> Array:
-    parts = []
-    for rows in _blocks(count):
-        given, target = read(rows)
-        parts.append((target - predict(given, rows)).reshape(len(rows), -1)[:, cells])
-    return np.concatenate(parts)
+def _filled(values: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Samples as rows of cells (n, P) with 0 where missing, and where they are known."""
+    flat = values.reshape(len(values), -1)
+    known = np.isfinite(flat)
+    return np.where(known, flat, 0.0), known

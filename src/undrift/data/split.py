@@ -159,6 +159,15 @@ def _efolding(series: np.ndarray) -> int:
     return int(below[0]) if below.size and below[0] > 1 else (0 if below.size else n)
 
 
+def _bare(sample: np.ndarray) -> bool:
+    """Whether each channel (C, *space) has one value or none, as rain on a dry day: two such days are no copies."""
+    for channel in sample:
+        known = channel[np.isfinite(channel)]
+        if known.size and known.min() < known.max():
+            return False
+    return True
+
+
 def _once(fields: Fields, result: Split) -> None:
     """Leave exact duplicates out of train, and warn of held-out samples that also train."""
     digests: dict[int, bytes | None] = {}
@@ -168,8 +177,7 @@ def _once(fields: Fields, result: Split) -> None:
     for start in range(0, both.size, step):
         part = both[start : start + step]
         for i, sample in zip(part, fields.read(part), strict=True):
-            empty = bool(np.isnan(sample).all())
-            digests[int(i)] = None if empty else hashlib.blake2b(sample.tobytes(), digest_size=16).digest()
+            digests[int(i)] = None if _bare(sample) else hashlib.blake2b(sample.tobytes(), digest_size=16).digest()
     seen: set[bytes] = set()
     keep = []
     for i in result.train:

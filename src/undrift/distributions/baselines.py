@@ -8,12 +8,16 @@ CRPS is 0.71 of its MAE.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-__all__ = ["MEMBERS", "Dressed", "QuantileMap", "dress"]
+__all__ = ["MEMBERS", "Dressed", "QuantileMap", "around", "dress", "fit_baselines"]
+
+Array = Any
+"""A NumPy array, or a dask array where memory counts."""
 
 MEMBERS = 50
 _KNOTS = np.linspace(0, 1, 41)
@@ -82,13 +86,14 @@ class Dressed:
     state: dict[str, np.ndarray] = field(default_factory=dict)
     note: str = ""
 
-    def ensemble(self, point: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Members (members, n, C, *space) around predictions (n, C, *space), inside the bounds of each channel (C,)."""
-        shape = (-1,) + (1,) * (point.ndim - 2)
-        return np.clip(point[None] + self.members[:, None], low.reshape(shape), high.reshape(shape)).astype(np.float32)
 
+def around(point: Array, members: np.ndarray, low: np.ndarray, high: np.ndarray) -> Array:
+    """Members (M, *samples, *cells) around predictions (*samples, *cells), from errors (M, *cells), within bounds.
 
-Prediction = Callable[[np.ndarray], np.ndarray]
+    The bounds have a shape that broadcasts with the cells. A dask array of predictions gives one of members.
+    """
+    shape = (len(members), *[1] * (point.ndim - members.ndim + 1), *members.shape[1:])
+    return np.clip(point[None] + members.reshape(shape), low, high)
 
 
 def fit_baselines(
@@ -99,7 +104,7 @@ def fit_baselines(
     Args:
         truth: training fields (n, C, *space) in the data's units, NaN where missing.
         fold: contiguous fold of each.
-        interpolated: what is given on the target's grid, or None.
+        interpolated: what is given on the target's grid, NaN in channels for which nothing is, or None.
         linear: out-of-fold linear predictions.
     """
     out = {}

@@ -1,6 +1,8 @@
 """The same network as a plain regression: what a generative model has to beat at equal cost."""
 
-import logging
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,20 +13,38 @@ from undrift.data.codec import Encoded
 from undrift.objective.denoising import Regression
 from undrift.train.loop import train
 from undrift.train.prepare import Problem, batches, build_net, precision_of, settings_of, to_condition
+from undrift.train.run import RunDirectory
 from undrift.train.settings import Progress, Trained
 
 __all__ = ["errors_of", "fit_regression", "predict"]
 
-logger = logging.getLogger(__name__)
 
+def fit_regression(
+    problem: Problem, config: Config, device: torch.device, *, run: RunDirectory | None, identity: Mapping[str, Any],
+    progress: Progress | None,
+) -> Trained:  # fmt: skip
+    """Train the twin on the same residuals for the same budget or steps.
 
-def fit_regression(problem: Problem, config: Config, device: torch.device, progress: Progress | None) -> Trained:
-    """Train the twin on the same residuals with the same budget."""
+    In a run directory it has checkpoints and a log of its own, ``RUN/regression``, so that one that is stopped is gone
+    on with like the main network. They live until the result is published.
+
+    Args:
+        problem: the training data.
+        config: of the run.
+        device: where to train.
+        run: the run directory, entered, or None for a training in memory.
+        identity: what must be the same on a resume, see :func:`undrift.train.loop.train`.
+        progress: told how far it is.
+    """
     example = problem.encode(problem.fit_rows[:1])
     net = build_net(problem.codec, config, example, len(problem.fit_rows))
     objective = Regression(precision_of(config.train.precision, device))
     batch, stop = batches(problem, config)
-    return train(net, objective, batch, settings=settings_of(config), validation=stop, device=device, progress=progress)
+    with nullcontext() if run is None else run.regression() as folder:
+        return train(
+            net, objective, batch, settings=settings_of(config), validation=stop, run=folder, device=device,
+            identity=identity, progress=progress,
+        )  # fmt: skip
 
 
 def predict(

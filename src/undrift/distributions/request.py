@@ -14,12 +14,13 @@ import xarray as xr
 from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
-from undrift.data.layout import plain
+from undrift.data.layout import Layout, plain
 from undrift.data.regrid import match_given
 from undrift.data.select import parse_selection, sample_mask
 from undrift.errors import DataError, UsageError
+from undrift.train.prepare import Problem
 
-__all__ = ["Request", "labels_of", "request_at", "request_from", "template"]
+__all__ = ["Request", "labels_of", "request_at", "request_from", "request_holdout", "template", "variables_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,23 @@ def request_from(
         outside |= codec.covariates.outside(values)
     labels, dims = labels_of(fields)
     return Request(labels, dims, [fields.label_digest(i) for i in range(len(fields))], offered, values, outside)
+
+
+def request_holdout(problem: Problem, given_shell: Shell | None, at: str | Mapping[str, Any] | None) -> Request:
+    """The samples that training left out, all or those that ``at`` selects."""
+    rows = problem.split.holdout
+    if at is not None:
+        rows = rows[np.flatnonzero(sample_mask(problem.pair.target.select(rows), at))]
+    pair = problem.pair.select(rows)
+    values = {name: value[rows] for name, value in problem.covariates.items()}
+    # noise and output belong to the labels of the target, also where those of what is given differ a little
+    digests = [pair.target.label_digest(i) for i in range(len(pair.target))]
+    request = Request(*labels_of(pair.target), digests, None, values)
+    if pair.given is not None:
+        offer = request_from(pair.given, problem.codec, given_shell, None, covariates=False)
+        request.offered, request.outside = offer.offered, offer.outside
+    request.outside |= problem.codec.covariates.outside(values)
+    return request
 
 
 def _covariate(fields: Fields, name: str) -> np.ndarray:
@@ -194,3 +212,16 @@ def template(
         keep = {k: v for k, v in shell.variable_attrs.get(name, {}).items() if k not in ("_FillValue", "missing_value")}
         out[name] = (dims, lazy, keep)
     return shell.order.restore(out).assign_attrs({**shell.attrs, **attrs})
+
+
+def variables_of(values: np.ndarray, layout: Layout, shell: Shell) -> dict[str, np.ndarray]:
+    """Channels (n, C, *space) as variables (n, *level, *space) in the user's order."""
+    for dim, positions in shell.order.positions.items():
+        if dim in layout.space:
+            values = np.take(values, np.argsort(positions), axis=2 + layout.space.index(dim))
+    out = {}
+    for name in layout.variables:
+        part = values[:, layout.channels_of(name)]
+        levels = [shell.coords.sizes[d] for d in layout.level.get(name, ())]
+        out[name] = part.reshape(len(values), *levels, *part.shape[2:])
+    return out

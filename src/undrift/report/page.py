@@ -51,7 +51,6 @@ class Section:
         ensemble: fields with dims (realization, *sample, *level, *space), opened lazily; or None.
         truth: the same without realization; or None. Samples are matched by label where both have labels.
         given: what the ensemble was conditioned on, on its own grid; or None.
-        baselines: dressed baselines like the ensemble, by name.
         verdict: sentences for the top of the page.
         metrics: rows of metrics.jsonl: step, seconds, loss, validation, loss_by_noise.
         facts: data, fingerprint, versions, seeds, sizes, times; `commands` are shown as how to reproduce it.
@@ -65,7 +64,6 @@ class Section:
     ensemble: xr.Dataset | None = None
     truth: xr.Dataset | None = None
     given: xr.Dataset | None = None
-    baselines: Mapping[str, xr.Dataset] = field(default_factory=dict)
     verdict: list[str] = field(default_factory=list)
     metrics: list[dict] = field(default_factory=list)
     facts: Mapping[str, object] = field(default_factory=dict)

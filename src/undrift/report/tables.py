@@ -75,12 +75,12 @@ def _digits(value: float, step: float) -> int:
 
 
 def baselines_of(scores: xr.Dataset) -> list[str]:
-    """Names of the baselines, best CRPS first."""
+    """Names of the baselines that have a prediction, best CRPS first."""
     if "crps_baseline" not in scores:
         return []
     values = scores["crps_baseline"].values
     order = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")
-    return [str(scores["baseline"].values[i]) for i in order]
+    return [str(scores["baseline"].values[i]) for i in order if np.isfinite(values[i])]
 
 
 def score_table(scores: xr.Dataset, units: str) -> Table | None:

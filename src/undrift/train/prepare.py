@@ -2,14 +2,16 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 import torch
 
 from undrift.config import Config
-from undrift.data.codec import Codec, Encoded, Predicted, fit_codec
+from undrift.data.codec import Codec, Encoded, Predicted
+from undrift.data.codec_fit import fit_codec
 from undrift.data.fields import Fields
 from undrift.data.split import Split, split
 from undrift.data.windows import Windows
@@ -29,6 +31,7 @@ __all__ = [
     "build_net",
     "choose_channels",
     "device_of",
+    "make_net",
     "precision_of",
     "prepare",
     "settings_of",
@@ -50,12 +53,27 @@ _VALIDATION_FIELDS = 128
 
 
 def device_of(name: str) -> torch.device:
-    """The device of ``--device``; ``auto`` takes CUDA where there is one."""
+    """The device of ``--device``; ``auto`` takes CUDA where there is one, and says so once where there is none.
+
+    Raises:
+        UsageError: the machine has no such device.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"device {name} was asked for, and this machine has no CUDA device; type --device cpu")
+        if not count:
+            _note_once("no GPU was found: computing on the CPU")
+        return torch.device("cuda" if count else "cpu")
+    if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= count:
+        has = f"has cuda:0 to cuda:{count - 1}" if count > 1 else "has cuda:0 only" if count else "has no CUDA device"
+        raise UsageError(
+            f"device {name} was asked for, and this machine {has}; type --device {'auto' if count else 'cpu'}"
+        )
     return torch.device(name)
+
+
+@cache
+def _note_once(text: str) -> None:
+    logger.info("%s", text)
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:
@@ -292,24 +310,31 @@ def choose_channels(samples: int, cells: int, dims: int) -> list[int]:
     return [width, 2 * width, 2 * width][:levels]
 
 
+def make_net(codec: Codec, config: Config, in_channels: int, channels: Sequence[int]) -> UNet:
+    """The U-Net between the numbers of a codec, untrained."""
+    layout = codec.layout
+    open_ends = {"zero": "zeros", "reflect": "reflect"}[config.net.padding]
+    return UNet(
+        in_channels,
+        len(layout.channels),
+        space=len(layout.space),
+        channels=tuple(channels),
+        blocks=config.net.blocks,
+        vector_features=codec.covariates.width,
+        padding=tuple("circular" if p else open_ends for p in layout.periodic),
+        dropout=config.net.dropout,
+    )
+
+
 def build_net(codec: Codec, config: Config, example: Encoded, samples: int) -> UNet:
-    """The U-Net that fits the codec."""
+    """The U-Net that fits the codec, with channels and first weights chosen."""
     assert example.x is not None
     layout = codec.layout
     channels = config.net.channels or choose_channels(samples, math.prod(layout.shape), len(layout.shape))
-    torch_seed = config.train.seed
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_seed)
-        return UNet(
-            len(layout.channels) + sum(v.shape[1] for v in example.fields.values()),
-            len(layout.channels),
-            space=len(layout.space),
-            channels=tuple(channels),
-            blocks=config.net.blocks,
-            vector_features=example.vector.shape[1],
-            padding=tuple("circular" if p else "zeros" for p in layout.periodic),
-            dropout=config.net.dropout,
-        )
+        torch.manual_seed(config.train.seed)
+        given = sum(v.shape[1] for v in example.fields.values())
+        return make_net(codec, config, len(layout.channels) + given, channels)
 
 
 def guess_of(problem: Problem, config: Config) -> tuple[GaussianGuess, FoldedGuess, dict[str, float]]:

@@ -3,6 +3,7 @@
 ```
 RUN/config.toml  model.safetensors  state.safetensors  codec.nc  metrics.jsonl  manifest.json (last)
 RUN/checkpoints/step-00000200/     while training
+RUN/regression/                    while the regression of --baselines trains
 RUN.lock                           while a process works on RUN
 RUN.replaced/                      the result that --overwrite replaces, until the new one is complete
 ```
@@ -31,6 +32,7 @@ from undrift.train.manifest import read_manifest, verify_manifest, write_manifes
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+REGRESSION = "regression"
 STATE = "state.safetensors"
 _MARK = ".undrift"
 
@@ -169,6 +171,11 @@ class RunDirectory:
         finally:
             self._lock.release()
 
+    def regression(self) -> RunDirectory:
+        """Where the regression of this run has its own checkpoints until the result is published; goes on if begun."""
+        path = self.path / REGRESSION
+        return RunDirectory(path, resume=path.is_dir())
+
     @contextmanager
     def publish(self, extra: Mapping[str, Any] | None = None) -> Iterator[Path]:
         """As ``staged``, for the result of this run.
@@ -185,6 +192,7 @@ class RunDirectory:
     def tidy(self) -> None:
         """Remove what a complete result has no use for: checkpoints, the result it replaced, parts of killed writes."""
         remove_tree(self.checkpoints)
+        remove_tree(self.path / REGRESSION)
         _sweep(self.path)
         if self.old.is_dir() and _is_run(self.old):
             remove_tree(self.old)

@@ -36,8 +36,9 @@ class Finding:
 def verdict(scores: xr.Dataset) -> list[Finding]:
     """What the scores of `evaluate` say: skill, calibration, spectrum, memorisation, range, training.
 
-    Reads the attributes `given_out_of_range` (share of given values outside the training range) and `still_improving`
-    (whether the validation loss still fell when training ended) where present.
+    Reads the attributes `given_out_of_range` (share of given values outside the training range), `still_improving`
+    (whether the validation loss still fell when training ended) and `baselines_absent` (which baselines there are not,
+    and why) where present.
     """
     findings: list[Finding] = []
     if scores.attrs.get("matched", 0):
@@ -45,6 +46,8 @@ def verdict(scores: xr.Dataset) -> list[Finding]:
             one = scores.sel(variable=variable)
             findings += _skill(str(variable), one)
             findings.append(_calibration(str(variable), one))
+        if absent := scores.attrs.get("baselines_absent"):
+            findings.append(Finding("skill", "info", f"not compared: {absent}"))
     else:
         text = "no sample of the ensemble has a truth: distributions are compared and no CRPS is claimed"
         findings.append(Finding("matching", "info", text))
@@ -55,13 +58,15 @@ def verdict(scores: xr.Dataset) -> list[Finding]:
 
 
 def _skill(variable: str, one: xr.Dataset) -> list[Finding]:
-    if "skill" not in one:
+    if "skill" not in one or not np.isfinite(one["skill"].values).any():
         return [Finding("skill", "info", f"{variable}: CRPS {_number(one['crps'])}; no baseline to compare with")]
     beaten: list[str] = []
     lost: list[str] = []
     even: list[str] = []
     for name in one["baseline"].values:
         skill = float(one["skill"].sel(baseline=name))
+        if not np.isfinite(skill):  # it has no prediction of this variable
+            continue
         low, high = (float(v) for v in one["skill_interval"].sel(baseline=name))
         known = np.isfinite([low, high]).all()
         span = f" [{100 * low:+.1f}, {100 * high:+.1f}]" if known else ""

@@ -1,0 +1,128 @@
+"""Drawing of labelled ensembles: a request in, blocks of fields in the user's units and order out."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from undrift.data.codec import Codec, Encoded, Predicted
+from undrift.data.codec_file import Shell
+from undrift.data.write import EnsembleWriter
+from undrift.distributions.diffusion import Diffusion
+from undrift.distributions.request import Request, variables_of
+from undrift.process import Key, normal
+from undrift.progress import track
+from undrift.tasks.batch import Condition
+from undrift.train.prepare import to_condition
+
+__all__ = ["Drawing"]
+
+Block = tuple[slice, int, dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One ensemble that is asked for.
+
+    Attributes:
+        law: of the network's numbers.
+        codec: between them and fields.
+        shell: labels of the fields.
+        device: of the network.
+        request: the samples and what is given for each.
+        numbers: of the realizations.
+        seed: of the noise; realization n of a sample is fixed by (seed, n, labels of the sample).
+        nfe: network evaluations per realization.
+        labelled: the empty ensemble, dims (realization, *sample, *level, *space).
+    """
+
+    law: Diffusion
+    codec: Codec
+    shell: Shell
+    device: torch.device
+    request: Request
+    numbers: np.ndarray
+    seed: int
+    nfe: int
+    labelled: xr.Dataset
+
+    def in_memory(self, progress: bool) -> xr.Dataset:
+        """The ensemble as a Dataset."""
+        dims = self.request.dims
+        sizes = [self.request.labels.sizes[d] for d in dims]
+        flat = {
+            str(k): np.empty((len(self.numbers), math.prod(sizes), *v.shape[1 + len(sizes) :]), np.float32)
+            for k, v in self.labelled.data_vars.items()
+        }
+        for rows, i, block in self._blocks(self.nfe, progress):
+            for name, values in block.items():
+                flat[name][rows, i] = values
+        shaped = {k: v.reshape(len(self.numbers), *sizes, *v.shape[2:]) for k, v in flat.items()}
+        return self.labelled.assign({k: self.labelled[k].copy(data=v) for k, v in shaped.items()})
+
+    def to_file(self, path: str | Path, overwrite: bool, progress: bool) -> None:
+        """The ensemble streamed to a file."""
+        with EnsembleWriter(path, self.labelled, overwrite, sample=self.request.dims) as writer:
+            for rows, i, block in self._blocks(self.nfe, progress):
+                writer.write(rows, slice(i, i + 1), {k: v[:, None] for k, v in block.items()})
+
+    def plan(self, *, streamed: bool) -> dict[str, Any]:
+        """Sizes of the ensemble, and memory and time as one micro batch with few evaluations tells."""
+        micro, rows = self.law.micro_batch, len(self.request) * len(self.numbers)
+        calls = math.ceil(rows / micro) * self.nfe
+        plan = {
+            "dims": {str(k): int(v) for k, v in self.labelled.sizes.items()},
+            "bytes": int(self.labelled.nbytes),
+            "network_calls": calls,
+        }
+        seconds = []
+        for evaluations in (1, 1, 2) if rows else ():  # the first warms up
+            began = time.perf_counter()
+            next(self._blocks(evaluations, False))
+            seconds.append(time.perf_counter() - began)
+        if seconds:
+            call = max(seconds[2] - seconds[1], 0.1 * seconds[1])
+            plan["seconds"] = round(calls * call + calls / self.nfe * max(seconds[1] - call, 0), 2)
+        width = max(getattr(self.law.net, "channels", (64,)))
+        held = micro * math.prod(self.codec.layout.shape) * (8 * width + 12 * len(self.codec.layout.channels))
+        plan["memory_mb"] = round((4 * held + (0 if streamed else self.labelled.nbytes)) / 2**20 + 400)
+        return plan
+
+    def _blocks(self, nfe: int, progress: bool) -> Iterator[Block]:
+        """Positions of realizations, sample, and values per variable, one micro batch after the other."""
+        micro, count = self.law.micro_batch, len(self.numbers)
+
+        @lru_cache(maxsize=micro)
+        def encoded(i: int) -> tuple[Encoded, Predicted]:
+            rows = np.array([i])
+            values = {k: v[rows] for k, v in self.request.covariates.items()}
+            offered = None if self.request.offered is None else self.request.offered(rows)
+            return self.codec.encode(None, None, rows, covariates=values, offered=offered)
+
+        items = [(i, r) for i in range(len(self.request)) for r in range(count)]
+        with track("drawing", len(items), enabled=progress) as tick:
+            for start in range(0, len(items), micro):
+                part = items[start : start + micro]
+                z = np.stack([self._noise(i, r) for i, r in part])
+                condition = Condition.concatenate([to_condition(encoded(i)[0]) for i, _ in part]).to(self.device)
+                x = self.law.sample(condition, torch.from_numpy(z).to(self.device), nfe=nfe).cpu().numpy()
+                for i in dict.fromkeys(i for i, _ in part):
+                    at = [k for k, (j, _) in enumerate(part) if j == i]
+                    values = self.codec.decode(x[at], encoded(i)[1])
+                    first = part[at[0]][1]
+                    yield slice(first, first + len(at)), i, variables_of(values, self.codec.layout, self.shell)
+                tick(start + len(part))
+
+    def _noise(self, sample: int, realization: int) -> np.ndarray:
+        """The base noise of one field, (C, *space)."""
+        layout, digest = self.codec.layout, self.request.digests[sample]
+        number = int(self.numbers[realization])
+        draws = [normal(Key(self.seed, "base", number, digest, c.label), layout.shape) for c in layout.channels]
+        return np.stack(draws).astype(np.float32)

@@ -1,0 +1,242 @@
+"""The facade of a trained model: labelled fields in, labelled fields out."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+import undrift
+from undrift.config import parse_realizations
+from undrift.data.ensemble import open_ensemble
+from undrift.data.fields import Fields
+from undrift.data.open import open_fields
+from undrift.distributions.diffusion import Diffusion
+from undrift.distributions.draw import Drawing
+from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
+from undrift.errors import UsageError
+from undrift.model.files import Parts, facts_of, read_files, write_files
+from undrift.model.opening import Data, open_data
+from undrift.nets.unet import UNet
+from undrift.tasks import task_of
+from undrift.train.log import read_metrics
+from undrift.train.prepare import Problem, device_of, precision_of, reopen
+from undrift.train.run import staged
+
+__all__ = ["FieldModel", "load"]
+
+logger = logging.getLogger(__name__)
+
+
+class FieldModel:
+    """A distribution of labelled fields; made by :func:`undrift.fit` or :func:`undrift.load`.
+
+    Attributes:
+        parts: all that it consists of.
+        device: where the network is.
+        run: the run directory, or None.
+        config: the resolved configuration.
+        codec: from fields to the network's numbers and back.
+        net: the trained network.
+        facts: how training went.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        device: torch.device,
+        *,
+        run: Path | None = None,
+        problem: Problem | None = None,
+        data: Data | None = None,
+        given: Data | None = None,
+    ) -> None:
+        self.parts, self.device, self.run = parts, device, run
+        self.config, self.codec, self.net, self.facts = parts.config, parts.codec, parts.net, parts.facts
+        self._problem, self._data = problem, (data, given)
+
+    @property
+    def problem(self) -> Problem:
+        """The data of the run, opened again where the model was loaded."""
+        if self._problem is None:
+            target, given = open_data(self.config, *self._data)
+            task = task_of(self.config.task.name, self.config.task.factor)
+            self._problem = reopen(target, given, task, self.config, self.codec)
+            found, stored = self._problem.pair.target.fingerprint, self.facts.get("fingerprint")
+            if stored and found != stored:
+                logger.warning("the data differ from those of training: %s now, %s then", found[:12], stored[:12])
+        return self._problem
+
+    # drawing
+
+    def sample(
+        self,
+        given: Data | None = None,
+        *,
+        holdout: bool = False,
+        at: str | Mapping[str, Any] | None = None,
+        realizations: int | slice | str | None = None,
+        seed: int = 0,
+        nfe: int | None = None,
+        out: str | Path | None = None,
+        overwrite: bool = False,
+        progress: bool = True,
+        dry_run: bool = False,
+    ) -> Any:
+        """Draw an ensemble.
+
+        Args:
+            given: what is given: files, a Dataset, or the output of :meth:`holdout_given`.
+            holdout: draw for the samples that training left out.
+            at: labels of samples, such as "year=2085,scenario=E1": for an emulator the covariates, else which
+                samples of what is given.
+            realizations: how many (20 unless the configuration says otherwise), or which (``slice(100, 200)``,
+                "100:200"): bitwise the same slice of a whole ensemble.
+            seed: of the noise; realization n of a sample is fixed by (seed, n, labels of the sample).
+            nfe: network evaluations per realization (10 unless the configuration says otherwise).
+            out: file to stream to, ``.nc`` or ``.zarr``; the result is then opened lazily.
+            overwrite: replace ``out``.
+            progress: show a progress bar.
+            dry_run: return sizes and an estimate instead.
+
+        Returns:
+            Dataset with dims (realization, *sample, *level, *space), coordinates, units and attributes of the data.
+        """
+        nfe = self.config.sample.nfe if nfe is None else nfe
+        which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
+        request, numbers = self._request(given, holdout, at), np.arange(which.start, which.stop)
+        attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
+        labelled = template(request, self.codec, self.parts.shell, numbers, {**self._attrs(), **attrs})
+        drawing = Drawing(
+            self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe, labelled
+        )  # fmt: skip
+        if dry_run:
+            return drawing.plan(streamed=out is not None)
+        if out is None:
+            return drawing.in_memory(progress)
+        drawing.to_file(out, overwrite, progress)
+        return open_ensemble(out)
+
+    def _law(self) -> Diffusion:
+        precision = precision_of(self.config.train.precision, self.device)
+        return Diffusion(
+            self.net, self.parts.guess, precision=precision, micro_batch=self.config.sample.micro_batch
+        )  # fmt: skip
+
+    def _attrs(self) -> dict[str, Any]:
+        """What an ensemble says of the model that it is from."""
+        layout = self.codec.layout
+        return {
+            "source": f"undrift {undrift.__version__}",
+            "still_improving": int(bool(self.facts.get("still_improving"))),
+            "space_dims": " ".join(layout.space),
+            "periodic_dims": " ".join(d for d, p in zip(layout.space, layout.periodic) if p),
+        }
+
+    def _request(self, given: Data | Fields | None, holdout: bool, at: str | Mapping[str, Any] | None) -> Request:
+        if holdout and given is not None:
+            raise UsageError("both given and holdout say what is given; give one")
+        if holdout:
+            return request_holdout(self.problem, self.parts.given_shell, at)
+        if given is not None:
+            fields = given if isinstance(given, Fields) else open_fields(given, dims=self.config.data.dims or None)
+            return request_from(fields, self.codec, self.parts.given_shell, at)
+        if self.codec.given_layout is not None:
+            raise UsageError(
+                "say what is given: --given COARSE.nc, or --holdout for the samples that training left out"
+            )
+        if at is None:
+            raise UsageError("say for which covariates: --at year=2085,scenario=E1, or --holdout")
+        return request_at(at, self.codec)
+
+    # the held-out samples
+
+    def holdout_truth(self) -> xr.Dataset:
+        """The samples that training left out, on the target's grid."""
+        held = self.problem.pair.target.select(self.problem.split.holdout)
+        return held.restore(held.dataset)
+
+    def holdout_given(self) -> xr.Dataset | None:
+        """What is given for them, or None."""
+        given = self.problem.pair.given
+        if given is None:
+            return None
+        held = given.select(self.problem.split.holdout)
+        return held.restore(held.dataset)
+
+    def training_data(self) -> xr.Dataset:
+        """The samples that trained."""
+        used = self.problem.pair.target.select(self.problem.split.train)
+        return used.restore(used.dataset)
+
+    def baselines(self) -> dict[str, xr.Dataset]:
+        """Dressed baselines for the held-out samples, each an ensemble of error quantiles.
+
+        Their predictions are held in memory; the members around them, fifty times as many numbers, are made where and
+        when they are read. A channel for which a baseline has no prediction is NaN.
+        """
+        return self.parts.rivals.draw(self.problem, self.parts.shell)
+
+    def absent_baselines(self) -> list[str]:
+        """Which baselines there are not, and why, a sentence each."""
+        return self.parts.rivals.absent()
+
+    # on disk
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write a run directory that :func:`undrift.load` reads."""
+        folder = Path(path)
+        if folder.exists() and any(folder.iterdir()) and not overwrite:
+            raise UsageError(f"{folder} exists; pass overwrite=True to replace it")
+        if not isinstance(self.net, UNet):
+            raise UsageError("a run directory cannot rebuild a network of your own; keep its weights yourself")
+        with staged(folder, facts_of(self.parts)) as stage:
+            write_files(self.parts, stage)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Lines of the training's log."""
+        path = None if self.run is None else self.run / "metrics.jsonl"
+        return read_metrics(path) if path is not None and path.exists() else []
+
+    def describe(self) -> dict[str, Any]:
+        """What ``undrift inspect`` prints."""
+        layout = self.codec.layout
+        return {
+            "task": self.config.task.model_dump(),
+            "data": self.config.data.model_dump(exclude_defaults=True),
+            "variables": {c.label: layout.units.get(c.variable, "") for c in layout.channels},
+            "grid": dict(zip(layout.space, layout.shape)),
+            "periodic": [d for d, p in zip(layout.space, layout.periodic) if p],
+            "transforms": {c.label: t.kind for c, t in zip(layout.channels, self.codec.transforms)},
+            "covariates": self.codec.covariates.names,
+            "linear predictor": {"stages": self.codec.predictor.stages, "mean squared error":
+            self.codec.predictor.scores}, "network": {"channels": list(getattr(self.net, "channels", [])), "parameters":
+            self.facts.get("parameters")},
+            "training": {k: v for k, v in self.facts.items() if k not in ("history", "fingerprint", "parameters")},
+            "fingerprint": self.facts.get("fingerprint"),
+            "versions": {"undrift": undrift.__version__, "torch": torch.__version__.split("+")[0], "numpy":
+            np.__version__}, "run": None if self.run is None else str(self.run),
+        }  # fmt: skip
+
+
+def load(
+    run: str | Path, *, verify: bool = True, device: str = "auto", data: Data | None = None, given: Data | None = None
+) -> FieldModel:
+    """Read a run directory.
+
+    Args:
+        run: the directory.
+        verify: compare the checksums of all files first.
+        device: where the network goes.
+        data: the training data again, for a run trained on data in memory; only the held-out samples need them.
+        given: likewise.
+
+    Raises:
+        CheckpointError: there is no complete run, or a file differs from what was written.
+    """
+    where = device_of(device)
+    path = Path(run)
+    return FieldModel(read_files(path, where, verify=verify), where, run=path, data=data, given=given)

@@ -1,0 +1,73 @@
+"""What a caller names, as a configuration and as opened data."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from undrift.config import Config, apply_arguments, apply_settings, load_config
+from undrift.data.fields import Fields
+from undrift.data.open import open_fields
+from undrift.errors import DataError
+from undrift.tasks import Downscale, Task
+
+__all__ = ["Data", "configure", "open_data"]
+
+Data = str | Path | Sequence[str | Path] | xr.Dataset | xr.DataArray | np.ndarray
+
+
+def paths_of(data: object) -> list[str]:
+    """The paths among what may be data; none of an object in memory."""
+    if isinstance(data, str | Path):
+        return [str(data)]
+    return [str(p) for p in data if isinstance(p, str | Path)] if isinstance(data, list | tuple) else []
+
+
+def _selection(value: object) -> object:
+    """``{"year": (2070, 2099), "scenario": "E1"}`` as the text ``year=2070/2099,scenario=E1``."""
+    if not isinstance(value, Mapping):
+        return value
+    ends = {k: v if isinstance(v, tuple | list) else (v,) for k, v in value.items()}
+    return ",".join(f"{k}={'/'.join(str(e) for e in v)}" for k, v in ends.items())
+
+
+def _names(value: object) -> object:
+    """One name, a text of several, or a sequence of names, as what a configuration takes."""
+    return value if value is None or isinstance(value, str) else [str(v) for v in value]  # type: ignore[attr-defined]
+
+
+def configure(
+    data: Data,
+    task: str | Task | None,
+    config: str | Path | None,
+    settings: Mapping[str, object] | None,
+    arguments: Mapping[str, Any],
+) -> Config:
+    """The resolved configuration of `undrift.fit`: the file, then the arguments, then the single settings."""
+    base = load_config(config) if config is not None else Config()
+    name = task if task is None or isinstance(task, str) else task.name
+    given = dict(arguments, task=name, data=paths_of(data) or None, given=paths_of(arguments["given"]) or None)
+    if isinstance(task, Downscale) and given["factor"] is None:
+        given["factor"] = task.factor
+    for name in ("select", "holdout"):
+        given[name] = _selection(given[name])
+    for name in ("variables", "static", "covariates", "dims", "periodic"):
+        given[name] = _names(given[name])
+    return apply_settings(apply_arguments(base, given), dict(settings or {}))
+
+
+def open_data(config: Config, data: Data | None, given: Data | None) -> tuple[Fields, Fields | None]:
+    """The target's fields and those of what is given; objects are taken where the configuration has no paths."""
+    d = config.data
+    source = list(d.paths) if d.paths else data
+    if source is None:
+        raise DataError("the run was trained on data in memory; pass them again: undrift.load(run, data=...)")
+    target = open_fields(
+        source, dims=d.dims or None, variables=d.variables or None, static=d.static or None,
+        covariates=d.covariates or None, periodic=d.periodic or None, select=d.select,
+    )  # fmt: skip
+    beside = list(d.given) if d.given else given
+    other = None if beside is None else open_fields(beside, dims=d.dims or None, periodic=d.periodic or None)
+    return target, other

@@ -1,0 +1,265 @@
+"""From samples to a trained model."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from undrift.config import Config, dump_config
+from undrift.data.codec_file import Shell
+from undrift.distributions.calibrate import calibrate
+from undrift.distributions.diffusion import Diffusion
+from undrift.distributions.regression import fit_regression
+from undrift.distributions.rivals import Rivals
+from undrift.errors import UsageError
+from undrift.model.field_model import FieldModel, load
+from undrift.model.files import Parts, facts_of, plain, write_files
+from undrift.model.opening import Data, configure, open_data
+from undrift.objective.denoising import DenoisingScoreMatching
+from undrift.process import EDM
+from undrift.progress import track
+from undrift.tasks import Task, task_of
+from undrift.train.log import read_metrics
+from undrift.train.loop import train
+from undrift.train.prepare import (
+    Problem,
+    batches,
+    build_net,
+    device_of,
+    guess_of,
+    precision_of,
+    prepare,
+    settings_of,
+)
+from undrift.train.run import RunDirectory
+from undrift.train.settings import Progress
+
+__all__ = ["fit", "fit_config"]
+
+_BUDGET = 180.0  # seconds, where nothing says how long
+
+
+def fit(
+    data: Data,
+    *,
+    task: str | Task | None = None,
+    factor: int | None = None,
+    given: Data | None = None,
+    variables: str | Sequence[str] | None = None,
+    static: str | Sequence[str] | None = None,
+    covariates: str | Sequence[str] | None = None,
+    dims: str | Sequence[str] | None = None,
+    periodic: str | Sequence[str] | None = None,
+    select: str | Mapping[str, Any] | None = None,
+    holdout: str | Mapping[str, Any] | None = None,
+    crop: str | int | None = None,
+    budget: str | float | None = None,
+    steps: int | None = None,
+    baselines: bool | None = None,
+    device: str | None = None,
+    config: str | Path | None = None,
+    set: Mapping[str, object] | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    progress: bool = True,
+    net: nn.Module | None = None,
+) -> "FieldModel | dict[str, Any]":
+    """Train a distribution of fields.
+
+    Args:
+        data: samples: a path, glob or list of them (NetCDF, Zarr, NumPy, HDF5), or an xarray object or array.
+        task: "downscale" (the default), "emulate", or a task such as ``undrift.Downscale(factor=4)``.
+        factor: fine cells per coarse cell when what is given is the mean of the data over blocks; 4 by default.
+        given: what is given, where it is a dataset of its own, joined on the labels of the samples.
+        variables: names to take; all by default.
+        static: names of variables without sample dims, or a file of such, that condition the model.
+        covariates: names of coordinates over sample dims that are given.
+        dims: names of the axes of arrays, such as "sample,y,x".
+        periodic: space dims whose ends are neighbours.
+        select: part of the data, such as "lat=35/60".
+        holdout: samples kept out of training, such as "year=2070/2099,scenario=E1" or "20%" (the default).
+        crop: cells along each side of a training window, or "auto".
+        budget: wall clock of the training loop, such as "3m" (the default) or seconds.
+        steps: number of steps, in place of a budget; such a training repeats bit for bit.
+        baselines: also train the same network as a regression, for the same budget again.
+        device: "auto", "cpu" or "cuda:0".
+        config: TOML file with any of the settings.
+        set: single settings, such as ``{"train.batch": 8}``.
+        seed: of all that is drawn.
+        out: run directory.
+        resume: go on with the run in ``out``.
+        overwrite: replace the run in ``out`` once the new one is complete.
+        dry_run: return shapes, sizes and times instead of training.
+        progress: show a progress bar on stderr.
+        net: a module of ``(x, t, vector)`` to take the place of the U-Net; such a model is kept in memory only.
+
+    Returns:
+        The trained model, or with ``dry_run`` what would be done.
+    """
+    arguments = {
+        "factor": factor, "given": given, "variables": variables, "static": static, "covariates": covariates,
+        "dims": dims, "periodic": periodic, "select": select, "holdout": holdout, "crop": crop, "budget": budget,
+        "steps": steps, "baselines": baselines, "device": device, "seed": seed,
+    }  # fmt: skip
+    return fit_config(
+        configure(data, task, config, set, arguments), data=data, given=given, out=out, resume=resume,
+        overwrite=overwrite, dry_run=dry_run, progress=progress, net=net,
+    )  # fmt: skip
+
+
+def fit_config(
+    config: Config,
+    *,
+    data: Data | None = None,
+    given: Data | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    progress: bool = True,
+    net: nn.Module | None = None,
+) -> "FieldModel | dict[str, Any]":
+    """What :func:`fit` does, from a resolved configuration; data without paths are passed beside it."""
+    begun = time.perf_counter()
+    if net is not None and out is not None:
+        raise UsageError(
+            "a run directory cannot rebuild a network of your own; leave out= away and keep its weights yourself"
+        )
+    config = _settled(config)
+    device = device_of(config.train.device)
+    target, beside = open_data(config, data, given)
+    task = task_of(config.task.name, config.task.factor)
+    if dry_run:
+        return _plan(prepare(target, beside, task, config), config, device)
+    if out is None:
+        problem = prepare(target, beside, task, config)
+        parts = _fit(problem, config, device, None, progress, begun, net)
+        assert parts is not None
+        return FieldModel(parts, device, problem=problem)
+    with RunDirectory(out, overwrite=overwrite, resume=resume) as run:
+        if not (resume and (run.path / "config.toml").exists()):
+            dump_config(config, run.path / "config.toml")
+        problem = prepare(target, beside, task, config)
+        parts = _fit(problem, config, device, run, progress, begun, None)
+        if parts is None:
+            return load(run.path, device=str(device), data=data, given=given)
+        _publish(parts, run)
+        return FieldModel(parts, device, run=run.path, problem=problem)
+
+
+def _settled(config: Config) -> Config:
+    """A configuration that says how long to train: by steps where it has them, else by a budget."""
+    config = config.model_copy(deep=True)
+    if config.train.steps is not None:
+        config.train.budget = None
+    elif config.train.budget is None:
+        config.train.budget = _BUDGET
+    return config
+
+
+def _plan(problem: Problem, config: Config, device: torch.device) -> dict[str, Any]:
+    example = problem.encode(problem.fit_rows[:1])
+    net = build_net(problem.codec, config, example, len(problem.fit_rows))
+    layout = problem.codec.layout
+    size = sum(p.numel() for p in net.parameters())
+    window = [min(problem.crop or n, n) for n in layout.shape]
+    t = config.train
+    return {
+        "task": config.task.name,
+        "samples": {k: len(getattr(problem.split, k)) for k in ("train", "holdout", "gap")},
+        "target": {c.label: list(layout.shape) for c in layout.channels},
+        "given": None if problem.codec.given_layout is None else
+                 {c.label: list(problem.codec.given_layout.shape) for c in problem.codec.given_layout.channels},
+        "covariates": problem.codec.covariates.names,
+        "transforms": {c.label: x.kind for c, x in zip(layout.channels, problem.codec.transforms)},
+        "window": window,
+        "network": {"channels": list(net.channels), "parameters": size},
+        "memory_mb": round((16 * size + 4 * 60 * t.batch * math.prod(window) * net.channels[0]) / 2**20 + 400),
+        "time": (f"{t.steps} steps" if t.steps else f"{t.budget:g} s of training")
+                + (", and as much again for the regression of --baselines" if t.baselines else ""),
+        "device": str(device),
+    }  # fmt: skip
+
+
+@contextmanager
+def _told(title: str, progress: bool) -> Iterator[Progress]:
+    """A progress bar as the training loop speaks to it."""
+    with track(title, 1.0, enabled=progress) as tick:
+        yield lambda share, facts: tick(share, "" if facts.get("loss") is None else f"loss {facts['loss']:.4f}")
+
+
+def _fit(
+    problem: Problem, config: Config, device: torch.device, run: RunDirectory | None, progress: bool, begun: float,
+    own: nn.Module | None,
+) -> Parts | None:  # fmt: skip
+    """Train, calibrate and dress; no parts where the run was finished before."""
+    net = own if own is not None else _net(problem, config)
+    precision = precision_of(config.train.precision, device)
+    guess, folded, guessed = guess_of(problem, config)
+    guess = guess.to(device)
+    objective = DenoisingScoreMatching(EDM(), folded.to(device), precision=precision)
+    batch, stop = batches(problem, config)
+    identity = _identity(problem, config)
+    preparing = time.perf_counter() - begun
+    with _told("training", progress) as tell:
+        trained = train(
+            net, objective, batch, settings=settings_of(config), validation=stop, run=run, device=device, progress=tell,
+            identity=identity,
+        )  # fmt: skip
+    if run is not None and trained.was_finished and run.finished:
+        return None
+    facts = trained.to_dict() | {"preparing_seconds": preparing, "guess": guessed}
+    began = time.perf_counter()
+    sample = config.sample
+    law = Diffusion(trained.net, guess, precision=precision, micro_batch=sample.micro_batch)
+    facts["spread"] = calibrate(law, problem, device, nfe=sample.nfe, micro_batch=sample.micro_batch)
+    facts["calibrating_seconds"] = time.perf_counter() - began
+    rivals = Rivals(problem.codec, device, precision)
+    if config.train.baselines:
+        with _told("baseline", progress) as tell:
+            twin = fit_regression(problem, config, device, run=run, identity=identity, progress=tell)
+        rivals.twin = twin.net
+        seconds = twin.startup_seconds + twin.seconds + twin.saving_seconds
+        facts["regression"] = {"seconds": seconds, "steps": twin.steps, "best_loss": twin.best_loss}
+    rivals.fit(problem)
+    facts["samples"] = {k: len(getattr(problem.split, k)) for k in ("train", "holdout", "gap")}
+    facts["fingerprint"] = identity["data"]
+    facts["parameters"] = sum(p.numel() for p in trained.net.parameters())
+    pair = problem.pair
+    given_shell = None if pair.given is None else Shell.of(pair.given)
+    return Parts(config, problem.codec, Shell.of(pair.target), given_shell, trained.net, guess, rivals, facts)
+
+
+def _net(problem: Problem, config: Config) -> nn.Module:
+    return build_net(problem.codec, config, problem.encode(problem.fit_rows[:1]), len(problem.fit_rows))
+
+
+def _identity(problem: Problem, config: Config) -> dict[str, Any]:
+    """What must be the same for a training to be gone on with."""
+    free = {"train": {"device", "save_every", "save_steps"}, "sample": True}
+    given = problem.pair.given
+    return {
+        "config": config.model_dump(mode="json", exclude=free),
+        "data": problem.pair.target.fingerprint,
+        "given": None if given is None else given.fingerprint,
+    }
+
+
+def _publish(parts: Parts, run: RunDirectory) -> None:
+    """Write the result of a run; its log ends with the losses of the regression and a summary."""
+    lines = [{**line, "kind": f"regression {line.get('kind')}"} for line in read_metrics(run.regression().metrics)]
+    lines.append({"kind": "summary", "step": parts.facts["steps"], **plain(parts.facts)})
+    if run.metrics.exists():
+        with run.metrics.open("a") as log:
+            log.writelines(json.dumps(line) + "\n" for line in lines)
+    with run.publish(extra=facts_of(parts)) as folder:
+        write_files(parts, folder)
