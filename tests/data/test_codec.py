@@ -71,7 +71,8 @@ def test_windows_are_slices(fitted):
     part, cut = encode(fitted, rows[:5], fold=fold[:5], window=window)
     at = (slice(None), slice(None), *window)
     np.testing.assert_allclose(part.x, whole.x[at], atol=1e-5)
-    np.testing.assert_allclose(cut, prediction[at], atol=1e-9)
+    np.testing.assert_allclose(cut.mean, prediction.mean[at], atol=1e-9)
+    np.testing.assert_allclose(cut.std, prediction.std[at], atol=1e-9)
     for name in whole.fields:
         np.testing.assert_allclose(part.fields[name], whole.fields[name][at], atol=1e-5)
 
@@ -98,12 +99,12 @@ def test_residuals_have_unit_scale_out_of_fold(fitted):
 
 
 def test_dry_cells_are_drawn_from_the_normal_law_below_the_threshold(fitted):
-    """Uniform after the map through the law N(prediction, scale^2) cut at the threshold."""
+    """Uniform after the map through the law N(prediction, std^2) cut at the threshold."""
     pair, rows, codec, fold = fitted
     encoded, prediction = encode(fitted, rows, fold=fold, draw=np.random.default_rng(2))
     dry = pair.target.read(rows)[:, 0] == 0
     low = codec.transforms[0].thresholds[0]
-    bound = (low - prediction[:, 0]) / codec.scale[0]
+    bound = (low - prediction.mean[:, 0]) / prediction.std[:, 0]
     u = stats.norm.cdf(encoded.x[:, 0][dry]) / stats.norm.cdf(bound[dry])
     assert (u <= 1 + 1e-5).all()
     assert stats.kstest(np.clip(u, 0, 1), "uniform").pvalue > 1e-4
@@ -132,7 +133,7 @@ def test_what_is_given_alone_is_enough_to_predict(fitted):
     alone, prediction = codec.encode(None, None, np.arange(3), covariates={}, offered=raw)
     both, expected = encode(fitted, rows[:3])
     assert alone.x is None and alone.weight is None
-    np.testing.assert_allclose(prediction, expected, atol=1e-9)
+    np.testing.assert_allclose(prediction.mean, expected.mean, atol=1e-9)
     for name in both.fields:
         np.testing.assert_array_equal(alone.fields[name], both.fields[name])
 
@@ -160,7 +161,8 @@ def test_file_round_trip_is_bitwise(fitted, tmp_path):
         a, p = codec.encode(pair.target, pair.given, rows[:6], covariates={}, fold=which, draw=np.random.default_rng(0))
         b, q = again.encode(pair.target, pair.given, rows[:6], covariates={}, fold=which, draw=np.random.default_rng(0))
         np.testing.assert_array_equal(b.x, a.x)
-        np.testing.assert_array_equal(q, p)
+        np.testing.assert_array_equal(q.mean, p.mean)
+        np.testing.assert_array_equal(q.std, p.std)
     np.testing.assert_array_equal(again.decode(a.x, p), codec.decode(a.x, p))
     np.testing.assert_array_equal(shell.coords.x, rain().x)
     assert shell.variable_attrs["tas"]["units"] == "K" and given_shell is not None

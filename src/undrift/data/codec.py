@@ -2,19 +2,22 @@
 
 A field x becomes
 
-    r = (T(x) - linear prediction) / scale,
+    r = (T(x) - linear prediction) / (scale a),
 
-where T is each variable's transform, the prediction is made from what is given, and the scale is the standard
-deviation per cell of out-of-fold residuals. Missing cells become 0 with weight 0. Values at a point mass (dry cells)
-have no latent of their own: training draws one anew at each step. :mod:`undrift.data.codec_fit` fits all this.
+where T is each variable's transform, the prediction is made from what is given, the scale is the standard deviation
+per cell of out-of-fold residuals, and the amplitude a says how lively they are in this state. Missing cells become 0
+with weight 0. Values at a point mass (dry cells) have no latent of their own: training draws one anew at each step.
+:mod:`undrift.data.codec_fit` fits all this.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from undrift.data.amplitude import Activity, clipped, log_amplitude
 from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
 from undrift.data.grid import Regridder
@@ -22,7 +25,7 @@ from undrift.data.layout import Layout
 from undrift.data.linear import Given, LinearPredictor
 from undrift.data.transforms import Transform
 
-__all__ = ["Codec", "Encoded", "base_channels"]
+__all__ = ["Codec", "Encoded", "Predicted", "base_channels"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,23 @@ class Encoded:
     vector: np.ndarray
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What is known of latents before a network is asked.
+
+    Attributes:
+        mean: the linear prediction, (n, C, *window).
+        std: standard deviation of what it leaves over, same shape.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    def __getitem__(self, index: Any) -> "Predicted":
+        """Part of both."""
+        return Predicted(self.mean[index], self.std[index])
+
+
 class Codec:
     """All that turns fields into the network's numbers and back; made by :func:`undrift.data.codec_fit.fit_codec`.
 
@@ -53,6 +73,7 @@ class Codec:
         given_mask: given cells that never had a value, (G, *coarse), or None.
         predictor: the linear predictor of the latents.
         scale: (C, *space).
+        amplitude: weights of the features of the amplitude, (C, 3); zeros where residuals are equally lively always.
     """
 
     def __init__(
@@ -81,6 +102,8 @@ class Codec:
         self.gappy = bool(arrays.get("gappy", np.zeros(())))
         self.linear = bool(arrays.get("linear", np.ones(())))
         self.base = base_channels(layout, given_layout)
+        self.amplitude = arrays.get("amplitude", np.zeros((len(transforms), 3)))
+        self.activity_mean, self.activity_centre = arrays.get("activity_mean"), arrays.get("activity_centre")
         self.low = np.array([t.thresholds[0] for t in transforms]).reshape(-1, *[1] * len(layout.space))
         self.high = np.array([t.thresholds[1] for t in transforms]).reshape(-1, *[1] * len(layout.space))
 
@@ -88,7 +111,9 @@ class Codec:
         """The arrays that, with the layouts and transforms, make the codec again."""
         out = {"mask": self.mask.astype(np.int8), "scale": self.scale, "mean": self.mean, "std": self.std}
         out |= {"static": self.static, "gappy": np.array(int(self.gappy)), "linear": np.array(int(self.linear))}
-        for name in ("given_mean", "given_std", "coarse_mean", "coarse_std", "given_low", "given_high"):
+        out["amplitude"] = self.amplitude
+        names = ("given_mean", "given_std", "coarse_mean", "coarse_std", "given_low", "given_high")
+        for name in (*names, "activity_mean", "activity_centre"):
             value = getattr(self, name)
             if value is not None:
                 out[name] = value
@@ -123,6 +148,34 @@ class Codec:
         standard = np.nan_to_num((coarse - self.coarse_mean) / self.coarse_std)
         return Given(base, standard, features), fine
 
+    def activity(self, part: Given) -> tuple[np.ndarray, np.ndarray]:
+        """How lively what is given is: of the whole field (n, C), and of each cell (n, C, *space)."""
+        assert part.coarse is not None and self.given_layout is not None
+        assert self.regridder is not None and self.activity_mean is not None
+        activity = Activity(self.base, self.given_layout.periodic, self.regridder, self.activity_mean)
+        whole, near = activity(part.coarse)
+        return whole, near if self.activity_centre is None else near - self.activity_centre
+
+    def liveliness(
+        self, part: Given, mean: np.ndarray, window: Sequence[slice] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The features of :func:`undrift.data.amplitude.log_amplitude` with linear predictions (n, C, *window)."""
+        cut = (slice(None), slice(None), *(window or (slice(None),) * len(self.layout.space)))
+        level = clipped((mean - self.mean[None][cut]) / self.std[None][cut])
+        if part.coarse is None:
+            return np.zeros(level.shape[:2]), np.zeros_like(level), level
+        whole, near = self.activity(part)
+        return whole, near[cut], level
+
+    def predict(self, part: Given, fold: np.ndarray | None = None, window: Sequence[slice] | None = None) -> Predicted:
+        """The linear prediction and the standard deviation of what it leaves over."""
+        mean = self.predictor.predict(part, fold, window)
+        cut = (slice(None), *(window or (slice(None),) * len(self.layout.space)))
+        std = np.broadcast_to(self.scale[cut], mean.shape)
+        if self.amplitude.any():
+            std = std * np.exp(0.5 * log_amplitude(self.amplitude, *self.liveliness(part, mean, window)))
+        return Predicted(mean, std)
+
     def encode(
         self,
         target: Fields | None,
@@ -134,7 +187,7 @@ class Codec:
         window: Sequence[slice] | None = None,
         draw: np.random.Generator | None = None,
         offered: np.ndarray | None = None,
-    ) -> tuple[Encoded, np.ndarray]:
+    ) -> tuple[Encoded, Predicted]:
         """Windows of samples.
 
         Args:
@@ -148,14 +201,14 @@ class Codec:
             offered: given values (n, G, *coarse).
 
         Returns:
-            The numbers, and the linear prediction of the latents (n, C, *window).
+            The numbers, and what is predicted of the latents.
         """
         raw = offered if offered is not None or given is None else given.read(rows).astype(np.float64)
         part, fine = self.predictors(raw, covariates, len(rows))
         window = tuple(window) if window is not None else (slice(None),) * len(self.layout.space)
         cut = (slice(None), slice(None), *window)
-        prediction = self.predictor.predict(part, fold, window)
-        fields = self._fields(fine, prediction, cut, len(rows))
+        prediction = self.predict(part, fold, window)
+        fields = self._fields(fine, prediction.mean, cut, len(rows))
         x = weight = None
         if target is not None:
             x, weight = self.residual(target.read(rows, window), prediction, window, draw)
@@ -165,25 +218,23 @@ class Codec:
     def residual(
         self,
         raw: np.ndarray,
-        prediction: np.ndarray,
+        prediction: Predicted,
         window: Sequence[slice],
         draw: np.random.Generator | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Residuals and weights of windows (n, C, *window) in the data's units, given their linear predictions."""
-        cut = (slice(None), slice(None), *window)
+        """Residuals and weights of windows (n, C, *window) in the data's units, given what is predicted of them."""
         u = self.latents(raw)
-        scale = self.scale[None][cut]
-        r = (u - prediction) / scale
+        r = (u - prediction.mean) / prediction.std
         for sign, at in ((1.0, np.isneginf(u)), (-1.0, np.isposinf(u))):
             if at.any():
                 bound = np.broadcast_to(self.low if sign > 0 else self.high, u.shape)
-                a = sign * ((bound - prediction) / scale)[at]
+                a = sign * ((bound - prediction.mean) / prediction.std)[at]
                 share = 0.5 if draw is None else draw.random(a.shape) * (1 - 2e-12) + 1e-12
                 r[at] = sign * np.clip(ndtri(share * ndtr(a)), -8, 8)
         # masked cells are learned to be 0, which is what the sampler's network then meets beside every coast
         weight = np.isfinite(r)
         r = np.where(weight, r, 0)
-        weight |= self.mask[cut[1:]][None]
+        weight |= self.mask[(slice(None), *window)][None]
         return r.astype(np.float32), weight.astype(np.float32)
 
     def _fields(
@@ -208,9 +259,9 @@ class Codec:
         """Target values (n, C, *space) as latents, -inf and inf at point masses, NaN where missing."""
         return np.stack([t.encode(raw[:, i]) for i, t in enumerate(self.transforms)], 1)
 
-    def decode(self, r: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Residuals (n, C, *space) and their predictions as values in the target's units, float32, NaN in the mask."""
-        u = prediction + self.scale * np.asarray(r, dtype=np.float64)
+    def decode(self, r: np.ndarray | float, prediction: Predicted) -> np.ndarray:
+        """Residuals (n, C, *space), or 0 for what is predicted, as values in the target's units, NaN in the mask."""
+        u = prediction.mean + prediction.std * np.asarray(r, dtype=np.float64)
         x = np.stack([t.decode(u[:, i]) for i, t in enumerate(self.transforms)], 1)
         x[np.broadcast_to(self.mask, x.shape)] = np.nan
         return x.astype(np.float32)

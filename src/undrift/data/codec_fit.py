@@ -1,4 +1,4 @@
-"""Fitting the codec: transforms, masks, standardisation, the linear predictor and the scale of what it leaves.
+"""Fitting the codec: transforms, masks, standardisation, the linear predictor, scale and amplitude of what it leaves.
 
 Values at a point mass (dry cells) have no latent of their own: the linear predictor is fitted with their conditional
 means given what it predicted before (Tobit by expectation-maximisation).
@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import log_ndtr
 from scipy.stats import norm
 
+from undrift.data.amplitude import choose_weights, curvature
 from undrift.data.codec import Codec, base_channels
 from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
@@ -25,6 +26,8 @@ __all__ = ["fit_codec"]
 
 _BLOCK = 64
 _TOBIT_PASSES = 2
+_AMPLITUDE_SAMPLES = 400
+_AMPLITUDE_CELLS = 2048
 _POOLED = 10.0  # weight of the pooled variance in a cell's scale, in samples
 
 
@@ -252,9 +255,46 @@ def _fit_predictor(
             current = LinearPredictor.fit(read, fold, factor=factor, periodic=codec.layout.periodic, design=design)
         else:
             current = LinearPredictor(None, None, {}, (len(codec.transforms), *codec.layout.shape))
-        codec.scale = _scale(codec, current, parts, fold, first=previous is None)
-    assert current is not None
-    codec.predictor = current
+        codec.predictor = current
+        codec.scale = _scale(codec, parts, fold, first=previous is None)
+    codec.amplitude = _amplitude(codec, parts, fold)
+    if codec.amplitude.any():
+        codec.scale = _scale(codec, parts, fold, first=not censored)
+
+
+def _amplitude(codec: Codec, parts: Any, fold: np.ndarray) -> np.ndarray:
+    """Weights of the features of the amplitude for each channel, (C, 3), from some samples and cells."""
+    rows = np.unique(np.linspace(0, len(fold) - 1, min(len(fold), _AMPLITUDE_SAMPLES)).astype(int))
+    blocks = np.array_split(rows, -(-len(rows) // _BLOCK))
+    if codec.given_layout is not None:
+        _fit_activity(codec, [parts(at)[0] for at in blocks])
+    cells = int(np.prod(codec.layout.shape))
+    some = np.unique(np.linspace(0, cells - 1, min(cells, _AMPLITUDE_CELLS)).astype(int))
+    features, squares = [], []
+    for at in blocks:
+        part, u = parts(at)
+        predicted = codec.predict(part, fold[at])
+        expected, variance = _expected(u, predicted.mean, predicted.std, codec.low, codec.high)
+        square = ((expected - predicted.mean) ** 2 + variance) / predicted.std**2
+        columns = [v.reshape(*v.shape[:2], -1) for v in (*codec.liveliness(part, predicted.mean), square)]
+        columns = [np.broadcast_to(v, (*v.shape[:2], cells))[:, :, some] for v in columns]
+        features.append(np.stack(columns[:3], -1))
+        squares.append(columns[3])
+    x, y = np.concatenate(features), np.concatenate(squares)
+    known = np.isfinite(y)
+    which = np.broadcast_to(fold[rows, None], y[:, 0].shape)
+    channels = range(len(codec.transforms))
+    return np.stack([choose_weights(x[:, c][known[:, c]], y[:, c][known[:, c]], which[known[:, c]]) for c in channels])
+
+
+def _fit_activity(codec: Codec, given: Sequence[Given]) -> None:
+    """Mean activity of each given channel, and the usual pattern of the local one."""
+    assert codec.given_layout is not None
+    coarse = np.concatenate([part.coarse for part in given if part.coarse is not None])
+    square = curvature(coarse, codec.given_layout.periodic) ** 2
+    codec.activity_mean = np.maximum(square.mean((0, *range(2, square.ndim))), 1e-12)
+    near = [codec.activity(part)[1].sum(0) for part in given]
+    codec.activity_centre = np.sum(near, 0) / len(coarse)
 
 
 def _best_degree(
@@ -278,19 +318,20 @@ def _best_degree(
     return best[2], best[3]
 
 
-def _scale(codec: Codec, predictor: LinearPredictor, parts: Any, fold: np.ndarray, first: bool) -> np.ndarray:
-    """Standard deviation per cell of out-of-fold residuals, shrunk towards the channel's mean variance."""
+def _scale(codec: Codec, parts: Any, fold: np.ndarray, first: bool) -> np.ndarray:
+    """Standard deviation per cell of out-of-fold residuals of amplitude 1, shrunk to the channel's mean variance."""
     total = np.zeros(codec.scale.shape)
     count = np.zeros(codec.scale.shape)
     for start in range(0, len(fold), _BLOCK):
         at = np.arange(start, min(start + _BLOCK, len(fold)))
         part, u = parts(at)
-        mean = predictor.predict(part, fold[at])
+        predicted = codec.predict(part, fold[at])
         expected, variance = np.clip(u, codec.low, codec.high), np.zeros(1)
         if not first:
-            expected, variance = _expected(u, mean, codec.scale, codec.low, codec.high)
+            expected, variance = _expected(u, predicted.mean, predicted.std, codec.low, codec.high)
         known = np.isfinite(expected)
-        total += np.where(known, (expected - mean) ** 2 + variance, 0).sum(0)
+        square = ((expected - predicted.mean) ** 2 + variance) * (codec.scale / predicted.std) ** 2
+        total += np.where(known, square, 0).sum(0)
         count += known.sum(0)
     axes = tuple(range(1, total.ndim))
     pooled = total.sum(axes, keepdims=True) / np.maximum(count.sum(axes, keepdims=True), 1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from undrift.data.codec import Codec, Encoded
+from undrift.data.codec import Codec, Encoded, Predicted
 from undrift.data.codec_file import Shell
 from undrift.data.write import EnsembleWriter
 from undrift.distributions.diffusion import Diffusion
@@ -100,7 +100,7 @@ class Drawing:
         micro, count = self.law.micro_batch, len(self.numbers)
 
         @lru_cache(maxsize=micro)
-        def encoded(i: int) -> tuple[Encoded, np.ndarray]:
+        def encoded(i: int) -> tuple[Encoded, Predicted]:
             rows = np.array([i])
             values = {k: v[rows] for k, v in self.request.covariates.items()}
             offered = None if self.request.offered is None else self.request.offered(rows)

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from undrift.data.codec import Codec, Encoded
+from undrift.data.codec import Codec, Encoded, Predicted
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
 from undrift.distributions.baselines import Dressed, QuantileMap, around, dress, fit_baselines
@@ -52,7 +52,7 @@ class Rivals:
             at = slice(start, start + 64)
             values = {k: v[rows[at]] for k, v in problem.covariates.items()}
             _, mean = self.codec.encode(None, problem.pair.given, rows[at], covariates=values, fold=fold[at])
-            linear.append(self.codec.decode(np.zeros_like(mean), mean))
+            linear.append(self.codec.decode(0.0, mean))
         truth = problem.pair.target.read(rows)
         interpolated = self._interpolated(problem.pair.given, rows)
         self.dressed = dict(fit_baselines(truth, fold, interpolated, np.concatenate(linear)))
@@ -130,16 +130,16 @@ class Rivals:
         nothing = np.full_like(fine[:, 0], np.nan)
         return np.stack([nothing if b is None else fine[:, b] for b in base], 1)
 
-    def _point(self, name: str, at: np.ndarray, problem: Problem, encoded: Encoded, linear: np.ndarray) -> np.ndarray:
+    def _point(self, name: str, at: np.ndarray, problem: Problem, encoded: Encoded, linear: Predicted) -> np.ndarray:
         """One baseline's prediction for one held-out sample, (1, C, *space)."""
         state = self.dressed[name].state
         if name == "climatology":
             return state["mean"][None]
         if name == "linear predictor":
-            return self.codec.decode(np.zeros_like(linear), linear)
+            return self.codec.decode(0.0, linear)
         if name == "regression":
             assert self.twin is not None
-            residual = predict(self.twin, encoded, linear.shape[1], self.device, self.precision)
+            residual = predict(self.twin, encoded, linear.mean.shape[1], self.device, self.precision)
             return self.codec.decode(residual, linear)
         point = self._interpolated(problem.pair.given, at)
         assert point is not None

@@ -2,15 +2,15 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
 import torch
 
 from undrift.config import Config
-from undrift.data.codec import Codec, Encoded
+from undrift.data.codec import Codec, Encoded, Predicted
 from undrift.data.codec_fit import fit_codec
 from undrift.data.fields import Fields
 from undrift.data.split import Split, split
@@ -23,6 +23,7 @@ from undrift.tasks import Task
 from undrift.tasks.batch import Batch, Condition
 from undrift.tasks.pair import Pair
 from undrift.train.settings import Settings
+from undrift.train.shared_errors import SharedErrors
 
 __all__ = [
     "Problem",
@@ -44,6 +45,7 @@ _CROP = 64
 _GUESS_CELLS = 40_000  # channels x cells up to which principal components are computed
 _GUESS_SAMPLES = 1500
 _MEMORY_SAMPLES = 512
+_SHARED_SAMPLES = 1500
 _KEPT_NUMBERS = 200_000_000
 _VALIDATION = 0.1
 _VALIDATION_BLOCKS = 3
@@ -104,7 +106,7 @@ class Problem:
     covariates: dict[str, np.ndarray]
     crop: int | None
     memory: int = 1
-    _kept: tuple[Encoded, np.ndarray] | None = field(default=None, repr=False)
+    _kept: tuple[Encoded, Predicted] | None = field(default=None, repr=False)
     _place: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int), repr=False)
 
     def encode(
@@ -132,11 +134,11 @@ class Problem:
         rows = np.sort(np.concatenate([self.fit_rows, self.stop_rows]))
         first = self.encode(rows[:1])
         assert first.x is not None
-        numbers = sum(v.size for v in first.fields.values()) + 2 * first.x.size
+        numbers = sum(v.size for v in first.fields.values()) + 4 * first.x.size
         if numbers * len(rows) > _KEPT_NUMBERS:
             return
         fields: dict[str, list[np.ndarray]] = {name: [] for name in first.fields}
-        vectors, predictions = [], []
+        vectors, means, stds = [], [], []
         for row in rows:
             at = np.array([row])
             values = {k: v[at] for k, v in self.covariates.items()}
@@ -146,11 +148,12 @@ class Problem:
             for name, value in encoded.fields.items():
                 fields[name].append(value)
             vectors.append(encoded.vector)
-            predictions.append(prediction)
+            means.append(prediction.mean)
+            stds.append(prediction.std)
         kept = Encoded(None, None, {k: np.concatenate(v) for k, v in fields.items()}, np.concatenate(vectors))
         self._place = np.full(len(self.pair.target), -1)
         self._place[rows] = np.arange(len(rows))
-        self._kept = kept, np.concatenate(predictions)
+        self._kept = kept, Predicted(np.concatenate(means), np.concatenate(stds))
 
 
 def covariates_of(fields: Fields, task: Task) -> dict[str, np.ndarray]:
@@ -264,11 +267,15 @@ def to_condition(encoded: Encoded) -> Condition:
 def batches(problem: Problem, config: Config) -> tuple[Callable[[int], Batch], list[Batch]]:
     """The batch of each step, and the batches that choose when to stop."""
     rows, size = problem.fit_rows, config.train.batch
+    shared = _shared_errors(problem)
     windows = Windows(len(rows), size, problem.codec.layout.shape, problem.crop, config.train.seed)
 
     def batch(step: int) -> Batch:
-        at = rows[windows.rows(step)]
-        return to_batch(problem.encode(at, windows.window(step), windows.rng(3, step)), problem.fold[at])
+        at, window, fold = rows[windows.rows(step)], windows.window(step), problem.fold[rows[windows.rows(step)]]
+        encoded = problem.encode(at, window, windows.rng(3, step))
+        assert encoded.x is not None and encoded.weight is not None
+        x = shared.exchange(encoded.x, encoded.weight, fold, window, windows.rng(5, step))
+        return to_batch(replace(encoded, x=x), fold)
 
     count = len(problem.stop_rows)
     number = max(1, min(_VALIDATION_FIELDS, 4 * count) // size)
@@ -278,6 +285,21 @@ def batches(problem: Problem, config: Config) -> tuple[Callable[[int], Batch], l
         draws = Windows(count, size, windows.shape, windows.crop, config.train.seed + 1)
         stop.append(to_batch(problem.encode(at, draws.window(i), draws.rng(4, i)), problem.fold[at]))
     return batch, stop
+
+
+def _shared_errors(problem: Problem) -> SharedErrors:
+    rows = problem.fit_rows[np.unique(np.linspace(0, len(problem.fit_rows) - 1, _SHARED_SAMPLES).astype(int))]
+    fold = problem.fold[rows]
+    place = np.concatenate([np.arange(n) * 2 // n for n in np.bincount(fold) if n])
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for start in range(0, len(rows), 16):
+            at = np.arange(start, min(start + 16, len(rows)))
+            encoded = problem.encode(rows[at])
+            assert encoded.x is not None and encoded.weight is not None
+            yield at, encoded.x, encoded.weight
+
+    return SharedErrors.fit(blocks(), 2 * fold + place)
 
 
 def choose_channels(samples: int, cells: int, dims: int) -> list[int]:
