@@ -177,7 +177,8 @@ class Net(_Section):
 
     channels: Channels = []
     blocks: int = Field(default=1, ge=1, le=16)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Probability with which a block drops a channel while training; None is chosen from data size and budget."""
     padding: Literal["zero", "reflect"] = "zero"
     """What the network sees beyond the ends of an axis that is not periodic: zeros, or the field mirrored."""
 

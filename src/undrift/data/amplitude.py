@@ -6,7 +6,7 @@ but
     var(residual) = scale^2 a^2,    log a^2 = w . (log A, log(L / A), q),
 
 where A is the mean square of the second differences of the given field (its activity), L the same near one cell, and q
-the standardised linear prediction there. The weights are those of greatest likelihood of a Gaussian with this variance,
+the standardised linear prediction there less its mean over the field. The weights are those of greatest likelihood of a Gaussian with this variance,
 a log-linear regression of dispersion (Davidian and Carroll 1987, doi:10.1080/01621459.1987.10478543). Of nested sets of
 features, none among them, the one that contiguous folds prefer is kept.
 """
@@ -79,7 +79,7 @@ def log_amplitude(weights: Array, whole: Array, near: Array, level: Array) -> Ar
         weights: of the three features, (C, 3).
         whole: ``log A``, (n, C).
         near: ``log(L / A)``, (n, C, *space).
-        level: standardised linear prediction, :func:`clipped`, (n, C, *space).
+        level: departure of the standardised linear prediction, :func:`clipped`, (n, C, *space).
     """
     w = weights.T.reshape(3, 1, -1, *[1] * (level.ndim - 2))
     whole = whole.reshape(*whole.shape, *[1] * (level.ndim - 2))

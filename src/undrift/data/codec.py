@@ -161,7 +161,10 @@ class Codec:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The features of :func:`undrift.data.amplitude.log_amplitude` with linear predictions (n, C, *window)."""
         cut = (slice(None), slice(None), *(window or (slice(None),) * len(self.layout.space)))
-        level = clipped((mean - self.mean[None][cut]) / self.std[None][cut])
+        # less what the whole field has in common, which a record knows from a few seasons only
+        named = np.array([b is not None for b in self.base]).reshape(-1, *[1] * len(self.layout.space))
+        common = (named * (part.base - self.mean) / self.std).mean(tuple(range(2, part.base.ndim)), keepdims=True)
+        level = clipped((mean - self.mean[None][cut]) / self.std[None][cut] - common)
         if part.coarse is None:
             return np.zeros(level.shape[:2]), np.zeros_like(level), level
         whole, near = self.activity(part)

@@ -36,8 +36,7 @@ def fit_regression(
         identity: what must be the same on a resume, see :func:`undrift.train.loop.train`.
         progress: told how far it is.
     """
-    example = problem.encode(problem.fit_rows[:1])
-    net = build_net(problem.codec, config, example, len(problem.fit_rows))
+    net = build_net(problem, config)
     objective = Regression(precision_of(config.train.precision, device))
     batch, stop = batches(problem, config)
     with nullcontext() if run is None else run.regression() as folder:

@@ -167,8 +167,7 @@ def _settled(config: Config) -> Config:
 
 
 def _plan(problem: Problem, config: Config, device: torch.device) -> dict[str, Any]:
-    example = problem.encode(problem.fit_rows[:1])
-    net = build_net(problem.codec, config, example, len(problem.fit_rows))
+    net = build_net(problem, config)
     layout = problem.codec.layout
     size = sum(p.numel() for p in net.parameters())
     window = [min(problem.crop or n, n) for n in layout.shape]
@@ -182,7 +181,7 @@ def _plan(problem: Problem, config: Config, device: torch.device) -> dict[str, A
         "covariates": problem.codec.covariates.names,
         "transforms": {c.label: x.kind for c, x in zip(layout.channels, problem.codec.transforms)},
         "window": window,
-        "network": {"channels": list(net.channels), "parameters": size},
+        "network": {"channels": list(net.channels), "parameters": size, "dropout": net.dropout},
         "memory_mb": round((16 * size + 4 * 60 * t.batch * math.prod(window) * net.channels[0]) / 2**20 + 400),
         "time": (f"{t.steps} steps" if t.steps else f"{t.budget:g} s of training")
                 + (", and as much again for the regression of --baselines" if t.baselines else ""),
@@ -202,7 +201,7 @@ def _fit(
     own: nn.Module | None,
 ) -> Parts | None:  # fmt: skip
     """Train, calibrate and dress; no parts where the run was finished before."""
-    net = own if own is not None else _net(problem, config)
+    net = own if own is not None else build_net(problem, config)
     precision = precision_of(config.train.precision, device)
     guess, folded, guessed = guess_of(problem, config)
     guess = guess.to(device)
@@ -237,10 +236,6 @@ def _fit(
     pair = problem.pair
     given_shell = None if pair.given is None else Shell.of(pair.given)
     return Parts(config, problem.codec, Shell.of(pair.target), given_shell, trained.net, guess, rivals, facts)
-
-
-def _net(problem: Problem, config: Config) -> nn.Module:
-    return build_net(problem.codec, config, problem.encode(problem.fit_rows[:1]), len(problem.fit_rows))
 
 
 def _identity(problem: Problem, config: Config) -> dict[str, Any]:

@@ -71,11 +71,9 @@ class UNet(nn.Module):
             raise UsageError(f"channels={list(channels)}: give one positive number per level, such as [32, 64, 128]")
         if len(counts) != len(channels) or min(counts) < 1:
             raise UsageError(f"blocks={blocks}: give one positive number, or one for each of {len(channels)} levels")
-        if not 0 <= dropout < 1:
-            raise UsageError(f"dropout={dropout}: it is a probability, from 0 up to but not including 1")
         self.in_channels, self.out_channels, self.space = in_channels, out_channels, space
         self.channels, self.blocks, self.padding = tuple(channels), counts, padding
-        self.vector_features, self.dropout, self.embedding = vector_features, dropout, embedding
+        self.vector_features, self.embedding = vector_features, embedding
         self.stride = 2 ** (len(channels) - 1)
 
         conv = CONVOLUTIONS[space]
@@ -85,16 +83,26 @@ class UNet(nn.Module):
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
         for width, count in zip(self.channels, counts):
             for way in (self.down, self.up):
-                way.append(nn.ModuleList(ResidualBlock(width, embedding, padding, dropout) for _ in range(count)))
+                way.append(nn.ModuleList(ResidualBlock(width, embedding, padding) for _ in range(count)))
         for fine, coarse in zip(self.channels[:-1], self.channels[1:]):
             self.shrink.append(conv(fine, coarse, 2, stride=2, device="cpu"))
             self.grow.append(conv(coarse, fine, 1, device="cpu"))
         self.last = Conv(channels[0], out_channels, padding, kernel=1, zero=True)
+        self.set_dropout(dropout)
 
     @property
     def num_parameters(self) -> int:
         """Number of trained weights."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def set_dropout(self, dropout: float) -> None:
+        """Drop channels with another probability from now on."""
+        if not 0 <= dropout < 1:
+            raise UsageError(f"dropout={dropout}: it is a probability, from 0 up to but not including 1")
+        self.dropout = dropout
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                module.dropout = dropout
 
     def flops(self, shape: Sequence[int]) -> int:
         """Floating-point operations of one evaluation, a multiply-add counted as 2; norms and the like are left out.

@@ -46,6 +46,7 @@ _GUESS_CELLS = 40_000  # channels x cells up to which principal components are c
 _GUESS_SAMPLES = 1500
 _MEMORY_SAMPLES = 512
 _SHARED_SAMPLES = 1500
+_SPEED = 1.5e11  # operations a second of a training step on two cores, to foresee the number of steps
 _KEPT_NUMBERS = 200_000_000
 _VALIDATION = 0.1
 _VALIDATION_BLOCKS = 3
@@ -288,7 +289,9 @@ def batches(problem: Problem, config: Config) -> tuple[Callable[[int], Batch], l
 
 
 def _shared_errors(problem: Problem) -> SharedErrors:
-    rows = problem.fit_rows[np.unique(np.linspace(0, len(problem.fit_rows) - 1, _SHARED_SAMPLES).astype(int))]
+    size = len(problem.codec.layout.channels) * math.prod(problem.codec.layout.shape)
+    count = max(100, min(_SHARED_SAMPLES, _KEPT_NUMBERS // size))
+    rows = problem.fit_rows[np.unique(np.linspace(0, len(problem.fit_rows) - 1, count).astype(int))]
     fold = problem.fold[rows]
     place = np.concatenate([np.arange(n) * 2 // n for n in np.bincount(fold) if n])
 
@@ -310,6 +313,11 @@ def choose_channels(samples: int, cells: int, dims: int) -> list[int]:
     return [width, 2 * width, 2 * width][:levels]
 
 
+def choose_dropout(passes: float) -> float:
+    """Dropout of a training that sees each sample so many times: the oftener, the more there is to unlearn by heart."""
+    return 0.1 if passes < 60 else 0.2 if passes < 200 else 0.3
+
+
 def make_net(codec: Codec, config: Config, in_channels: int, channels: Sequence[int]) -> UNet:
     """The U-Net between the numbers of a codec, untrained."""
     layout = codec.layout
@@ -322,19 +330,33 @@ def make_net(codec: Codec, config: Config, in_channels: int, channels: Sequence[
         blocks=config.net.blocks,
         vector_features=codec.covariates.width,
         padding=tuple("circular" if p else open_ends for p in layout.periodic),
-        dropout=config.net.dropout,
     )
 
 
-def build_net(codec: Codec, config: Config, example: Encoded, samples: int) -> UNet:
-    """The U-Net that fits the codec, with channels and first weights chosen."""
-    assert example.x is not None
-    layout = codec.layout
-    channels = config.net.channels or choose_channels(samples, math.prod(layout.shape), len(layout.shape))
+def build_net(problem: Problem, config: Config) -> UNet:
+    """The U-Net that fits the problem, with channels, dropout and first weights chosen."""
+    codec, samples = problem.codec, len(problem.fit_rows)
+    given = sum(v.shape[1] for v in problem.encode(problem.fit_rows[:1]).fields.values())
+    shape = codec.layout.shape
+    channels = config.net.channels or choose_channels(samples, math.prod(shape), len(shape))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        given = sum(v.shape[1] for v in example.fields.values())
-        return make_net(codec, config, len(layout.channels) + given, channels)
+        net = make_net(codec, config, len(codec.layout.channels) + given, channels)
+    dropout = config.net.dropout
+    net.set_dropout(choose_dropout(_passes(problem, config, net)) if dropout is None else dropout)
+    return net
+
+
+def _passes(problem: Problem, config: Config, net: UNet) -> float:
+    """About how often the training will see each cell of each sample."""
+    shape = problem.codec.layout.shape
+    if config.train.steps is None:
+        assert config.train.budget is not None
+        seen = config.train.budget * _SPEED / (3 * net.flops((1, *shape)))  # backward costs twice forward
+    else:
+        window = [min(problem.crop or n, n) for n in shape]
+        seen = config.train.steps * config.train.batch * math.prod(window) / math.prod(shape)
+    return seen / len(problem.fit_rows)
 
 
 def guess_of(problem: Problem, config: Config) -> tuple[GaussianGuess, FoldedGuess, dict[str, float]]:

@@ -1,0 +1,29 @@
+"""What is chosen from data size and budget."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import undrift
+
+
+def data(samples):
+    rng = np.random.default_rng(0)
+    coords = {"time": np.arange(samples), "y": np.arange(16.0), "x": np.arange(16.0)}
+    values = rng.normal(size=(samples, 16, 16)).astype(np.float32)
+    return xr.Dataset({"t": (("time", "y", "x"), values, {"units": "K"})}, coords)
+
+
+def planned(samples, **how):
+    return undrift.fit(data(samples), factor=4, holdout="20%", dry_run=True, progress=False, **how)["network"]
+
+
+@pytest.mark.parametrize(("steps", "dropout"), [(100, 0.1), (1000, 0.2), (5000, 0.3)])
+def test_dropout_follows_how_often_training_sees_each_sample(steps, dropout):
+    assert planned(150, steps=steps)["dropout"] == dropout
+    assert planned(150, steps=steps, set={"net.dropout": 0.15})["dropout"] == 0.15
+
+
+def test_a_longer_budget_and_fewer_samples_drop_more():
+    assert planned(400, budget="2s")["dropout"] < planned(400, budget="10m")["dropout"]
+    assert planned(1600, budget="20s")["dropout"] < planned(100, budget="20s")["dropout"]
