@@ -134,7 +134,8 @@ def test_what_is_given_alone_is_enough_to_predict(fitted):
     both, expected = encode(fitted, rows[:3])
     assert alone.x is None and alone.weight is None
     np.testing.assert_allclose(prediction.mean, expected.mean, atol=1e-9)
-    for name in both.fields:
+    assert list(alone.fields) == list(both.fields)
+    for name in set(both.fields) - {"target known"}:
         np.testing.assert_array_equal(alone.fields[name], both.fields[name])
 
 
@@ -169,3 +170,20 @@ def test_file_round_trip_is_bitwise(fitted, tmp_path):
     (tmp_path / "broken.nc").write_bytes((tmp_path / "codec.nc").read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_codec(tmp_path / "broken.nc")
+
+
+def test_cells_that_are_missing_now_and_then_are_marked_and_all_are_known_when_drawing(fitted):
+    pair, rows, codec, _ = fitted
+    assert codec.patchy  # two per cent of tas are
+    encoded, _ = encode(fitted, rows[:5])
+    missing = np.isnan(pair.target.read(rows[:5])) & ~codec.mask
+    assert 0 < missing.sum() < 100
+    np.testing.assert_array_equal(encoded.fields["target known"] == 0, missing)
+    drawn, _ = codec.encode(None, pair.given, rows[:5], covariates={})
+    assert (drawn.fields["target known"] == 1).all()
+    # a mask that never changes tells nothing
+    whole = open_fields(rain().assign(tas=rain().tas.fillna(280.0)))
+    pair = Downscale(4).pair(whole)
+    plain, _ = fit_codec(pair.target, pair.given, rows, factor=pair.factor, covariates={})
+    assert not plain.patchy
+    assert "target known" not in plain.encode(None, pair.given, rows[:2], covariates={})[0].fields

@@ -27,3 +27,20 @@ def test_dropout_follows_how_often_training_sees_each_sample(steps, dropout):
 def test_a_longer_budget_and_fewer_samples_drop_more():
     assert planned(400, budget="2s")["dropout"] < planned(400, budget="10m")["dropout"]
     assert planned(1600, budget="20s")["dropout"] < planned(100, budget="20s")["dropout"]
+
+
+def test_a_plan_reads_a_few_samples_and_names_the_network_of_the_training(monkeypatch):
+    from undrift.train import prepare
+
+    fitted = []
+
+    def spy(target, given, rows, **options):
+        fitted.append(len(rows))
+        return prepare_fit(target, given, rows, **options)
+
+    prepare_fit = prepare.fit_codec
+    monkeypatch.setattr(prepare, "fit_codec", spy)
+    plan = planned(300, steps=2)
+    model = undrift.fit(data(300), factor=4, holdout="20%", steps=2, progress=False)
+    assert fitted[0] == 64 and fitted[1] > 200
+    assert plan["parameters"] == model.net.num_parameters and plan["channels"] == list(model.net.channels)

@@ -74,6 +74,7 @@ class Codec:
         predictor: the linear predictor of the latents.
         scale: (C, *space).
         amplitude: weights of the features of the amplitude, (C, 3); zeros where residuals are equally lively always.
+        gappy: whether given cells are missing now and then; patchy: whether target cells are. The network sees which.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Codec:
         self.given_low, self.given_high = arrays.get("given_low"), arrays.get("given_high")
         self.given_mask = None if "given_mask" not in arrays else arrays["given_mask"].astype(bool)
         self.gappy = bool(arrays.get("gappy", np.zeros(())))
+        self.patchy = bool(arrays.get("patchy", np.zeros(())))
         self.linear = bool(arrays.get("linear", np.ones(())))
         self.base = base_channels(layout, given_layout)
         self.amplitude = arrays.get("amplitude", np.zeros((len(transforms), 3)))
@@ -111,7 +113,7 @@ class Codec:
         """The arrays that, with the layouts and transforms, make the codec again."""
         out = {"mask": self.mask.astype(np.int8), "scale": self.scale, "mean": self.mean, "std": self.std}
         out |= {"static": self.static, "gappy": np.array(int(self.gappy)), "linear": np.array(int(self.linear))}
-        out["amplitude"] = self.amplitude
+        out |= {"amplitude": self.amplitude, "patchy": np.array(int(self.patchy))}
         names = ("given_mean", "given_std", "coarse_mean", "coarse_std", "given_low", "given_high")
         for name in (*names, "activity_mean", "activity_centre"):
             value = getattr(self, name)
@@ -212,11 +214,16 @@ class Codec:
         cut = (slice(None), slice(None), *window)
         prediction = self.predict(part, fold, window)
         fields = self._fields(fine, prediction.mean, cut, len(rows))
-        x = weight = None
+        x, weight = None, np.ones_like(prediction.mean, dtype=np.float32)
         if target is not None:
             x, weight = self.residual(target.read(rows, window), prediction, window, draw)
+        fields = self.marked(fields, weight)
         vector = self.covariates.vector(covariates, len(rows)).astype(np.float32)
-        return Encoded(x, weight, fields, vector), prediction
+        return Encoded(x, None if x is None else weight, fields, vector), prediction
+
+    def marked(self, fields: dict[str, np.ndarray], weight: np.ndarray) -> dict[str, np.ndarray]:
+        """The fields, and which target cells are known where some are missing now and then; all are when drawing."""
+        return fields | {"target known": weight} if self.patchy else fields
 
     def residual(
         self,

@@ -200,7 +200,9 @@ def _standardise(codec: Codec, target: Fields, given: Fields | None, rows: np.nd
     """Means and standard deviations per cell of what the network and the predictor see."""
     latent, coarse, fine = _Running(), _Running(), _Running()
     for part in _chunks(target, rows):
-        latent.add(np.clip(codec.latents(target.read(part)), codec.low, codec.high))
+        latents = codec.latents(target.read(part))
+        codec.patchy |= bool((np.isnan(latents) & ~codec.mask).any())
+        latent.add(np.clip(latents, codec.low, codec.high))
         if given is not None:
             c, f, missing = codec.given_latents(given.read(part).astype(np.float64))
             codec.gappy |= bool(missing.any())

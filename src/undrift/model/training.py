@@ -42,6 +42,7 @@ from undrift.train.settings import Progress
 
 __all__ = ["fit", "fit_config"]
 
+_PLAN_SAMPLES = 64  # read to say what would be trained
 _BUDGET = 180.0  # seconds, where nothing says how long
 
 
@@ -139,7 +140,7 @@ def fit_config(
     target, beside = open_data(config, data, given)
     task = task_of(config.task.name, config.task.factor)
     if dry_run:
-        return _plan(prepare(target, beside, task, config), config, device)
+        return _plan(prepare(target, beside, task, config, samples=_PLAN_SAMPLES), config, device)
     if out is None:
         problem = prepare(target, beside, task, config)
         parts = _fit(problem, config, device, None, progress, begun, net)

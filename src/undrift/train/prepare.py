@@ -46,6 +46,7 @@ _GUESS_CELLS = 40_000  # channels x cells up to which principal components are c
 _GUESS_SAMPLES = 1500
 _MEMORY_SAMPLES = 512
 _SHARED_SAMPLES = 1500
+_READ = 16  # samples at a time
 _SPEED = 1.5e11  # operations a second of a training step on two cores, to foresee the number of steps
 _KEPT_NUMBERS = 200_000_000
 _VALIDATION = 0.1
@@ -125,7 +126,8 @@ class Problem:
         at = self._place[rows]
         cut = (at, slice(None), *whole)
         x, weight = self.codec.residual(self.pair.target.read(rows, whole), prediction[cut], whole, draw)
-        return Encoded(x, weight, {k: v[cut] for k, v in encoded.fields.items()}, encoded.vector[at])
+        fields = self.codec.marked({k: v[cut] for k, v in encoded.fields.items()}, weight)
+        return Encoded(x, weight, fields, encoded.vector[at])
 
     def keep(self) -> None:
         """Hold what does not change from step to step in memory, where there is room for it.
@@ -140,12 +142,10 @@ class Problem:
             return
         fields: dict[str, list[np.ndarray]] = {name: [] for name in first.fields}
         vectors, means, stds = [], [], []
-        for row in rows:
-            at = np.array([row])
+        for start in range(0, len(rows), _READ):
+            at = rows[start : start + _READ]
             values = {k: v[at] for k, v in self.covariates.items()}
-            encoded, prediction = self.codec.encode(
-                None, self.pair.given, at, covariates=values, fold=self.fold[at]
-            )  # fmt: skip
+            encoded, prediction = self.codec.encode(None, self.pair.given, at, covariates=values, fold=self.fold[at])
             for name, value in encoded.fields.items():
                 fields[name].append(value)
             vectors.append(encoded.vector)
@@ -174,44 +174,56 @@ def _stop_rows(train: np.ndarray) -> np.ndarray:
     return np.concatenate([part[(len(part) - size) // 2 : (len(part) - size) // 2 + size] for part in parts])
 
 
-def prepare(target: Fields, given: Fields | None, task: Task, config: Config) -> Problem:
-    """Pair, split and encode."""
+def prepare(target: Fields, given: Fields | None, task: Task, config: Config, *, samples: int | None = None) -> Problem:
+    """Pair, split and encode.
+
+    Args:
+        target: what is asked.
+        given: what is given, where it is a dataset of its own.
+        task: pairs the two.
+        config: of the run.
+        samples: fit the codec to so many at most, spread over the record: enough to say what would be trained.
+    """
     pair = task.pair(target, given)
     whole = split(pair.target, config.data.holdout)
     for sentence in [*pair.target.warnings, *pair.notes, *whole.warnings]:
         logger.warning("%s", sentence)
-    if len(whole.train) < 8:
-        raise DataError(f"{len(whole.train)} samples are left for training, expected at least 8; hold out less")
+    train = whole.train
+    if len(train) < 8:
+        raise DataError(f"{len(train)} samples are left for training, expected at least 8; hold out less")
+    if samples is not None:
+        train = train[np.unique(np.linspace(0, len(train) - 1, samples).astype(int))]
     covariates = covariates_of(pair.target, task)
     codec, fold = fit_codec(
         pair.target,
         pair.given,
-        whole.train,
+        train,
         factor=pair.factor,
         covariates=covariates,
         transforms=config.codec.transforms,
         number_of_folds=config.codec.folds,
         linear=config.codec.linear,
     )
-    all_folds = np.full(len(pair.target), -1)
-    all_folds[whole.train] = fold
-    known = np.array([bool(np.isfinite(pair.target.read(np.array([i]))).any()) for i in whole.train])
-    problem = Problem(
-        pair,
-        whole,
-        whole.train[known],
-        whole.train,
-        codec,
-        all_folds,
-        covariates,
-        _crop(config.train.crop, pair.target),
-    )
+    folds = np.full(len(pair.target), -1)
+    folds[train] = fold
+    crop = _crop(config.train.crop, pair.target)
+    problem = Problem(pair, whole, whole.train, whole.train[:0], codec, folds, covariates, crop)
+    if samples is None:
+        _keep_apart(problem)
+        problem.keep()
+    return problem
+
+
+def _keep_apart(problem: Problem) -> None:
+    """Choose the samples that train and those that only choose when to stop."""
+    train, target = problem.split.train, problem.pair.target
+    blocks = [train[i : i + _READ] for i in range(0, len(train), _READ)]
+    known = np.concatenate([np.isfinite(target.read(b)).reshape(len(b), -1).any(1) for b in blocks])
+    problem.fit_rows = train[known]
     problem.memory = _memory(problem)
-    problem.stop_rows = np.intersect1d(_stop_rows(whole.train), problem.fit_rows)
+    problem.stop_rows = np.intersect1d(_stop_rows(train), problem.fit_rows)
     near = np.abs(problem.fit_rows[:, None] - problem.stop_rows[None]).min(1) < problem.memory
     problem.fit_rows = problem.fit_rows[~near]
-    problem.keep()
-    return problem
 
 
 def _memory(problem: Problem) -> int:
@@ -296,8 +308,8 @@ def _shared_errors(problem: Problem) -> SharedErrors:
     place = np.concatenate([np.arange(n) * 2 // n for n in np.bincount(fold) if n])
 
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for start in range(0, len(rows), 16):
-            at = np.arange(start, min(start + 16, len(rows)))
+        for start in range(0, len(rows), _READ):
+            at = np.arange(start, min(start + _READ, len(rows)))
             encoded = problem.encode(rows[at])
             assert encoded.x is not None and encoded.weight is not None
             yield at, encoded.x, encoded.weight
