@@ -3,9 +3,8 @@
     python benchmarks/quality.py DATA_FOLDER [case ...] [--out benchmarks/results]
 
 Cases: era5, era5_folds, hadcm3, hadcm3_5min, xclim, jaxpm, warmer. Every case trains, draws 16 realizations of its
-held-out samples and scores
-them and all dressed baselines in one run. The CRPS in the table is the plain mean over cells and samples; scores.json
-has also the area-weighted one with intervals.
+held-out samples and scores them and all dressed baselines in one run. The CRPS in the table is the plain mean over
+cells and samples; scores.json has also the area-weighted one with intervals.
 """
 
 import argparse
@@ -71,8 +70,10 @@ def score(model, title: str, started: float) -> dict:
     }
 
 
-def trained(data, title: str, **arguments) -> dict:
+def trained(data, title: str, steps: int | None, **arguments) -> dict:
     started = time.perf_counter()
+    if steps is not None:
+        arguments = {k: v for k, v in arguments.items() if k != "budget"} | {"steps": steps}
     arguments = {"task": "downscale", "factor": 4, "baselines": True, "progress": False, "device": "cpu"} | arguments
     return score(undrift.fit(data, **arguments), title, started)
 
@@ -93,13 +94,13 @@ def jaxpm(folder: Path) -> tuple[xr.Dataset, xr.Dataset]:
     return made(fine), made(coarse)
 
 
-def cases(folder: Path, names: list[str]) -> list[dict]:
+def cases(folder: Path, names: list[str], steps: int | None = None) -> list[dict]:
     era5, hadcm3 = folder / "era5_uk_t2m_hourly_201903.nc", folder / "iris_A1B_E1_north_america_tas.nc"
     split = "year=2070/2099,scenario=E1"
     out = []
     for name in names:
         if name == "era5":
-            out.append(trained(era5, name, select=ERA5_CROP, holdout="20%", budget="2m"))
+            out.append(trained(era5, name, steps, select=ERA5_CROP, holdout="20%", budget="2m"))
         elif name == "era5_folds":
             days = np.array_split(np.arange(744), 5)
             with xr.open_dataset(era5) as ds:
@@ -111,6 +112,7 @@ def cases(folder: Path, names: list[str]) -> list[dict]:
                         trained(
                             keep,
                             f"{name}_{k}",
+                            steps,
                             select=ERA5_CROP,
                             holdout=f"time={ends[0]}/{ends[1]}",
                             budget="2m",
@@ -118,18 +120,18 @@ def cases(folder: Path, names: list[str]) -> list[dict]:
                         )
                     )
         elif name == "hadcm3":
-            out.append(trained(hadcm3, name, holdout=split, budget="75s"))
+            out.append(trained(hadcm3, name, steps, holdout=split, budget="75s"))
         elif name == "hadcm3_5min":
-            out.append(trained(hadcm3, name, holdout=split, budget="5m", baselines=False))
+            out.append(trained(hadcm3, name, steps, holdout=split, budget="5m", baselines=False))
         elif name == "xclim":
-            out.append(trained(folder / "xclim_canesm2_noleap_10km_2095.nc", name, holdout="20%", budget="2m"))
+            out.append(trained(folder / "xclim_canesm2_noleap_10km_2095.nc", name, steps, holdout="20%", budget="2m"))
         elif name == "jaxpm":
             fine, coarse = jaxpm(folder)
-            out.append(trained(fine, name, given=coarse, holdout="box=19/23", periodic="y,x", budget="2m"))
+            out.append(trained(fine, name, steps, given=coarse, holdout="box=19/23", periodic="y,x", budget="2m"))
         elif name == "warmer":
             with xr.open_dataset(hadcm3) as ds:
                 a1b = ds.sel(scenario=["A1B"]).sel(year=list(range(1860, 2040)) + list(range(2070, 2100))).load()
-            out.append(trained(a1b, name, holdout="year=2070/2099", budget="75s"))
+            out.append(trained(a1b, name, steps, holdout="year=2070/2099", budget="75s"))
         else:
             raise SystemExit(f"unknown case {name}")
         one = out[-1]
@@ -150,11 +152,13 @@ def main() -> None:
         "cases", nargs="*", default=["era5", "era5_folds", "hadcm3", "hadcm3_5min", "xclim", "jaxpm", "warmer"]
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--steps", type=int, help="train for so many steps in place of the budgets")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.cases:
-        found = cases(arguments.folder, [name])
-        (arguments.out / f"quality_{name}.json").write_text(json.dumps(found, indent=1, default=float))
+        found = cases(arguments.folder, [name], arguments.steps)
+        tail = "" if arguments.steps is None else f"_{arguments.steps}_steps"
+        (arguments.out / f"quality_{name}{tail}.json").write_text(json.dumps(found, indent=1, default=float))
 
 
 if __name__ == "__main__":
