@@ -77,6 +77,8 @@ def test_formulas():
     power = Transform("power", 1.0, 0.5, 1 / 3, 0.0)
     assert power.encode(np.array([8.0]))[0] == pytest.approx(2.0)
     assert power.decode(np.array([2.0]))[0] == pytest.approx(8.0)
+    # what is given may lie below the bound, as packed rain does by a rounding
+    assert power.continuous(np.array([-8.0]))[0] == pytest.approx(-6.0)
     assert power.thresholds == pytest.approx((-2.0, math.inf))
     bounded = Transform("bounded", 0.25, 0.5, 1.0, 0.0, 1.0)
     assert bounded.thresholds == pytest.approx((-0.5, 1.5))
