@@ -8,8 +8,8 @@ but
 where A is the mean square of the second differences of the given field (its activity), L the same near one cell, and q
 the standardised linear prediction there less its mean over the field. The weights are those of greatest likelihood of a
 Gaussian with this variance, a log-linear regression of dispersion (Davidian and Carroll 1987,
-doi:10.1080/01621459.1987.10478543). Of nested sets of features, none among them, the one that contiguous folds prefer
-is kept.
+doi:10.1080/01621459.1987.10478543). Of some sets of features, none among them, the one that contiguous folds prefer is
+kept.
 """
 
 from collections.abc import Sequence
