@@ -28,7 +28,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 # Ours at each peer's size.
 OURS = {
-    "azula": {"channels": (64, 80, 128, 160), "blocks": 1},
+    "azula": {"channels": (64, 72, 128, 176), "blocks": 1},
     "diffusers": {"channels": (64, 96, 192), "blocks": (1, 2, 2)},
     "ddpm-pytorch": {"channels": (64, 96, 128), "blocks": (1, 2, 2)},
 }
