@@ -88,6 +88,27 @@ def test_rain_in_another_unit_gives_the_same_fields():
     np.testing.assert_allclose(b / 86400, a, rtol=2e-2, atol=1e-3 * a.std())
 
 
+def test_the_share_of_values_at_a_bound_is_told(caplog):
+    data = fields(30)
+    data["tas"] = np.maximum(data.tas - 280, 0)
+    data.tas.attrs["units"] = "mm"
+    with caplog.at_level("INFO"):
+        drawn = draw(tiny_fit(data), holdout=True).tas.values
+    share = (drawn == 0).mean()
+    assert share > 0.1
+    assert f"tas: {100 * share:.2g} % of the drawn values stand at the bound 0" in caplog.text
+
+
+def test_values_as_large_as_pressures_lose_nothing_in_small_numbers():
+    """Fields are brought to unit scale in float64 before the network's bfloat16 sees them."""
+    data = fields(30)
+    pressure = data.copy(deep=True)
+    pressure["tas"] = (data.tas.astype(np.float64) - 280) * 256 + 101376
+    pressure.tas.attrs["units"] = "Pa"
+    a, b = (draw(tiny_fit(d, set={"train.precision": "bfloat16"}), holdout=True).tas.values for d in (data, pressure))
+    np.testing.assert_allclose((b.astype(np.float64) - 101376) / 256 + 280, a, atol=0.02 * a.std())
+
+
 def test_descending_latitude_and_wrapped_longitude_change_nothing():
     data = fields(30, lon=np.linspace(330.0, 363.0, 12) % 360)
     data = data.sortby("lon")  # 0 .. 3 and 330 .. 357: cut in the middle of the region

@@ -276,6 +276,16 @@ class Codec:
         x[np.broadcast_to(self.mask, x.shape)] = np.nan
         return x.astype(np.float32)
 
+    def at_bound(self, x: np.ndarray) -> np.ndarray:
+        """Share of the known cells of each field (n, C, *space) at a bound of its channel, summed over n: (C,)."""
+        out = np.zeros(len(self.transforms))
+        for i, transform in enumerate(self.transforms):
+            bounds = [b for b in (transform.lower, transform.upper) if b is not None]
+            known = np.isfinite(x[:, i]).reshape(len(x), -1).sum(1)
+            at = np.isin(x[:, i], np.float32(bounds)).reshape(len(x), -1).sum(1)
+            out[i] = (at / np.maximum(known, 1)).sum()
+        return out
+
     def outside(self, raw: np.ndarray) -> np.ndarray:
         """Given values (n, G, *coarse) outside the range that their channel had in training, a share per channel."""
         if self.given_low is None or self.given_high is None:

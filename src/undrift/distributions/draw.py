@@ -1,5 +1,6 @@
 """Drawing of labelled ensembles: a request in, blocks of fields in the user's units and order out."""
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from undrift.tasks.batch import Condition
 from undrift.train.prepare import to_condition
 
 __all__ = ["Drawing"]
+
+logger = logging.getLogger(__name__)
 
 Block = tuple[slice, int, dict[str, np.ndarray]]
 
@@ -107,6 +110,7 @@ class Drawing:
             return self.codec.encode(None, None, rows, covariates=values, offered=offered)
 
         items = [(i, r) for i in range(len(self.request)) for r in range(count)]
+        at_bound, drawn = np.zeros(len(self.codec.transforms)), 0
         with track("drawing", len(items), enabled=progress) as tick:
             for start in range(0, len(items), micro):
                 part = items[start : start + micro]
@@ -116,9 +120,19 @@ class Drawing:
                 for i in dict.fromkeys(i for i, _ in part):
                     at = [k for k, (j, _) in enumerate(part) if j == i]
                     values = self.codec.decode(x[at], encoded(i)[1])
+                    at_bound += self.codec.at_bound(values)
+                    drawn += len(at)
                     first = part[at[0]][1]
                     yield slice(first, first + len(at)), i, variables_of(values, self.codec.layout, self.shell)
                 tick(start + len(part))
+        self._tell_bounds(at_bound / max(drawn, 1))
+
+    def _tell_bounds(self, share: np.ndarray) -> None:
+        """Say of each bounded channel how many of its drawn values stand at a bound."""
+        for channel, transform, part in zip(self.codec.layout.channels, self.codec.transforms, share):
+            if part > 0:
+                bounds = " or ".join(f"{b:g}" for b in (transform.lower, transform.upper) if b is not None)
+                logger.info("%s: %.2g %% of the drawn values stand at the bound %s", channel.label, 100 * part, bounds)
 
     def _noise(self, sample: int, realization: int) -> np.ndarray:
         """The base noise of one field, (C, *space)."""

@@ -1,14 +1,13 @@
-"""Processes: derivatives against autograd, inverses, and the law of a transition."""
+"""What every process keeps: derivatives, inverses, transitions. And the law of EDM, written down anew."""
 
 import numpy as np
 import pytest
 import torch
+from implementations import CPU, PROCESSES
 
 from undrift.process import EDM
 
-CPU = torch.device("cpu")
-PROCESSES = [EDM(), EDM(sigma_max=5.0)]
-each = pytest.mark.parametrize("process", PROCESSES, ids=lambda p: f"{type(p).__name__}-{p.sigma_max:g}")
+each = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 
 
 def inside(process, count=9):
@@ -40,13 +39,6 @@ def test_log_snr_is_decreasing_and_inverted(process):
 
 
 @each
-def test_ends(process):
-    ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64, device=CPU)
-    assert process.sigma(ends).tolist() == pytest.approx([0.0, process.sigma_max], rel=1e-12)
-    assert process.alpha(ends).tolist() == [1.0, 1.0]
-
-
-@each
 def test_transitions_compose(process):
     """q(t|r) is q(t|s) after q(s|r): factors multiply, and the first variance is carried by the square of the second."""
     r, s, t = inside(process)[[1, 4, 7]]
@@ -54,17 +46,39 @@ def test_transitions_compose(process):
     torch.testing.assert_close(both.alpha, first.alpha * second.alpha)
     torch.testing.assert_close(both.variance, second.alpha**2 * first.variance + second.variance)
     assert second.variance > 0
-    to_data = process.transition(torch.zeros_like(t), t)
-    torch.testing.assert_close(to_data.alpha, process.alpha(t))
-    torch.testing.assert_close(to_data.variance, process.sigma(t) ** 2)
+    start = torch.full_like(t, process.t_min)
+    from_start = process.transition(start, t)
+    torch.testing.assert_close(from_start.alpha * process.alpha(start), process.alpha(t))
+    variance = from_start.variance + (from_start.alpha * process.sigma(start)) ** 2
+    torch.testing.assert_close(variance, process.sigma(t) ** 2)
 
 
 @each
-def test_transition_has_the_moments_of_the_process(process):
-    """Gaussian data of variance v: x_t has variance alpha^2 v + sigma^2, whether drawn at once or through x_s."""
-    s, t = (float(v) for v in inside(process)[[2, 6]])
-    law = process.transition(torch.tensor(s, dtype=torch.float64), torch.tensor(t, dtype=torch.float64))
-    sigma_s, sigma_t = s / (1 - s), t / (1 - t)
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_float64_of_the_shape_of_the_argument(process, shape):
+    t = inside(process)[:6].reshape(2, 3)[(0,) * (2 - len(shape))].clone()
+    of_two = process.transition(t / 2, t)
+    names = ("alpha", "sigma", "alpha_dot", "sigma_dot", "ratio", "log_snr")
+    for value in (*(getattr(process, name)(t) for name in names), of_two.alpha, of_two.variance):
+        assert value.dtype == torch.float64 and value.shape == shape
+
+
+@pytest.mark.parametrize("sigma_max", [80.0, 5.0])
+def test_edm_is_the_data_and_noise_up_to_its_largest(sigma_max):
+    process = EDM(sigma_max)
+    ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64, device=CPU)
+    assert process.sigma(ends).tolist() == pytest.approx([0.0, sigma_max], rel=1e-12)
+    assert process.alpha(ends).tolist() == [1.0, 1.0]
+    half = torch.tensor(0.75, dtype=torch.float64, device=CPU)
+    assert float(process.sigma(half)) == pytest.approx(3.0)
+    assert 0 <= process.t_min < process.t_max <= 1
+
+
+def test_a_transition_of_edm_has_the_moments_of_the_process():
+    """Gaussian data of variance v: x_t has variance v + sigma^2, whether drawn at once or through x_s."""
+    s, t = 0.3, 0.7
+    sigma_s, sigma_t = 3 / 7, 7 / 3
+    law = EDM().transition(torch.tensor(s, dtype=torch.float64), torch.tensor(t, dtype=torch.float64))
     rng = np.random.default_rng(0)
     n, v = 200_000, 2.5
     x = np.sqrt(v) * rng.normal(size=n)

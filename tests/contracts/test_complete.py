@@ -1,0 +1,69 @@
+"""No implementation goes without its contract: a class that keeps the shape of a noun stands in the list of that noun."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import implementations as listed
+import pytest
+
+import undrift
+from undrift.process import Process
+
+SOURCE = Path(undrift.__file__).parent
+
+
+def classes(room: str) -> set[type]:
+    """Every public class that is defined in a room, protocols and the abstract left out."""
+    found = set()
+    for path in sorted((SOURCE / room).glob("*.py")):
+        name = f"undrift.{room}" if path.stem == "__init__" else f"undrift.{room}.{path.stem}"
+        module = importlib.import_module(name)
+        found |= {
+            value
+            for key, value in vars(module).items()
+            if isinstance(value, type) and value.__module__ == module.__name__ and not key.startswith("_")
+        }
+    return {c for c in found if not inspect.isabstract(c) and not getattr(c, "_is_protocol", False)}
+
+
+def called_with(cls: type, *names: str) -> bool:
+    """Whether instances are called with arguments that begin with these names."""
+    call = cls.__dict__.get("__call__")
+    return call is not None and list(inspect.signature(call).parameters)[1 : 1 + len(names)] == list(names)
+
+
+NOUNS = {
+    "process": ("process", lambda c: issubclass(c, Process), listed.PROCESSES),
+    "solver": ("solve", lambda c: hasattr(c, "step"), listed.SOLVERS),
+    "time grid": ("solve", lambda c: called_with(c, "process", "steps"), listed.GRIDS),
+    "guess": ("denoise", lambda c: hasattr(c, "posterior_variance"), listed.guesses()),
+    "denoiser": ("denoise", lambda c: called_with(c, "x_t", "t", "condition"), listed.denoisers()),
+    "objective": (
+        "objective",
+        lambda c: called_with(c, "batch", "net", "key"),
+        {name: case.loss for name, case in listed.objectives().items()},
+    ),
+    "law of times": ("objective", lambda c: called_with(c, "count", "process"), listed.TIMES),
+    "net": ("nets", lambda c: called_with(c, "x", "t") or _is_net(c), {"U-Net": listed.net()}),
+    "task": ("tasks", lambda c: hasattr(c, "pair"), listed.TASKS),
+}
+
+
+def _is_net(cls: type) -> bool:
+    forward = cls.__dict__.get("forward")
+    return forward is not None and list(inspect.signature(forward).parameters)[1:4] == ["x", "t", "vector"]
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_every_implementation_is_listed(noun):
+    room, keeps, examples = NOUNS[noun]
+    found = {c for c in classes(room) if keeps(c)}
+    assert found, f"the rule that finds a {noun} finds none"
+    assert found == {type(example) for example in examples.values()}
+
+
+def test_every_task_of_the_command_line_is_listed():
+    from undrift.tasks import TASKS
+
+    assert set(TASKS.values()) == {type(task) for task in listed.TASKS.values()}

@@ -1,0 +1,70 @@
+"""What every denoiser and every guess keeps."""
+
+import pytest
+import torch
+from implementations import CPU, denoisers, guesses
+
+from undrift.tasks.batch import Condition
+
+DENOISERS, GUESSES = denoisers(), guesses()
+each = pytest.mark.parametrize("denoiser", DENOISERS.values(), ids=DENOISERS)
+
+
+def problem(denoiser, count=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    t = torch.linspace(0.1, 0.9 * denoiser.process.t_max, count, dtype=torch.float64, device=CPU)
+    sigma = denoiser.process.sigma(t).float()[:, None, None, None]
+    x_t = torch.randn(count, 2, 4, 6, generator=generator, device=CPU) * (1 + sigma)
+    fields = {"given": torch.randn(count, 1, 4, 6, generator=generator, device=CPU)}
+    vectors = {"covariates": torch.randn(count, 2, generator=generator, device=CPU)}
+    return x_t, t, Condition(fields, vectors)
+
+
+@each
+@torch.no_grad()
+def test_the_pair_explains_the_noisy_field(denoiser):
+    """x_t = alpha x + sigma z, in the dtype of x_t."""
+    x_t, t, condition = problem(denoiser)
+    estimate = denoiser(x_t, t, condition)
+    alpha, sigma = (v(t)[:, None, None, None] for v in (denoiser.process.alpha, denoiser.process.sigma))
+    torch.testing.assert_close((alpha * estimate.x + sigma * estimate.z).float(), x_t, rtol=1e-5, atol=1e-5)
+    assert estimate.x.dtype == estimate.z.dtype == x_t.dtype
+
+
+@each
+@torch.no_grad()
+def test_a_row_has_its_own_time_and_its_own_given(denoiser):
+    x_t, t, condition = problem(denoiser)
+    together = denoiser(x_t, t, condition)
+    for i in range(len(x_t)):
+        alone = denoiser(x_t[i : i + 1], t[i : i + 1], condition.index(torch.tensor([i], device=CPU)))
+        torch.testing.assert_close(alone.x, together.x[i : i + 1], rtol=1e-5, atol=1e-5)
+    other = Condition({"given": condition.fields["given"].roll(1, 0)}, condition.vectors)
+    assert not torch.allclose(denoiser(x_t, t, other).x, together.x)
+    other = Condition(condition.fields, {"covariates": condition.vectors["covariates"].roll(1, 0)})
+    assert not torch.allclose(denoiser(x_t, t, other).x, together.x)
+
+
+@each
+@torch.no_grad()
+def test_almost_no_noise_leaves_the_field(denoiser):
+    x_t, t, condition = problem(denoiser)
+    x_t = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(3), device=CPU)
+    estimate = denoiser(x_t, torch.full_like(t, 1e-4), condition)
+    torch.testing.assert_close(estimate.x, x_t, rtol=0, atol=3e-3)
+
+
+@pytest.mark.parametrize("guess", GUESSES.values(), ids=GUESSES)
+def test_a_guess_is_consistent_with_itself(guess):
+    """Tweedie: the trace of the posterior covariance is r^2 times the divergence of the denoiser."""
+    for r in (0.1, 1.0, 9.0):
+        ratio = torch.full((48,), r, dtype=torch.float64, device=CPU)
+        basis = torch.eye(48, dtype=torch.float64, device=CPU).reshape(48, 2, 4, 6)
+        divergence = guess.denoise(basis, ratio).reshape(48, 48).trace()
+        variance = guess.posterior_variance(ratio[:1], 48)
+        torch.testing.assert_close(variance[0], r**2 * divergence / 48, rtol=1e-5, atol=0)
+    torch.testing.assert_close(guess.posterior_variance(torch.tensor([1e6], **ratio_type()), 48)[0], guess.total(48))
+
+
+def ratio_type():
+    return {"dtype": torch.float64, "device": CPU}
