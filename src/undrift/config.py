@@ -191,7 +191,7 @@ class Train(_Section):
     steps: Annotated[int, Field(ge=1)] | None = None
     batch: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=1.0, ge=0)
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the training during which the learning rate rises."""
     ema: float = Field(default=0.05, ge=0, le=0.288)

@@ -29,6 +29,14 @@ def test_a_longer_budget_and_fewer_samples_drop_more():
     assert planned(1600, budget="20s")["dropout"] < planned(100, budget="20s")["dropout"]
 
 
+@pytest.mark.parametrize(
+    ("samples", "steps", "channels"),
+    [(150, 200, [32, 64, 64]), (150, 400, [64, 64, 64]), (60, 4000, [16, 32, 32])],
+)
+def test_the_net_is_wide_where_a_narrow_one_has_nothing_more_to_learn(samples, steps, channels):
+    assert planned(samples, steps=steps)["channels"] == channels
+
+
 def test_a_plan_reads_a_few_samples_and_names_the_network_of_the_training(monkeypatch):
     from undrift.train import prepare
 

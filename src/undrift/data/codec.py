@@ -163,14 +163,19 @@ class Codec:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The features of :func:`undrift.data.amplitude.log_amplitude` with linear predictions (n, C, *window)."""
         cut = (slice(None), slice(None), *(window or (slice(None),) * len(self.layout.space)))
-        # less what the whole field has in common, which a record knows from a few seasons only
-        named = np.array([b is not None for b in self.base]).reshape(-1, *[1] * len(self.layout.space))
-        common = (named * (part.base - self.mean) / self.std).mean(tuple(range(2, part.base.ndim)), keepdims=True)
-        level = clipped((mean - self.mean[None][cut]) / self.std[None][cut] - common)
+        level = clipped((mean - self.mean[None][cut]) / self.std[None][cut] - self._common(part))
         if part.coarse is None:
             return np.zeros(level.shape[:2]), np.zeros_like(level), level
         whole, near = self.activity(part)
         return whole, near[cut], level
+
+    def _common(self, part: Given) -> np.ndarray:
+        """What a whole field has in common, (n, C, *ones): 0 where nothing of the same variable is given.
+
+        A record knows it from a few seasons only, so that neither the amplitude nor the network follows it.
+        """
+        named = np.array([b is not None for b in self.base]).reshape(-1, *[1] * len(self.layout.space))
+        return (named * (part.base - self.mean) / self.std).mean(tuple(range(2, part.base.ndim)), keepdims=True)
 
     def predict(self, part: Given, fold: np.ndarray | None = None, window: Sequence[slice] | None = None) -> Predicted:
         """The linear prediction and the standard deviation of what it leaves over."""
@@ -213,7 +218,7 @@ class Codec:
         window = tuple(window) if window is not None else (slice(None),) * len(self.layout.space)
         cut = (slice(None), slice(None), *window)
         prediction = self.predict(part, fold, window)
-        fields = self._fields(fine, prediction.mean, cut, len(rows))
+        fields = self._fields(fine, part, prediction.mean, cut, len(rows))
         x, weight = None, np.ones_like(prediction.mean, dtype=np.float32)
         if target is not None:
             x, weight = self.residual(target.read(rows, window), prediction, window, draw)
@@ -248,17 +253,18 @@ class Codec:
         return r.astype(np.float32), weight.astype(np.float32)
 
     def _fields(
-        self, fine: np.ndarray | None, prediction: np.ndarray, cut: tuple[slice, ...], count: int
+        self, fine: np.ndarray | None, part: Given, prediction: np.ndarray, cut: tuple[slice, ...], count: int
     ) -> dict[str, np.ndarray]:
         out = {}
         if fine is not None:
             assert self.given_mean is not None and self.given_std is not None
-            part = (fine - self.given_mean) / self.given_std
-            part = _without_level(part, self.given_transforms)[cut]
-            out["given"] = np.nan_to_num(part).astype(np.float32)
+            given = (fine - self.given_mean) / self.given_std
+            given = _without_level(given, self.given_transforms)[cut]
+            out["given"] = np.nan_to_num(given).astype(np.float32)
             if self.gappy:
-                out["known"] = np.isfinite(part).all(1, keepdims=True).astype(np.float32)
-        out["linear"] = ((prediction - self.mean[None][cut]) / self.std[None][cut]).astype(np.float32)
+                out["known"] = np.isfinite(given).all(1, keepdims=True).astype(np.float32)
+        level = np.where(_free(self.transforms, len(cut) - 2), self._common(part), 0)
+        out["linear"] = ((prediction - self.mean[None][cut]) / self.std[None][cut] - level).astype(np.float32)
         static = np.broadcast_to(self.static[None][cut], (count, *self.static[None][cut].shape[1:]))
         out["static"] = static.astype(np.float32)
         return out
@@ -282,7 +288,7 @@ class Codec:
         for i, transform in enumerate(self.transforms):
             bounds = [b for b in (transform.lower, transform.upper) if b is not None]
             known = np.isfinite(x[:, i]).reshape(len(x), -1).sum(1)
-            at = np.isin(x[:, i], np.float32(bounds)).reshape(len(x), -1).sum(1)
+            at = np.isin(x[:, i], np.array(bounds, dtype=np.float32)).reshape(len(x), -1).sum(1)
             out[i] = (at / np.maximum(known, 1)).sum()
         return out
 
@@ -306,8 +312,12 @@ def _without_level(x: np.ndarray, transforms: Sequence[Transform]) -> np.ndarray
     axes = tuple(range(2, x.ndim))
     known = np.isfinite(x)
     level = np.where(known, x, 0).sum(axes, keepdims=True) / np.maximum(known.sum(axes, keepdims=True), 1)
-    free = np.array([t.kind == "standard" for t in transforms]).reshape(-1, *[1] * len(axes))
-    return x - np.where(free, level, 0)
+    return x - np.where(_free(transforms, len(axes)), level, 0)
+
+
+def _free(transforms: Sequence[Transform], space: int) -> np.ndarray:
+    """Which channels have no bounds, (C, *ones)."""
+    return np.array([t.kind == "standard" for t in transforms]).reshape(-1, *[1] * space)
 
 
 def base_channels(layout: Layout, given: Layout | None) -> list[int | None]:

@@ -317,12 +317,17 @@ def _shared_errors(problem: Problem) -> SharedErrors:
     return SharedErrors.fit(blocks(), 2 * fold + place)
 
 
-def choose_channels(samples: int, cells: int, dims: int) -> list[int]:
-    """Channels of the U-Net from the size of the data: small records overfit wide nets, small domains need no depth."""
+def choose_channels(samples: int, cells: int, dims: int, passes: float) -> list[int]:
+    """Channels of the U-Net from the size of the data and how often training would see each sample with the usual ones.
+
+    Small records overfit wide nets and small domains need no depth; a net twice as wide at the finest level costs twice
+    as much a step and is worth it once the narrow one has nothing more to learn.
+    """
     width = 16 if samples < 100 else 32
     side = cells ** (1 / dims)
     levels = 3 if side >= 16 else 2
-    return [width, 2 * width, 2 * width][:levels]
+    first = 2 * width if samples >= 100 and passes >= 40 else width
+    return [first, 2 * width, 2 * width][:levels]
 
 
 def choose_dropout(passes: float) -> float:
@@ -350,20 +355,23 @@ def build_net(problem: Problem, config: Config) -> UNet:
     codec, samples = problem.codec, len(problem.fit_rows)
     given = sum(v.shape[1] for v in problem.encode(problem.fit_rows[:1]).fields.values())
     shape = codec.layout.shape
-    channels = config.net.channels or choose_channels(samples, math.prod(shape), len(shape))
+    passes = _passes(problem, config)
+    channels = config.net.channels or choose_channels(samples, math.prod(shape), len(shape), passes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         net = make_net(codec, config, len(codec.layout.channels) + given, channels)
-    dropout = config.net.dropout
-    net.set_dropout(choose_dropout(_passes(problem, config, net)) if dropout is None else dropout)
+    net.set_dropout(choose_dropout(passes) if config.net.dropout is None else config.net.dropout)
     return net
 
 
-def _passes(problem: Problem, config: Config, net: UNet) -> float:
-    """About how often the training will see each cell of each sample."""
+def _passes(problem: Problem, config: Config) -> float:
+    """About how often a training of a net of usual width would see each cell of each sample."""
     shape = problem.codec.layout.shape
     if config.train.steps is None:
         assert config.train.budget is not None
+        channels = choose_channels(len(problem.fit_rows), math.prod(shape), len(shape), 0)
+        with torch.random.fork_rng(devices=[]):
+            net = make_net(problem.codec, config, len(problem.codec.layout.channels), channels)
         seen = config.train.budget * _SPEED / (3 * net.flops((1, *shape)))  # backward costs twice forward
     else:
         window = [min(problem.crop or n, n) for n in shape]

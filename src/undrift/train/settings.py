@@ -40,7 +40,7 @@ class Settings:
     steps: int | None = None
     budget: float | None = None
     learning_rate: float = 1e-3
-    weight_decay: float = 0.01
+    weight_decay: float = 1.0
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: float = 0.05
     clip: float = 1.0
