@@ -1,7 +1,8 @@
 """The share of a training step that waits for its windows, when the data are a Zarr store read at every step.
 
 Samples of 256 x 256 cells in chunks of one sample or a few, windows of 64 x 64, the net that undrift chooses. What is
-normally kept in memory (below 1 GB) is read from the store here too, as a larger record would be.
+normally kept in memory (below 1 GB) is read from the store here too, as a larger record would be, and the system's
+cache of the files is dropped when the measured steps begin: most chunks then come from the disk.
 
     python benchmarks/reading.py [--samples 2000] [--chunk 1] [--steps 150] [--linear]
 """
@@ -9,6 +10,7 @@ normally kept in memory (below 1 GB) is read from the store here too, as a large
 import argparse
 import contextlib
 import itertools
+import os
 import statistics
 import tempfile
 import time
@@ -42,6 +44,15 @@ def write(path: Path, samples: int, chunk: int) -> None:
         ds.to_zarr(path, **({"append_dim": "time"} if start else {"mode": "w"}))
 
 
+def drop_cache(path: Path) -> None:
+    """Ask the system to forget what it holds of the files in a folder."""
+    os.sync()
+    for file in path.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 class _EnoughError(Exception):
     """The steps are done; what comes after them, the calibration of the spread, is not measured."""
 
@@ -52,6 +63,8 @@ def measure(path: Path, steps: int, linear: bool) -> tuple[list[float], list[flo
     take = prefetch.Prefetch.take
 
     def timed(self: prefetch.Prefetch, last: bool = False) -> object:
+        if len(waits) == WARM_UP:
+            drop_cache(path)
         begin = time.perf_counter()
         batch = take(self, last)
         begins.append(begin)

@@ -208,7 +208,7 @@ def test_a_report_of_the_run_alone(run, folder, capsys):
     assert 50_000 < len(page.encode()) < 5_000_000
     for row in told["verdict"]:
         assert row["text"].split(" (")[0].split(";")[0][:40] in page.replace("&lt;", "<").replace("&gt;", ">")
-    assert "undrift train tas.nc" in page and "undrift report RUN" in page
+    assert "undrift train tas.nc" in page and "undrift report RUN --realizations 4 --out page.html" in page
     assert "<script" not in page and "http:" not in page.replace("http://www.w3.org", "")
     _, err = call(capsys, "report", "RUN", "--out", "page.html", code=2)
     assert "--overwrite" in err
@@ -219,6 +219,8 @@ def test_a_report_of_an_ensemble_that_was_drawn_before(run, folder, capsys):
     told = json.loads(call(capsys, *words)[0])
     again = json.loads(call(capsys, "evaluate", "ens.nc", "--truth", "last.nc", "--run", "RUN", "--json")[0])
     assert told["scores"] == again["scores"]
+    typed = "undrift report RUN --ensemble ens.nc --truth last.nc --out page2.html"
+    assert typed in (folder / "page2.html").read_text()
 
 
 def test_inspect_tells_what_the_run_is(run, capsys):

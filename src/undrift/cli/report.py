@@ -4,11 +4,12 @@ from __future__ import annotations
 
 __all__ = ["report", "section_of"]
 
+import shlex
 import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from undrift.cli.options import (
     Device,
@@ -80,13 +81,16 @@ def report(
         note("nothing was written (--dry-run)")
         return 0
     if ensemble is not None:
-        scores = _write(model, Path(ensemble), open_truth(truth or []), None, run, out, overwrite)
+        typed = ["--ensemble", ensemble, "--truth", *(truth or [])]
+        scores = _write(model, Path(ensemble), open_truth(truth or []), None, run, typed, out, overwrite)
     else:
         # Streamed to disk, so that a long record needs no more memory than a short one.
         with tempfile.TemporaryDirectory(prefix="undrift-") as folder:
             reference, path = wanted_truth(model), Path(folder) / "holdout.nc"
             draw(out=path).close()
-            scores = _write(model, path, reference, model.holdout_given(), run, out, overwrite)
+            chosen = {"--realizations": realizations, "--seed": seed or None, "--nfe": nfe}
+            typed = [word for name, value in chosen.items() if value is not None for word in (name, str(value))]
+            scores = _write(model, path, reference, model.holdout_given(), run, typed, out, overwrite)
     tell_scores(scores, {"run": run, "out": out}, json)
     if not json:
         say(f"the report: {out}")
@@ -99,16 +103,18 @@ def _enough(realizations: int | None) -> None:
 
 
 def _write(
-    model: FieldModel, path: Path, truth: xr.Dataset, given: xr.Dataset | None, run: str, out: str, overwrite: bool
-) -> xr.Dataset:
-    """Score an ensemble on disk and write the page about it; returns the scores."""
+    model: FieldModel, path: Path, truth: xr.Dataset, given: xr.Dataset | None, run: str, typed: Sequence[str],
+    out: str, overwrite: bool,
+) -> xr.Dataset:  # fmt: skip
+    """Score an ensemble on disk and write the page about it and the options that made it; returns the scores."""
     from undrift.cli.runs import score
     from undrift.data.ensemble import open_ensemble
     from undrift.report.page import write_page
 
     with open_ensemble(path) as members:
         scores = score(members, truth, model)
-        title, commands = Path(run).name, _commands(run, out)
+        again = shlex.join(["undrift", "report", run, *typed, "--out", out])
+        title, commands = Path(run).name, [*_trained_by(run), again]
         section = section_of(model, members, truth, given, scores, title=title, commands=commands)
         write_page(out, [section], title=f"undrift: {title}", overwrite=overwrite)
     return scores
@@ -185,10 +191,10 @@ def _grid(model: FieldModel, truth: xr.Dataset) -> str:
     return ", ".join(parts)
 
 
-def _commands(run: str, out: str) -> list[str]:
+def _trained_by(run: str) -> list[str]:
+    """The line that trains the run again."""
     from undrift.cli.train import command_line
     from undrift.config import load_config
 
     stored = Path(run) / "config.toml"
-    lines: list[Any] = [command_line(load_config(stored), run)] if stored.is_file() else []
-    return [*lines, f"undrift report {run} --out {out}"]
+    return [command_line(load_config(stored), run)] if stored.is_file() else []
