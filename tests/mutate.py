@@ -28,9 +28,10 @@ class Fault:
 
 
 FAULTS = [
-    Fault("process/process.py", "return 2 * (self.alpha", "return (self.alpha", "exact/test_process.py"),
-    Fault("process/process.py", "(alpha * self.sigma(s)) ** 2", "(alpha * self.sigma(t)) ** 2", "exact/test_process.py"),
-    Fault("process/process.py", "return (1 - t) ** -2", "return (1 - t) ** -1", "exact/test_process.py"),
+    Fault("process/process.py", "return 2 * (self.alpha", "return (self.alpha", "contracts/test_processes.py"),
+    Fault("process/process.py", "(alpha * self.sigma(s)) ** 2", "(alpha * self.sigma(t)) ** 2",
+          "contracts/test_processes.py"),
+    Fault("process/process.py", "return (1 - t) ** -2", "return (1 - t) ** -1", "contracts/test_processes.py"),
     Fault("process/noise.py", "+ 0.5) * 2.0**-52", "+ 0.5) * 2.0**-53", "exact/test_noise.py"),
     Fault("solve/adams_bashforth.py", "estimate.z - estimate.x", "estimate.x - estimate.z", "exact/test_sampler.py"),
     Fault("solve/adams_bashforth.py", "history[: self.order - 1]", "history[: self.order - 2]", "exact/test_sampler.py"),
