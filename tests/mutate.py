@@ -54,6 +54,7 @@ FAULTS = [
           "x if self.power == 1 else np.abs(x) ** self.power", "data/test_transforms.py"),
     Fault("data/codec_fit.py", "return mean - std * ratio, std**2", "return mean + std * ratio, std**2",
           "data/test_codec.py"),
+    Fault("data/codec.py", "self.std[None][cut] - level)", "self.std[None][cut])", "data/test_codec.py"),
     Fault("data/codec.py", "share * ndtr(a)", "share", "data/test_codec.py"),
     Fault("data/codec.py", "np.exp(0.5 * log_amplitude", "np.exp(log_amplitude", "data/test_amplitude.py"),
     Fault("data/amplitude.py", "- 2 * x", "- x", "data/test_amplitude.py"),

@@ -187,3 +187,16 @@ def test_cells_that_are_missing_now_and_then_are_marked_and_all_are_known_when_d
     plain, _ = fit_codec(pair.target, pair.given, rows, factor=pair.factor, covariates={})
     assert not plain.patchy
     assert "target known" not in plain.encode(None, pair.given, rows[:2], covariates={})[0].fields
+
+
+def test_the_network_sees_the_prediction_without_the_level_of_what_is_given(fitted):
+    """Of unbounded variables; a warmer climate has a level that training never had. Rain keeps its own."""
+    pair, _, codec, _ = fitted
+    rows = np.array([3, 20])
+    encoded, prediction = encode(fitted, rows)
+    base = codec.predictors(pair.given.read(rows).astype(np.float64), {}, 2)[0].base
+    standard, level = ((v - codec.mean) / codec.std for v in (prediction.mean, base))
+    np.testing.assert_allclose(encoded.fields["linear"][:, 0], standard[:, 0], rtol=1e-5, atol=1e-5)
+    expected = standard[:, 1] - level[:, 1].mean((1, 2), keepdims=True)
+    assert np.abs(level[:, 1].mean((1, 2))).max() > 0.1
+    np.testing.assert_allclose(encoded.fields["linear"][:, 1], expected, rtol=1e-5, atol=1e-5)
