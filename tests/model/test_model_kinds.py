@@ -154,6 +154,26 @@ def test_masks_stay_and_gaps_are_filled():
     assert float(ensemble.tas.std()) < 8
 
 
+def test_an_ensemble_for_a_frame_of_which_nothing_is_given_is_as_wide_as_the_record(caplog):
+    """Row 30 of the faults: what is missing is generated, and not as if its mean had been given."""
+    data = fields(200)
+    model = tiny_fit(data, steps=20)
+    given = model.holdout_given()
+    climate = float(data.tas.std("time").mean())
+    given.tas.values[3] = np.nan
+    given.tas.values[5, 0, :2] = np.nan
+    gap = {"realizations": 60, "nfe": 2}
+    ensemble = draw(model, given, **gap)
+    assert "8 given values are missing, in 2 of 40 samples" in caplog.text
+    spread = ensemble.tas.std("realization").mean(("lat", "lon"))
+    usual = float(spread.isel(time=slice(10, None)).mean())
+    assert 0.75 * climate < float(spread[3]) < 1.25 * climate  # 4 modes, 60 members: 7 % of chance
+    assert usual < 0.25 * climate
+    assert usual < float(spread[5]) < 0.6 * climate
+    later = draw(model, given.isel(time=[3]), **gap | {"realizations": "7:9"})
+    np.testing.assert_array_equal(later.tas.values[:, 0], ensemble.tas.values[7:9, 3])
+
+
 def test_another_land_mask_of_what_is_given_is_told(tmp_path, caplog):
     """Row 41 of the faults: cells that are missing now and had values, and the other way round, are counted."""
     data = holes()

@@ -20,6 +20,7 @@ from scipy.special import ndtr, ndtri
 from undrift.data.amplitude import Activity, clipped, log_amplitude
 from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
+from undrift.data.given_law import GivenLaw
 from undrift.data.grid import Regridder
 from undrift.data.layout import Layout
 from undrift.data.linear import Given, LinearPredictor
@@ -105,6 +106,9 @@ class Codec:
         self.linear = bool(arrays.get("linear", np.ones(())))
         self.base = base_channels(layout, given_layout)
         self.amplitude = arrays.get("amplitude", np.zeros((len(transforms), 3)))
+        self.given_law: GivenLaw | None = None
+        if "law_modes" in arrays:
+            self.given_law = GivenLaw(arrays["law_modes"], arrays["law_variances"], float(arrays["law_floor"]))
         self.activity_mean, self.activity_centre = arrays.get("activity_mean"), arrays.get("activity_centre")
         self.low = np.array([t.thresholds[0] for t in transforms]).reshape(-1, *[1] * len(layout.space))
         self.high = np.array([t.thresholds[1] for t in transforms]).reshape(-1, *[1] * len(layout.space))
@@ -119,11 +123,38 @@ class Codec:
             value = getattr(self, name)
             if value is not None:
                 out[name] = value
+        if self.given_law is not None:
+            law = self.given_law
+            out |= {"law_modes": law.modes, "law_variances": law.variances}
+            out["law_floor"] = np.array(law.floor)
         if self.given_mask is not None:
             out["given_mask"] = self.given_mask.astype(np.int8)
         return out
 
     # what is given
+
+    def gaps(self, raw: np.ndarray) -> np.ndarray:
+        """Where given values (n, G, *coarse) are missing that are not always missing."""
+        missing = np.isnan(raw)
+        return missing if self.given_mask is None else missing & ~self.given_mask
+
+    def filled(self, raw: np.ndarray, draw: np.random.Generator | None) -> np.ndarray:
+        """Given values (n, G, *coarse) with those in gaps drawn given the others, or their mean without a generator."""
+        gaps = self.gaps(raw)
+        if self.given_law is None or not gaps.any():
+            return raw
+        assert self.coarse_mean is not None and self.coarse_std is not None
+        out = raw.copy()
+        for i in np.flatnonzero(gaps.reshape(len(raw), -1).any(1)):
+            latent = np.stack([t.continuous(v) for t, v in zip(self.given_transforms, raw[i])])
+            z = (latent - self.coarse_mean) / self.coarse_std
+            if self.given_mask is not None:
+                z[self.given_mask] = 0.0
+            z = self.given_law.fill(z.ravel(), draw).reshape(z.shape)
+            latent = self.coarse_mean + self.coarse_std * z
+            drawn = np.stack([t.decode(v) for t, v in zip(self.given_transforms, latent)])
+            out[i][gaps[i]] = drawn[gaps[i]]
+        return out
 
     def given_latents(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Given values (n, G, *coarse) as latents on both grids, and where the fine ones are missing."""
@@ -134,15 +165,19 @@ class Codec:
         return coarse, fine, ~np.isfinite(fine)
 
     def predictors(
-        self, raw: np.ndarray | None, values: Mapping[str, np.ndarray], count: int
+        self,
+        raw: np.ndarray | None,
+        values: Mapping[str, np.ndarray],
+        count: int,
+        draw: np.random.Generator | None = None,
     ) -> tuple[Given, np.ndarray | None]:
-        """What the linear predictor is given, and the given latents on the target's grid."""
+        """What the linear predictor is given, and the given latents on the target's grid, gaps filled in both."""
         shape = self.layout.shape
         base = np.zeros((count, len(self.layout.channels), *shape))
         features = self.covariates.basis(values, count)
         if raw is None:
             return Given(base, None, features), None
-        coarse, fine, missing = self.given_latents(raw)
+        coarse, fine, missing = self.given_latents(self.filled(raw, draw))
         assert self.coarse_mean is not None and self.coarse_std is not None and self.given_mean is not None
         for channel, source in enumerate(self.base):
             if source is not None:
@@ -207,18 +242,19 @@ class Codec:
             covariates: name -> values of these rows.
             fold: fold of each row for out-of-fold predictions; None for the final predictor.
             window: part of space.
-            draw: generator of the latents at point masses.
+            draw: generator of the latents at point masses and of given values that are missing.
             offered: given values (n, G, *coarse).
 
         Returns:
             The numbers, and what is predicted of the latents.
         """
         raw = offered if offered is not None or given is None else given.read(rows).astype(np.float64)
-        part, fine = self.predictors(raw, covariates, len(rows))
+        part, fine = self.predictors(raw, covariates, len(rows), draw)
         window = tuple(window) if window is not None else (slice(None),) * len(self.layout.space)
         cut = (slice(None), slice(None), *window)
         prediction = self.predict(part, fold, window)
-        fields = self._fields(fine, part, prediction.mean, cut, len(rows))
+        known = None if raw is None or self.regridder is None else ~np.isnan(self.regridder(raw))
+        fields = self._fields(fine, known, part, prediction.mean, cut, len(rows))
         x, weight = None, np.ones_like(prediction.mean, dtype=np.float32)
         if target is not None:
             x, weight = self.residual(target.read(rows, window), prediction, window, draw)
@@ -253,16 +289,22 @@ class Codec:
         return r.astype(np.float32), weight.astype(np.float32)
 
     def _fields(
-        self, fine: np.ndarray | None, part: Given, prediction: np.ndarray, cut: tuple[slice, ...], count: int
+        self,
+        fine: np.ndarray | None,
+        known: np.ndarray | None,
+        part: Given,
+        prediction: np.ndarray,
+        cut: tuple[slice, ...],
+        count: int,
     ) -> dict[str, np.ndarray]:
         out = {}
-        if fine is not None:
+        if fine is not None and known is not None:
             assert self.given_mean is not None and self.given_std is not None
             given = (fine - self.given_mean) / self.given_std
             given = _without_level(given, self.given_transforms)[cut]
             out["given"] = np.nan_to_num(given).astype(np.float32)
             if self.gappy:
-                out["known"] = np.isfinite(given).all(1, keepdims=True).astype(np.float32)
+                out["known"] = known.min(1, keepdims=True)[cut].astype(np.float32)
         level = np.where(_free(self.transforms, len(cut) - 2), self._common(part), 0)
         out["linear"] = ((prediction - self.mean[None][cut]) / self.std[None][cut] - level).astype(np.float32)
         static = np.broadcast_to(self.static[None][cut], (count, *self.static[None][cut].shape[1:]))

@@ -15,6 +15,7 @@ from undrift.data.amplitude import choose_weights, curvature
 from undrift.data.codec import Codec, base_channels
 from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
+from undrift.data.given_law import GivenLaw
 from undrift.data.grid import Grid, Regridder
 from undrift.data.linear import Given, LinearPredictor, design_of, folds
 from undrift.data.ridge import Design
@@ -28,6 +29,7 @@ _BLOCK = 64
 _TOBIT_PASSES = 2
 _AMPLITUDE_SAMPLES = 400
 _AMPLITUDE_CELLS = 2048
+_LAW_SAMPLES, _LAW_LEAST = 500, 20  # of what is given: read at most, and without gaps at least
 _POOLED = 10.0  # weight of the pooled variance in a cell's scale, in samples
 
 
@@ -165,6 +167,8 @@ def fit_codec(
     )
     fold = folds(len(rows), number_of_folds)
     _standardise(codec, target, given, rows)
+    if given is not None:
+        codec.given_law = _given_law(codec, given, rows)
     _fit_predictor(codec, target, given, rows, fold, factor, covariates, linear)
     return codec, fold
 
@@ -216,6 +220,20 @@ def _standardise(codec: Codec, target: Fields, given: Fields | None, rows: np.nd
         codec.coarse_mean = mean
         axes = tuple(range(1, std.ndim))  # one scale a channel keeps the ridge's penalty even in space
         codec.coarse_std = np.sqrt((std**2).mean(axes, keepdims=True))
+
+
+def _given_law(codec: Codec, given: Fields, rows: np.ndarray) -> GivenLaw:
+    """The law of what is given, from samples without gaps where there are enough of them."""
+    assert codec.coarse_mean is not None and codec.coarse_std is not None
+    some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _LAW_SAMPLES)).astype(int))]
+    parts, gaps = [], []
+    for part in _chunks(given, some):
+        raw = given.read(part).astype(np.float64)
+        latent = np.stack([t.continuous(raw[:, i]) for i, t in enumerate(codec.given_transforms)], 1)
+        parts.append(((latent - codec.coarse_mean) / codec.coarse_std).reshape(len(part), -1))
+        gaps.append(codec.gaps(raw).reshape(len(part), -1).any(1))
+    z, whole = np.nan_to_num(np.concatenate(parts)), ~np.concatenate(gaps)
+    return GivenLaw.fit(z[whole] if whole.sum() >= _LAW_LEAST else z)
 
 
 def _fit_predictor(

@@ -103,11 +103,19 @@ class Drawing:
         micro, count = self.law.micro_batch, len(self.numbers)
 
         @lru_cache(maxsize=micro)
-        def encoded(i: int) -> tuple[Encoded, Predicted]:
+        def offered(i: int) -> np.ndarray | None:
+            return None if self.request.offered is None else self.request.offered(np.array([i]))
+
+        @lru_cache(maxsize=micro)
+        def encoded(i: int, realization: int | None) -> tuple[Encoded, Predicted]:
             rows = np.array([i])
             values = {k: v[rows] for k, v in self.request.covariates.items()}
-            offered = None if self.request.offered is None else self.request.offered(rows)
-            return self.codec.encode(None, None, rows, covariates=values, offered=offered)
+            draw = None if realization is None else self._generator("given", i, realization)
+            return self.codec.encode(None, None, rows, covariates=values, offered=offered(i), draw=draw)
+
+        def given(i: int, realization: int) -> tuple[Encoded, Predicted]:
+            raw = offered(i)  # what is missing of it is another draw for each realization
+            return encoded(i, realization if raw is not None and self.codec.gaps(raw).any() else None)
 
         items = [(i, r) for i in range(len(self.request)) for r in range(count)]
         at_bound, drawn = np.zeros(len(self.codec.transforms)), 0
@@ -115,11 +123,14 @@ class Drawing:
             for start in range(0, len(items), micro):
                 part = items[start : start + micro]
                 z = np.stack([self._noise(i, r) for i, r in part])
-                condition = Condition.concatenate([to_condition(encoded(i)[0]) for i, _ in part]).to(self.device)
+                known = [given(i, r) for i, r in part]
+                condition = Condition.concatenate([to_condition(e) for e, _ in known]).to(self.device)
                 x = self.law.sample(condition, torch.from_numpy(z).to(self.device), nfe=nfe).cpu().numpy()
                 for i in dict.fromkeys(i for i, _ in part):
                     at = [k for k, (j, _) in enumerate(part) if j == i]
-                    values = self.codec.decode(x[at], encoded(i)[1])
+                    predicted = [known[k][1] for k in at]
+                    mean, std = (np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std"))
+                    values = self.codec.decode(x[at], Predicted(mean, std))
                     at_bound += self.codec.at_bound(values)
                     drawn += len(at)
                     first = part[at[0]][1]
@@ -133,6 +144,11 @@ class Drawing:
             if part > 0:
                 bounds = " or ".join(f"{b:g}" for b in (transform.lower, transform.upper) if b is not None)
                 logger.info("%s: %.2g %% of the drawn values stand at the bound %s", channel.label, 100 * part, bounds)
+
+    def _generator(self, purpose: str, sample: int, realization: int) -> np.random.Generator:
+        """The generator of what is drawn for one realization before the network is asked."""
+        key = Key(self.seed, purpose, int(self.numbers[realization]), self.request.digests[sample])
+        return np.random.Generator(np.random.Philox(key=key.words()))
 
     def _noise(self, sample: int, realization: int) -> np.ndarray:
         """The base noise of one field, (C, *space)."""

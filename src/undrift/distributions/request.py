@@ -89,11 +89,19 @@ def request_from(
         return match(fields.read(rows)).astype(np.float64)
 
     outside: dict[str, float] = {}
-    step = 64
+    step, missing, gappy = 64, 0, 0
     totals = np.zeros(len(codec.given_layout.channels))
     for start in range(0, len(fields), step):
         rows = np.arange(start, min(start + step, len(fields)))
-        totals += codec.outside(offered(rows)) * len(rows)
+        raw = offered(rows)
+        totals += codec.outside(raw) * len(rows)
+        gaps = codec.gaps(raw).reshape(len(rows), -1).sum(1)
+        missing, gappy = missing + int(gaps.sum()), gappy + int((gaps > 0).sum())
+    if missing:
+        logger.warning(
+            "%d given values are missing, in %d of %d samples: each realization draws its own in their place",
+            missing, gappy, len(fields),
+        )  # fmt: skip
     for channel, share in zip(codec.given_layout.channels, totals / max(len(fields), 1)):
         if share > 0:
             outside[channel.label] = float(share)

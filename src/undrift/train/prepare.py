@@ -145,7 +145,9 @@ class Problem:
         for start in range(0, len(rows), _READ):
             at = rows[start : start + _READ]
             values = {k: v[at] for k, v in self.covariates.items()}
-            encoded, prediction = self.codec.encode(None, self.pair.given, at, covariates=values, fold=self.fold[at])
+            encoded, prediction = self.codec.encode(
+                None, self.pair.given, at, covariates=values, fold=self.fold[at], draw=np.random.default_rng(int(at[0]))
+            )
             for name, value in encoded.fields.items():
                 fields[name].append(value)
             vectors.append(encoded.vector)
