@@ -256,6 +256,14 @@ def test_without_coordinates_of_time_or_space():
     assert "--dims sample,z,y,x" in report.suggested and "--periodic z,y,x" in report.suggested
 
 
+def test_a_time_dim_without_coordinate_counts_along_its_positions():
+    independent, smooth = (clean(n=600, rho=rho, seed=4).tas.values.reshape(2, 300, 16, 24) for rho in (0.0, 0.9))
+    reports = [check(a, dims="run,time,y,x") for a in (independent, smooth)]
+    lags = [report.facts["decorrelation_steps"] for report in reports]
+    assert lags[0] == 0 and 4 <= lags[1] <= 13  # 0.9^10 = 1 / e
+    only(reports[0], "info", "time has no coordinate", "300 steps")
+
+
 def test_bad_options_and_files(tmp_path):
     with pytest.raises(UsageError, match="downscale or emulate"):
         check(clean(), task="forecast")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from undrift.data.cf import is_timelike
 from undrift.data.fields import MEMORY_LIMIT, Fields
@@ -208,8 +209,7 @@ def _samples(fields: Fields, holdout: str | None, report: Report) -> Split | Non
         report.add("warning", warning)
     lag, looked = 0, n
     if fields.layout.time is not None:
-        stamps = np.array([str(plain(t)) for t in np.asarray(fields.times())])
-        lag, looked = correlated_steps(fields, np.unique(stamps, return_inverse=True)[1])
+        lag, looked = correlated_steps(fields, _places(fields))
     effective = (n - parts.duplicates) / (1 + 2 * lag)
     report.facts |= {"decorrelation_steps": lag, "effective_samples": round(effective, 1)}
     part = f", as {looked} of {n} samples show" if looked < n else ""
@@ -221,6 +221,15 @@ def _samples(fields: Fields, holdout: str | None, report: Report) -> Split | Non
         report.add("info", text)
     report.facts |= {"train": int(parts.train.size), "holdout": int(parts.holdout.size), "duplicates": parts.duplicates}
     return parts
+
+
+def _places(fields: Fields) -> np.ndarray:
+    """Of each sample its place along time, by date or, where time has no coordinate, by position."""
+    times = fields.times()
+    if times is None:
+        dim = str(fields.layout.time)
+        return fields.along(xr.DataArray(np.arange(fields.dataset.sizes[dim]), dims=dim))
+    return np.unique(np.array([str(plain(t)) for t in times]), return_inverse=True)[1]
 
 
 def _task(
