@@ -15,6 +15,7 @@ import xarray as xr
 from data_grids import grid
 
 from undrift.data.open import open_fields
+from undrift.data.split import split
 from undrift.errors import DataError, UsageError
 
 
@@ -87,6 +88,25 @@ def test_bare_fill_values_are_counted_and_left(bad):
     assert [(s.channel, s.value, s.count) for s in scan.suspicious] == [("t2m", pytest.approx(bad, rel=1e-6), 4)]
     assert fields.counts["suspicious"]["t2m"]["count"] == 4
     assert fields.read([1])[0, 0, 1, 0] == np.float32(bad)
+
+
+@pytest.mark.parametrize("bad", [1e20, -999.0])
+def test_a_split_warns_of_bare_fill_values_in_its_one_pass(bad, monkeypatch):
+    ds = grid(30)
+    ds.t2m.values[1, 1, :4] = bad
+    ds.t2m.values[2, 0, 0] = np.nan
+    fields = open_fields(ds)
+    reads, read = [], fields.read
+
+    def counted(indices, window=None):
+        reads.append(len(indices))
+        return read(indices, window)
+
+    monkeypatch.setattr(fields, "read", counted)
+    text = f"t2m has 4 times {bad:g}, which looks like an undeclared fill value"
+    assert [w for w in split(fields, "time=2001-01-30").warnings if w.startswith(text)]
+    assert sum(reads) == 30
+    assert split(open_fields(grid(30))).warnings == []
 
 
 def test_ordinary_values_are_not_suspicious():

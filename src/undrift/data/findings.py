@@ -262,14 +262,7 @@ def extremes(fields: Fields, scan: Scan, looks: dict[str, Looks]) -> Iterator[Li
     flagged = set()
     for found in scan.suspicious:
         flagged.add(found.channel)
-        huge = abs(found.value) >= 1e15
-        yield (
-            "error" if huge else "warning",
-            (
-                f"{found.channel} has {found.count} times {found.value:g}, which looks like an undeclared fill value: "
-                "set the attribute _FillValue, or replace it by NaN"
-            ),
-        )
+        yield "error" if abs(found.value) >= 1e15 else "warning", str(found)
     layout = fields.layout
     for name in layout.variables:
         seen = looks[name]
