@@ -46,6 +46,20 @@ def test_inf_is_refused_by_variable_time_and_count(value):
     assert scan.inf.tolist() == [3] and scan.first_inf.tolist() == [4] and scan.count.tolist() == [12 * 35 - 3]
 
 
+def test_inf_in_a_static_field_is_refused_and_nan_is_not(tmp_path):
+    ds = grid(12)
+    ds["oro"] = ds.t2m.isel(time=0, drop=True).copy()
+    ds.oro.values[1, :2] = np.nan
+    assert list(open_fields(ds).static) == ["oro"]
+    ds.oro.values[3, 3:5] = np.inf
+    with pytest.raises(DataError, match="'oro' has 2 infinite values"):
+        open_fields(ds)
+    ds[["oro"]].to_netcdf(tmp_path / "oro.nc")
+    with pytest.raises(DataError, match="'oro' has 2 infinite values"):
+        open_fields(grid(12), static=str(tmp_path / "oro.nc"))
+    assert len(open_fields(ds, select="lat=30/40")) == 12
+
+
 def test_values_beyond_float32_are_refused():
     ds = grid(3)
     ds["t2m"] = ds.t2m.astype(np.float64)
@@ -180,6 +194,30 @@ def test_coordinates_that_really_differ_are_refused(tmp_path):
     other.isel(lon=slice(5)).to_netcdf(tmp_path / "c.nc")
     with pytest.raises(DataError, match=r"c\.nc: has 5 cells along lon and .* 7"):
         open_fields([tmp_path / "a.nc", tmp_path / "c.nc"])
+
+
+@pytest.mark.parametrize("dim", ["lat", "lon"])
+def test_coordinates_that_are_no_numbers_or_occur_twice_are_refused(dim):
+    ds = grid(4)
+    twice = float(ds[dim][1])
+    for position, value, text in (
+        (2, np.nan, f"{dim} is nan in 1 of"),
+        (0, twice, f"{dim} has the value {twice:g} twice"),
+    ):
+        values = ds[dim].values.copy()
+        values[position] = value
+        with pytest.raises(DataError, match=text):
+            open_fields(ds.assign_coords({dim: (dim, values, ds[dim].attrs)}))
+    bare = ds.rename(lat="y", lon="x").drop_vars(["y", "x"]).assign_coords(y=("y", [0.0, 1, 2, 2, 3]))
+    with pytest.raises(DataError, match="y has the value 2 twice"):
+        open_fields(bare)
+
+
+@pytest.mark.parametrize("last", [0.0, 360.0])
+def test_a_last_column_that_repeats_the_first_stays(last):
+    lon = np.append(np.arange(0.0, 360.0, 30.0), last)
+    fields = open_fields(grid(4, lon=lon))
+    assert fields.layout.shape == (5, 13) and fields.dataset.lon.values[-1] == 360.0
 
 
 def test_variables_with_other_times_are_refused_not_dropped(tmp_path):

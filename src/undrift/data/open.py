@@ -15,10 +15,10 @@ from undrift.data.chunks import missing_chunks
 from undrift.data.combine import combine
 from undrift.data.fields import Fields
 from undrift.data.layout import Channel, Layout, channels_for
-from undrift.data.order import canonical_order, is_global
+from undrift.data.order import canonical_order, is_global, refuse_repeated
 from undrift.data.select import crop
 from undrift.data.sources import expand, from_array, name_dims, parse_dims, read_path
-from undrift.data.static import take_covariates, take_static
+from undrift.data.static import refuse_infinite, take_covariates, take_static
 from undrift.data.tidy import tidy_time
 from undrift.errors import DataError, UsageError
 
@@ -146,6 +146,8 @@ def _canonical(
     spans = periodic_flags(fields, roles, periodic)
     if select:
         fields, statics, wide, order, spans = crop(fields, statics, wide, order, select, roles, layout_dims, spans)
+    refuse_infinite(statics, where)
+    refuse_repeated(fields, order, roles.space, roles.latitude, where)
     fields = fields.map(lambda v: _ordered(v, fields, layout_dims, roles), keep_attrs=True)
     layout = make_layout(fields, roles, layout_dims, time, spans)
     out = Fields(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-__all__ = ["Order", "canonical_order", "is_global", "unwrap"]
+from undrift.errors import DataError
+
+__all__ = ["Order", "canonical_order", "is_global", "refuse_repeated", "unwrap"]
 
 
 def unwrap(longitude: np.ndarray) -> np.ndarray:
@@ -160,6 +162,36 @@ def canonical_order(ds: xr.Dataset, latitude: str | None, longitude: str | None)
         order.original[name] = original
         order.canonical[name] = values[positions].astype(original.dtype)
     return order
+
+
+def refuse_repeated(ds: xr.Dataset, order: Order, space: Sequence[str], latitude: str | None, where: str) -> None:
+    """Raises DataError where coordinates of a canonical grid are not numbers or occur twice.
+
+    Those beside a 2-D latitude only count cells and are not looked at.
+    """
+    if latitude is not None and ds[latitude].ndim == 2:
+        return
+    for dim in space:
+        if dim not in ds.coords or ds[dim].dtype.kind not in "iuf":
+            continue
+        values = np.asarray(ds[dim].values, dtype=np.float64)
+        original = order.original.get(dim, values)
+        odd = original[~np.isfinite(original)]
+        if odd.size:
+            raise DataError(
+                f"{where}: the coordinate {dim} is {odd[0]:g} in {odd.size} of {values.size} cells; correct it in the "
+                "file, or remove the coordinate"
+            )
+        known, counts = np.unique(values, return_counts=True)
+        if counts.max(initial=1) > 1:
+            raise DataError(
+                f"{where}: the coordinate {dim} has the value {known[counts.argmax()]:g} {_times(counts.max())}; each "
+                "cell needs its own, so correct it in the file or leave the repeated cells out"
+            )
+
+
+def _times(count: int) -> str:
+    return "twice" if count == 2 else f"{count} times"
 
 
 def _as_slice(index: np.ndarray) -> slice | np.ndarray:
