@@ -233,7 +233,8 @@ def test_far_edge_is_told_and_periodic_circles_are_kept_whole():
     only(report, "info", "periodic along lon")
     only(report, "warning", "lon is periodic", "--factor")
     assert not rows(check(globe, factor=2), "warning")
-    only(check(clean(shape=(16, 3)), task="downscale"), "error", "smaller than the factor 4")
+    only(check(clean(shape=(16, 3)), task="downscale"), "error", "no block of 4 cells", "a --factor of at most 3")
+    only(check(clean(shape=(1, 30)), task="downscale"), "error", "drop the dim 'lat' of one cell")
 
 
 def test_given_data_join_regrid_or_are_refused():

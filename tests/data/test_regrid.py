@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from undrift.data.grid import axis_weights
 from undrift.data.open import open_fields
 from undrift.data.regrid import Grid, Regridder, join, match_given, regrid, same_units
 from undrift.errors import DataError
@@ -346,3 +347,13 @@ def test_levels_match_by_their_values():
     np.testing.assert_array_equal(match(given.read([1])), trained.read([1]))
     with pytest.raises(DataError, match=r"ta\[plev=50000\]"):
         match_given(open_fields(both.isel(plev=[1])), trained.layout, trained.dataset)
+
+
+def test_one_source_cell_holds_for_the_cells_of_which_it_is_the_mean():
+    target = np.array([45.0, 46.0, 48.0, 52.0])
+    weights, _ = axis_weights(np.array([target.mean()]), target, "lat")
+    np.testing.assert_array_equal(weights.toarray(), np.ones((4, 1)))
+    around = np.arange(350.0, 370.0, 5.0) % 360
+    np.testing.assert_array_equal(axis_weights(np.array([357.5]), around, "lon", longitude=True)[0].toarray(), 1.0)
+    with pytest.raises(DataError, match="the one lat 47; the target has 45 to 52"):
+        axis_weights(np.array([47.0]), target, "lat")

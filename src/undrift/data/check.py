@@ -13,7 +13,7 @@ import xarray as xr
 from undrift.data.cf import is_timelike
 from undrift.data.fields import MEMORY_LIMIT, Fields
 from undrift.data.findings import Line, Looks, correlated_steps, extremes, look, missing, time_axis, unit_findings
-from undrift.data.layout import plain
+from undrift.data.layout import no_block, plain
 from undrift.data.open import Data, open_fields
 from undrift.data.regrid import Grid, Regridder, join
 from undrift.data.split import Split, split
@@ -246,8 +246,7 @@ def _task(
     if factor < 2:
         raise UsageError(f"--factor {factor}: expected a whole number of at least 2")
     if any(n < factor for n in layout.shape):
-        size = " x ".join(map(str, layout.shape))
-        yield "error", f"a grid of {size} is smaller than the factor {factor}: choose a smaller --factor"
+        yield "error", no_block(layout, factor)
         return
     coarse = [n // factor for n in layout.shape]
     low, high = " x ".join(map(str, coarse)), " x ".join(str(c * factor) for c in coarse)

@@ -46,7 +46,7 @@ def _joined(lon: np.ndarray) -> np.ndarray:
 def is_global(longitude: np.ndarray) -> bool:
     """Whether equally spaced longitudes go once around: size times step is 360 within a thousandth of a step."""
     lon = np.asarray(longitude, dtype=np.float64)
-    if lon.ndim != 1 or lon.size < 3:
+    if lon.ndim != 1 or lon.size < 3 or not np.isfinite(lon).all():
         return False
     steps = np.diff(lon)
     step = (lon[-1] - lon[0]) / (lon.size - 1)

@@ -7,6 +7,7 @@ import xarray as xr
 
 from undrift.data.fields import Fields
 from undrift.data.grid import Grid
+from undrift.data.layout import no_block
 from undrift.data.regrid import join
 from undrift.errors import UsageError
 
@@ -57,10 +58,7 @@ def trimmed(fields: Fields, factor: int) -> tuple[Fields, list[str]]:
     layout = fields.layout
     shape = tuple(n - n % factor for n in layout.shape)
     if 0 in shape:
-        raise UsageError(
-            f"a grid of {' x '.join(map(str, layout.shape))} has no block of {factor} cells; "
-            f"give a --factor of at most {min(layout.shape)}"
-        )
+        raise UsageError(no_block(layout, factor))
     if shape == layout.shape:
         return fields, []
     cut = ", ".join(f"{d} {n} -> {m}" for d, n, m in zip(layout.space, layout.shape, shape) if n != m)
