@@ -1,5 +1,7 @@
 """Fields with a known formula come out exactly; what cannot be known is refused."""
 
+import datetime
+
 import cftime
 import numpy as np
 import pytest
@@ -262,6 +264,15 @@ def test_hours_join_within_half_a_step_and_not_beyond():
         else:
             with pytest.raises(DataError, match=r"no sample .*2004-02-20.* to 2004-02-24"):
                 join(a, b)
+
+
+@pytest.mark.parametrize("calendars", [(None, None), (None, "standard"), ("noleap", "noleap"), ("360_day", "360_day")])
+def test_stamps_a_little_early_join_across_the_ends_of_months(calendars):
+    target, exact = (days("2003-12-25", 24 * 120, step=1, calendar=calendar) for calendar in calendars)
+    early = exact - (np.timedelta64(5, "m") if calendars[1] is None else datetime.timedelta(minutes=5))
+    ti, gi = join(samples(target), samples(early))
+    np.testing.assert_array_equal(ti, np.arange(24 * 120))
+    np.testing.assert_array_equal(gi, ti)
 
 
 def test_daily_target_takes_the_six_hourly_sample_of_its_very_hour():
