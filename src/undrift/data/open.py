@@ -13,11 +13,12 @@ import xarray as xr
 from undrift.data.cf import Roles, auxiliary, recognise
 from undrift.data.chunks import missing_chunks
 from undrift.data.combine import combine
+from undrift.data.dims import parse_dims, suggest_dims
 from undrift.data.fields import Fields
 from undrift.data.layout import Channel, Layout, channels_for
 from undrift.data.order import canonical_order, is_global, refuse_repeated
 from undrift.data.select import crop
-from undrift.data.sources import expand, from_array, name_dims, parse_dims, read_path
+from undrift.data.sources import expand, from_array, name_dims, read_path
 from undrift.data.static import refuse_infinite, take_covariates, take_static
 from undrift.data.tidy import tidy_time
 from undrift.errors import DataError, UsageError
@@ -125,9 +126,10 @@ def _canonical(
     roles = recognise(raw, named)
     if not roles.space:
         shapes = ", ".join(f"{name}({', '.join(map(str, v.dims))})" for name, v in list(raw.data_vars.items())[:4])
+        biggest = max((v.shape for v in raw.data_vars.values()), key=len, default=())
         raise DataError(
-            f"{where}: no dimension is recognised as space in {shapes}; name them in the order of the data with "
-            "--dims, for example --dims time,y,x"
+            f"{where}: no dimension is recognised as space in {shapes}; name them in the order of the data, "
+            f"for example {suggest_dims(biggest, sources[0])}"
         )
     names = field_names(raw, roles, wanted, where)
     fields = raw[names]

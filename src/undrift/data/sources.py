@@ -16,9 +16,10 @@ import numpy as np
 import xarray as xr
 
 from undrift.data.cf import role_of_name
-from undrift.errors import DataError, UsageError
+from undrift.data.dims import suggest_dims
+from undrift.errors import DataError
 
-__all__ = ["expand", "from_array", "parse_dims", "read_path"]
+__all__ = ["expand", "from_array", "read_path"]
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 _ERRORS = (OSError, RuntimeError, ValueError, KeyError, IndexError, EOFError, TypeError, AttributeError, ImportError)
@@ -53,33 +54,6 @@ def _near(word: str, names: Sequence[str]) -> str:
 
     close = difflib.get_close_matches(word, [str(name) for name in names], n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def parse_dims(dims: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """The names in ``--dims sample,z,y,x``.
-
-    Raises:
-        UsageError: A name is repeated or empty, or none is space.
-    """
-    if dims is None:
-        return None
-    names = tuple(name.strip() for name in (dims.split(",") if isinstance(dims, str) else dims))
-    if not all(names) or len(set(names)) != len(names):
-        raise UsageError(f"--dims {','.join(names)}: names must be different and not empty, such as sample,y,x")
-    if not any(role_of_name(name) in ("x", "y", "z") for name in names):
-        raise UsageError(f"--dims {','.join(names)}: none is space; call the dimensions of space z, y, x")
-    return names
-
-
-def suggest_dims(shape: Sequence[int]) -> str:
-    """The line to type for an array of this shape."""
-    n = len(shape)
-    names = {1: "sample", 2: "sample,x", 3: "sample,y,x", 4: "sample,channel,y,x", 5: "sample,channel,z,y,x"}
-    if n == 4 and len(set(shape[1:])) == 1:
-        return "--dims sample,z,y,x"
-    if n in names:
-        return f"--dims {names[n]}"
-    return "--dims " + ",".join([*(f"sample{i}" for i in range(n - 3)), "channel", "y", "x"])
 
 
 def read_path(path: Path, dims: tuple[str, ...] | None, variables: Sequence[str] | None, chunks: Any) -> xr.Dataset:
@@ -221,7 +195,7 @@ def name_dims(ds: xr.Dataset, dims: tuple[str, ...] | None, source: str) -> xr.D
             biggest = max(shapes, key=lambda name: (len(shapes[name]), math.prod(shapes[name])))
             raise DataError(
                 f"{source}: the dimensions have no names ({biggest} has shape {shapes[biggest]}); "
-                f"say what they are, for example {suggest_dims(shapes[biggest])}"
+                f"say what they are, for example {suggest_dims(shapes[biggest], source)}"
             )
         return ds
     if set(dims) <= set(map(str, ds.dims)):
@@ -287,15 +261,17 @@ def from_array(array: np.ndarray, dims: tuple[str, ...] | None, *, name: str, so
     """
     if array.dtype.kind not in "biuf":
         raise DataError(f"{source}: holds {array.dtype} values; fields must be real numbers")
+    if array.ndim < 2:
+        raise DataError(f"{source}: has shape {array.shape}; fields need a dim of samples and at least one of space")
     if dims is None:
         raise DataError(
             f"{source}: NumPy arrays have no names of dimensions; got shape {array.shape}; "
-            f"say what they are, for example {suggest_dims(array.shape)}"
+            f"say what they are, for example {suggest_dims(array.shape, source)}"
         )
     if len(dims) != array.ndim:
         raise DataError(
             f"{source}: --dims {','.join(dims)} names {len(dims)} dimensions and the shape is {array.shape}; "
-            f"type for example {suggest_dims(array.shape)}"
+            f"type for example {suggest_dims(array.shape, source)}"
         )
     return xr.Dataset({name: (dims, array)})
 
@@ -349,7 +325,7 @@ def _read_npz(path: Path, dims: tuple[str, ...] | None, variables: Sequence[str]
             listing = ", ".join(f"{name} {shape}" for name, shape in numbers.items())
             raise DataError(
                 f"{path}: NumPy arrays have no names of dimensions; got {listing}; "
-                f"say what they are, for example {suggest_dims(numbers[biggest])}"
+                f"say what they are, for example {suggest_dims(numbers[biggest], str(path))}"
             )
         wanted = {
             name: shape
