@@ -2,6 +2,7 @@
 
 import itertools
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -33,6 +34,34 @@ def driver(n=50, shift=0):
         },
     )
     return target, given
+
+
+@pytest.mark.parametrize("kind", ["npz", "h5", "nc"])
+def test_a_pair_inside_one_file(tmp_path, kind):
+    """Fine fields are the coarse ones, repeated, plus noise of 0.3: the drawn block means follow what is given."""
+    rng = np.random.default_rng(0)
+    lr = rng.normal(size=(60, 2, 3)).astype(np.float32)
+    hr = np.kron(lr, np.ones((1, 4, 4), np.float32)) + 0.3 * rng.normal(size=(60, 8, 12)).astype(np.float32)
+    path = tmp_path / f"pair.{kind}"
+    if kind == "npz":
+        np.savez(path, hr=hr, lr=lr)
+    elif kind == "h5":
+        with h5py.File(path, "w") as file:
+            file["hr"], file["lr"] = hr, lr
+    else:
+        xr.Dataset({"hr": (("n", "y", "x"), hr), "lr": (("n", "v", "u"), lr)}).to_netcdf(path)
+    options = {"dims": "sample,y,x", "steps": 20, "factor": None}
+    model = tiny_fit(f"{path}:hr", given=f"{path}:lr", out=tmp_path / "run", **options)
+    assert model.codec.layout.variables == ("hr",) and model.codec.given_layout.variables == ("lr",)
+    drawn = draw(undrift.load(tmp_path / "run"), holdout=True).hr
+    means = drawn.mean("realization").values.reshape(-1, 2, 4, 3, 4).mean((2, 4))
+    held = lr[model.problem.split.holdout]
+    assert np.sqrt(((means - held) ** 2).mean()) < 0.3 * held.std()
+    if kind == "npz":
+        with pytest.raises(DataError, match=r"name it after the file: .*pair\.npz:lr"):
+            tiny_fit(str(path), **options)
+    with pytest.raises(DataError, match=r"has no (array|variable) 'mr'; there are hr, lr"):
+        tiny_fit(f"{path}:mr", **options)
 
 
 def test_a_real_pair_on_another_grid(tmp_path):

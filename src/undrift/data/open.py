@@ -18,7 +18,7 @@ from undrift.data.fields import Fields
 from undrift.data.layout import Channel, Layout, channels_for
 from undrift.data.order import canonical_order, is_global, refuse_repeated
 from undrift.data.select import crop
-from undrift.data.sources import expand, from_array, name_dims, read_path
+from undrift.data.sources import expand, from_array, name_dims, read_path, split_variable
 from undrift.data.static import refuse_infinite, take_covariates, take_static
 from undrift.data.tidy import tidy_time
 from undrift.errors import DataError, UsageError
@@ -42,7 +42,7 @@ def open_fields(
 
     Args:
         data: A path (NetCDF, HDF5, Zarr, .npy, .npz), a glob, a list of them, a Dataset, a DataArray, or an array with
-            ``dims``.
+            ``dims``. ``file:variable`` is one variable of a file, such as ``pair.npz:lr``.
         dims: Names of the dimensions of arrays, such as "sample,z,y,x": x, y, z are space, ``level`` and ``channel``
             become channels, all others count samples. On named data, what the dims are called.
         variables: Names of the fields; all by default.
@@ -172,7 +172,7 @@ def _report_chunks(
     sources: Sequence[str], names: Sequence[str], roles: Roles, counts: dict[str, Any], warnings: list[str]
 ) -> None:
     """Say which chunks of Zarr stores are not there; what the store returns for them is no data."""
-    for source in sources:
+    for source in (split_variable(source)[0] for source in sources):
         if not Path(source).is_dir():
             continue
         for name, found in missing_chunks(Path(source), names, len(roles.space)).items():

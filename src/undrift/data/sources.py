@@ -19,14 +19,14 @@ from undrift.data.cf import role_of_name
 from undrift.data.dims import suggest_dims
 from undrift.errors import DataError
 
-__all__ = ["expand", "from_array", "read_path"]
+__all__ = ["expand", "from_array", "read_path", "split_variable"]
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 _ERRORS = (OSError, RuntimeError, ValueError, KeyError, IndexError, EOFError, TypeError, AttributeError, ImportError)
 
 
 def expand(data: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Paths and globs as a sorted list of existing paths.
+    """Paths and globs as a sorted list of existing paths, each with the ``:variable`` that was typed after it.
 
     Raises:
         DataError: A path does not exist, or a pattern matches nothing.
@@ -36,6 +36,10 @@ def expand(data: str | Path | Sequence[str | Path]) -> list[Path]:
         text = str(item)
         if Path(text).exists():
             out.append(Path(text))
+            continue
+        base, variable = split_variable(text)
+        if variable:
+            out += [Path(f"{path}:{variable}") for path in expand(base)]
             continue
         if not glob.has_magic(text):
             near = sorted(p.name for p in Path(text).parent.glob("*"))[:200] if Path(text).parent.is_dir() else []
@@ -49,6 +53,13 @@ def expand(data: str | Path | Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(out))
 
 
+def split_variable(path: str | Path) -> tuple[str, str]:
+    """``pair.npz:lr`` as the file and one variable of it; "" where none is named."""
+    base, _, variable = str(path).rpartition(":")
+    there = base and not Path(path).exists() and (Path(base).exists() or glob.has_magic(base))
+    return (base, variable) if there and variable and "/" not in variable else (str(path), "")
+
+
 def _near(word: str, names: Sequence[str]) -> str:
     import difflib
 
@@ -60,7 +71,7 @@ def read_path(path: Path, dims: tuple[str, ...] | None, variables: Sequence[str]
     """One file or store as a lazily read, CF-decoded dataset.
 
     Args:
-        path: An existing file or directory.
+        path: An existing file or directory, ``file:variable`` for one variable of it and what has fewer dims.
         dims: The user's names of dimensions, needed where the file has none.
         variables: The variables asked for, read alone from .npz.
         chunks: What xarray takes: None reads without dask.
@@ -68,7 +79,12 @@ def read_path(path: Path, dims: tuple[str, ...] | None, variables: Sequence[str]
     Raises:
         DataError: The file is damaged, of another kind than it says, or of a kind that cannot be read.
     """
+    base, variable = split_variable(path)
+    path = Path(base)
     kind = sniff(path)
+    if variable and kind == "npy":
+        raise DataError(f"{path}: is one array without a name; type it without :{variable}")
+    variables = [variable] if variable else variables
     if kind == "npy":
         name = _name(
             path.stem if chunks is None else re.sub(r"[-_.]*\d+$", "", path.stem)
@@ -82,7 +98,16 @@ def read_path(path: Path, dims: tuple[str, ...] | None, variables: Sequence[str]
         _check_netcdf3_size(path, ds)
     if not ds.data_vars:
         raise DataError(f"{path}: holds no variable at its top level{_groups(path, kind)}")
+    if variable:
+        ds = _alone(ds, variable, path)
     return name_dims(ds, dims, str(path))
+
+
+def _alone(ds: xr.Dataset, variable: str, path: Path) -> xr.Dataset:
+    """One variable, with those that have fewer dims than it."""
+    if variable not in ds.data_vars:
+        raise DataError(f"{path}: has no variable {variable!r}; there are {', '.join(map(str, ds.data_vars))}")
+    return ds[[name for name, v in ds.data_vars.items() if name == variable or v.ndim < ds[variable].ndim]]
 
 
 def _groups(path: Path, kind: str) -> str:
@@ -241,7 +266,7 @@ def _dataset(arrays: dict[str, xr.Variable], source: str) -> xr.Dataset:
                 other = sizes[dim][1]
                 raise DataError(
                     f"{source}: {other!r} {fields[other].shape} and {name!r} {v.shape} are on different grids; "
-                    f"choose with --variables {other} or --variables {name}"
+                    f"choose one with --variables {name}, or name it after the file: {source}:{name}"
                 )
             sizes[dim] = (n, name)
     keep = {
@@ -319,6 +344,9 @@ def _read_npz(path: Path, dims: tuple[str, ...] | None, variables: Sequence[str]
         numbers = {name: shape for name, (shape, dtype) in shapes.items() if dtype.kind in "biuf" and len(shape) > 0}
         if not numbers:
             raise DataError(f"{path}: holds no array of numbers")
+        absent = [name for name in variables or () if name not in shapes]
+        if absent and len(absent) == len(variables or ()):
+            raise DataError(f"{path}: has no array {absent[0]!r}; there are {', '.join(numbers)}")
         if dims is None:
             names = [name for name in variables or () if name in numbers] or list(numbers)
             biggest = max(names, key=lambda name: (len(numbers[name]), math.prod(numbers[name])))

@@ -80,7 +80,8 @@ def fit(
         data: samples: a path, glob or list of them (NetCDF, Zarr, NumPy, HDF5), or an xarray object or array.
         task: "downscale" (the default), "emulate", or a task such as ``undrift.Downscale(factor=4)``.
         factor: fine cells per coarse cell when what is given is the mean of the data over blocks; 4 by default.
-        given: what is given, where it is a dataset of its own, joined on the labels of the samples.
+        given: what is given, where it is a dataset of its own, joined on the labels of the samples; ``pair.npz:lr`` is
+            one variable of a file.
         variables: names to take; all by default.
         static: names of variables without sample dims, or a file of such, that condition the model.
         covariates: names of coordinates over sample dims that are given.
