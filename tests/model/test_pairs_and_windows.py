@@ -64,6 +64,21 @@ def test_a_pair_inside_one_file(tmp_path, kind):
         tiny_fit(f"{path}:mr", **options)
 
 
+def test_static_fields_of_what_is_given_condition_the_model(tmp_path):
+    target, given = driver()
+    slope = given.lat + 0 * given.lon  # linear in latitude, so that interpolation is exact
+    given["oro"] = slope.transpose("lat", "lon").assign_attrs(units="m")
+    target["lsm"], given["lsm"] = target.tas.isel(time=0, drop=True), 0 * slope
+    assert ("info", "given, static, conditions the model: oro") in undrift.check(target, given=given).lines
+    model = tiny_fit(target, given=given, factor=None, out=tmp_path / "run")
+    assert undrift.load(tmp_path / "run").describe()["static"] == ["lsm", "oro"]
+    fine = np.broadcast_to(target.lat.values[:, None], (8, 12))
+    np.testing.assert_allclose(model.codec.static[1], (fine - fine.mean()) / fine.std(), atol=1e-5)
+    lsm = target.lsm.values
+    np.testing.assert_allclose(model.codec.static[0], (lsm - lsm.mean()) / lsm.std(), atol=1e-4)
+    assert np.isfinite(draw(undrift.load(tmp_path / "run"), given[["psl"]].isel(time=[3])).tas.values).all()
+
+
 def test_a_real_pair_on_another_grid(tmp_path):
     target, given = driver()
     past, new = slice(0, 40), slice(40, 50)

@@ -280,6 +280,8 @@ def _given(fields: Fields, other: Fields) -> Iterator[Line]:
         yield "info", f"given grid {size}: {'the same' if move.identity else 'regridded to that of the data'}"
         for note in move.notes:
             yield "note", f"given: {note}"
+        if static := [str(name) for name in other.static.data_vars if name not in fields.static.data_vars]:
+            yield "info", f"given, static, conditions the model: {', '.join(static)}"
     except DataError as error:
         yield "error", f"the given data do not fit: {error}"
 

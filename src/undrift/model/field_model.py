@@ -30,6 +30,8 @@ __all__ = ["FieldModel", "load"]
 
 logger = logging.getLogger(__name__)
 
+_APART = ("history", "fingerprint", "parameters", "static")  # facts that are not told of the training
+
 
 class FieldModel:
     """A distribution of labelled fields; made by :func:`undrift.fit` or :func:`undrift.load`.
@@ -211,11 +213,12 @@ class FieldModel:
             "grid": dict(zip(layout.space, layout.shape)),
             "periodic": [d for d, p in zip(layout.space, layout.periodic) if p],
             "transforms": {c.label: t.kind for c, t in zip(layout.channels, self.codec.transforms)},
+            "static": self.facts.get("static", []),
             "covariates": self.codec.covariates.names,
             "linear predictor": {"stages": self.codec.predictor.stages, "mean squared error":
             self.codec.predictor.scores}, "network": {"channels": list(getattr(self.net, "channels", [])), "parameters":
             self.facts.get("parameters")},
-            "training": {k: v for k, v in self.facts.items() if k not in ("history", "fingerprint", "parameters")},
+            "training": {k: v for k, v in self.facts.items() if k not in _APART},
             "fingerprint": self.facts.get("fingerprint"),
             "versions": {"undrift": undrift.__version__, "torch": torch.__version__.split("+")[0], "numpy":
             np.__version__}, "run": None if self.run is None else str(self.run),

@@ -6,12 +6,12 @@ import numpy as np
 import xarray as xr
 
 from undrift.data.fields import Fields
-from undrift.data.grid import Grid
+from undrift.data.grid import Grid, Regridder
 from undrift.data.layout import no_block
 from undrift.data.regrid import join
 from undrift.errors import UsageError
 
-__all__ = ["Pair", "coarsened", "join_given", "trimmed"]
+__all__ = ["Pair", "coarsened", "join_given", "static_of", "trimmed"]
 
 
 @dataclass
@@ -94,7 +94,26 @@ def nested(target: Fields, given: Fields) -> tuple[int, ...] | None:
 
 
 def join_given(target: Fields, given: Fields) -> Pair:
-    """A real pair: samples with equal labels."""
+    """A real pair: samples with equal labels; static fields of what is given condition the model too."""
     mine, theirs = join(target, given)
-    note = f"{len(mine)} of {len(target)} samples are joined with what is given"
-    return Pair(target.select(mine), given.select(theirs), nested(target, given), [note])
+    notes = [f"{len(mine)} of {len(target)} samples are joined with what is given"]
+    joined = target.select(mine)
+    more = static_of(given, target)
+    if more:
+        joined.static = target.static.assign(more)
+        notes.append(f"static fields of the given data condition the model too: {', '.join(more)}")
+    return Pair(joined, given.select(theirs), nested(target, given), notes)
+
+
+def static_of(given: Fields, target: Fields) -> dict[str, xr.DataArray]:
+    """The static fields of what is given, on the target's grid, without those of which the target has its own."""
+    names = [str(name) for name in given.static.data_vars if name not in target.static.data_vars]
+    if not names:
+        return {}
+    move = Regridder(Grid.of(given), Grid.of(target))
+    out = {}
+    for name in names:
+        array = given.static[name].transpose(..., *given.layout.space)
+        level = [f"{name}_{dim}" for dim in array.dims[: array.ndim - len(given.layout.space)]]
+        out[name] = xr.DataArray(move(array.values), dims=[*level, *target.layout.space], attrs=array.attrs)
+    return out
