@@ -173,7 +173,10 @@ def request_at(at: str | Mapping[str, Any], codec: Codec) -> Request:
 def _date(text: str, calendar: str) -> Any:
     """A date as the training data have them: datetime64, or cftime of a calendar."""
     if not calendar:
-        return np.datetime64(text, "ns")
+        date = np.datetime64(text, "ns")
+        if np.isnat(date):
+            raise ValueError(text)
+        return date
     found = re.fullmatch(r"(-?\d{1,4})(?:-(\d\d?))?(?:-(\d\d?))?(?:[T ](\d\d?)(?::(\d\d))?(?::(\d\d))?)?", text)
     if not found:
         raise ValueError(text)
@@ -188,8 +191,9 @@ def _array(values: Sequence[Any], codec: Codec, name: str) -> np.ndarray:
             return np.array([_date(str(v), part.calendar) for v in values])
         except ValueError:
             raise UsageError(f"--at {name}={values[0]} is no date; type {name}=2085-07-01") from None
-    if part.kind == "number" and not all(isinstance(v, int | float) for v in values):
-        raise UsageError(f"--at {name}={values[0]} is no number")
+    bad = [v for v in values if not isinstance(v, int | float | np.number) or not np.isfinite(v)]
+    if part.kind == "number" and bad:
+        raise UsageError(f"--at {name}={bad[0]} is no number; training met {part.low:g} to {part.high:g}")
     return np.array([str(v) for v in values]) if part.kind == "category" else np.array(values)
 
 
