@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from model_fields import draw, fields, tiny_fit
 
 from undrift.errors import DataError, UsageError
@@ -45,3 +46,22 @@ def test_a_side_of_one_cell_says_what_to_do():
         tiny_fit(data)
     flat = data.isel(lat=0, drop=True)
     assert np.isfinite(draw(tiny_fit(flat), holdout=True).tas.values).all()
+
+
+def test_output_points_to_no_variable_that_is_not_written_and_no_height_holds_for_two(tmp_path):
+    """Two CMIP-like files: a drawn file has no bounds, no grid mapping, and one height only where both agree."""
+    for name, height, layer in (("tas", 2.0, 1.0), ("uas", 10.0, 1.0)):
+        part = fields(name=name).assign_coords(height=height, layer=layer)
+        part["lat_bnds"] = (("lat", "bnds"), np.stack([part.lat - 1.5, part.lat + 1.5], -1))
+        part["crs"] = ((), 0, {"grid_mapping_name": "latitude_longitude"})
+        part.lat.attrs["bounds"], part[name].attrs["grid_mapping"] = "lat_bnds", "crs"
+        part.to_netcdf(tmp_path / f"{name}.nc")
+    model = tiny_fit(str(tmp_path / "*as.nc"))
+    draw(model, holdout=True, out=tmp_path / "drawn.nc")
+    with xr.open_dataset(tmp_path / "drawn.nc", decode_cf=False) as drawn:
+        assert {"tas", "uas", "layer"} <= set(drawn.variables) and "height" not in drawn.variables
+        for name, variable in drawn.variables.items():
+            assert not {"bounds", "grid_mapping"} & variable.attrs.keys(), name
+            assert set(variable.attrs.get("coordinates", "").split()) <= set(drawn.variables)
+    alone = tiny_fit(str(tmp_path / "uas.nc"))
+    assert float(draw(alone, holdout=True).height) == 10.0

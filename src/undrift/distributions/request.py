@@ -24,6 +24,8 @@ __all__ = ["Request", "labels_of", "request_at", "request_from", "request_holdou
 
 logger = logging.getLogger(__name__)
 
+_REFERENCES = {"ancillary_variables", "bounds", "cell_measures", "climatology", "formula_terms", "grid_mapping"}
+
 
 @dataclass
 class Request:
@@ -215,7 +217,19 @@ def template(
         lazy = da.zeros(shape, dtype=np.float32, chunks=[1 if i == 0 else n for i, n in enumerate(shape)])
         keep = {k: v for k, v in shell.variable_attrs.get(name, {}).items() if k not in ("_FillValue", "missing_value")}
         out[name] = (dims, lazy, keep)
-    return shell.order.restore(out).assign_attrs({**shell.attrs, **attrs})
+    return _closed(shell.order.restore(out)).assign_attrs({**shell.attrs, **attrs})
+
+
+def _closed(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset without CF attributes that point to variables which it does not have."""
+    out = ds.copy()
+    for name in out.variables:
+        for about in (out[name].attrs, out[name].encoding):
+            for key in _REFERENCES & about.keys():
+                words = [word for word in str(about[key]).split() if not word.endswith(":")]
+                if not set(words) <= set(out.variables):
+                    del about[key]
+    return out
 
 
 def variables_of(values: np.ndarray, layout: Layout, shell: Shell) -> dict[str, np.ndarray]:
