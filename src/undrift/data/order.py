@@ -54,6 +54,13 @@ def is_global(longitude: np.ndarray) -> bool:
     return bool(even and step > 0 and abs(lon.size * step - 360.0) <= max(1e-3 * step, 4e-5 * lon.size))
 
 
+def _eastward(longitude: np.ndarray) -> np.ndarray:
+    """Global longitudes between 0 and 360: whatever meridian the data begin with, the same draws are made for them."""
+    lon = np.asarray(longitude, dtype=np.float64)
+    rounding = 0.36 / lon.size  # a thousandth of a step
+    return lon - 360.0 * np.floor((lon + rounding) / 360.0)
+
+
 @dataclass(frozen=True)
 class Order:
     """How canonical coordinates were made from the user's, for each dimension that was changed.
@@ -148,7 +155,7 @@ class Order:
 
 
 def canonical_order(ds: xr.Dataset, latitude: str | None, longitude: str | None) -> Order:
-    """The order that makes 1-D latitudes ascend, and 1-D longitudes ascend without a jump."""
+    """The order that makes 1-D latitudes ascend, and 1-D longitudes ascend without a jump, global ones from 0."""
     order = Order()
     for name in (latitude, longitude):
         if name is None or name not in ds.coords or ds[name].dims != (name,):
@@ -157,6 +164,8 @@ def canonical_order(ds: xr.Dataset, latitude: str | None, longitude: str | None)
         if original.dtype.kind not in "iuf":
             continue
         values = unwrap(original) if name == longitude else original
+        if name == longitude and is_global(np.sort(values)):
+            values = _eastward(values)
         positions = np.argsort(values, kind="stable")
         order.positions[name] = positions
         order.original[name] = original

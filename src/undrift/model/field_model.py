@@ -22,6 +22,7 @@ from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
 from undrift.nets.unet import UNet
 from undrift.tasks import task_of
+from undrift.tasks.pair import begun_at
 from undrift.train.log import read_metrics
 from undrift.train.prepare import Problem, device_of, precision_of, reopen
 from undrift.train.run import staged
@@ -65,6 +66,9 @@ class FieldModel:
         """The data of the run, opened again where the model was loaded."""
         if self._problem is None:
             target, given = open_data(self.config, *self._data)
+            target = begun_at(target, self.parts.shell.coords)
+            if given is not None and self.parts.given_shell is not None:
+                given = begun_at(given, self.parts.given_shell.coords)
             task = task_of(self.config.task.name, self.config.task.factor)
             self._problem = reopen(target, given, task, self.config, self.codec)
             found, stored = self._problem.pair.target.fingerprint, self.facts.get("fingerprint")

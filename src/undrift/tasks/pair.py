@@ -8,10 +8,11 @@ import xarray as xr
 from undrift.data.fields import Fields
 from undrift.data.grid import Grid, Regridder
 from undrift.data.layout import no_block
+from undrift.data.order import unwrap
 from undrift.data.regrid import join
 from undrift.errors import UsageError
 
-__all__ = ["Pair", "coarsened", "join_given", "static_of", "trimmed"]
+__all__ = ["Pair", "begun_at", "coarsened", "join_given", "static_of", "trimmed"]
 
 
 @dataclass
@@ -66,6 +67,31 @@ def trimmed(fields: Fields, factor: int) -> tuple[Fields, list[str]]:
     dataset = fields.dataset.isel({d: slice(0, m) for d, m in zip(layout.space, shape)})
     note = f"the far edge is trimmed to a multiple of {factor} cells: {cut}"
     return _rebuilt(fields, dataset, shape, keep), [note]
+
+
+def begun_at(fields: Fields, coords: xr.Dataset) -> Fields:
+    """The fields from the meridian of a run on, which may have begun global longitudes anywhere before 0.1.0.
+
+    Args:
+        fields: as this version opens them.
+        coords: those of the run over space.
+    """
+    layout, dim = fields.layout, str(fields.layout.longitude)
+    if dim not in coords.coords or not dict(zip(layout.space, layout.periodic)).get(dim):
+        return fields
+    have, first = np.asarray(fields.dataset[dim].values, np.float64), float(coords[dim][0])
+    away = np.abs((have - first + 180.0) % 360.0 - 180.0)
+    start = int(away.argmin())
+    if start == 0 or away[start] > 1e-3 * 360.0 / have.size:
+        return fields
+    index = (start + np.arange(have.size)) % have.size
+    lon = unwrap(have[index])
+    lon += 360.0 * np.round((first - lon[0]) / 360.0)
+    dataset = fields.dataset.isel({dim: index})
+    dataset = dataset.assign_coords({dim: (dim, lon.astype(dataset[dim].dtype), dataset[dim].attrs)})
+    out = _rebuilt(fields, dataset, layout.shape, {dim: index})
+    out.order.canonical[dim] = dataset[dim].values
+    return out
 
 
 def coarsened(fields: Fields, factor: int) -> Fields:
