@@ -265,6 +265,16 @@ def test_a_time_dim_without_coordinate_counts_along_its_positions():
     only(reports[0], "info", "time has no coordinate", "300 steps")
 
 
+def test_a_curvilinear_region_across_greenwich_has_its_true_span():
+    y, x = np.meshgrid(np.arange(16.0), np.arange(24.0), indexing="ij")
+    data = clean().rename(lat="y", lon="x").drop_vars(["y", "x"])
+    data = data.assign_coords(
+        lat=(("y", "x"), 45 + 0.5 * y, {"units": "degrees_north"}),
+        lon=(("y", "x"), (350 + x - 0.1 * y) % 360, {"units": "degrees_east"}),
+    )
+    only(check(data), "info", "2-D latitude 45 to 52.5, longitude -11.5 to 13")
+
+
 def test_bad_options_and_files(tmp_path):
     with pytest.raises(UsageError, match="downscale or emulate"):
         check(clean(), task="forecast")

@@ -15,6 +15,7 @@ from undrift.data.fields import MEMORY_LIMIT, Fields
 from undrift.data.findings import Line, Looks, correlated_steps, extremes, look, missing, time_axis, unit_findings
 from undrift.data.layout import no_block, plain
 from undrift.data.open import Data, open_fields
+from undrift.data.order import span
 from undrift.data.regrid import Grid, Regridder, join
 from undrift.data.split import Split, split
 from undrift.data.tidy import steps
@@ -144,11 +145,8 @@ def _shape(fields: Fields) -> Iterator[Line]:
     if layout.latitude and layout.longitude and layout.latitude in data.coords:
         lat, lon = data[layout.latitude].values, data[layout.longitude].values
         two = "2-D " if np.ndim(lat) == 2 else ""
-        with np.errstate(invalid="ignore"):
-            kind = (
-                f"{two}latitude {np.nanmin(lat):.4g} to {np.nanmax(lat):.4g}, "
-                f"longitude {np.nanmin(lon):.4g} to {np.nanmax(lon):.4g}"
-            )
+        west, east = span(lon)
+        kind = f"{two}latitude {np.nanmin(lat):.4g} to {np.nanmax(lat):.4g}, longitude {west:.4g} to {east:.4g}"
     loops = [dim for dim, flag in zip(layout.space, layout.periodic) if flag]
     yield "info", f"grid {grid} ({kind}), {'periodic along ' + ', '.join(loops) if loops else 'not periodic'}"
     labels = [channel.label for channel in layout.channels]

@@ -11,7 +11,9 @@ import xarray as xr
 
 from undrift.errors import DataError
 
-__all__ = ["Order", "canonical_order", "is_global", "refuse_repeated", "unwrap"]
+__all__ = ["Order", "canonical_order", "is_global", "refuse_repeated", "span", "unwrap"]
+
+_OPEN = 10.0  # degrees without cells that are the outside of a region, and no hole in a global grid
 
 
 def unwrap(longitude: np.ndarray) -> np.ndarray:
@@ -41,6 +43,21 @@ def _joined(lon: np.ndarray) -> np.ndarray:
     if lon.size < 4 or seam <= 0 or seam > 1.5 * usual or step[gap] < 3 * usual:
         return lon
     return np.concatenate([lon[: gap + 1] + 360.0, lon[gap + 1 :]])
+
+
+def span(longitude: np.ndarray) -> tuple[float, float]:
+    """Western and eastern end of longitudes of any shape: -10 and 10, not 0 and 359, for a region across Greenwich."""
+    lon = np.asarray(longitude, dtype=np.float64)
+    lon = lon[np.isfinite(lon)]
+    low, high = float(lon.min(initial=np.inf)), float(lon.max(initial=-np.inf))
+    round_ = np.sort(lon % 360.0)
+    gaps = np.diff(round_, append=round_[:1] + 360.0)
+    widest = float(gaps.max(initial=0.0))
+    if widest < _OPEN or high - low <= 360.0 - widest + 1e-6:
+        return low, high
+    first = float(round_[(int(gaps.argmax()) + 1) % lon.size])
+    first -= 360.0 if first + 360.0 - widest > 360.0 else 0.0
+    return first, first + 360.0 - widest
 
 
 def is_global(longitude: np.ndarray) -> bool:
