@@ -228,6 +228,10 @@ def field_names(ds: xr.Dataset, roles: Roles, wanted: Sequence[str], where: str)
                 f"numbers over {', '.join(roles.space)} and at least one dimension that counts samples"
             )
     if not found:
+        words = [str(name) for name, v in ds.data_vars.items() if space <= set(v.dims) and v.dtype.kind not in "biuf"]
+        if words:
+            kind = "text" if ds[words[0]].dtype.kind in "OSU" else str(ds[words[0]].dtype)
+            raise DataError(f"{where}: {words[0]!r} holds {kind}, and fields need numbers; convert it in the file")
         listing = ", ".join(f"{name}({', '.join(map(str, ds[name].dims))})" for name in names[:5]) or "nothing"
         raise DataError(
             f"{where}: no variable has samples over space ({', '.join(roles.space)}): found {listing}; "
