@@ -70,7 +70,9 @@ def test_what_a_task_cannot_do_is_refused():
     fields = open_fields(dataset())
     with pytest.raises(UsageError, match="emulate takes covariates and no --given"):
         TASKS["emulate"].pair(fields, fields)
-    with pytest.raises(UsageError, match="has no block of 20 cells; give a --factor of at most 6"):
+    with pytest.raises(
+        UsageError, match="has no block of 20 cells: give a --factor of at most 6, or type --task emulate"
+    ):
         task_of("downscale", 20).pair(fields)
     with pytest.raises(UsageError, match="factor is 0, expected at least 1"):
         task_of("downscale", 0)

@@ -233,7 +233,8 @@ def test_far_edge_is_told_and_periodic_circles_are_kept_whole():
     only(report, "info", "periodic along lon")
     only(report, "warning", "lon is periodic", "--factor")
     assert not rows(check(globe, factor=2), "warning")
-    only(check(clean(shape=(16, 3)), task="downscale"), "error", "smaller than the factor 4")
+    only(check(clean(shape=(16, 3)), task="downscale"), "error", "no block of 4 cells", "a --factor of at most 3")
+    only(check(clean(shape=(1, 30)), task="downscale"), "error", "drop the dim 'lat' of one cell")
 
 
 def test_given_data_join_regrid_or_are_refused():
@@ -254,6 +255,24 @@ def test_without_coordinates_of_time_or_space():
     only(report, "info", "grid z 8 x y 8 x x 8", "periodic along z, y, x")
     only(report, "info", "no time: samples are independent along sample")
     assert "--dims sample,z,y,x" in report.suggested and "--periodic z,y,x" in report.suggested
+
+
+def test_a_time_dim_without_coordinate_counts_along_its_positions():
+    independent, smooth = (clean(n=600, rho=rho, seed=4).tas.values.reshape(2, 300, 16, 24) for rho in (0.0, 0.9))
+    reports = [check(a, dims="run,time,y,x") for a in (independent, smooth)]
+    lags = [report.facts["decorrelation_steps"] for report in reports]
+    assert lags[0] == 0 and 4 <= lags[1] <= 13  # 0.9^10 = 1 / e
+    only(reports[0], "info", "time has no coordinate", "300 steps")
+
+
+def test_a_curvilinear_region_across_greenwich_has_its_true_span():
+    y, x = np.meshgrid(np.arange(16.0), np.arange(24.0), indexing="ij")
+    data = clean().rename(lat="y", lon="x").drop_vars(["y", "x"])
+    data = data.assign_coords(
+        lat=(("y", "x"), 45 + 0.5 * y, {"units": "degrees_north"}),
+        lon=(("y", "x"), (350 + x - 0.1 * y) % 360, {"units": "degrees_east"}),
+    )
+    only(check(data), "info", "2-D latitude 45 to 52.5, longitude -11.5 to 13")
 
 
 def test_bad_options_and_files(tmp_path):

@@ -15,6 +15,7 @@ import xarray as xr
 from data_grids import grid
 
 from undrift.data.open import open_fields
+from undrift.data.split import split
 from undrift.errors import DataError, UsageError
 
 
@@ -43,6 +44,20 @@ def test_inf_is_refused_by_variable_time_and_count(value):
         fields.read([0])
     scan = fields.scan()
     assert scan.inf.tolist() == [3] and scan.first_inf.tolist() == [4] and scan.count.tolist() == [12 * 35 - 3]
+
+
+def test_inf_in_a_static_field_is_refused_and_nan_is_not(tmp_path):
+    ds = grid(12)
+    ds["oro"] = ds.t2m.isel(time=0, drop=True).copy()
+    ds.oro.values[1, :2] = np.nan
+    assert list(open_fields(ds).static) == ["oro"]
+    ds.oro.values[3, 3:5] = np.inf
+    with pytest.raises(DataError, match="'oro' has 2 infinite values"):
+        open_fields(ds)
+    ds[["oro"]].to_netcdf(tmp_path / "oro.nc")
+    with pytest.raises(DataError, match="'oro' has 2 infinite values"):
+        open_fields(grid(12), static=str(tmp_path / "oro.nc"))
+    assert len(open_fields(ds, select="lat=30/40")) == 12
 
 
 def test_values_beyond_float32_are_refused():
@@ -87,6 +102,25 @@ def test_bare_fill_values_are_counted_and_left(bad):
     assert [(s.channel, s.value, s.count) for s in scan.suspicious] == [("t2m", pytest.approx(bad, rel=1e-6), 4)]
     assert fields.counts["suspicious"]["t2m"]["count"] == 4
     assert fields.read([1])[0, 0, 1, 0] == np.float32(bad)
+
+
+@pytest.mark.parametrize("bad", [1e20, -999.0])
+def test_a_split_warns_of_bare_fill_values_in_its_one_pass(bad, monkeypatch):
+    ds = grid(30)
+    ds.t2m.values[1, 1, :4] = bad
+    ds.t2m.values[2, 0, 0] = np.nan
+    fields = open_fields(ds)
+    reads, read = [], fields.read
+
+    def counted(indices, window=None):
+        reads.append(len(indices))
+        return read(indices, window)
+
+    monkeypatch.setattr(fields, "read", counted)
+    text = f"t2m has 4 times {bad:g}, which looks like an undeclared fill value"
+    assert [w for w in split(fields, "time=2001-01-30").warnings if w.startswith(text)]
+    assert sum(reads) == 30
+    assert split(open_fields(grid(30))).warnings == []
 
 
 def test_ordinary_values_are_not_suspicious():
@@ -135,77 +169,6 @@ def test_constant_and_empty_channels_are_named():
     scan = open_fields(ds).scan()
     assert scan.constant.tolist() == [False, True, False] and scan.empty.tolist() == [False, False, True]
     assert scan.std[1] == 0.0 and scan.mean[1] == 101325.0 and np.isnan(scan.mean[2])
-
-
-# Row 36: coordinates that differ.
-
-
-def test_coordinates_within_rounding_are_aligned_without_losing_rows(tmp_path):
-    whole = grid(8)
-    whole.isel(time=slice(0, 4)).to_netcdf(tmp_path / "a.nc")
-    shifted = whole.isel(time=slice(4, 8))
-    shifted.assign_coords(lat=shifted.lat + 1e-7, lon=shifted.lon.astype(np.float32)).to_netcdf(tmp_path / "b.nc")
-    fields = open_fields(str(tmp_path / "*.nc"))
-    assert fields.layout.shape == (5, 7)
-    np.testing.assert_array_equal(fields.read(range(8))[:, 0], whole.t2m.values)
-    np.testing.assert_array_equal(fields.dataset.lat.values, whole.lat.values)
-
-
-def test_coordinates_that_really_differ_are_refused(tmp_path):
-    grid(4).to_netcdf(tmp_path / "a.nc")
-    other = grid(4, start="2001-01-05")
-    other.assign_coords(lat=other.lat + 0.01).to_netcdf(tmp_path / "b.nc")
-    with pytest.raises(DataError, match=r"b\.nc: lat differs from that of .*a\.nc by up to 0\.01"):
-        open_fields(str(tmp_path / "*.nc"))
-    other.isel(lon=slice(5)).to_netcdf(tmp_path / "c.nc")
-    with pytest.raises(DataError, match=r"c\.nc: has 5 cells along lon and .* 7"):
-        open_fields([tmp_path / "a.nc", tmp_path / "c.nc"])
-
-
-def test_variables_with_other_times_are_refused_not_dropped(tmp_path):
-    grid(6).to_netcdf(tmp_path / "a.nc")
-    grid(5, name="pr").to_netcdf(tmp_path / "b.nc")
-    with pytest.raises(DataError, match=r"5 in common \(only in one: 2001-01-06"):
-        open_fields(str(tmp_path / "*.nc"))
-    assert len(open_fields(str(tmp_path / "*.nc"), select="time=2001-01-01/2001-01-05")) == 5
-
-
-def test_units_and_calendars_that_differ_between_files_are_refused(tmp_path):
-    grid(4).to_netcdf(tmp_path / "a.nc")
-    other = grid(4, start="2001-01-05")
-    other.t2m.attrs["units"] = "degC"
-    other.to_netcdf(tmp_path / "b.nc")
-    with pytest.raises(DataError, match=r"b\.nc: 't2m' is in degC and in K in .*a\.nc"):
-        open_fields(str(tmp_path / "*.nc"))
-    grid(4, start="2001-01-05").convert_calendar("noleap").to_netcdf(tmp_path / "c.nc")
-    with pytest.raises(DataError, match="convert the calendars"):
-        open_fields([tmp_path / "a.nc", tmp_path / "c.nc"])
-
-
-# Row 37: times.
-
-
-def test_unsorted_times_are_sorted_and_reported():
-    ds = grid(6)
-    fields = open_fields(ds.isel(time=[3, 0, 1, 2, 5, 4]))
-    np.testing.assert_array_equal(fields.read(range(6))[:, 0], ds.t2m.values)
-    assert fields.counts["unsorted_times"] == 2 and any("not in order" in text for text in fields.warnings)
-
-
-def test_duplicate_times_are_kept_once_or_refused():
-    ds = grid(6)
-    twice = xr.concat([ds, ds.isel(time=[2, 3])], "time")
-    fields = open_fields(twice)
-    assert len(fields) == 6 and fields.counts["duplicate_times"] == 2
-    np.testing.assert_array_equal(fields.read(range(6))[:, 0], ds.t2m.values)
-    twice.t2m.values[-1, 0, 0] += 1
-    with pytest.raises(DataError, match=r"two different fields at time=2001-01-04"):
-        open_fields(twice)
-
-
-def test_gaps_are_counted():
-    assert open_fields(grid(10).isel(time=[0, 1, 2, 5, 6, 8, 9])).counts["gaps"] == 2
-    assert "gaps" not in open_fields(grid(10)).counts
 
 
 # Row 40: any size.
@@ -376,6 +339,15 @@ def test_wrong_number_of_dims():
 def test_complex_and_text_arrays_are_refused():
     with pytest.raises(DataError, match="complex128"):
         open_fields(np.zeros((3, 4, 5), complex), dims="sample,y,x")
+
+
+@pytest.mark.parametrize("kind", [str, object])
+def test_a_variable_of_text_is_named(tmp_path, kind):
+    ds = grid(3)
+    ds["t2m"] = ds.t2m.astype(str).astype(kind)
+    ds.to_netcdf(tmp_path / "a.nc")
+    assert "'t2m' holds text, and fields need numbers" in refused(tmp_path / "a.nc")
+    assert "'t2m' has dims" in refused(tmp_path / "a.nc", variables="t2m")
 
 
 # Row 45: read-only input.

@@ -198,6 +198,33 @@ def test_numpy_needs_dims_and_says_the_line(tmp_path):
         np.testing.assert_array_equal(fields.read(range(6))[:, 0], array)
 
 
+@pytest.mark.parametrize(
+    ("shape", "names"),
+    [
+        ((4, 60, 8, 12), "sample,time,y,x (or sample,channel,y,x)"),
+        ((9, 5, 5, 5), "sample,z,y,x (or sample,time,y,x, or sample,channel,y,x)"),
+        ((6, 40), "sample,x"),
+        ((3, 2, 4, 8, 8), "sample,channel,z,y,x (or sample,time,channel,y,x)"),
+    ],
+)
+def test_an_array_without_names_gets_a_whole_line_to_type(tmp_path, shape, names):
+    path = tmp_path / "my runs.npy"
+    np.save(path, np.zeros(shape, np.float32))
+    with pytest.raises(DataError) as caught:
+        open_fields(path)
+    assert str(caught.value).endswith(f"for example undrift check '{path}' --dims {names}")
+    for reading in names.replace("(or ", "").replace(")", "").replace(", or", "").split():
+        assert len(open_fields(path, dims=reading)) >= shape[0]
+
+
+def test_unknown_names_of_dims_get_a_whole_line_to_type(tmp_path):
+    xr.Dataset({"a": (("p", "q", "r"), np.zeros((3, 4, 5)))}).to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(DataError, match=r"for example undrift check .*a\.nc --dims sample,y,x"):
+        open_fields(tmp_path / "a.nc")
+    with pytest.raises(DataError, match=r"has shape \(7,\); fields need"):
+        open_fields(np.zeros(7))
+
+
 def test_numpy_roles_by_name():
     array = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
     fields = open_fields(array, dims="sample,channel,y,x")

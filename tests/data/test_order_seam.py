@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from undrift.data.open import open_fields
-from undrift.data.order import unwrap
+from undrift.data.order import span, unwrap
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,21 @@ from undrift.data.order import unwrap
 )
 def test_unwrap(lon, expected):
     assert unwrap(np.array(lon)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("lon", "expected"),
+    [
+        ([[350, 355], [5, 10]], (-10, 10)),
+        ([[170, 175], [-170, np.nan]], (170, 190)),
+        ([[-10, 5], [0, 20]], (-10, 20)),
+        ([200, 210, 220], (200, 220)),
+        (np.arange(0.0, 360.0, 0.5), (0, 359.5)),
+        ([7.0], (7, 7)),
+    ],
+)
+def test_span_of_longitudes(lon, expected):
+    assert span(np.array(lon)) == expected
 
 
 def region(lon):

@@ -1,10 +1,13 @@
 """Fields with a known formula come out exactly; what cannot be known is refused."""
 
+import datetime
+
 import cftime
 import numpy as np
 import pytest
 import xarray as xr
 
+from undrift.data.grid import axis_weights
 from undrift.data.open import open_fields
 from undrift.data.regrid import Grid, Regridder, join, match_given, regrid, same_units
 from undrift.errors import DataError
@@ -263,6 +266,15 @@ def test_hours_join_within_half_a_step_and_not_beyond():
                 join(a, b)
 
 
+@pytest.mark.parametrize("calendars", [(None, None), (None, "standard"), ("noleap", "noleap"), ("360_day", "360_day")])
+def test_stamps_a_little_early_join_across_the_ends_of_months(calendars):
+    target, exact = (days("2003-12-25", 24 * 120, step=1, calendar=calendar) for calendar in calendars)
+    early = exact - (np.timedelta64(5, "m") if calendars[1] is None else datetime.timedelta(minutes=5))
+    ti, gi = join(samples(target), samples(early))
+    np.testing.assert_array_equal(ti, np.arange(24 * 120))
+    np.testing.assert_array_equal(gi, ti)
+
+
 def test_daily_target_takes_the_six_hourly_sample_of_its_very_hour():
     a, b = samples(days("2004-02-20", 10, hours=12)), samples(days("2004-02-19", 60, step=6))
     ti, gi = join(a, b)
@@ -346,3 +358,13 @@ def test_levels_match_by_their_values():
     np.testing.assert_array_equal(match(given.read([1])), trained.read([1]))
     with pytest.raises(DataError, match=r"ta\[plev=50000\]"):
         match_given(open_fields(both.isel(plev=[1])), trained.layout, trained.dataset)
+
+
+def test_one_source_cell_holds_for_the_cells_of_which_it_is_the_mean():
+    target = np.array([45.0, 46.0, 48.0, 52.0])
+    weights, _ = axis_weights(np.array([target.mean()]), target, "lat")
+    np.testing.assert_array_equal(weights.toarray(), np.ones((4, 1)))
+    around = np.arange(350.0, 370.0, 5.0) % 360
+    np.testing.assert_array_equal(axis_weights(np.array([357.5]), around, "lon", longitude=True)[0].toarray(), 1.0)
+    with pytest.raises(DataError, match="the one lat 47; the target has 45 to 52"):
+        axis_weights(np.array([47.0]), target, "lat")

@@ -250,12 +250,21 @@ def test_emulate_refuses_what_it_does_not_know(emulator):
         "year=2022,scenario=B2": "training met only A1B, E1",
         "year=2022,scenario=E1,member=3": "names 'member'",
         "year=soon,scenario=E1": "is no number",
+        "year=nan,scenario=E1": "year=nan is no number; training met 20",
+        "year=-inf,scenario=E1": "year=-inf is no number",
     }.items():
         with pytest.raises((UsageError, DataError), match=text):
             draw(emulator, at=at)
     with pytest.raises(UsageError, match="--at year=2085"):
         draw(emulator)
     assert draw(emulator, at="year=2100,scenario=E1").attrs["given_out_of_range"] > 0
+
+
+def test_emulate_refuses_a_date_that_is_none():
+    model = tiny_fit(fields(), task="emulate")
+    for word in ("NaT", "nan", "soon"):
+        with pytest.raises(UsageError, match=f"time={word} is no date"):
+            draw(model, at=f"time={word}")
 
 
 @pytest.mark.parametrize("calendar", ["360_day", "noleap"])

@@ -2,6 +2,7 @@
 
 import itertools
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -33,6 +34,49 @@ def driver(n=50, shift=0):
         },
     )
     return target, given
+
+
+@pytest.mark.parametrize("kind", ["npz", "h5", "nc"])
+def test_a_pair_inside_one_file(tmp_path, kind):
+    """Fine fields are the coarse ones, repeated, plus noise of 0.3: the drawn block means follow what is given."""
+    rng = np.random.default_rng(0)
+    lr = rng.normal(size=(60, 2, 3)).astype(np.float32)
+    hr = np.kron(lr, np.ones((1, 4, 4), np.float32)) + 0.3 * rng.normal(size=(60, 8, 12)).astype(np.float32)
+    path = tmp_path / f"pair.{kind}"
+    if kind == "npz":
+        np.savez(path, hr=hr, lr=lr)
+    elif kind == "h5":
+        with h5py.File(path, "w") as file:
+            file["hr"], file["lr"] = hr, lr
+    else:
+        xr.Dataset({"hr": (("n", "y", "x"), hr), "lr": (("n", "v", "u"), lr)}).to_netcdf(path)
+    options = {"dims": "sample,y,x", "steps": 20, "factor": None}
+    model = tiny_fit(f"{path}:hr", given=f"{path}:lr", out=tmp_path / "run", **options)
+    assert model.codec.layout.variables == ("hr",) and model.codec.given_layout.variables == ("lr",)
+    drawn = draw(undrift.load(tmp_path / "run"), holdout=True).hr
+    means = drawn.mean("realization").values.reshape(-1, 2, 4, 3, 4).mean((2, 4))
+    held = lr[model.problem.split.holdout]
+    assert np.sqrt(((means - held) ** 2).mean()) < 0.3 * held.std()
+    if kind == "npz":
+        with pytest.raises(DataError, match=r"name it after the file: .*pair\.npz:lr"):
+            tiny_fit(str(path), **options)
+    with pytest.raises(DataError, match=r"has no (array|variable) 'mr'; there are hr, lr"):
+        tiny_fit(f"{path}:mr", **options)
+
+
+def test_static_fields_of_what_is_given_condition_the_model(tmp_path):
+    target, given = driver()
+    slope = given.lat + 0 * given.lon  # linear in latitude, so that interpolation is exact
+    given["oro"] = slope.transpose("lat", "lon").assign_attrs(units="m")
+    target["lsm"], given["lsm"] = target.tas.isel(time=0, drop=True), 0 * slope
+    assert ("info", "given, static, conditions the model: oro") in undrift.check(target, given=given).lines
+    model = tiny_fit(target, given=given, factor=None, out=tmp_path / "run")
+    assert undrift.load(tmp_path / "run").describe()["static"] == ["lsm", "oro"]
+    fine = np.broadcast_to(target.lat.values[:, None], (8, 12))
+    np.testing.assert_allclose(model.codec.static[1], (fine - fine.mean()) / fine.std(), atol=1e-5)
+    lsm = target.lsm.values
+    np.testing.assert_allclose(model.codec.static[0], (lsm - lsm.mean()) / lsm.std(), atol=1e-4)
+    assert np.isfinite(draw(undrift.load(tmp_path / "run"), given[["psl"]].isel(time=[3])).tas.values).all()
 
 
 def test_a_real_pair_on_another_grid(tmp_path):

@@ -43,7 +43,7 @@ def check(
     Without --task, what the data allow is suggested.
 
     Args:
-        data: NetCDF, Zarr, NumPy or HDF5 files, or globs in quotes.
+        data: NetCDF, Zarr, NumPy or HDF5 files, or globs in quotes; PAIR.npz:hr is one variable of a file.
     """
     if not data:
         raise UsageError("no data is named; type undrift check FILE...")

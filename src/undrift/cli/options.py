@@ -66,7 +66,7 @@ Given = Annotated[
     Parameter(
         consume_multiple=True,
         negative_iterable="",
-        help="Files of what is given, on any grid, joined on time with DATA.",
+        help="Files of what is given, on any grid, joined on time with DATA; PAIR.npz:lr is one variable of a file.",
     ),
 ]
 Variables = Annotated[str | None, Parameter(help="Names to take, as a,b. Default all fields.")]

@@ -73,7 +73,8 @@ def train(
     What is typed here wins over --config, and --set wins over both. Default task: downscale.
 
     Args:
-        data: NetCDF, Zarr, NumPy or HDF5 files, or globs in quotes. With --resume they may be left out.
+        data: NetCDF, Zarr, NumPy or HDF5 files, or globs in quotes; PAIR.npz:hr is one variable of a file.
+            With --resume they may be left out.
         out: The run directory to write.
         crop: Cells along each side of a training window, or auto. Default auto.
         budget: Wall clock of the training loop, as 90s, 3m or 2h; all of it is used unless train.patience is set.

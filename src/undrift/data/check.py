@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from undrift.data.cf import is_timelike
 from undrift.data.fields import MEMORY_LIMIT, Fields
 from undrift.data.findings import Line, Looks, correlated_steps, extremes, look, missing, time_axis, unit_findings
-from undrift.data.layout import plain
+from undrift.data.layout import no_block, plain
 from undrift.data.open import Data, open_fields
+from undrift.data.order import span
 from undrift.data.regrid import Grid, Regridder, join
 from undrift.data.split import Split, split
 from undrift.data.tidy import steps
@@ -143,11 +145,8 @@ def _shape(fields: Fields) -> Iterator[Line]:
     if layout.latitude and layout.longitude and layout.latitude in data.coords:
         lat, lon = data[layout.latitude].values, data[layout.longitude].values
         two = "2-D " if np.ndim(lat) == 2 else ""
-        with np.errstate(invalid="ignore"):
-            kind = (
-                f"{two}latitude {np.nanmin(lat):.4g} to {np.nanmax(lat):.4g}, "
-                f"longitude {np.nanmin(lon):.4g} to {np.nanmax(lon):.4g}"
-            )
+        west, east = span(lon)
+        kind = f"{two}latitude {np.nanmin(lat):.4g} to {np.nanmax(lat):.4g}, longitude {west:.4g} to {east:.4g}"
     loops = [dim for dim, flag in zip(layout.space, layout.periodic) if flag]
     yield "info", f"grid {grid} ({kind}), {'periodic along ' + ', '.join(loops) if loops else 'not periodic'}"
     labels = [channel.label for channel in layout.channels]
@@ -208,8 +207,7 @@ def _samples(fields: Fields, holdout: str | None, report: Report) -> Split | Non
         report.add("warning", warning)
     lag, looked = 0, n
     if fields.layout.time is not None:
-        stamps = np.array([str(plain(t)) for t in np.asarray(fields.times())])
-        lag, looked = correlated_steps(fields, np.unique(stamps, return_inverse=True)[1])
+        lag, looked = correlated_steps(fields, _places(fields))
     effective = (n - parts.duplicates) / (1 + 2 * lag)
     report.facts |= {"decorrelation_steps": lag, "effective_samples": round(effective, 1)}
     part = f", as {looked} of {n} samples show" if looked < n else ""
@@ -221,6 +219,15 @@ def _samples(fields: Fields, holdout: str | None, report: Report) -> Split | Non
         report.add("info", text)
     report.facts |= {"train": int(parts.train.size), "holdout": int(parts.holdout.size), "duplicates": parts.duplicates}
     return parts
+
+
+def _places(fields: Fields) -> np.ndarray:
+    """Of each sample its place along time, by date or, where time has no coordinate, by position."""
+    times = fields.times()
+    if times is None:
+        dim = str(fields.layout.time)
+        return fields.along(xr.DataArray(np.arange(fields.dataset.sizes[dim]), dims=dim))
+    return np.unique(np.array([str(plain(t)) for t in times]), return_inverse=True)[1]
 
 
 def _task(
@@ -237,8 +244,7 @@ def _task(
     if factor < 2:
         raise UsageError(f"--factor {factor}: expected a whole number of at least 2")
     if any(n < factor for n in layout.shape):
-        size = " x ".join(map(str, layout.shape))
-        yield "error", f"a grid of {size} is smaller than the factor {factor}: choose a smaller --factor"
+        yield "error", no_block(layout, factor)
         return
     coarse = [n // factor for n in layout.shape]
     low, high = " x ".join(map(str, coarse)), " x ".join(str(c * factor) for c in coarse)
@@ -272,6 +278,8 @@ def _given(fields: Fields, other: Fields) -> Iterator[Line]:
         yield "info", f"given grid {size}: {'the same' if move.identity else 'regridded to that of the data'}"
         for note in move.notes:
             yield "note", f"given: {note}"
+        if static := [str(name) for name in other.static.data_vars if name not in fields.static.data_vars]:
+            yield "info", f"given, static, conditions the model: {', '.join(static)}"
     except DataError as error:
         yield "error", f"the given data do not fit: {error}"
 

@@ -188,7 +188,7 @@ def _concat(parts: Sequence[xr.Dataset], along: str | xr.DataArray) -> xr.Datase
     names = [str(n) for n, v in parts[0].data_vars.items() if dim in v.dims]
     new = not names
     return xr.concat(
-        list(parts),
+        _agreed(parts),
         dim=along,  # pyright: ignore[reportArgumentType]
         data_vars="all" if new else "minimal",
         coords="minimal",
@@ -196,6 +196,13 @@ def _concat(parts: Sequence[xr.Dataset], along: str | xr.DataArray) -> xr.Datase
         join="override",
         combine_attrs="override",
     )
+
+
+def _agreed(parts: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    """The parts without scalar coordinates in which they differ, as no single value holds for all."""
+    scalars = {name for ds in parts for name, c in ds.coords.items() if c.ndim == 0}
+    values = {name: {str(plain(ds[name].values[()])) if name in ds.coords else "" for ds in parts} for name in scalars}
+    return [ds.drop_vars([n for n, seen in values.items() if len(seen) > 1], errors="ignore") for ds in parts]
 
 
 def _equal_labels(group: Sequence[Part], dim: str) -> bool:
@@ -266,4 +273,4 @@ def _merge(joined: Sequence[tuple[xr.Dataset, str]]) -> xr.Dataset:
         _same_samples(ds, first, source, name)
         shared = [dim for dim in ds.dims if dim in first.coords and dim in first.dims]
         aligned.append(ds.assign_coords({dim: first[dim].variable for dim in shared}))
-    return xr.merge(aligned, compat="override", join="override", combine_attrs="override")
+    return xr.merge(_agreed(aligned), compat="override", join="override", combine_attrs="override")

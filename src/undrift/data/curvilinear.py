@@ -33,7 +33,10 @@ def curvilinear_weights(latitude: np.ndarray, longitude: np.ndarray, lat: np.nda
     from scipy.spatial import Delaunay, KDTree
 
     if min(latitude.shape) < 2:
-        raise DataError(f"the given data have {latitude.shape} cells with 2-D coordinates: at least 2 x 2 are needed")
+        raise DataError(
+            f"the given data have {latitude.shape} cells with 2-D coordinates, and at least 2 x 2 are needed: choose a "
+            "smaller --factor, or a larger --select"
+        )
     good, wanted = np.isfinite(latitude.ravel()), np.isfinite(lat) & np.isfinite(lon)
     xyz = unit_vectors(latitude.ravel(), longitude.ravel())
     cell = local_cell(xyz.reshape(*latitude.shape, 3)).ravel()

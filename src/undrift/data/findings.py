@@ -146,11 +146,12 @@ def correlated_steps(fields: Fields, position: np.ndarray, cells: int = 200) -> 
     stride = tuple(slice(None, None, every) for _ in layout.shape)
     block = fields.read(rows)[(slice(None), slice(None), *stride)].reshape(rows.size, -1).astype(np.float64)
     block = block[:, np.isfinite(block).all(axis=0)]
-    times = np.asarray(fields.times())[rows] if layout.time else np.arange(rows.size)
+    stamps = fields.times()
+    times = np.arange(rows.size) if stamps is None else stamps[rows]
     t = np.concatenate([[0.0], np.cumsum(steps(times))])
     trend = np.linspace(-1.0, 1.0, rows.size) if t[-1] == 0 else 2 * t / t[-1] - 1
     basis = [trend**k for k in range(4 if rows.size >= 40 else 2)]
-    if layout.time and is_timelike(times):
+    if is_timelike(times):
         for period in (8765.8, 24.0):  # hours; where the record resolves them and is about as long
             if rows.size > 2 and np.median(np.diff(t)) < period / 4 and t[-1] >= 0.9 * period:
                 basis += [f(2 * np.pi * k * t / period) for k in (1, 2) for f in (np.sin, np.cos)]
@@ -185,6 +186,9 @@ def describe_step(times: np.ndarray) -> str:
 def time_axis(fields: Fields) -> Iterator[Line]:
     """Range, calendar, gaps, duplicates and order of time."""
     layout = fields.layout
+    if layout.time in fields.dataset.dims and layout.time not in fields.dataset.coords:
+        yield "info", f"{layout.time} has no coordinate: its {fields.dataset.sizes[layout.time]} steps count in order"
+        return
     if layout.time is None or layout.time not in fields.dataset.coords:
         yield "info", f"no time: samples are independent along {', '.join(layout.sample)}"
         return
@@ -258,14 +262,7 @@ def extremes(fields: Fields, scan: Scan, looks: dict[str, Looks]) -> Iterator[Li
     flagged = set()
     for found in scan.suspicious:
         flagged.add(found.channel)
-        huge = abs(found.value) >= 1e15
-        yield (
-            "error" if huge else "warning",
-            (
-                f"{found.channel} has {found.count} times {found.value:g}, which looks like an undeclared fill value: "
-                "set the attribute _FillValue, or replace it by NaN"
-            ),
-        )
+        yield "error" if abs(found.value) >= 1e15 else "warning", str(found)
     layout = fields.layout
     for name in layout.variables:
         seen = looks[name]

@@ -273,7 +273,8 @@ def _beside(
     """(ascending source with its neighbours across the seam, target moved beside it, positions in the source)."""
     index, have, want, period = _unroll(source, target, longitude, periodic)
     if have.size == 1:
-        if np.abs(want - have[0]).max(initial=0) > 1e-6 * max(1.0, abs(have[0])):
+        # the mean of all target cells holds for each of them; of another single cell the width is not known
+        if abs(want.mean() - have[0]) > max(SAME * np.ptp(want), 1e-6 * max(1.0, abs(have[0]))):
             raise DataError(
                 f"the given data have the one {name} {have[0]:g}; the target has {want.min():g} to {want.max():g}"
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Channel", "Layout", "plain"]
+__all__ = ["Channel", "Layout", "no_block", "plain"]
 
 
 def plain(value: Any) -> Any:
@@ -131,6 +131,16 @@ class Layout:
             channels=channels,
             units=dict(given["units"]),
         )
+
+
+def no_block(layout: Layout, factor: int) -> str:
+    """What to do about a grid that has no block of ``factor`` cells along each side."""
+    size, least = " x ".join(map(str, layout.shape)), min(layout.shape)
+    dim = layout.space[layout.shape.index(least)]
+    remedy = f"give a --factor of at most {least}, or type --task emulate"
+    if least == 1:
+        remedy = f"drop the dim {dim!r} of one cell (ncwa -a {dim} IN.nc OUT.nc), or type --task emulate"
+    return f"a grid of {size} has no block of {factor} cells: {remedy}"
 
 
 def channels_for(variable: str, dims: Sequence[str], labels: Mapping[str, Sequence[object]]) -> tuple[Channel, ...]:

@@ -13,12 +13,13 @@ import xarray as xr
 from undrift.data.cf import Roles, auxiliary, recognise
 from undrift.data.chunks import missing_chunks
 from undrift.data.combine import combine
+from undrift.data.dims import parse_dims, suggest_dims
 from undrift.data.fields import Fields
 from undrift.data.layout import Channel, Layout, channels_for
-from undrift.data.order import canonical_order, is_global
+from undrift.data.order import canonical_order, is_global, refuse_repeated
 from undrift.data.select import crop
-from undrift.data.sources import expand, from_array, name_dims, parse_dims, read_path
-from undrift.data.static import take_covariates, take_static
+from undrift.data.sources import expand, from_array, name_dims, read_path, split_variable
+from undrift.data.static import refuse_infinite, take_covariates, take_static
 from undrift.data.tidy import tidy_time
 from undrift.errors import DataError, UsageError
 
@@ -41,7 +42,7 @@ def open_fields(
 
     Args:
         data: A path (NetCDF, HDF5, Zarr, .npy, .npz), a glob, a list of them, a Dataset, a DataArray, or an array with
-            ``dims``.
+            ``dims``. ``file:variable`` is one variable of a file, such as ``pair.npz:lr``.
         dims: Names of the dimensions of arrays, such as "sample,z,y,x": x, y, z are space, ``level`` and ``channel``
             become channels, all others count samples. On named data, what the dims are called.
         variables: Names of the fields; all by default.
@@ -125,9 +126,10 @@ def _canonical(
     roles = recognise(raw, named)
     if not roles.space:
         shapes = ", ".join(f"{name}({', '.join(map(str, v.dims))})" for name, v in list(raw.data_vars.items())[:4])
+        biggest = max((v.shape for v in raw.data_vars.values()), key=len, default=())
         raise DataError(
-            f"{where}: no dimension is recognised as space in {shapes}; name them in the order of the data with "
-            "--dims, for example --dims time,y,x"
+            f"{where}: no dimension is recognised as space in {shapes}; name them in the order of the data, "
+            f"for example {suggest_dims(biggest, sources[0])}"
         )
     names = field_names(raw, roles, wanted, where)
     fields = raw[names]
@@ -146,6 +148,8 @@ def _canonical(
     spans = periodic_flags(fields, roles, periodic)
     if select:
         fields, statics, wide, order, spans = crop(fields, statics, wide, order, select, roles, layout_dims, spans)
+    refuse_infinite(statics, where)
+    refuse_repeated(fields, order, roles.space, roles.latitude, where)
     fields = fields.map(lambda v: _ordered(v, fields, layout_dims, roles), keep_attrs=True)
     layout = make_layout(fields, roles, layout_dims, time, spans)
     out = Fields(
@@ -168,7 +172,7 @@ def _report_chunks(
     sources: Sequence[str], names: Sequence[str], roles: Roles, counts: dict[str, Any], warnings: list[str]
 ) -> None:
     """Say which chunks of Zarr stores are not there; what the store returns for them is no data."""
-    for source in sources:
+    for source in (split_variable(source)[0] for source in sources):
         if not Path(source).is_dir():
             continue
         for name, found in missing_chunks(Path(source), names, len(roles.space)).items():
@@ -224,6 +228,10 @@ def field_names(ds: xr.Dataset, roles: Roles, wanted: Sequence[str], where: str)
                 f"numbers over {', '.join(roles.space)} and at least one dimension that counts samples"
             )
     if not found:
+        words = [str(name) for name, v in ds.data_vars.items() if space <= set(v.dims) and v.dtype.kind not in "biuf"]
+        if words:
+            kind = "text" if ds[words[0]].dtype.kind in "OSU" else str(ds[words[0]].dtype)
+            raise DataError(f"{where}: {words[0]!r} holds {kind}, and fields need numbers; convert it in the file")
         listing = ", ".join(f"{name}({', '.join(map(str, ds[name].dims))})" for name in names[:5]) or "nothing"
         raise DataError(
             f"{where}: no variable has samples over space ({', '.join(roles.space)}): found {listing}; "

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-__all__ = ["Order", "canonical_order", "is_global", "unwrap"]
+from undrift.errors import DataError
+
+__all__ = ["Order", "canonical_order", "is_global", "refuse_repeated", "span", "unwrap"]
+
+_OPEN = 10.0  # degrees without cells that are the outside of a region, and no hole in a global grid
 
 
 def unwrap(longitude: np.ndarray) -> np.ndarray:
@@ -41,15 +45,37 @@ def _joined(lon: np.ndarray) -> np.ndarray:
     return np.concatenate([lon[: gap + 1] + 360.0, lon[gap + 1 :]])
 
 
+def span(longitude: np.ndarray) -> tuple[float, float]:
+    """Western and eastern end of longitudes of any shape: -10 and 10, not 0 and 359, for a region across Greenwich."""
+    lon = np.asarray(longitude, dtype=np.float64)
+    lon = lon[np.isfinite(lon)]
+    low, high = float(lon.min(initial=np.inf)), float(lon.max(initial=-np.inf))
+    round_ = np.sort(lon % 360.0)
+    gaps = np.diff(round_, append=round_[:1] + 360.0)
+    widest = float(gaps.max(initial=0.0))
+    if widest < _OPEN or high - low <= 360.0 - widest + 1e-6:
+        return low, high
+    first = float(round_[(int(gaps.argmax()) + 1) % lon.size])
+    first -= 360.0 if first + 360.0 - widest > 360.0 else 0.0
+    return first, first + 360.0 - widest
+
+
 def is_global(longitude: np.ndarray) -> bool:
     """Whether equally spaced longitudes go once around: size times step is 360 within a thousandth of a step."""
     lon = np.asarray(longitude, dtype=np.float64)
-    if lon.ndim != 1 or lon.size < 3:
+    if lon.ndim != 1 or lon.size < 3 or not np.isfinite(lon).all():
         return False
     steps = np.diff(lon)
     step = (lon[-1] - lon[0]) / (lon.size - 1)
     even = np.allclose(steps, step, rtol=0, atol=max(1e-3 * abs(step), 1e-4))
     return bool(even and step > 0 and abs(lon.size * step - 360.0) <= max(1e-3 * step, 4e-5 * lon.size))
+
+
+def _eastward(longitude: np.ndarray) -> np.ndarray:
+    """Global longitudes between 0 and 360: whatever meridian the data begin with, the same draws are made for them."""
+    lon = np.asarray(longitude, dtype=np.float64)
+    rounding = 0.36 / lon.size  # a thousandth of a step
+    return lon - 360.0 * np.floor((lon + rounding) / 360.0)
 
 
 @dataclass(frozen=True)
@@ -146,7 +172,7 @@ class Order:
 
 
 def canonical_order(ds: xr.Dataset, latitude: str | None, longitude: str | None) -> Order:
-    """The order that makes 1-D latitudes ascend, and 1-D longitudes ascend without a jump."""
+    """The order that makes 1-D latitudes ascend, and 1-D longitudes ascend without a jump, global ones from 0."""
     order = Order()
     for name in (latitude, longitude):
         if name is None or name not in ds.coords or ds[name].dims != (name,):
@@ -155,11 +181,43 @@ def canonical_order(ds: xr.Dataset, latitude: str | None, longitude: str | None)
         if original.dtype.kind not in "iuf":
             continue
         values = unwrap(original) if name == longitude else original
+        if name == longitude and is_global(np.sort(values)):
+            values = _eastward(values)
         positions = np.argsort(values, kind="stable")
         order.positions[name] = positions
         order.original[name] = original
         order.canonical[name] = values[positions].astype(original.dtype)
     return order
+
+
+def refuse_repeated(ds: xr.Dataset, order: Order, space: Sequence[str], latitude: str | None, where: str) -> None:
+    """Raises DataError where coordinates of a canonical grid are not numbers or occur twice.
+
+    Those beside a 2-D latitude only count cells and are not looked at.
+    """
+    if latitude is not None and ds[latitude].ndim == 2:
+        return
+    for dim in space:
+        if dim not in ds.coords or ds[dim].dtype.kind not in "iuf":
+            continue
+        values = np.asarray(ds[dim].values, dtype=np.float64)
+        original = order.original.get(dim, values)
+        odd = original[~np.isfinite(original)]
+        if odd.size:
+            raise DataError(
+                f"{where}: the coordinate {dim} is {odd[0]:g} in {odd.size} of {values.size} cells; correct it in the "
+                "file, or remove the coordinate"
+            )
+        known, counts = np.unique(values, return_counts=True)
+        if counts.max(initial=1) > 1:
+            raise DataError(
+                f"{where}: the coordinate {dim} has the value {known[counts.argmax()]:g} {_times(counts.max())}; each "
+                "cell needs its own, so correct it in the file or leave the repeated cells out"
+            )
+
+
+def _times(count: int) -> str:
+    return "twice" if count == 2 else f"{count} times"
 
 
 def _as_slice(index: np.ndarray) -> slice | np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cftime
 import numpy as np
 import xarray as xr
 
@@ -20,6 +21,7 @@ from undrift.errors import DataError
 __all__ = ["Grid", "Match", "Regridder", "join", "match_given", "regrid", "same_units"]
 
 _EAGER_BYTES = 256 << 20
+_GREGORIAN = {"standard", "gregorian", "proleptic_gregorian"}
 
 
 def regrid(
@@ -78,10 +80,10 @@ def regrid(
 def join(target: Fields, given: Fields) -> tuple[np.ndarray, np.ndarray]:
     """Pairs the samples of two datasets by their labels.
 
-    Dates of different calendars are compared by year, month and day. Yearly, monthly and daily data match where they
-    fall into the same year, month or day, whatever the stamp within it; other steps match the nearest date within less
-    than half of the finer step. Numbers match within 1e-5 of their spacing, text exactly. Given data that lack a sample
-    dim are the same for all of its labels.
+    Dates of different calendars are compared by year, month and day, those of one calendar by their distance. Yearly,
+    monthly and daily data match where they fall into the same year, month or day, whatever the stamp within it; other
+    steps match the nearest date within less than half of the finer step. Numbers match within 1e-5 of their spacing,
+    text exactly. Given data that lack a sample dim are the same for all of its labels.
 
     Returns:
         (target_i, given_i): positions of samples with equal labels, ascending in `target_i`.
@@ -171,7 +173,8 @@ def _match_dates(a: list[Any], b: list[Any]) -> tuple[np.ndarray, np.ndarray]:
         codes = {tuple(row[:depth]): i for i, row in enumerate(ymd_a)}
         return np.arange(len(a)), np.array([codes.get(tuple(row[:depth]), -1) for row in ymd_b])
     finer = min(s for s in (*steps, 1e9) if s > 0)
-    days_a, days_b = _days(ymd_a), _days(ymd_b)
+    calendar = _shared_calendar([*a, *b])
+    days_a, days_b = _days(ymd_a, calendar), _days(ymd_b, calendar)
     order = np.argsort(days_a)
     ordered = days_a[order]
     right = np.clip(np.searchsorted(ordered, days_b), 0, len(a) - 1)
@@ -199,8 +202,19 @@ def _split(value: Any) -> tuple[float, float, float, float]:
     return float(value.year), float(value.month), float(value.day), seconds / 86400
 
 
-def _days(ymd: np.ndarray) -> np.ndarray:
-    """Days since year 0 in a year of 12 x 31 days: exact differences within a day, equal dates have equal numbers."""
+def _shared_calendar(dates: list[Any]) -> str:
+    """The calendar of all dates, or "" where there are several, which have no common length of a month."""
+    names = {"standard" if isinstance(v, np.datetime64) else getattr(v, "calendar", "") for v in dates}
+    if names <= _GREGORIAN and all(_split(v)[0] > 1582 for v in dates):
+        return "standard"
+    return names.pop() if len(names) == 1 else ""
+
+
+def _days(ymd: np.ndarray, calendar: str) -> np.ndarray:
+    """Days since 1970; without a calendar in a year of 12 x 31 days, where equal dates have equal numbers."""
+    if calendar:
+        midnights = [cftime.datetime(*map(int, row[:3]), calendar=calendar) for row in ymd]
+        return np.asarray(cftime.date2num(midnights, "days since 1970-01-01", calendar=calendar)) + ymd[:, 3]
     return ymd[:, 0] * 372 + (ymd[:, 1] - 1) * 31 + ymd[:, 2] - 1 + ymd[:, 3]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from undrift.data.fields import Fields
 
-__all__ = ["Scan", "Suspicious", "bit_sums", "block_step", "scan"]
+__all__ = ["Scan", "Suspects", "Suspicious", "bit_sums", "block_step", "scan"]
 
 _BLOCK_BYTES = 16 << 20
 _HUGE = 1e15
@@ -32,6 +32,12 @@ class Suspicious:
     channel: str
     value: float
     count: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.channel} has {self.count} times {self.value:g}, which looks like an undeclared fill value: set the "
+            "attribute _FillValue, or replace it by NaN"
+        )
 
 
 @dataclass
@@ -75,6 +81,55 @@ class Scan:
     suspicious: list[Suspicious] = field(default_factory=list)
 
 
+class Suspects:
+    """Extremes of each channel that look like fill values, counted block by block, and the range of the others."""
+
+    def __init__(self, channels: int) -> None:
+        self.counts: list[dict[float, int]] = [{} for _ in range(channels)]
+        self.low = np.full(channels, np.inf)
+        self.high = np.full(channels, -np.inf)
+
+    def look(self, block: np.ndarray) -> None:
+        """Add samples (n, C, ...) without infinities."""
+        for c in range(block.shape[1]):
+            values = block[:, c]
+            low, high = float(values.min()), float(values.max())
+            if np.isnan(low):
+                values = values[~np.isnan(values)]
+                if not values.size:
+                    continue
+                low, high = float(values.min()), float(values.max())
+            self.add(c, values, low, high)
+
+    def add(self, c: int, values: np.ndarray, low: float, high: float) -> None:
+        """Add finite values of a channel that lie between low and high."""
+        rest = values
+        for _ in range(8):
+            extreme = next((v for v in (low, high) if abs(v) >= _HUGE or np.float32(v) in _SENTINELS), None)
+            if extreme is None:
+                break
+            hits = rest == np.float32(extreme)
+            self.counts[c][extreme] = self.counts[c].get(extreme, 0) + int(hits.sum())
+            rest = rest[~hits]
+            if rest.size == 0:
+                return
+            low, high = float(rest.min()), float(rest.max())
+        self.low[c] = min(self.low[c], low)
+        self.high[c] = max(self.high[c], high)
+
+    def found(self, labels: list[str]) -> list[Suspicious]:
+        """Those that are far from all other values; a channel of one value is constant, not filled, unless huge."""
+        out = []
+        for label, counts, low, high in zip(labels, self.counts, self.low, self.high, strict=True):
+            span = max(high - low, 1e-6 * max(abs(low), abs(high), 1e-30)) if high >= low else 0.0
+            single = len(counts) == 1 and high < low
+            for value, count in counts.items():
+                far = high < low or value < low - span or value > high + span
+                if abs(value) >= _HUGE or (far and not single):
+                    out.append(Suspicious(label, value, count))
+        return out
+
+
 class _Sums:
     """Running sums about a first guess of the mean, which keeps 300 K with a std of 1e-3 K exact."""
 
@@ -91,9 +146,7 @@ class _Sums:
         self.seen = np.zeros((channels, cells), dtype=bool)
         self.missing = np.zeros((samples, channels), dtype=bool)
         self.bit_sums = np.zeros(samples, dtype=np.uint64)
-        self.suspects: list[dict[float, int]] = [{} for _ in range(channels)]
-        self.clean_low = np.full(channels, np.inf)
-        self.clean_high = np.full(channels, -np.inf)
+        self.suspects = Suspects(channels)
 
     def add(self, start: int, block: np.ndarray) -> None:
         """Add samples (n, C, cells) that begin at position start."""
@@ -124,7 +177,7 @@ class _Sums:
             low, high = float(values.min()), float(values.max())
         self.n[c] += values.size
         self.low[c], self.high[c] = min(self.low[c], low), max(self.high[c], high)
-        self._suspects(c, values, low, high)
+        self.suspects.add(c, values, low, high)
         if np.isnan(self.shift[c]):
             self.shift[c] = float(values.mean(dtype=np.float64))
         centred = values.astype(np.float64)
@@ -132,22 +185,6 @@ class _Sums:
         flat = centred.ravel()
         self.s1[c] += flat.sum()
         self.s2[c] += np.einsum("i,i->", flat, flat)
-
-    def _suspects(self, c: int, values: np.ndarray, low: float, high: float) -> None:
-        """Count extremes that look like fill values, and find the range of the others."""
-        rest = values
-        for _ in range(8):
-            extreme = next((v for v in (low, high) if abs(v) >= _HUGE or np.float32(v) in _SENTINELS), None)
-            if extreme is None:
-                break
-            hits = rest == np.float32(extreme)
-            self.suspects[c][extreme] = self.suspects[c].get(extreme, 0) + int(hits.sum())
-            rest = rest[~hits]
-            if rest.size == 0:
-                return
-            low, high = float(rest.min()), float(rest.max())
-        self.clean_low[c] = min(self.clean_low[c], low)
-        self.clean_high[c] = max(self.clean_high[c], high)
 
 
 def scan(fields: Fields) -> Scan:
@@ -218,14 +255,6 @@ def _finish(sums: _Sums, n: int, shape: tuple[int, ...], labels: list[str]) -> S
     mask_nan = hidden * n
     frames = sums.missing.sum(axis=0)
     frame_nan = frames * (always.shape[1] - hidden)
-    suspicious = []
-    for c, found in enumerate(sums.suspects):
-        low, high = sums.clean_low[c], sums.clean_high[c]
-        span = max(high - low, 1e-6 * max(abs(low), abs(high), 1e-30)) if high >= low else 0.0
-        for value, count in found.items():
-            if abs(value) >= _HUGE or high < low or value < low - span or value > high + span:
-                suspicious.append(Suspicious(labels[c], value, count))
-    suspicious = [s for s in suspicious if not constant[labels.index(s.channel)] or abs(s.value) >= _HUGE]
     return Scan(
         count=sums.n,
         nan=sums.nan,
@@ -243,7 +272,7 @@ def _finish(sums: _Sums, n: int, shape: tuple[int, ...], labels: list[str]) -> S
         always_nan=always.reshape(len(labels), *shape),
         missing=sums.missing,
         bit_sums=sums.bit_sums,
-        suspicious=suspicious,
+        suspicious=sums.suspects.found(labels),
     )
 
 

@@ -16,16 +16,17 @@ import numpy as np
 import xarray as xr
 
 from undrift.data.cf import role_of_name
-from undrift.errors import DataError, UsageError
+from undrift.data.dims import suggest_dims
+from undrift.errors import DataError
 
-__all__ = ["expand", "from_array", "parse_dims", "read_path"]
+__all__ = ["expand", "from_array", "read_path", "split_variable"]
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 _ERRORS = (OSError, RuntimeError, ValueError, KeyError, IndexError, EOFError, TypeError, AttributeError, ImportError)
 
 
 def expand(data: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Paths and globs as a sorted list of existing paths.
+    """Paths and globs as a sorted list of existing paths, each with the ``:variable`` that was typed after it.
 
     Raises:
         DataError: A path does not exist, or a pattern matches nothing.
@@ -35,6 +36,10 @@ def expand(data: str | Path | Sequence[str | Path]) -> list[Path]:
         text = str(item)
         if Path(text).exists():
             out.append(Path(text))
+            continue
+        base, variable = split_variable(text)
+        if variable:
+            out += [Path(f"{path}:{variable}") for path in expand(base)]
             continue
         if not glob.has_magic(text):
             near = sorted(p.name for p in Path(text).parent.glob("*"))[:200] if Path(text).parent.is_dir() else []
@@ -48,6 +53,13 @@ def expand(data: str | Path | Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(out))
 
 
+def split_variable(path: str | Path) -> tuple[str, str]:
+    """``pair.npz:lr`` as the file and one variable of it; "" where none is named."""
+    base, _, variable = str(path).rpartition(":")
+    there = base and not Path(path).exists() and (Path(base).exists() or glob.has_magic(base))
+    return (base, variable) if there and variable and "/" not in variable else (str(path), "")
+
+
 def _near(word: str, names: Sequence[str]) -> str:
     import difflib
 
@@ -55,38 +67,11 @@ def _near(word: str, names: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def parse_dims(dims: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """The names in ``--dims sample,z,y,x``.
-
-    Raises:
-        UsageError: A name is repeated or empty, or none is space.
-    """
-    if dims is None:
-        return None
-    names = tuple(name.strip() for name in (dims.split(",") if isinstance(dims, str) else dims))
-    if not all(names) or len(set(names)) != len(names):
-        raise UsageError(f"--dims {','.join(names)}: names must be different and not empty, such as sample,y,x")
-    if not any(role_of_name(name) in ("x", "y", "z") for name in names):
-        raise UsageError(f"--dims {','.join(names)}: none is space; call the dimensions of space z, y, x")
-    return names
-
-
-def suggest_dims(shape: Sequence[int]) -> str:
-    """The line to type for an array of this shape."""
-    n = len(shape)
-    names = {1: "sample", 2: "sample,x", 3: "sample,y,x", 4: "sample,channel,y,x", 5: "sample,channel,z,y,x"}
-    if n == 4 and len(set(shape[1:])) == 1:
-        return "--dims sample,z,y,x"
-    if n in names:
-        return f"--dims {names[n]}"
-    return "--dims " + ",".join([*(f"sample{i}" for i in range(n - 3)), "channel", "y", "x"])
-
-
 def read_path(path: Path, dims: tuple[str, ...] | None, variables: Sequence[str] | None, chunks: Any) -> xr.Dataset:
     """One file or store as a lazily read, CF-decoded dataset.
 
     Args:
-        path: An existing file or directory.
+        path: An existing file or directory, ``file:variable`` for one variable of it and what has fewer dims.
         dims: The user's names of dimensions, needed where the file has none.
         variables: The variables asked for, read alone from .npz.
         chunks: What xarray takes: None reads without dask.
@@ -94,7 +79,12 @@ def read_path(path: Path, dims: tuple[str, ...] | None, variables: Sequence[str]
     Raises:
         DataError: The file is damaged, of another kind than it says, or of a kind that cannot be read.
     """
+    base, variable = split_variable(path)
+    path = Path(base)
     kind = sniff(path)
+    if variable and kind == "npy":
+        raise DataError(f"{path}: is one array without a name; type it without :{variable}")
+    variables = [variable] if variable else variables
     if kind == "npy":
         name = _name(
             path.stem if chunks is None else re.sub(r"[-_.]*\d+$", "", path.stem)
@@ -108,7 +98,16 @@ def read_path(path: Path, dims: tuple[str, ...] | None, variables: Sequence[str]
         _check_netcdf3_size(path, ds)
     if not ds.data_vars:
         raise DataError(f"{path}: holds no variable at its top level{_groups(path, kind)}")
+    if variable:
+        ds = _alone(ds, variable, path)
     return name_dims(ds, dims, str(path))
+
+
+def _alone(ds: xr.Dataset, variable: str, path: Path) -> xr.Dataset:
+    """One variable, with those that have fewer dims than it."""
+    if variable not in ds.data_vars:
+        raise DataError(f"{path}: has no variable {variable!r}; there are {', '.join(map(str, ds.data_vars))}")
+    return ds[[name for name, v in ds.data_vars.items() if name == variable or v.ndim < ds[variable].ndim]]
 
 
 def _groups(path: Path, kind: str) -> str:
@@ -221,7 +220,7 @@ def name_dims(ds: xr.Dataset, dims: tuple[str, ...] | None, source: str) -> xr.D
             biggest = max(shapes, key=lambda name: (len(shapes[name]), math.prod(shapes[name])))
             raise DataError(
                 f"{source}: the dimensions have no names ({biggest} has shape {shapes[biggest]}); "
-                f"say what they are, for example {suggest_dims(shapes[biggest])}"
+                f"say what they are, for example {suggest_dims(shapes[biggest], source)}"
             )
         return ds
     if set(dims) <= set(map(str, ds.dims)):
@@ -267,7 +266,7 @@ def _dataset(arrays: dict[str, xr.Variable], source: str) -> xr.Dataset:
                 other = sizes[dim][1]
                 raise DataError(
                     f"{source}: {other!r} {fields[other].shape} and {name!r} {v.shape} are on different grids; "
-                    f"choose with --variables {other} or --variables {name}"
+                    f"choose one with --variables {name}, or name it after the file: {source}:{name}"
                 )
             sizes[dim] = (n, name)
     keep = {
@@ -287,15 +286,17 @@ def from_array(array: np.ndarray, dims: tuple[str, ...] | None, *, name: str, so
     """
     if array.dtype.kind not in "biuf":
         raise DataError(f"{source}: holds {array.dtype} values; fields must be real numbers")
+    if array.ndim < 2:
+        raise DataError(f"{source}: has shape {array.shape}; fields need a dim of samples and at least one of space")
     if dims is None:
         raise DataError(
             f"{source}: NumPy arrays have no names of dimensions; got shape {array.shape}; "
-            f"say what they are, for example {suggest_dims(array.shape)}"
+            f"say what they are, for example {suggest_dims(array.shape, source)}"
         )
     if len(dims) != array.ndim:
         raise DataError(
             f"{source}: --dims {','.join(dims)} names {len(dims)} dimensions and the shape is {array.shape}; "
-            f"type for example {suggest_dims(array.shape)}"
+            f"type for example {suggest_dims(array.shape, source)}"
         )
     return xr.Dataset({name: (dims, array)})
 
@@ -343,13 +344,16 @@ def _read_npz(path: Path, dims: tuple[str, ...] | None, variables: Sequence[str]
         numbers = {name: shape for name, (shape, dtype) in shapes.items() if dtype.kind in "biuf" and len(shape) > 0}
         if not numbers:
             raise DataError(f"{path}: holds no array of numbers")
+        absent = [name for name in variables or () if name not in shapes]
+        if absent and len(absent) == len(variables or ()):
+            raise DataError(f"{path}: has no array {absent[0]!r}; there are {', '.join(numbers)}")
         if dims is None:
             names = [name for name in variables or () if name in numbers] or list(numbers)
             biggest = max(names, key=lambda name: (len(numbers[name]), math.prod(numbers[name])))
             listing = ", ".join(f"{name} {shape}" for name, shape in numbers.items())
             raise DataError(
                 f"{path}: NumPy arrays have no names of dimensions; got {listing}; "
-                f"say what they are, for example {suggest_dims(numbers[biggest])}"
+                f"say what they are, for example {suggest_dims(numbers[biggest], str(path))}"
             )
         wanted = {
             name: shape

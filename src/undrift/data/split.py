@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from undrift.data.fields import Fields
-from undrift.data.scan import bit_sums, block_step
+from undrift.data.scan import Suspects, Suspicious, bit_sums, block_step
 from undrift.errors import DataError, UsageError
 
 __all__ = ["Split", "split"]
@@ -173,8 +173,11 @@ def _bare(sample: np.ndarray) -> bool:
 
 
 def _once(fields: Fields, result: Split) -> None:
-    """Leave exact duplicates out of train, and warn of held-out samples that also train."""
-    digests = _digests(fields, np.concatenate([result.train, result.holdout]))
+    """Leave exact duplicates out of train, and warn of fill values and of held-out samples that also train."""
+    samples = np.concatenate([result.train, result.holdout])
+    sums, suspicious = _sums(fields, samples)
+    result.warnings += map(str, suspicious)
+    digests = _digests(fields, samples, sums)
     seen: set[bytes] = set()
     keep = []
     for i in result.train.tolist():
@@ -195,11 +198,19 @@ def _once(fields: Fields, result: Split) -> None:
         )
 
 
-def _digests(fields: Fields, samples: np.ndarray) -> dict[int, bytes]:
-    """Digests of those samples that may have a copy: only they are read again after the scan, where there was one."""
-    sums = fields._scan.bit_sums[samples] if fields._scan is not None else None
-    if sums is None:
-        sums = np.concatenate([bit_sums(block) for _, block in _read(fields, samples)])
+def _sums(fields: Fields, samples: np.ndarray) -> tuple[np.ndarray, list[Suspicious]]:
+    """Bit sums of samples, and what looks like fill values: from the scan, where there was one, else in one pass."""
+    if fields._scan is not None:
+        return fields._scan.bit_sums[samples], fields._scan.suspicious
+    sums, suspects = [], Suspects(len(fields.layout.channels))
+    for _, block in _read(fields, samples):
+        sums.append(bit_sums(block))
+        suspects.look(block)
+    return np.concatenate(sums), suspects.found([c.label for c in fields.layout.channels])
+
+
+def _digests(fields: Fields, samples: np.ndarray, sums: np.ndarray) -> dict[int, bytes]:
+    """Digests of those samples that may have a copy: only they are read again."""
     _, which, counts = np.unique(sums, return_inverse=True, return_counts=True)
     out: dict[int, bytes] = {}
     for part, block in _read(fields, samples[counts[which] > 1]):

@@ -13,7 +13,7 @@ from undrift.data.cf import Roles, auxiliary, is_timelike, recognise
 from undrift.data.order import Order, canonical_order
 from undrift.errors import DataError
 
-__all__ = ["take_covariates", "take_static"]
+__all__ = ["refuse_infinite", "take_covariates", "take_static"]
 
 _PARTS_OF_TIME = ("year", "month", "dayofyear", "hour")
 
@@ -57,6 +57,17 @@ def take_static(
         for name, v in out.items()
     }
     return order.apply(xr.Dataset(kept))
+
+
+def refuse_infinite(statics: xr.Dataset, where: str) -> None:
+    """Raises DataError where a static field has infinite values; NaN is missing and stays."""
+    for name, variable in statics.data_vars.items():
+        count = int(np.isinf(variable.values).sum())
+        if count:
+            words = f"{count} infinite value{'s' * (count > 1)}"
+            raise DataError(
+                f"{where}: the static field {str(name)!r} has {words}; replace them by NaN where data are missing"
+            )
 
 
 def _still(array: xr.DataArray, roles: Roles, where: str) -> xr.DataArray:

@@ -24,6 +24,8 @@ __all__ = ["Request", "labels_of", "request_at", "request_from", "request_holdou
 
 logger = logging.getLogger(__name__)
 
+_REFERENCES = {"ancillary_variables", "bounds", "cell_measures", "climatology", "formula_terms", "grid_mapping"}
+
 
 @dataclass
 class Request:
@@ -181,7 +183,10 @@ def request_at(at: str | Mapping[str, Any], codec: Codec) -> Request:
 def _date(text: str, calendar: str) -> Any:
     """A date as the training data have them: datetime64, or cftime of a calendar."""
     if not calendar:
-        return np.datetime64(text, "ns")
+        date = np.datetime64(text, "ns")
+        if np.isnat(date):
+            raise ValueError(text)
+        return date
     found = re.fullmatch(r"(-?\d{1,4})(?:-(\d\d?))?(?:-(\d\d?))?(?:[T ](\d\d?)(?::(\d\d))?(?::(\d\d))?)?", text)
     if not found:
         raise ValueError(text)
@@ -196,8 +201,9 @@ def _array(values: Sequence[Any], codec: Codec, name: str) -> np.ndarray:
             return np.array([_date(str(v), part.calendar) for v in values])
         except ValueError:
             raise UsageError(f"--at {name}={values[0]} is no date; type {name}=2085-07-01") from None
-    if part.kind == "number" and not all(isinstance(v, int | float) for v in values):
-        raise UsageError(f"--at {name}={values[0]} is no number")
+    bad = [v for v in values if not isinstance(v, int | float | np.number) or not np.isfinite(v)]
+    if part.kind == "number" and bad:
+        raise UsageError(f"--at {name}={bad[0]} is no number; training met {part.low:g} to {part.high:g}")
     return np.array([str(v) for v in values]) if part.kind == "category" else np.array(values)
 
 
@@ -219,7 +225,19 @@ def template(
         lazy = da.zeros(shape, dtype=np.float32, chunks=[1 if i == 0 else n for i, n in enumerate(shape)])
         keep = {k: v for k, v in shell.variable_attrs.get(name, {}).items() if k not in ("_FillValue", "missing_value")}
         out[name] = (dims, lazy, keep)
-    return shell.order.restore(out).assign_attrs({**shell.attrs, **attrs})
+    return _closed(shell.order.restore(out)).assign_attrs({**shell.attrs, **attrs})
+
+
+def _closed(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset without CF attributes that point to variables which it does not have."""
+    out = ds.copy()
+    for name in out.variables:
+        for about in (out[name].attrs, out[name].encoding):
+            for key in _REFERENCES & about.keys():
+                words = [word for word in str(about[key]).split() if not word.endswith(":")]
+                if not set(words) <= set(out.variables):
+                    del about[key]
+    return out
 
 
 def variables_of(values: np.ndarray, layout: Layout, shell: Shell) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
 from undrift.nets.unet import UNet
 from undrift.tasks import task_of
+from undrift.tasks.pair import begun_at
 from undrift.train.log import read_metrics
 from undrift.train.prepare import Problem, device_of, precision_of, reopen
 from undrift.train.run import staged
@@ -29,6 +30,8 @@ from undrift.train.run import staged
 __all__ = ["FieldModel", "load"]
 
 logger = logging.getLogger(__name__)
+
+_APART = ("history", "fingerprint", "parameters", "static")  # facts that are not told of the training
 
 
 class FieldModel:
@@ -63,6 +66,9 @@ class FieldModel:
         """The data of the run, opened again where the model was loaded."""
         if self._problem is None:
             target, given = open_data(self.config, *self._data)
+            target = begun_at(target, self.parts.shell.coords)
+            if given is not None and self.parts.given_shell is not None:
+                given = begun_at(given, self.parts.given_shell.coords)
             task = task_of(self.config.task.name, self.config.task.factor)
             self._problem = reopen(target, given, task, self.config, self.codec)
             found, stored = self._problem.pair.target.fingerprint, self.facts.get("fingerprint")
@@ -211,11 +217,12 @@ class FieldModel:
             "grid": dict(zip(layout.space, layout.shape)),
             "periodic": [d for d, p in zip(layout.space, layout.periodic) if p],
             "transforms": {c.label: t.kind for c, t in zip(layout.channels, self.codec.transforms)},
+            "static": self.facts.get("static", []),
             "covariates": self.codec.covariates.names,
             "linear predictor": {"stages": self.codec.predictor.stages, "mean squared error":
             self.codec.predictor.scores}, "network": {"channels": list(getattr(self.net, "channels", [])), "parameters":
             self.facts.get("parameters")},
-            "training": {k: v for k, v in self.facts.items() if k not in ("history", "fingerprint", "parameters")},
+            "training": {k: v for k, v in self.facts.items() if k not in _APART},
             "fingerprint": self.facts.get("fingerprint"),
             "versions": {"undrift": undrift.__version__, "torch": torch.__version__.split("+")[0], "numpy":
             np.__version__}, "run": None if self.run is None else str(self.run),

@@ -80,7 +80,8 @@ def fit(
         data: samples: a path, glob or list of them (NetCDF, Zarr, NumPy, HDF5), or an xarray object or array.
         task: "downscale" (the default), "emulate", or a task such as ``undrift.Downscale(factor=4)``.
         factor: fine cells per coarse cell when what is given is the mean of the data over blocks; 4 by default.
-        given: what is given, where it is a dataset of its own, joined on the labels of the samples.
+        given: what is given, where it is a dataset of its own, joined on the labels of the samples; ``pair.npz:lr`` is
+            one variable of a file.
         variables: names to take; all by default.
         static: names of variables without sample dims, or a file of such, that condition the model.
         covariates: names of coordinates over sample dims that are given.
@@ -179,6 +180,7 @@ def _plan(problem: Problem, config: Config, device: torch.device) -> dict[str, A
         "target": {c.label: list(layout.shape) for c in layout.channels},
         "given": None if problem.codec.given_layout is None else
                  {c.label: list(problem.codec.given_layout.shape) for c in problem.codec.given_layout.channels},
+        "static": [str(name) for name in problem.pair.target.static.data_vars],
         "covariates": problem.codec.covariates.names,
         "transforms": {c.label: x.kind for c, x in zip(layout.channels, problem.codec.transforms)},
         "window": window,
@@ -235,6 +237,7 @@ def _fit(
     facts["fingerprint"] = identity["data"]
     facts["parameters"] = sum(p.numel() for p in trained.net.parameters())
     pair = problem.pair
+    facts["static"] = [str(name) for name in pair.target.static.data_vars]
     given_shell = None if pair.given is None else Shell.of(pair.given)
     return Parts(config, problem.codec, Shell.of(pair.target), given_shell, trained.net, guess, rivals, facts)
 

@@ -6,11 +6,13 @@ import numpy as np
 import xarray as xr
 
 from undrift.data.fields import Fields
-from undrift.data.grid import Grid
+from undrift.data.grid import Grid, Regridder
+from undrift.data.layout import no_block
+from undrift.data.order import unwrap
 from undrift.data.regrid import join
 from undrift.errors import UsageError
 
-__all__ = ["Pair", "coarsened", "join_given", "trimmed"]
+__all__ = ["Pair", "begun_at", "coarsened", "join_given", "static_of", "trimmed"]
 
 
 @dataclass
@@ -57,10 +59,7 @@ def trimmed(fields: Fields, factor: int) -> tuple[Fields, list[str]]:
     layout = fields.layout
     shape = tuple(n - n % factor for n in layout.shape)
     if 0 in shape:
-        raise UsageError(
-            f"a grid of {' x '.join(map(str, layout.shape))} has no block of {factor} cells; "
-            f"give a --factor of at most {min(layout.shape)}"
-        )
+        raise UsageError(no_block(layout, factor))
     if shape == layout.shape:
         return fields, []
     cut = ", ".join(f"{d} {n} -> {m}" for d, n, m in zip(layout.space, layout.shape, shape) if n != m)
@@ -68,6 +67,31 @@ def trimmed(fields: Fields, factor: int) -> tuple[Fields, list[str]]:
     dataset = fields.dataset.isel({d: slice(0, m) for d, m in zip(layout.space, shape)})
     note = f"the far edge is trimmed to a multiple of {factor} cells: {cut}"
     return _rebuilt(fields, dataset, shape, keep), [note]
+
+
+def begun_at(fields: Fields, coords: xr.Dataset) -> Fields:
+    """The fields from the meridian of a run on, which may have begun global longitudes anywhere before 0.1.0.
+
+    Args:
+        fields: as this version opens them.
+        coords: those of the run over space.
+    """
+    layout, dim = fields.layout, str(fields.layout.longitude)
+    if dim not in coords.coords or not dict(zip(layout.space, layout.periodic)).get(dim):
+        return fields
+    have, first = np.asarray(fields.dataset[dim].values, np.float64), float(coords[dim][0])
+    away = np.abs((have - first + 180.0) % 360.0 - 180.0)
+    start = int(away.argmin())
+    if start == 0 or away[start] > 1e-3 * 360.0 / have.size:
+        return fields
+    index = (start + np.arange(have.size)) % have.size
+    lon = unwrap(have[index])
+    lon += 360.0 * np.round((first - lon[0]) / 360.0)
+    dataset = fields.dataset.isel({dim: index})
+    dataset = dataset.assign_coords({dim: (dim, lon.astype(dataset[dim].dtype), dataset[dim].attrs)})
+    out = _rebuilt(fields, dataset, layout.shape, {dim: index})
+    out.order.canonical[dim] = dataset[dim].values
+    return out
 
 
 def coarsened(fields: Fields, factor: int) -> Fields:
@@ -96,7 +120,26 @@ def nested(target: Fields, given: Fields) -> tuple[int, ...] | None:
 
 
 def join_given(target: Fields, given: Fields) -> Pair:
-    """A real pair: samples with equal labels."""
+    """A real pair: samples with equal labels; static fields of what is given condition the model too."""
     mine, theirs = join(target, given)
-    note = f"{len(mine)} of {len(target)} samples are joined with what is given"
-    return Pair(target.select(mine), given.select(theirs), nested(target, given), [note])
+    notes = [f"{len(mine)} of {len(target)} samples are joined with what is given"]
+    joined = target.select(mine)
+    more = static_of(given, target)
+    if more:
+        joined.static = target.static.assign(more)
+        notes.append(f"static fields of the given data condition the model too: {', '.join(more)}")
+    return Pair(joined, given.select(theirs), nested(target, given), notes)
+
+
+def static_of(given: Fields, target: Fields) -> dict[str, xr.DataArray]:
+    """The static fields of what is given, on the target's grid, without those of which the target has its own."""
+    names = [str(name) for name in given.static.data_vars if name not in target.static.data_vars]
+    if not names:
+        return {}
+    move = Regridder(Grid.of(given), Grid.of(target))
+    out = {}
+    for name in names:
+        array = given.static[name].transpose(..., *given.layout.space)
+        level = [f"{name}_{dim}" for dim in array.dims[: array.ndim - len(given.layout.space)]]
+        out[name] = xr.DataArray(move(array.values), dims=[*level, *target.layout.space], attrs=array.attrs)
+    return out
