@@ -97,6 +97,23 @@ def test_truth_and_given_are_found_by_label_not_by_place():
     assert set(counterpart(static, section.ensemble, source.axes).values()) == {0}
 
 
+def test_a_truth_on_more_cells_is_drawn_on_those_of_the_ensemble():
+    """A truth with the edge that training trimmed, latitude reversed and longitude in 0..360 gives the same maps."""
+    section = temperature()
+    wide = section.truth.pad(lat=(0, 1), lon=(0, 1), mode="edge")
+    wide = wide.assign_coords(lat=np.linspace(30, 54, 25), lon=np.linspace(-20, 12, 33))
+    wide = wide.isel(lat=slice(None, None, -1)).assign_coords(lon=wide.lon % 360).sortby("lon")
+    expected, found = [
+        Source(type("S", (), {"ensemble": section.ensemble, "truth": truth, "given": None, "scores": None}))
+        for truth in (section.truth, wide)
+    ]
+    np.testing.assert_array_equal(found.truth.tas.values, section.truth.tas.values)
+    np.testing.assert_array_equal(found.truth.lon.values, section.ensemble.lon.values)
+    maps = [channel_maps(one, "tas", {}, Limits(60, 6, 1), 1)[0] for one in (expected, found)]
+    assert maps[0].heading == maps[1].heading and maps[0].caption == maps[1].caption
+    assert [p.uri for p in maps[0].panels] == [p.uri for p in maps[1].panels]
+
+
 def test_given_variable_is_chosen_by_name_then_units():
     """Same name first, same units next, else the first field there is."""
     grid = xr.DataArray(np.zeros((2, 2)), dims=("y", "x"))

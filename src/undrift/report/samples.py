@@ -11,9 +11,9 @@ import xarray as xr
 from undrift.data.cf import recognise
 from undrift.data.ensemble import MEMBER_NAMES
 from undrift.errors import DataError
-from undrift.verify.match import Axes, axes_of, describe_rows, pair_samples, sample_labels
+from undrift.verify.match import Axes, aligned_truth, axes_of, describe_rows, pair_samples, sample_labels
 
-__all__ = ["Sample", "axes_for", "choose_samples", "counterpart", "given_for", "take"]
+__all__ = ["Sample", "axes_for", "choose_samples", "counterpart", "given_for", "on_cells", "sample_dims", "take"]
 
 _MOST_RANKED = 240  # samples whose error is looked at to choose the ones that are shown
 
@@ -44,6 +44,13 @@ def axes_for(ensemble: xr.Dataset, truth: xr.Dataset | None) -> tuple[Axes, list
             f"The ensemble has no dimension of members but {', '.join(map(str, ensemble.dims))}: name it realization."
         )
     return axes, [n for n in names if set(axes.space) <= set(ensemble[n].dims)]
+
+
+def on_cells(truth: xr.Dataset, ensemble: xr.Dataset, names: Sequence[str], axes: Axes) -> xr.Dataset:
+    """The truth on the ensemble's cells and in its coordinates, so that both are drawn on the same axes."""
+    cells = aligned_truth(truth, ensemble, names, axes)
+    shared = {n: c.variable for n, c in ensemble.coords.items() if c.dims and set(c.dims) <= set(axes.space)}
+    return cells.assign_coords({n: c for n, c in shared.items() if n in cells.coords or n in cells.dims})
 
 
 def take(field: xr.DataArray | xr.Dataset, dims: Sequence[str], flat: int) -> xr.DataArray | xr.Dataset:
@@ -80,7 +87,6 @@ def choose_samples(
     axes: Axes,
     pairs: Mapping[int, int],
     truth_dims: Sequence[str],
-    errors: np.ndarray | None = None,
 ) -> list[Sample]:
     """The sample of median CRPS and the one at the worst tenth; the first one where truth has no counterparts.
 
@@ -90,7 +96,6 @@ def choose_samples(
         axes: the roles of the ensemble's dimensions.
         pairs: flat position in the truth by flat position in the ensemble.
         truth_dims: the truth's sample dimensions.
-        errors: the CRPS of each paired sample, in the ensemble's order, where it was measured before.
     """
     labels = sample_labels(members.to_dataset(name="field"), axes.sample)
     known = sorted(pairs) if truth is not None else []

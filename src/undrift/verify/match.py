@@ -3,6 +3,7 @@
 __all__ = [
     "Axes",
     "Pairing",
+    "aligned_truth",
     "axes_of",
     "describe_rows",
     "order_of_labels",
@@ -10,6 +11,7 @@ __all__ = [
     "same_cells",
     "same_units",
     "sample_labels",
+    "single",
 ]
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -276,6 +278,26 @@ def _nearest(sorted_values: NDArray[np.float64], values: NDArray[np.float64]) ->
     right = np.clip(np.searchsorted(sorted_values, values), 0, sorted_values.size - 1)
     left = np.maximum(right - 1, 0)
     return np.where(np.abs(sorted_values[left] - values) <= np.abs(sorted_values[right] - values), left, right)
+
+
+def single(truth: xr.Dataset, axes: Axes) -> xr.Dataset:
+    """The truth without a dimension of members.
+
+    Raises:
+        DataError: where it has several.
+    """
+    name = axes.realization
+    if name is None or name not in truth.dims:
+        return truth
+    if truth.sizes[name] != 1:
+        raise DataError(f"the truth has {truth.sizes[name]} members along {name!r}: select one")
+    return truth.isel({name: 0}, drop=True)
+
+
+def aligned_truth(truth: xr.Dataset, ensemble: xr.Dataset, names: Sequence[str], axes: Axes) -> xr.Dataset:
+    """The truth without members, on the cells and levels of the ensemble and in their order."""
+    levels = sorted({dim for name in names for dim in axes.level(ensemble[name])})
+    return same_cells(single(truth, axes), ensemble, (*levels, *axes.space), axes, "the truth")
 
 
 def same_cells(other: xr.Dataset, ensemble: xr.Dataset, dims: Sequence[str], axes: Axes, what: str) -> xr.Dataset:

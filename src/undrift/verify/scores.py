@@ -18,6 +18,7 @@ from undrift.verify.marginal import QUANTILES, histogram, wet_threshold
 from undrift.verify.match import (
     Axes,
     Pairing,
+    aligned_truth,
     axes_of,
     describe_rows,
     order_of_labels,
@@ -25,6 +26,7 @@ from undrift.verify.match import (
     same_cells,
     same_units,
     sample_labels,
+    single,
 )
 from undrift.verify.memorise import nearest_training
 from undrift.verify.paired import Paired
@@ -134,7 +136,7 @@ def evaluate(
     if train is not None:
         pairing = job.pairing
         rows = (pairing.ensemble, pairing.truth)
-        scores.update(nearest_training(ensemble[names], train, truth=_single(truth, job.axes), rows=rows, seed=seed))
+        scores.update(nearest_training(ensemble[names], train, truth=single(truth, job.axes), rows=rows, seed=seed))
     for key in ("given_out_of_range", "still_improving"):
         if key in ensemble.attrs:
             scores.attrs[key] = ensemble.attrs[key]
@@ -167,7 +169,7 @@ def _prepare(
     axes = axes_of(ensemble, truth, names)
     levels = sorted({dim for name in names for dim in axes.level(ensemble[name])})
     dims = (*levels, *axes.space)
-    on_truth = same_cells(_single(truth, axes), ensemble, dims, axes, "the truth")
+    on_truth = aligned_truth(truth, ensemble, names, axes)
     truth_sample = _sample_dims(on_truth, axes, names, levels)
     pairing = pair_samples(ensemble, on_truth, axes.sample, truth_sample)
     matched = pairing.by != "nothing"
@@ -195,16 +197,6 @@ def _prepare(
         bootstrap,
         seed,
     )
-
-
-def _single(truth: xr.Dataset, axes: Axes) -> xr.Dataset:
-    """The truth without a dimension of members."""
-    name = axes.realization
-    if name is None or name not in truth.dims:
-        return truth
-    if truth.sizes[name] != 1:
-        raise DataError(f"the truth has {truth.sizes[name]} members along {name!r}: select one")
-    return truth.isel({name: 0}, drop=True)
 
 
 def _sample_dims(truth: xr.Dataset, axes: Axes, names: list[str], levels: list[str]) -> tuple[str, ...]:
