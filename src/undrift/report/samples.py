@@ -11,6 +11,7 @@ import xarray as xr
 from undrift.data.cf import recognise
 from undrift.data.ensemble import MEMBER_NAMES
 from undrift.errors import DataError
+from undrift.verify.crps import fair_crps
 from undrift.verify.match import Axes, aligned_truth, axes_of, describe_rows, pair_samples, sample_labels
 
 __all__ = ["Sample", "axes_for", "choose_samples", "counterpart", "given_for", "on_cells", "sample_dims", "take"]
@@ -122,10 +123,7 @@ def choose_samples(
 def _crps(members: xr.DataArray | xr.Dataset, truth: xr.DataArray | xr.Dataset, axes: Axes) -> float:
     """Fair CRPS of one sample, averaged over its cells without weights; only to rank samples among each other."""
     assert isinstance(members, xr.DataArray) and isinstance(truth, xr.DataArray) and axes.realization is not None
-    x = np.sort(members.transpose(axes.realization, *axes.space).values.astype(np.float64), axis=0)
-    m = x.shape[0]
-    weight = (2 * np.arange(1, m + 1) - m - 1).reshape(-1, *[1] * (x.ndim - 1))
-    crps = np.abs(x - truth.transpose(*axes.space).values).mean(0) - (weight * x).sum(0) / (m * max(m - 1, 1))
+    crps = fair_crps(truth.transpose(*axes.space).values, members.transpose(axes.realization, *axes.space).values)
     return float(np.nanmean(crps)) if np.isfinite(crps).any() else float("nan")
 
 
