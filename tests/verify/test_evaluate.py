@@ -345,6 +345,26 @@ def test_memorisation_tells_copies_from_draws():
     assert any(f.topic == "memorisation" and f.level == "bad" for f in verdict(found))
 
 
+def test_a_truth_that_trained_is_no_evidence_against_memorisation():
+    """Of a truth within the training data, wholly or in part, the verdict does not say that nothing was memorised."""
+    rng = np.random.default_rng(13)
+    train, drawn, other = fields(rng, time=60), fields(rng, time=30, members=3), fields(rng, time=30)
+    seen = train.isel(time=slice(0, 30)).assign_coords(time=drawn.time).astype("float32").astype(float)
+    for share, truth in (
+        (1.0, seen),
+        (0.5, xr.concat([seen.isel(time=slice(15)), other.isel(time=slice(15, 30))], "time")),
+    ):
+        found = evaluate(drawn, truth, train=train, bootstrap=0)
+        assert float(found["memorisation_known"]) == share and np.isnan(float(found["memorisation"]))
+        (finding,) = (f for f in verdict(found) if f.topic == "memorisation")
+        assert finding.level == "warn" and f"cannot be judged: {100 * share:.0f} %" in finding.text
+    few = xr.concat([seen.isel(time=slice(2)), other.isel(time=slice(2, 30))], "time")
+    honest = evaluate(drawn, few, train=train, bootstrap=0)
+    assert float(honest["memorisation"]) == pytest.approx(1.0, abs=0.05)
+    dry = [ds.where(ds.time.dt.day % 2 == 0, 0.0) for ds in (train, other)]  # a dry day is not a leak
+    assert float(evaluate(drawn, dry[1], train=dry[0], bootstrap=0)["memorisation_known"]) == 0
+
+
 def test_verdict_says_by_how_much_and_carries_the_runs_warnings():
     ensemble, truth = pair(members=20, spread=0.6)
     ensemble.attrs |= {"given_out_of_range": 0.125, "still_improving": 1}
