@@ -377,6 +377,47 @@ def test_verdict_says_by_how_much_and_carries_the_runs_warnings():
     assert shifted["calibration"].level == "warn" and "ranks are not flat" in shifted["calibration"].text
 
 
+def found_of(*arguments, **more):
+    """Findings by topic of an evaluation."""
+    return {f.topic: f for f in verdict(evaluate(*arguments, **more))}
+
+
+def test_verdict_names_a_bias_and_which_way_the_ranks_lean():
+    warm = found_of(*pair(members=20, bias=0.2))
+    assert "biased by +0.197 K [+0.1" in warm["bias"].text and warm["bias"].level == "warn"
+    assert "members are too high" in warm["calibration"].text and warm["calibration"].level == "warn"
+    cold = found_of(*pair(members=20, bias=-0.2))
+    assert "biased by -0.2" in cold["bias"].text and "members are too low" in cold["calibration"].text
+    assert "bias" not in found_of(*pair(members=20, bias=0.02)), "what does not matter is not said"
+    assert "bias" not in found_of(*pair(members=20, time=4, lat=1, lon=1, seed=2)), "nor what chance gives"
+    ensemble, truth = pair(members=20, time=60)
+    mean = ensemble.mean("realization")
+    wide = (mean + (ensemble - mean) * 1.08).tas.transpose("realization", ...).assign_attrs(units="K").to_dataset()
+    dome = found_of(wide, truth)["calibration"]
+    assert dome.level == "good" and "seen and small: a dome" in dome.text
+
+
+def test_verdict_of_spread_waits_for_its_interval():
+    """Two thirds of the spread is under-dispersed over many samples, and no finding over a few that hang together."""
+    assert "under-dispersed" in found_of(*pair(members=20, spread=0.8))["calibration"].text
+    ensemble, truth = pair(members=20, time=6, lat=1, lon=1, spread=0.8, seed=3)
+    scores = evaluate(ensemble, truth)
+    low, high = scores["spread_skill_interval"].values[0]
+    assert value(scores, "spread_skill") < 0.9 and low < 1 < high
+    assert "too few samples" in {f.topic: f for f in verdict(scores)}["calibration"].text
+
+
+def test_verdict_says_where_the_variogram_score_loses():
+    """Smooth errors against drawn ones that are independent from cell to cell: right at a point, wrong in between."""
+    rng = np.random.default_rng(14)
+    rough = fields(rng, time=60, members=20, scale=1.0)
+    common = rng.standard_normal((60, 1, 1)) * np.ones((1, 9, 12)) + 0.01 * rng.standard_normal((60, 9, 12))
+    truth = rough.isel(realization=0, drop=True).copy(data={"tas": 280 + common})
+    rival = rough.copy(data={"tas": 280 + rng.standard_normal((20, 60, 1, 1)) * np.ones((1, 1, 9, 12))})
+    texts = [f.text for f in verdict(evaluate(rough, truth, baselines={"smooth": rival})) if f.level == "bad"]
+    assert any("variogram score" in text and "loses to smooth by -" in text for text in texts)
+
+
 @pytest.mark.parametrize("suffix", [".json", ".nc"])
 def test_scores_survive_a_round_trip(tmp_path, suffix):
     scores = evaluate(*pair(time=5), baselines={"b": pair(1, time=5)[0]}, bootstrap=10)

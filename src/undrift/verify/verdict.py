@@ -9,7 +9,11 @@ import numpy as np
 import xarray as xr
 
 _SPREAD_SKILL = (0.9, 1.1)
-_FLAT = 0.1  # mean relative deviation of a rank's frequency that is still called flat
+# A reliability index is seen where it is above what chance gives (its 95 % quantile, from the bootstrap), and matters
+# above 0.1: that of a Gaussian ensemble whose spread is 10 % off, or whose bias is an eighth of its error.
+_INDEX_MATTERS = 0.1
+_BIAS_MATTERS = 0.2  # of the RMSE; matters where its interval also excludes 0
+_SHAPE = 0.25  # share of the ranks' departure from flat that a slope or a bow must explain to be named
 _SPECTRUM = (0.8, 1.25)
 _MEMORISING = 0.75
 
@@ -19,7 +23,7 @@ class Finding:
     """One sentence of the verdict.
 
     Attributes:
-        topic: "skill", "calibration", "memorisation", "spectrum", "range", "training" or "matching".
+        topic: "skill", "calibration", "bias", "memorisation", "spectrum", "range", "training" or "matching".
         level: "good", "warn" where the reader should know, "bad" where the ensemble should not be used as it is,
             "info" otherwise.
         text: the sentence.
@@ -44,8 +48,8 @@ def verdict(scores: xr.Dataset) -> list[Finding]:
     if scores.attrs.get("matched", 0):
         for variable in scores["variable"].values:
             one = scores.sel(variable=variable)
-            findings += _skill(str(variable), one)
-            findings.append(_calibration(str(variable), one))
+            findings += _skill(str(variable), one) + _variogram(str(variable), one)
+            findings += [_calibration(str(variable), one), *_bias(str(variable), one)]
         if absent := scores.attrs.get("baselines_absent"):
             findings.append(Finding("skill", "info", f"not compared: {absent}"))
     else:
@@ -89,29 +93,90 @@ def _skill(variable: str, one: xr.Dataset) -> list[Finding]:
 
 
 def _calibration(variable: str, one: xr.Dataset) -> Finding:
-    """Calibrated: spread/skill within 10 % of 1, and ranks flat to 10 % or to what chance gives."""
-    ratio, index, noise = (float(one[name]) for name in ("spread_skill", "reliability_index", "reliability_noise"))
-    expected = float(one["reliability_expected"])
+    """Calibrated: spread/skill within 10 % of 1 or not to be told from it, no bias that matters, flat ranks."""
+    ratio = float(one["spread_skill"])
     if not np.isfinite(ratio):
         return Finding("calibration", "info", f"{variable}: spread cannot be judged (one realization, or no error)")
-    span = _interval(one["spread_skill_interval"].values)
-    measured = f"spread/skill {ratio:.2f}{span}, reliability index {index:.3f}"
-    if np.isfinite(expected):
-        measured += f" ({expected:.3f} by chance)"
-    flat = index <= max(_FLAT, noise if np.isfinite(noise) else 0.0)
-    if ratio < _SPREAD_SKILL[0]:
+    bounds = one["spread_skill_interval"].values
+    low, high = bounds if np.isfinite(bounds).all() else (ratio, ratio)
+    measured = f"(spread/skill {ratio:.2f}{_interval(bounds)}, {_index_text(one)})"
+    said, level, text = f"{variable}: ", "warn", ""
+    if ratio < _SPREAD_SKILL[0] and high < 1:
         level = "bad" if ratio < 0.7 else "warn"
-        share = 100 * (1 - ratio)
-        return Finding(
-            "calibration", level, f"{variable}: under-dispersed, spread {share:.0f} % too small ({measured})"
-        )
-    if ratio > _SPREAD_SKILL[1]:
+        text = f"under-dispersed, spread {100 * (1 - ratio):.0f} % too small"
+    elif ratio > _SPREAD_SKILL[1] and low > 1:
         level = "bad" if ratio > 1.4 else "warn"
-        share = 100 * (ratio - 1)
-        return Finding("calibration", level, f"{variable}: over-dispersed, spread {share:.0f} % too large ({measured})")
-    if not flat:
-        return Finding("calibration", "warn", f"{variable}: spread fits the error, but ranks are not flat ({measured})")
-    return Finding("calibration", "good", f"{variable}: calibrated ({measured})")
+        text = f"over-dispersed, spread {100 * (ratio - 1):.0f} % too large"
+    elif not _SPREAD_SKILL[0] <= ratio <= _SPREAD_SKILL[1]:
+        text = "too few samples to tell the spread from a calibrated one"
+    elif _index_level(one) == "large":
+        text = f"spread fits the error, but ranks are not flat{_shape(one)}"
+    elif _biased(one):
+        text = "spread fits the error, but the ensemble is biased"
+    elif _index_level(one) == "visible":
+        level, text = "good", f"calibrated but for a departure of the ranks that is seen and small{_shape(one)}"
+    else:
+        level, text = "good", "calibrated"
+    return Finding("calibration", level, f"{said}{text} {measured}")
+
+
+def _index_text(one: xr.Dataset) -> str:
+    index, noise = float(one["reliability_index"]), float(one["reliability_noise"])
+    return f"reliability index {index:.3f}" + (f", by chance up to {noise:.3f}" if np.isfinite(noise) else "")
+
+
+def _index_level(one: xr.Dataset) -> str:
+    """Nothing where ranks are as flat as chance leaves them, "visible" beyond that, "large" where it also matters."""
+    index, noise = float(one["reliability_index"]), float(one["reliability_noise"])
+    if np.isfinite(noise) and index <= noise:
+        return ""
+    return "large" if index > _INDEX_MATTERS else "visible" if np.isfinite(noise) else ""
+
+
+def _shape(one: xr.Dataset) -> str:
+    """What the ranks look like: the larger of a slope and a bow, the first two Legendre polynomials."""
+    frequency = one["rank_histogram"].values
+    away = frequency - 1.0 / frequency.size
+    place = 2 * (np.arange(frequency.size) + 0.5) / frequency.size - 1
+    waves = [place, 1.5 * np.square(place) - 0.5 - np.mean(1.5 * np.square(place) - 0.5)]
+    parts = [float(away @ wave) / float(np.sqrt(wave @ wave)) if wave.any() else 0.0 for wave in waves]
+    total = float(away @ away)
+    if total == 0 or max(part**2 for part in parts) < _SHAPE * total:
+        return ""
+    if abs(parts[0]) >= abs(parts[1]):
+        return f": a slope, members are too {'low' if parts[0] > 0 else 'high'}"
+    return ": a U, members are too close together" if parts[1] > 0 else ": a dome, members are too far apart"
+
+
+def _biased(one: xr.Dataset) -> bool:
+    """Whether the mean is off by what matters, and not by chance."""
+    bias, rmse = float(one["bias"]), float(one["rmse"])
+    low, high = one["bias_interval"].values
+    return bool(abs(bias) > _BIAS_MATTERS * rmse and not low <= 0 <= high)
+
+
+def _bias(variable: str, one: xr.Dataset) -> list[Finding]:
+    if not _biased(one):
+        return []
+    bias, bounds, units = float(one["bias"]), one["bias_interval"].values, str(one["units"].values)
+    span = f" [{bounds[0]:+.3g}, {bounds[1]:+.3g}]" if np.isfinite(bounds).all() else ""
+    share = 100 * abs(bias) / float(one["rmse"])
+    text = f"{variable}: biased by {bias:+.3g} {units}".rstrip() + f"{span}, {share:.0f} % of the RMSE"
+    return [Finding("bias", "warn", text)]
+
+
+def _variogram(variable: str, one: xr.Dataset) -> list[Finding]:
+    """Baselines whose variogram score is better than the model's beyond doubt: their fields hang together better."""
+    if "variogram_skill" not in one:
+        return []
+    lost: list[str] = []
+    for name in one["baseline"].values:
+        skill = float(one["variogram_skill"].sel(baseline=name))
+        low, high = (float(v) for v in one["variogram_skill_interval"].sel(baseline=name))
+        if high < 0:
+            lost.append(f"{name} by {100 * skill:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}]")
+    text = f"{variable}: variogram score (how neighbouring cells differ) loses to {'; '.join(lost)}"
+    return [Finding("skill", "bad", text)] if lost else []
 
 
 def _spectrum(variable: str, one: xr.Dataset) -> Finding:
