@@ -371,6 +371,9 @@ def test_verdict_says_by_how_much_and_carries_the_runs_warnings():
     found = {finding.topic: finding for finding in verdict(evaluate(ensemble, truth))}
     assert "under-dispersed, spread 39 %" in found["calibration"].text and found["calibration"].level == "bad"
     assert "12.5 %" in found["range"].text and "under-trained" in found["training"].text
+    ensemble.attrs["still_improving"] = 0
+    assert found_of(ensemble, truth)["training"].text.startswith("trained long enough")
+    assert "training" not in found_of(*pair()), "an ensemble of unknown origin says nothing of its training"
     wide = {f.topic: f for f in verdict(evaluate(pair(members=20, spread=1.3)[0], truth))}
     assert "over-dispersed" in wide["calibration"].text and wide["spectrum"].topic == "spectrum"
     shifted = {f.topic: f for f in verdict(evaluate(*pair(members=20, bias=0.2, spread=1.1)))}

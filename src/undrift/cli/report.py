@@ -135,6 +135,7 @@ def section_of(
     from undrift.verify import verdict
 
     described = model.describe()
+    _note_training(scores, model)
     findings = verdict(scores)
     return Section(
         title=title,
@@ -148,6 +149,21 @@ def section_of(
         metrics=model.metrics(),
         facts={**described, "commands": list(commands)},
     )
+
+
+def _note_training(scores: xr.Dataset, model: FieldModel) -> None:
+    """Put into the scores whether the training was long enough, judged anew: runs are kept longer than criteria."""
+    from undrift.verify.training import under_trained
+
+    facts = model.facts
+    steps, images, samples = facts.get("steps"), facts.get("images"), facts.get("samples", {}).get("train")
+    judged = under_trained([tuple(row) for row in facts.get("history") or []], images, samples)
+    scores.attrs.pop("still_improving", None)
+    if judged is None:
+        return
+    passes = f", {images / samples:.2g} passes over {samples} samples" if images and samples else ""
+    scores.attrs["still_improving"] = int(judged)
+    scores.attrs["trained_for"] = f"{steps} steps{passes}"
 
 
 def _question(model: FieldModel, truth: xr.Dataset) -> list[str]:

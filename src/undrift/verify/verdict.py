@@ -41,8 +41,8 @@ def verdict(scores: xr.Dataset) -> list[Finding]:
     """What the scores of `evaluate` say: skill, calibration, spectrum, memorisation, range, training.
 
     Reads the attributes `given_out_of_range` (share of given values outside the training range), `still_improving`
-    (whether the validation loss still fell when training ended) and `baselines_absent` (which baselines there are not,
-    and why) where present.
+    (whether more training would have helped), `trained_for` (how long it was, in words) and `baselines_absent` (which
+    baselines there are not, and why) where present.
     """
     findings: list[Finding] = []
     if scores.attrs.get("matched", 0):
@@ -221,9 +221,13 @@ def _run(scores: xr.Dataset) -> list[Finding]:
     if share > 0:
         text = f"{100 * share:.1f} % of the given values lie outside the range seen in training: an extrapolation"
         findings.append(Finding("range", "warn", text))
-    if scores.attrs.get("still_improving", 0):
-        text = "under-trained: the validation loss was still falling when training ended; give it a larger budget"
-        findings.append(Finding("training", "warn", text))
+    if "still_improving" in scores.attrs:
+        after = f" ({scores.attrs['trained_for']})" if scores.attrs.get("trained_for") else ""
+        if scores.attrs["still_improving"]:
+            text = f"under-trained{after}: the validation loss had not settled when training ended; give it more time"
+            findings.append(Finding("training", "warn", text))
+        else:
+            findings.append(Finding("training", "good", f"trained long enough{after}: the validation loss had settled"))
     return findings
 
 
