@@ -166,6 +166,8 @@ def test_free_running_claims_no_crps(tmp_path):
     assert section.scores.attrs["matched"] == 0
     html = write_page(tmp_path / "r.html", [section]).read_text("utf-8")
     assert "crps" not in {key.split(";")[0] for key, _, _ in Reader(html).numbers}
+    numbers = [(key, value) for key, value, _ in Reader(html).numbers if key == "mean_shift"]
+    assert numbers == [("mean_shift", float(section.scores["mean_shift"][0]))]
     assert "free-running" in html and "Where the laws differ" in html and "Rank histogram" not in html
 
 

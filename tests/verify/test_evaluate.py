@@ -140,6 +140,39 @@ def test_without_common_samples_no_crps_is_claimed():
     assert verdict(scores)[0].topic == "matching"
 
 
+def test_laws_without_counterparts_are_compared_and_judged():
+    """A shift, a deviation and a tail that are off are said in standard deviations over samples; chance is not."""
+    rng = np.random.default_rng(15)
+    climate = xr.DataArray(np.linspace(-30, 30, 9), dims="lat")  # twenty times the deviation over samples
+    truth = fields(rng, time=100) + climate
+    drawn = (fields(rng, time=50, members=4) + climate).assign_coords(time=np.arange(50) + 5000)
+    cases = {"alike": drawn, "warm": drawn + 0.5, "far": drawn - 20.0, "wide": drawn.mean("time") * -1.0 + 2 * drawn}
+    found = {name: evaluate(one.transpose("realization", ...), truth) for name, one in cases.items()}
+    said = {name: next(f for f in verdict(one) if f.topic == "distribution") for name, one in found.items()}
+    assert [said[name].level for name in cases] == ["good", "warn", "bad", "bad"]
+    assert "mean is too high" in said["warm"].text and "mean is too low" in said["far"].text
+    assert "deviation is too large" in said["wide"].text
+    error = np.sqrt(1 / 200 + 1 / 100) / np.sqrt(108)
+    for name, shift, ratio in (("alike", 0, 1), ("warm", 0.5, 1), ("far", -20, 1), ("wide", 0, 2)):
+        low, high = found[name]["mean_shift_interval"].values[0]
+        assert low < value(found[name], "mean_shift") < high
+        unit = value(found[name], "truth_deviation")
+        assert unit == pytest.approx(1, abs=0.03) and unit * value(found[name], "mean_shift") == pytest.approx(
+            shift, abs=4 * error
+        )
+        assert value(found[name], "deviation_ratio") == pytest.approx(ratio, rel=0.05)
+    low, high = found["alike"]["mean_shift_interval"].values[0]
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.4)
+    low, high = found["alike"]["deviation_ratio_interval"].values[0]
+    assert low < 1 < high and high - low == pytest.approx(
+        2 * 1.96 / np.sqrt(2 * 108) * np.sqrt(1 / 200 + 1 / 100), rel=0.5
+    )
+    middle = dict(zip(found["far"]["quantile"].values, found["far"]["quantile_shift"].values[0]))
+    assert middle[0.5] == pytest.approx(-20, abs=2)
+    alone = evaluate(drawn, truth.isel(time=[0]), bootstrap=20)
+    assert np.isnan(alone["mean_shift_interval"]).all() and np.isfinite(alone["mean_shift"]).all()
+
+
 def test_unconditional_members_without_samples():
     rng = np.random.default_rng(4)
     truth = fields(rng, time=60)

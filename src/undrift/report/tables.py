@@ -10,7 +10,17 @@ import xarray as xr
 
 from undrift.report.style import number
 
-__all__ = ["Cell", "Column", "Row", "Table", "calibration_table", "law_table", "overview_table", "score_table"]
+__all__ = [
+    "Cell",
+    "Column",
+    "Row",
+    "Table",
+    "calibration_table",
+    "law_table",
+    "overview_table",
+    "score_table",
+    "shift_table",
+]
 
 
 @dataclass(frozen=True)
@@ -181,6 +191,26 @@ def law_table(scores: xr.Dataset, units: str) -> Table | None:
         rows.append(Row(text, [cell(scores, f"wet_fraction_{side}") for side in _SIDES]))
     columns = [Column(""), Column("truth"), Column("ensemble")]
     return Table("Distribution of all values, over cells (by area), samples and realizations.", columns, rows)
+
+
+def shift_table(scores: xr.Dataset, units: str) -> Table | None:
+    """How far two laws without counterparts lie apart; None where there are counterparts."""
+    if "mean_shift" not in scores:
+        return None
+    rows = [
+        Row("Mean less that of the truth", [cell(scores, "mean_shift"), Cell("0")]),
+        Row("Standard deviation over that of the truth", [cell(scores, "deviation_ratio"), Cell("1")]),
+    ]
+    for q in scores["quantile"].values.tolist():
+        rows.append(
+            Row(
+                f"{100 * q:g} % quantile less that of the truth",
+                [cell(scores, "quantile_shift", quantile=q), Cell("0")],
+            )
+        )
+    unit = f"{number(float(scores['truth_deviation']))} {units}".strip()
+    caption = f"Ensemble against truth, differences in standard deviations of the truth over samples ({unit})."
+    return Table(caption, [Column(""), Column("measured"), Column("ideal")], rows)
 
 
 _SIDES = ("truth", "ensemble")

@@ -15,6 +15,10 @@ _INDEX_MATTERS = 0.1
 _BIAS_MATTERS = 0.2  # of the RMSE; matters where its interval also excludes 0
 _SHAPE = 0.25  # share of the ranks' departure from flat that a slope or a bow must explain to be named
 _SPECTRUM = (0.8, 1.25)
+# Of laws that can only be compared as distributions, in standard deviations of the truth; each has to be beyond chance.
+_MEAN_MATTERS, _QUANTILE_MATTERS = 0.25, 0.5
+_DEVIATION = (0.8, 1.25)
+_FIRM_QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 _MEMORISING = 0.75
 
 
@@ -23,7 +27,8 @@ class Finding:
     """One sentence of the verdict.
 
     Attributes:
-        topic: "skill", "calibration", "bias", "memorisation", "spectrum", "range", "training" or "matching".
+        topic: "skill", "calibration", "bias", "distribution", "memorisation", "spectrum", "range", "training" or
+            "matching".
         level: "good", "warn" where the reader should know, "bad" where the ensemble should not be used as it is,
             "info" otherwise.
         text: the sentence.
@@ -55,6 +60,7 @@ def verdict(scores: xr.Dataset) -> list[Finding]:
     else:
         text = "no sample of the ensemble has a truth: distributions are compared and no CRPS is claimed"
         findings.append(Finding("matching", "info", text))
+        findings += [_distribution(str(name), scores.sel(variable=name)) for name in scores["variable"].values]
     findings += [_spectrum(str(variable), scores.sel(variable=variable)) for variable in scores["variable"].values]
     findings += _memorisation(scores)
     findings += _run(scores)
@@ -177,6 +183,37 @@ def _variogram(variable: str, one: xr.Dataset) -> list[Finding]:
             lost.append(f"{name} by {100 * skill:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}]")
     text = f"{variable}: variogram score (how neighbouring cells differ) loses to {'; '.join(lost)}"
     return [Finding("skill", "bad", text)] if lost else []
+
+
+def _distribution(variable: str, one: xr.Dataset) -> Finding:
+    """Means, deviations and quantiles of two laws without counterparts."""
+    shift, ratio = (float(one[name]) for name in ("mean_shift", "deviation_ratio"))
+    if not np.isfinite([shift, ratio]).all():
+        return Finding("distribution", "info", f"{variable}: distributions cannot be compared (a constant truth)")
+    unit = f"{float(one['truth_deviation']):.3g} {one['units'].values!s}".strip()
+    said: list[str] = []
+    low, high = one["mean_shift_interval"].values
+    if abs(shift) > _MEAN_MATTERS and not low <= 0 <= high:
+        said.append(f"the mean is too {'high' if shift > 0 else 'low'}")
+    bottom, top = one["deviation_ratio_interval"].values
+    if not _DEVIATION[0] <= ratio <= _DEVIATION[1] and not bottom <= 1 <= top:
+        said.append(f"the standard deviation is too {'large' if ratio > 1 else 'small'}")
+    firm = one.sel(quantile=list(_FIRM_QUANTILES))
+    off, bounds = firm["quantile_shift"].values, firm["quantile_shift_interval"].values
+    far = (np.abs(off) > _QUANTILE_MATTERS) & ~((bounds[0] <= 0) & (bounds[1] >= 0))
+    worst = int(np.argmax(np.where(far, np.abs(off), 0.0) if far.any() else np.abs(off)))
+    if far.any():
+        said.append(f"quantiles differ, most that of {100 * _FIRM_QUANTILES[worst]:g} %")
+    span = f" [{low:+.2f}, {high:+.2f}]" if np.isfinite([low, high]).all() else ""
+    measured = (
+        f"(in standard deviations of the truth, {unit}: mean {shift:+.2f}{span}, "
+        f"{100 * _FIRM_QUANTILES[worst]:g} % quantile {off[worst]:+.2f}; standard deviation {ratio:.2f} times the "
+        f"truth's{_interval(np.array([bottom, top]))})"
+    )
+    if not said:
+        return Finding("distribution", "good", f"{variable}: distributed like the truth {measured}")
+    level = "bad" if abs(shift) > 1 or not 0.5 <= ratio <= 2 else "warn"
+    return Finding("distribution", level, f"{variable}: not distributed like the truth, {', '.join(said)} {measured}")
 
 
 def _spectrum(variable: str, one: xr.Dataset) -> Finding:
