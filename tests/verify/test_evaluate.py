@@ -137,7 +137,7 @@ def test_without_common_samples_no_crps_is_claimed():
     np.testing.assert_allclose(ratio, 4.0, rtol=0.35)
     assert float(scores["std_ratio_map"].mean()) == pytest.approx(2.0, rel=0.05)
     assert float(np.abs(scores["mean_difference_map"]).max()) < 1.0
-    assert verdict(scores)[0].topic == "matching"
+    assert verdict(scores)[0].topic == "matching" and "no CRPS" in verdict(scores)[0].text
 
 
 def test_laws_without_counterparts_are_compared_and_judged():
@@ -355,6 +355,21 @@ def test_global_grids_have_zonal_spectra_and_periodicity_may_be_told():
 def test_what_does_not_fit_is_refused_in_one_sentence(change, message):
     with pytest.raises(DataError, match=message):
         evaluate(*change(*pair(time=3)))
+
+
+def test_units_on_one_side_only_are_warned_of_and_other_values_are_named(caplog):
+    ensemble, truth = pair(time=6)
+    with caplog.at_level("WARNING"):
+        evaluate(ensemble, truth, bootstrap=0)
+        assert not caplog.records
+        bare = truth.copy(data={"tas": truth.tas.values - 273.15})
+        del bare.tas.attrs["units"]
+        scores = evaluate(ensemble, bare, bootstrap=0)
+    (record,) = caplog.records
+    assert "'K' in the ensemble and without units in the truth" in record.getMessage()
+    first = verdict(scores)[0]
+    assert first.level == "bad" and "same units?" in first.text
+    assert not any("same units?" in f.text for f in verdict(evaluate(ensemble, truth, bootstrap=0)))
 
 
 def test_a_negative_bootstrap_is_a_usage_error():

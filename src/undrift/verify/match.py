@@ -14,6 +14,7 @@ __all__ = [
     "single",
 ]
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ from undrift.data.layout import plain
 from undrift.data.order import is_global
 from undrift.errors import DataError
 from undrift.verify.marginal import canonical_units
+
+log = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-3  # of the typical spacing of a coordinate
 
@@ -364,11 +367,15 @@ def _same_corner(other: xr.Dataset, ensemble: xr.Dataset, dim: str, axes: Axes) 
 
 
 def same_units(ensemble: xr.DataArray, other: xr.DataArray, name: str, what: str) -> None:
-    """Refuse to compare values of different units.
+    """Refuse to compare values of different units, and warn where only one side has any.
 
     Raises:
         DataError: with both units.
     """
     ours, theirs = str(ensemble.attrs.get("units", "")), str(other.attrs.get("units", ""))
-    if ours and theirs and canonical_units(ours) != canonical_units(theirs):
+    if bool(ours) != bool(theirs):
+        side, other_side = ("ensemble", what) if ours else (what, "ensemble")
+        text = "%s is in %r in the %s and without units in the %s: taken for the same; write units into its attributes"
+        log.warning(text, name, ours or theirs, side, other_side)
+    elif ours and canonical_units(ours) != canonical_units(theirs):
         raise DataError(f"{name} is in {ours!r} in the ensemble and in {theirs!r} in the {what}: convert one of them")

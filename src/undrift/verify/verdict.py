@@ -49,7 +49,7 @@ def verdict(scores: xr.Dataset) -> list[Finding]:
     (whether more training would have helped), `trained_for` (how long it was, in words) and `baselines_absent` (which
     baselines there are not, and why) where present.
     """
-    findings: list[Finding] = []
+    findings = [f for name in scores["variable"].values for f in _apart(str(name), scores.sel(variable=name))]
     if scores.attrs.get("matched", 0):
         for variable in scores["variable"].values:
             one = scores.sel(variable=variable)
@@ -65,6 +65,17 @@ def verdict(scores: xr.Dataset) -> list[Finding]:
     findings += _memorisation(scores)
     findings += _run(scores)
     return findings
+
+
+def _apart(variable: str, one: xr.Dataset) -> list[Finding]:
+    """Whether hardly a value of the ensemble lies where the truth's are, as of other units."""
+    (low, high), (bottom, top) = (one[f"quantiles_{side}"].values[[0, -1]] for side in ("ensemble", "truth"))
+    if not (low > top or high < bottom):
+        return []
+    text = (
+        f"{variable}: the ensemble ({low:.4g} to {high:.4g}) and the truth ({bottom:.4g} to {top:.4g}) have no value "
+    )
+    return [Finding("matching", "bad", f"{text}in common: are both in the same units?")]
 
 
 def _skill(variable: str, one: xr.Dataset) -> list[Finding]:
