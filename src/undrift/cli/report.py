@@ -86,7 +86,7 @@ def report(
     else:
         # Streamed to disk, so that a long record needs no more memory than a short one.
         with tempfile.TemporaryDirectory(prefix="undrift-") as folder:
-            reference, path = wanted_truth(model), Path(folder) / "holdout.nc"
+            reference, path = wanted_truth(model), Path(folder) / "holdout.zarr"  # NetCDF refuses names that Zarr has
             draw(out=path).close()
             chosen = {"--realizations": realizations, "--seed": seed or None, "--nfe": nfe}
             typed = [word for name, value in chosen.items() if value is not None for word in (name, str(value))]
