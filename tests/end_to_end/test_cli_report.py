@@ -75,3 +75,40 @@ def test_a_name_that_only_zarr_takes_is_reported_as_text(run):
     """Fault row 50, end to end: the draw for the report has to be kept where such a name may stand."""
     text, page = reported(run, "--realizations", 3)
     assert "<img src=x" not in page and NAME in text
+    assert "Tested on 12 samples that training has not seen (20%)." in text
+    assert "of data.zarr: time 2001-01-01 to 2001-02-16." in text and "40°N to 59°N, 12°W to 11°E" in text
+    assert "under-trained (12 steps, 2" in text
+    assert not re.search(r"guess|was finished|share 0\.|white", text.split("Provenance")[1])
+
+
+def test_an_ensemble_from_before_is_shown_on_its_cells_with_what_was_given(run, tmp_path):
+    """The truth is the original: of all days, with the trimmed edge, from south to north and in 0..360."""
+    truth = xr.open_zarr(run / "data.zarr", consolidated=False).load()
+    truth = truth.isel(lat=slice(None, None, -1)).assign_coords(lon=truth.lon % 360).sortby("lon")
+    truth.to_zarr(tmp_path / "truth.zarr", consolidated=False)
+    text, page = reported(run, "--ensemble", run / "ens.zarr", "--truth", tmp_path / "truth.zarr")
+    assert "Tested on 12 samples of the truth that was given, which training left out (20%)." in text
+    assert ">Given</figcaption>" in page and "12°W to 11°E" in text
+    own = reported(run, "--realizations", 4)[1]
+    maps = [re.findall(r'>(Truth|Given)</figcaption><img src="([^"]+)"', one) for one in (page, own)]
+    assert maps[0] == maps[1] and len(maps[0]) >= 4
+
+
+def test_what_is_tested_is_what_the_page_says(run, tmp_path):
+    """Samples that trained, samples of another time, and some of each."""
+    members = xr.open_zarr(run / "ens.zarr", consolidated=False).load()
+    truth = xr.open_zarr(run / "data.zarr", consolidated=False).load()
+    early = members.assign_coords(time=truth.time.values[:12])
+    cases = {
+        "among those that trained.": early,
+        "none of which has a counterpart": members.assign_coords(time=members.time + np.timedelta64(9999, "D")),
+        "(8 samples of the ensemble without a truth)": members.assign_coords(
+            time=members.time + np.timedelta64(8, "D")
+        ),
+    }
+    for number, (expected, ensemble) in enumerate(cases.items()):
+        path = tmp_path / f"{number}.zarr"
+        ensemble.drop_encoding().to_zarr(path, consolidated=False)
+        text, page = reported(run, "--ensemble", path, "--truth", run / "data.zarr")
+        assert expected in text and "that training has not seen (" not in text
+        assert (">Given</figcaption>" in page) == (number == 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.ticker import AutoLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from undrift.report.geometry import Axis, plan_axes, space_of, thin
+from undrift.report.geometry import Axis, degrees_text, plan_axes, space_of, thin
 from undrift.report.picture import Picture, new_figure, render
 from undrift.report.style import MODEL, TRUTH, Scale, label, look, number, plain, scale_for, tick
 
@@ -230,21 +230,13 @@ def _label_axes(axes: Axes, y: Axis, x: Axis) -> None:
         steps = [1, 2, 3, 5, 10] if np.ptp(one.values) < 40 else [1, 1.5, 2, 3, 4.5, 6, 10]
         ticker.set_major_locator(MaxNLocator(4, steps=steps if one.degrees else None))
         if one.degrees:
-            ticker.set_major_formatter(FuncFormatter(_degree_text(one.degrees)))
+            ticker.set_major_formatter(FuncFormatter(partial(_degree_tick, sign=one.degrees)))
         else:
             set_label(plain(one.label, 30))
 
 
-def _degree_text(sign: str):  # noqa: ANN202 - a matplotlib tick function
-    def text(value: float, _position: int | None = None) -> str:
-        if sign == "E":
-            value = (value + 180) % 360 - 180
-            if abs(abs(value) - 180) < 1e-9 or value == 0:
-                return f"{abs(value):g}°"
-        side = {"N": "NS", "E": "EW"}[sign][int(value < 0)]
-        return "0°" if value == 0 else f"{round(abs(value), 6):g}°{side}"
-
-    return text
+def _degree_tick(value: float, _position: int | None = None, *, sign: str) -> str:
+    return degrees_text(value, sign)
 
 
 def _bar(scale: Scale, about: str, dpi: int) -> Picture:
