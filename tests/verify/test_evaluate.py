@@ -436,9 +436,9 @@ def found_of(*arguments, **more):
 def test_verdict_names_a_bias_and_which_way_the_ranks_lean():
     warm = found_of(*pair(members=20, bias=0.2))
     assert "biased by +0.197 K [+0.1" in warm["bias"].text and warm["bias"].level == "warn"
-    assert "members are too high" in warm["calibration"].text and warm["calibration"].level == "warn"
+    assert "as of members too high" in warm["calibration"].text and warm["calibration"].level == "warn"
     cold = found_of(*pair(members=20, bias=-0.2))
-    assert "biased by -0.2" in cold["bias"].text and "members are too low" in cold["calibration"].text
+    assert "biased by -0.2" in cold["bias"].text and "as of members too low" in cold["calibration"].text
     assert "bias" not in found_of(*pair(members=20, bias=0.02)), "what does not matter is not said"
     assert "bias" not in found_of(*pair(members=20, time=4, lat=1, lon=1, seed=2)), "nor what chance gives"
     ensemble, truth = pair(members=20, time=60)

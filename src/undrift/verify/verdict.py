@@ -161,8 +161,8 @@ def _shape(one: xr.Dataset) -> str:
     if total == 0 or max(part**2 for part in parts) < _SHAPE * total:
         return ""
     if abs(parts[0]) >= abs(parts[1]):
-        return f": a slope, members are too {'low' if parts[0] > 0 else 'high'}"
-    return ": a U, members are too close together" if parts[1] > 0 else ": a dome, members are too far apart"
+        return f": a slope, as of members too {'low' if parts[0] > 0 else 'high'}"
+    return ": a U, as of members too close together" if parts[1] > 0 else ": a dome, as of members too far apart"
 
 
 def _biased(one: xr.Dataset) -> bool:
