@@ -6,7 +6,7 @@ __all__ = ["report", "section_of"]
 
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -181,7 +181,7 @@ def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores
     from undrift.report.words import files_text, grid_text, record_text, tested_text
 
     config, (axes, shown) = model.config, axes_for(ensemble, truth)
-    names = ", ".join(_named(truth[name]) for name in shown)
+    names = ", ".join(_named(name, {**ensemble[name].attrs, **truth[name].attrs}) for name in shown)
     if config.task.name == "downscale":
         source = f"area means over {config.task.factor} cells"
         if config.data.given:
@@ -206,11 +206,12 @@ def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores
     return [*lines, tested] + [f"{name.capitalize()} of the data: {text[:500]}" for name, text in told if text]
 
 
-def _named(da: xr.DataArray) -> str:
+def _named(name: str, attrs: Mapping) -> str:
     """``tas (near-surface air temperature, K)``."""
-    title = da.attrs.get("long_name") or str(da.attrs.get("standard_name", "")).replace("_", " ")
-    inside = ", ".join(str(part) for part in (title, da.attrs.get("units")) if part)
-    return f"{da.name} ({inside})" if inside else str(da.name)
+    from undrift.report.style import long_name, units_text
+
+    inside = ", ".join(part for part in (long_name(attrs), units_text(attrs.get("units", ""))) if part)
+    return f"{name} ({inside})" if inside else name
 
 
 def _trained_by(run: str) -> list[str]:

@@ -15,7 +15,7 @@ from undrift.report.geometry import central, space_of
 from undrift.report.maps import MapSet, draw_departures, draw_groups, draw_sample
 from undrift.report.picture import Picture
 from undrift.report.samples import Sample, axes_for, choose_samples, counterpart, given_for, on_cells, sample_dims, take
-from undrift.report.style import label, number, scale_for
+from undrift.report.style import label, number, scale_for, units_text
 from undrift.verify.match import Axes
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _caption(sample: Sample, source: Source, attrs: Mapping) -> str:
         "A typical sample": "The sample of median CRPS",
         "A hard sample": "The sample nine tenths up the order of CRPS",
     }.get(sample.why, "")
-    units = str(attrs.get("units", "")).strip()
+    units = units_text(attrs.get("units", ""))
     text = f"{why} ({number(sample.crps)}{' ' + units if units else ''}, plain mean over cells). " if why else ""
     text += "Fields that share units share one colour scale; the spread has its own."
     if sample.truth is None and source.truth is not None:

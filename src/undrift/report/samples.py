@@ -113,7 +113,7 @@ def choose_samples(
     if len(order) > 2:
         picks.append(("A hard sample", order[int(np.ceil(0.9 * (len(order) - 1)))]))
     rows = np.array([known[i] for _, i in picks])
-    texts = describe_rows(labels, axes.sample, rows)
+    texts = [text.replace("T00:00:00", "") for text in describe_rows(labels, axes.sample, rows)]
     return [
         Sample(known[i], pairs[known[i]], text, why, float(errors[i]))
         for (why, i), text in zip(picks, texts, strict=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from undrift.report.style import number
+from undrift.report.style import number, units_text
 
 __all__ = [
     "Cell",
@@ -130,7 +130,8 @@ def score_table(scores: xr.Dataset, units: str) -> Table | None:
     if not names:  # skill is against a baseline
         columns = [columns[i] for i in (0, 1, 3, 4)]
         rows = [Row(row.name, [cell(scores, k) for k in ("crps", "rmse", "variogram")], row.model) for row in rows]
-    table = Table(f"Scores over {samples} samples with {members} realizations each; lower is better.", columns, rows)
+    better = "lower is better" + (" but in skill, where higher is" if names else "")
+    table = Table(f"Scores over {samples} samples with {members} realizations each; {better}.", columns, rows)
     if names:
         table.notes.append(
             "Baselines are dressed with their own cross-validated errors. Skill above 0 means that the model is better."
@@ -236,7 +237,7 @@ def overview_table(scores: xr.Dataset) -> Table | None:
                 cell(one, "skill", baseline=rivals[0]),
             ]
         cells += [cell(one, "spread_skill"), cell(one, "reliability_index")]
-        units = str(one["units"].item()) if "units" in one.coords else ""
+        units = units_text(one["units"].item()) if "units" in one.coords else ""
         rows.append(Row(f"{name} [{units}]" if units and units != "1" else str(name), cells))
     has = "crps_baseline" in scores
     columns = [Column(""), Column("CRPS")]
