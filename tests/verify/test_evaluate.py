@@ -406,6 +406,11 @@ def test_a_truth_that_trained_is_no_evidence_against_memorisation():
         assert float(found["memorisation_known"]) == share and np.isnan(float(found["memorisation"]))
         (finding,) = (f for f in verdict(found) if f.topic == "memorisation")
         assert finding.level == "warn" and f"cannot be judged: {100 * share:.0f} %" in finding.text
+    free = drawn.assign_coords(time=drawn.time + np.timedelta64(9999, "D"))
+    (finding,) = (
+        f for f in verdict(evaluate(free, other + 20.0, train=train, bootstrap=20)) if f.topic == "memorisation"
+    )
+    assert finding.level == "info" and "another distribution" in finding.text
     few = xr.concat([seen.isel(time=slice(2)), other.isel(time=slice(2, 30))], "time")
     honest = evaluate(drawn, few, train=train, bootstrap=0)
     assert float(honest["memorisation"]) == pytest.approx(1.0, abs=0.05)
@@ -456,6 +461,10 @@ def test_verdict_of_spread_waits_for_its_interval():
     low, high = scores["spread_skill_interval"].values[0]
     assert value(scores, "spread_skill") < 0.9 and low < 1 < high
     assert "too few samples" in {f.topic: f for f in verdict(scores)}["calibration"].text
+    skewed = scores.assign(
+        reliability_index=scores.reliability_index * 0 + 0.6, reliability_noise=scores.crps * 0 + 0.2
+    )
+    assert "but ranks are not flat" in {f.topic: f for f in verdict(skewed)}["calibration"].text
 
 
 def test_verdict_says_where_the_variogram_score_loses():

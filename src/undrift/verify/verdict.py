@@ -62,7 +62,7 @@ def verdict(scores: xr.Dataset) -> list[Finding]:
         findings.append(Finding("matching", "info", text))
         findings += [_distribution(str(name), scores.sel(variable=name)) for name in scores["variable"].values]
     findings += [_spectrum(str(variable), scores.sel(variable=variable)) for variable in scores["variable"].values]
-    findings += _memorisation(scores)
+    findings += _memorisation(scores, like=not any(f.topic == "distribution" and f.level == "bad" for f in findings))
     findings += _run(scores)
     return findings
 
@@ -126,6 +126,7 @@ def _calibration(variable: str, one: xr.Dataset) -> Finding:
         text = f"over-dispersed, spread {100 * (ratio - 1):.0f} % too large"
     elif not _SPREAD_SKILL[0] <= ratio <= _SPREAD_SKILL[1]:
         text = "too few samples to tell the spread from a calibrated one"
+        text += f", but ranks are not flat{_shape(one)}" if _index_level(one) == "large" else ""
     elif _index_level(one) == "large":
         text = f"spread fits the error, but ranks are not flat{_shape(one)}"
     elif _biased(one):
@@ -245,7 +246,8 @@ def _spectrum(variable: str, one: xr.Dataset) -> Finding:
     return Finding("spectrum", "warn", text)
 
 
-def _memorisation(scores: xr.Dataset) -> list[Finding]:
+def _memorisation(scores: xr.Dataset, like: bool) -> list[Finding]:
+    """What distances to the training data say, if the truth is new and `like` the ensemble."""
     if "memorisation" not in scores:
         return []
     ratio, copies = float(scores["memorisation"]), float(scores["memorisation_copies"])
@@ -258,6 +260,9 @@ def _memorisation(scores: xr.Dataset) -> list[Finding]:
     if copies > 0.01:
         text = f"memorising: {100 * copies:.0f} % of members are near copies of a training field ({measured})"
         return [Finding("memorisation", "bad", text)]
+    if not like:
+        text = f"memorisation cannot be judged: the truth is of another distribution ({measured})"
+        return [Finding("memorisation", "info", text)]
     if ratio < _MEMORISING:
         return [Finding("memorisation", "warn", f"perhaps memorising: {measured}")]
     return [Finding("memorisation", "good", f"not memorising: {measured}")]
