@@ -73,6 +73,10 @@ FAULTS = [
           "verify/test_kernels.py"),
     Fault("verify/spectra.py", "last = np.full(last_size // 2 + 1, 2.0)", "last = np.full(last_size // 2 + 1, 1.0)",
           "verify/test_spectra.py"),
+    Fault("verify/shift.py", "np.square(law.std_map)", "law.std_map", "contracts/test_scores.py"),
+    Fault("verify/shift.py", "interval(one[1:] - one[0])", "interval(one[1:])", "verify/test_evaluate.py"),
+    Fault("verify/verdict.py", "waves = [place,", "waves = [-place,", "verify/test_evaluate.py"),
+    Fault("verify/training.py", "step <= 2 * last / 3", "step <= last", "train/test_train_loop.py"),
     Fault("verify/ranks.py", "1.0 / frequency.shape[-1]", "1.0 / (frequency.shape[-1] - 1)", "verify/test_kernels.py"),
 ]  # fmt: skip
 

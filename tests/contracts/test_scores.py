@@ -56,6 +56,8 @@ POWER = {
     "std_ratio_map": 0,
 }
 
+FREE = {"mean_shift": 0, "deviation_ratio": 0, "quantile_shift": 0, "truth_deviation": 1}  # without counterparts
+
 
 def case(members=7, samples=12, seed=0):
     """A truth, an ensemble and a baseline that share a signal, with as many coordinates as maps have."""
@@ -106,6 +108,16 @@ def test_another_unit_scales_each_score_by_its_power(scores):
         if name.startswith(("zero_", "wet_")):
             continue  # zero is another value in another unit
         np.testing.assert_allclose(got[name].values, expected, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_laws_without_counterparts_scale_likewise():
+    ensemble, truth, _ = case()
+    free = ensemble.assign_coords(time=ensemble.time + np.timedelta64(9999, "D"))
+    first, other = evaluate(free, truth, bootstrap=20), evaluate(A * free + B, A * truth + B, bootstrap=20)
+    assert {str(n).removesuffix("_interval") for n in first.data_vars} - set(POWER) == set(FREE)
+    for name in (n for n in first.data_vars if str(n).removesuffix("_interval") in FREE):
+        power = FREE[str(name).removesuffix("_interval")]
+        np.testing.assert_allclose(other[name], A**power * first[name], rtol=1e-6, atol=1e-6, err_msg=str(name))
 
 
 def test_the_order_of_realizations_and_samples_is_nothing(scores):

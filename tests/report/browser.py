@@ -22,6 +22,8 @@ _FACTS = """(() => ({
   images: [...document.images].map(i => ({alt: i.alt, done: i.complete, natural: i.naturalWidth, shown: i.clientWidth})),
   wide: [...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right >
     document.documentElement.clientWidth + 1 && !e.closest(".wide, pre")).map(e => e.tagName + " " + e.className),
+  cut: [...document.querySelectorAll("body *")].filter(e => e.scrollWidth > e.clientWidth + 1 &&
+    ["auto", "scroll"].includes(getComputedStyle(e).overflowX)).map(e => e.tagName + " " + e.className + " " + e.ariaLabel),
   scripts: document.scripts.length,
   title: document.title,
   text: document.body.innerText,

@@ -1,14 +1,18 @@
 import numpy as np
 import pytest
 import xarray as xr
-from cases import SAMPLES, curvilinear, law, temperature
+from cases import SAMPLES, curvilinear, law, rain_on_levels, section_of, temperature
 from matplotlib.colors import LogNorm, PowerNorm
 
 from undrift.report.channel import Limits, Source, channel_maps
 from undrift.report.geometry import central, plan_axes, thin
 from undrift.report.maps import draw_groups, draw_sample
+from undrift.report.picture import Picture
+from undrift.report.plots import score_plots
 from undrift.report.samples import choose_samples, counterpart, given_for, take
-from undrift.report.style import kind_of, label, number, plain, scale_for, tick
+from undrift.report.style import kind_of, label, number, plain, power_of, scale_for, tick, units_text, with_power
+from undrift.report.words import grid_text
+from undrift.verify.match import Axes
 
 
 def sample_of(section):
@@ -97,6 +101,23 @@ def test_truth_and_given_are_found_by_label_not_by_place():
     assert set(counterpart(static, section.ensemble, source.axes).values()) == {0}
 
 
+def test_a_truth_on_more_cells_is_drawn_on_those_of_the_ensemble():
+    """A truth with the edge that training trimmed, latitude reversed and longitude in 0..360 gives the same maps."""
+    section = temperature()
+    wide = section.truth.pad(lat=(0, 1), lon=(0, 1), mode="edge")
+    wide = wide.assign_coords(lat=np.linspace(30, 54, 25), lon=np.linspace(-20, 12, 33))
+    wide = wide.isel(lat=slice(None, None, -1)).assign_coords(lon=wide.lon % 360).sortby("lon")
+    expected, found = [
+        Source(type("S", (), {"ensemble": section.ensemble, "truth": truth, "given": None, "scores": None}))
+        for truth in (section.truth, wide)
+    ]
+    np.testing.assert_array_equal(found.truth.tas.values, section.truth.tas.values)
+    np.testing.assert_array_equal(found.truth.lon.values, section.ensemble.lon.values)
+    maps = [channel_maps(one, "tas", {}, Limits(60, 6, 1), 1)[0] for one in (expected, found)]
+    assert maps[0].heading == maps[1].heading and maps[0].caption == maps[1].caption
+    assert [p.uri for p in maps[0].panels] == [p.uri for p in maps[1].panels]
+
+
 def test_given_variable_is_chosen_by_name_then_units():
     """Same name first, same units next, else the first field there is."""
     grid = xr.DataArray(np.zeros((2, 2)), dims=("y", "x"))
@@ -182,10 +203,65 @@ def test_groups_without_values_are_left_out():
     assert draw_groups([({"CRPS": empty}, {}, "score")], ("y", "x")) == []
 
 
+def test_a_power_of_ten_stands_in_the_label_and_nowhere_else(monkeypatch):
+    """Rain in mm s-1: matplotlib would print 1e-5 over the label of its colour bar and in a corner of its plots."""
+    figures = []
+    for module in ("maps", "plots"):
+        path = f"undrift.report.{module}.render"
+        monkeypatch.setattr(path, lambda figure, alt, **more: figures.append(figure) or Picture("", alt, 1, 1))
+    section = rain_on_levels()
+    rain, members = (ds.pr.isel(time=0, height=0) / 86400 for ds in (section.truth, section.ensemble))
+    draw_sample(rain, members.assign_attrs(units="mm s-1", long_name="rain"), None, space=("y", "x"))
+    small = section_of(*(ds / 86400 for ds in (section.ensemble, section.truth)))
+    score_plots(small.scores.isel(variable=0), units_text("mm s-1"), "pr")
+    labels = []
+    for figure in figures:
+        figure.canvas.draw()
+        for axes in figure.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                assert axis.get_offset_text().get_text() == ""
+                labels.append(axis.get_label_text())
+    assert "rain [10⁻⁴ mm s⁻¹]" in labels and "RMSE of the mean [10⁻⁵ mm s⁻¹]" in labels
+    assert "power [(mm s⁻¹)²]" in labels
+
+
+def test_each_map_of_scores_has_its_bar_under_it():
+    field = xr.DataArray(np.random.default_rng(0).random((3, 4)), dims=("y", "x"))
+    (drawn,) = draw_groups(
+        [({"CRPS": field, "Spread": field}, {}, "score"), ({"Bias": field}, {}, "diverging")], ("y", "x")
+    )
+    assert [bar.title for bar in drawn.under] == [panel.title for panel in drawn.panels] and drawn.bars == []
+
+
+def test_degrees_are_written_as_on_the_axes():
+    grid = xr.Dataset(
+        coords={
+            "lat": ("lat", np.linspace(-10.0, 58.75, 5), {"units": "degrees_north"}),
+            "lon": ("lon", (np.linspace(340.0, 380.0, 6)) % 360, {"units": "degrees_east"}),
+            "x": ("x", np.arange(3.0) * 500, {"units": "m"}),
+        }
+    )
+    on = lambda *space: Axes(None, (), space, tuple(grid.sizes[d] for d in space), (False,) * 2, None, None)  # noqa: E731
+    assert grid_text(grid, on("lat", "lon")) == "5 x 6 cells, 10°S to 58.75°N, 20°W to 20°E"
+    assert grid_text(grid, on("lat", "x")) == "5 x 3 cells, 10°S to 58.75°N, x 0 to 1000 m"
+
+
 def test_text_of_labels_and_numbers():
     """Units stand in brackets, mathematics stays text, numbers keep three digits."""
     assert label("tas", {"standard_name": "air_temperature", "units": "K"}) == "air temperature [K]"
     assert label("frac", {"units": "1"}) == "frac"
+    assert label("pr", {"long_name": "lwe_precipitation_rate", "units": "kg m-2 s**-1"}) == (
+        "lwe precipitation rate [kg\u00a0m⁻²\u00a0s⁻¹]"
+    )
+    assert [units_text(u) for u in ("mm/day", "degC", "%", "10 m", "K$x_2$")] == [
+        "mm/day",
+        "degC",
+        "%",
+        "10 m",
+        "K$x_2$",
+    ]
+    assert [power_of(v) for v in (4.6e-5, 300, 0.02, 2e6, 0, np.nan)] == [-5, 0, 0, 6, 0, 0]
+    assert with_power("CRPS", -5) == "CRPS [10⁻⁵]"
     assert plain("a$b\n$c") == r"a\$b \$c"
     assert [number(v) for v in (0.08312, 123.4, -1.5, 0, 1e-7, np.nan)] == [
         "0.0831",

@@ -166,6 +166,8 @@ def test_free_running_claims_no_crps(tmp_path):
     assert section.scores.attrs["matched"] == 0
     html = write_page(tmp_path / "r.html", [section]).read_text("utf-8")
     assert "crps" not in {key.split(";")[0] for key, _, _ in Reader(html).numbers}
+    numbers = [(key, value) for key, value, _ in Reader(html).numbers if key == "mean_shift"]
+    assert numbers == [("mean_shift", float(section.scores["mean_shift"][0]))]
     assert "free-running" in html and "Where the laws differ" in html and "Rank histogram" not in html
 
 
@@ -207,6 +209,7 @@ def test_in_a_browser(page, browser, width):
     assert abs(facts["width"] - width) <= 20
     assert facts["console"] == [] and facts["requests"] == [] and facts["scripts"] == 0
     assert facts["scroll"] <= facts["width"] and facts["wide"] == []
+    assert width < 1400 or facts["cut"] == [], "on a wide screen no table is cut off"
     assert len(facts["images"]) > 60
     assert all(i["done"] and i["natural"] > 0 and i["shown"] > 100 for i in facts["images"])
     assert "Verdict" in facts["text"] and HOSTILE.split(" $")[0] in facts["text"]
@@ -217,9 +220,12 @@ def test_the_browser_test_sees_faults(browser, tmp_path):
     bad = tmp_path / "bad.html"
     bad.write_text("<img src='nowhere.png'><div style='width:3000px'>x</div><script>undefined_name()</script>")
     facts = browser.open(bad, 400)
-    assert facts["scroll"] > facts["width"] and facts["wide"]
+    assert facts["scroll"] > facts["width"] and facts["wide"] and not facts["cut"]
     assert any("undefined_name" in str(e) for e in facts["console"])
     assert any(i["natural"] == 0 for i in facts["images"])
+    bad.write_text("<div class='wide' style='overflow-x: auto'><div style='width:3000px'>x</div></div>")
+    facts = browser.open(bad, 1400)
+    assert len(facts["cut"]) == 1 and facts["wide"] == [], "what scrolls by itself is wide nowhere else"
 
 
 @pytest.mark.parametrize("make", [curvilinear, profile, volume])

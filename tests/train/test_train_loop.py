@@ -26,6 +26,7 @@ from undrift.train.settings import Settings
 from undrift.train.signals import Stop
 from undrift.train.step import Tally, key_of, private_rng
 from undrift.train.weights import load_tensors
+from undrift.verify.training import under_trained
 
 CPU = torch.device("cpu")
 STEPS = Settings(steps=20, learning_rate=3e-3, validate_every=0.1, seed=3)
@@ -299,12 +300,28 @@ def test_the_best_weights_and_the_patience_survive_a_resume(tmp_path):
 
 
 def test_still_improving():
-    falling = [(n, 1.0 / n) for n in range(1, 21)]
+    """Short trainings, and long ones that fell to their end; not those that settled or turned."""
+    steps = range(100, 2100, 100)
+    falling, settled = [(n, 100.0 / n) for n in steps], [(n, 0.9 + 0.1 * np.exp(-n / 150)) for n in steps]
     assert _still_improving(falling)
-    assert not _still_improving([*falling, *[(n, 0.0499) for n in range(21, 31)]])
-    assert not _still_improving([(1, 1.0)])
+    assert not _still_improving(settled), "1e-5 at the end is nothing"
+    assert not _still_improving([*falling, *[(n, 0.0499) for n in range(2100, 4000, 100)]])
+    # Runs on the demo's data: losses as they were, with a learning rate that ended at nothing.
+    assert _still_improving([(1, 0.99187), (2, 0.98874), (3, 0.98814)])
+    assert _still_improving([(1, 0.89733), (4, 0.89391), (8, 0.88603), (10, 0.8855), (12, 0.88517)])
+    assert _still_improving([(4, 1.01769), (27, 0.96735), (51, 0.953), (75, 0.94688)])
+    assert not _still_improving([(68, 0.9426), (340, 0.89), (680, 0.881), (1088, 0.8772), (1350, 0.8788)])
+    assert not _still_improving([(2, 3.0), (4, 1.0), (6, 2.0), (8, 3.0)]), "patience ended it"
     assert not _still_improving([])
     assert not _still_improving([(1, None), (2, None)])
+
+
+def test_less_than_one_pass_is_too_short():
+    history = [(n, 0.9 + 0.1 * np.exp(-n / 50)) for n in range(100, 2100, 100)]
+    history[-1] = (2000, history[-1][1] - 1e-6)
+    assert not under_trained(history, images=32_000, samples=30_000)
+    assert under_trained(history, images=32_000, samples=40_000)
+    assert under_trained([]) is None
 
 
 def bad_at(steps, kind):

@@ -137,7 +137,40 @@ def test_without_common_samples_no_crps_is_claimed():
     np.testing.assert_allclose(ratio, 4.0, rtol=0.35)
     assert float(scores["std_ratio_map"].mean()) == pytest.approx(2.0, rel=0.05)
     assert float(np.abs(scores["mean_difference_map"]).max()) < 1.0
-    assert verdict(scores)[0].topic == "matching"
+    assert verdict(scores)[0].topic == "matching" and "no CRPS" in verdict(scores)[0].text
+
+
+def test_laws_without_counterparts_are_compared_and_judged():
+    """A shift, a deviation and a tail that are off are said in standard deviations over samples; chance is not."""
+    rng = np.random.default_rng(15)
+    climate = xr.DataArray(np.linspace(-30, 30, 9), dims="lat")  # twenty times the deviation over samples
+    truth = fields(rng, time=100) + climate
+    drawn = (fields(rng, time=50, members=4) + climate).assign_coords(time=np.arange(50) + 5000)
+    cases = {"alike": drawn, "warm": drawn + 0.5, "far": drawn - 20.0, "wide": drawn.mean("time") * -1.0 + 2 * drawn}
+    found = {name: evaluate(one.transpose("realization", ...), truth) for name, one in cases.items()}
+    said = {name: next(f for f in verdict(one) if f.topic == "distribution") for name, one in found.items()}
+    assert [said[name].level for name in cases] == ["good", "warn", "bad", "bad"]
+    assert "mean is too high" in said["warm"].text and "mean is too low" in said["far"].text
+    assert "deviation is too large" in said["wide"].text
+    error = np.sqrt(1 / 200 + 1 / 100) / np.sqrt(108)
+    for name, shift, ratio in (("alike", 0, 1), ("warm", 0.5, 1), ("far", -20, 1), ("wide", 0, 2)):
+        low, high = found[name]["mean_shift_interval"].values[0]
+        assert low < value(found[name], "mean_shift") < high
+        unit = value(found[name], "truth_deviation")
+        assert unit == pytest.approx(1, abs=0.03) and unit * value(found[name], "mean_shift") == pytest.approx(
+            shift, abs=4 * error
+        )
+        assert value(found[name], "deviation_ratio") == pytest.approx(ratio, rel=0.05)
+    low, high = found["alike"]["mean_shift_interval"].values[0]
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.4)
+    low, high = found["alike"]["deviation_ratio_interval"].values[0]
+    assert low < 1 < high and high - low == pytest.approx(
+        2 * 1.96 / np.sqrt(2 * 108) * np.sqrt(1 / 200 + 1 / 100), rel=0.5
+    )
+    middle = dict(zip(found["far"]["quantile"].values, found["far"]["quantile_shift"].values[0]))
+    assert middle[0.5] == pytest.approx(-20, abs=2)
+    alone = evaluate(drawn, truth.isel(time=[0]), bootstrap=20)
+    assert np.isnan(alone["mean_shift_interval"]).all() and np.isfinite(alone["mean_shift"]).all()
 
 
 def test_unconditional_members_without_samples():
@@ -324,6 +357,21 @@ def test_what_does_not_fit_is_refused_in_one_sentence(change, message):
         evaluate(*change(*pair(time=3)))
 
 
+def test_units_on_one_side_only_are_warned_of_and_other_values_are_named(caplog):
+    ensemble, truth = pair(time=6)
+    with caplog.at_level("WARNING"):
+        evaluate(ensemble, truth, bootstrap=0)
+        assert not caplog.records
+        bare = truth.copy(data={"tas": truth.tas.values - 273.15})
+        del bare.tas.attrs["units"]
+        scores = evaluate(ensemble, bare, bootstrap=0)
+    (record,) = caplog.records
+    assert "'K' in the ensemble and without units in the truth" in record.getMessage()
+    first = verdict(scores)[0]
+    assert first.level == "bad" and "same units?" in first.text
+    assert not any("same units?" in f.text for f in verdict(evaluate(ensemble, truth, bootstrap=0)))
+
+
 def test_a_negative_bootstrap_is_a_usage_error():
     with pytest.raises(UsageError, match="bootstrap"):
         evaluate(*pair(time=3), bootstrap=-1)
@@ -345,16 +393,89 @@ def test_memorisation_tells_copies_from_draws():
     assert any(f.topic == "memorisation" and f.level == "bad" for f in verdict(found))
 
 
+def test_a_truth_that_trained_is_no_evidence_against_memorisation():
+    """Of a truth within the training data, wholly or in part, the verdict does not say that nothing was memorised."""
+    rng = np.random.default_rng(13)
+    train, drawn, other = fields(rng, time=60), fields(rng, time=30, members=3), fields(rng, time=30)
+    seen = train.isel(time=slice(0, 30)).assign_coords(time=drawn.time).astype("float32").astype(float)
+    for share, truth in (
+        (1.0, seen),
+        (0.5, xr.concat([seen.isel(time=slice(15)), other.isel(time=slice(15, 30))], "time")),
+    ):
+        found = evaluate(drawn, truth, train=train, bootstrap=0)
+        assert float(found["memorisation_known"]) == share and np.isnan(float(found["memorisation"]))
+        (finding,) = (f for f in verdict(found) if f.topic == "memorisation")
+        assert finding.level == "warn" and f"cannot be judged: {100 * share:.0f} %" in finding.text
+    free = drawn.assign_coords(time=drawn.time + np.timedelta64(9999, "D"))
+    (finding,) = (
+        f for f in verdict(evaluate(free, other + 20.0, train=train, bootstrap=20)) if f.topic == "memorisation"
+    )
+    assert finding.level == "info" and "another distribution" in finding.text
+    few = xr.concat([seen.isel(time=slice(2)), other.isel(time=slice(2, 30))], "time")
+    honest = evaluate(drawn, few, train=train, bootstrap=0)
+    assert float(honest["memorisation"]) == pytest.approx(1.0, abs=0.05)
+    dry = [ds.where(ds.time.dt.day % 2 == 0, 0.0) for ds in (train, other)]  # a dry day is not a leak
+    assert float(evaluate(drawn, dry[1], train=dry[0], bootstrap=0)["memorisation_known"]) == 0
+
+
 def test_verdict_says_by_how_much_and_carries_the_runs_warnings():
     ensemble, truth = pair(members=20, spread=0.6)
     ensemble.attrs |= {"given_out_of_range": 0.125, "still_improving": 1}
     found = {finding.topic: finding for finding in verdict(evaluate(ensemble, truth))}
     assert "under-dispersed, spread 39 %" in found["calibration"].text and found["calibration"].level == "bad"
     assert "12.5 %" in found["range"].text and "under-trained" in found["training"].text
+    ensemble.attrs["still_improving"] = 0
+    assert found_of(ensemble, truth)["training"].text.startswith("trained long enough")
+    assert "training" not in found_of(*pair()), "an ensemble of unknown origin says nothing of its training"
     wide = {f.topic: f for f in verdict(evaluate(pair(members=20, spread=1.3)[0], truth))}
     assert "over-dispersed" in wide["calibration"].text and wide["spectrum"].topic == "spectrum"
     shifted = {f.topic: f for f in verdict(evaluate(*pair(members=20, bias=0.2, spread=1.1)))}
     assert shifted["calibration"].level == "warn" and "ranks are not flat" in shifted["calibration"].text
+
+
+def found_of(*arguments, **more):
+    """Findings by topic of an evaluation."""
+    return {f.topic: f for f in verdict(evaluate(*arguments, **more))}
+
+
+def test_verdict_names_a_bias_and_which_way_the_ranks_lean():
+    warm = found_of(*pair(members=20, bias=0.2))
+    assert "biased by +0.197 K [+0.1" in warm["bias"].text and warm["bias"].level == "warn"
+    assert "as of members too high" in warm["calibration"].text and warm["calibration"].level == "warn"
+    cold = found_of(*pair(members=20, bias=-0.2))
+    assert "biased by -0.2" in cold["bias"].text and "as of members too low" in cold["calibration"].text
+    assert "bias" not in found_of(*pair(members=20, bias=0.02)), "what does not matter is not said"
+    assert "bias" not in found_of(*pair(members=20, time=4, lat=1, lon=1, seed=2)), "nor what chance gives"
+    ensemble, truth = pair(members=20, time=60)
+    mean = ensemble.mean("realization")
+    wide = (mean + (ensemble - mean) * 1.08).tas.transpose("realization", ...).assign_attrs(units="K").to_dataset()
+    dome = found_of(wide, truth)["calibration"]
+    assert dome.level == "good" and "seen and small: a dome" in dome.text
+
+
+def test_verdict_of_spread_waits_for_its_interval():
+    """Two thirds of the spread is under-dispersed over many samples, and no finding over a few that hang together."""
+    assert "under-dispersed" in found_of(*pair(members=20, spread=0.8))["calibration"].text
+    ensemble, truth = pair(members=20, time=6, lat=1, lon=1, spread=0.8, seed=3)
+    scores = evaluate(ensemble, truth)
+    low, high = scores["spread_skill_interval"].values[0]
+    assert value(scores, "spread_skill") < 0.9 and low < 1 < high
+    assert "too few samples" in {f.topic: f for f in verdict(scores)}["calibration"].text
+    skewed = scores.assign(
+        reliability_index=scores.reliability_index * 0 + 0.6, reliability_noise=scores.crps * 0 + 0.2
+    )
+    assert "but ranks are not flat" in {f.topic: f for f in verdict(skewed)}["calibration"].text
+
+
+def test_verdict_says_where_the_variogram_score_loses():
+    """Smooth errors against drawn ones that are independent from cell to cell: right at a point, wrong in between."""
+    rng = np.random.default_rng(14)
+    rough = fields(rng, time=60, members=20, scale=1.0)
+    common = rng.standard_normal((60, 1, 1)) * np.ones((1, 9, 12)) + 0.01 * rng.standard_normal((60, 9, 12))
+    truth = rough.isel(realization=0, drop=True).copy(data={"tas": 280 + common})
+    rival = rough.copy(data={"tas": 280 + rng.standard_normal((20, 60, 1, 1)) * np.ones((1, 1, 9, 12))})
+    texts = [f.text for f in verdict(evaluate(rough, truth, baselines={"smooth": rival})) if f.level == "bad"]
+    assert any("variogram score" in text and "loses to smooth by -" in text for text in texts)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".nc"])

@@ -6,7 +6,7 @@ __all__ = ["report", "section_of"]
 
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,11 +82,12 @@ def report(
         return 0
     if ensemble is not None:
         typed = ["--ensemble", ensemble, "--truth", *(truth or [])]
-        scores = _write(model, Path(ensemble), open_truth(truth or []), None, run, typed, out, overwrite)
+        reference = open_truth(truth or [])
+        scores = _write(model, Path(ensemble), reference, model.holdout_given(), run, typed, out, overwrite, own=False)
     else:
         # Streamed to disk, so that a long record needs no more memory than a short one.
         with tempfile.TemporaryDirectory(prefix="undrift-") as folder:
-            reference, path = wanted_truth(model), Path(folder) / "holdout.nc"
+            reference, path = wanted_truth(model), Path(folder) / "holdout.zarr"  # NetCDF refuses names that Zarr has
             draw(out=path).close()
             chosen = {"--realizations": realizations, "--seed": seed or None, "--nfe": nfe}
             typed = [word for name, value in chosen.items() if value is not None for word in (name, str(value))]
@@ -104,9 +105,12 @@ def _enough(realizations: int | None) -> None:
 
 def _write(
     model: FieldModel, path: Path, truth: xr.Dataset, given: xr.Dataset | None, run: str, typed: Sequence[str],
-    out: str, overwrite: bool,
+    out: str, overwrite: bool, own: bool = True,
 ) -> xr.Dataset:  # fmt: skip
-    """Score an ensemble on disk and write the page about it and the options that made it; returns the scores."""
+    """Score an ensemble on disk and write the page about it and the options that made it; returns the scores.
+
+    Where it is not `own`, it was drawn before and of whatever samples.
+    """
     from undrift.cli.runs import score
     from undrift.data.ensemble import open_ensemble
     from undrift.report.page import write_page
@@ -115,7 +119,7 @@ def _write(
         scores = score(members, truth, model)
         again = shlex.join(["undrift", "report", run, *typed, "--out", out])
         title, commands = Path(run).name, [*_trained_by(run), again]
-        section = section_of(model, members, truth, given, scores, title=title, commands=commands)
+        section = section_of(model, members, truth, given, scores, title=title, commands=commands, own=own)
         write_page(out, [section], title=f"undrift: {title}", overwrite=overwrite)
     return scores
 
@@ -129,16 +133,22 @@ def section_of(
     *,
     title: str,
     commands: Sequence[str],
+    own: bool = True,
 ) -> Section:
-    """Put together what the page shows of one model."""
+    """Put together what the page shows of one model; an ensemble that is `own` is of the samples it left out."""
     from undrift.report.page import Section
+    from undrift.report.samples import axes_for
+    from undrift.report.words import paired_by_label, provenance
     from undrift.verify import verdict
 
-    described = model.describe()
+    axes, _ = axes_for(ensemble, truth)
+    if given is not None and not own and not paired_by_label(given, ensemble, axes):
+        given = None  # what is given for other samples
+    _note_training(scores, model)
     findings = verdict(scores)
     return Section(
         title=title,
-        question=_question(model, truth),
+        question=_question(model, ensemble, truth, scores, own),
         scores=scores,
         ensemble=ensemble,
         truth=truth,
@@ -146,49 +156,62 @@ def section_of(
         verdict=[finding.text for finding in findings],
         warnings=[finding.text for finding in findings if finding.topic == "range"],
         metrics=model.metrics(),
-        facts={**described, "commands": list(commands)},
+        facts={**provenance(model.describe()), "commands": list(commands)},
     )
 
 
-def _question(model: FieldModel, truth: xr.Dataset) -> list[str]:
+def _note_training(scores: xr.Dataset, model: FieldModel) -> None:
+    """Put into the scores whether the training was long enough, judged anew: runs are kept longer than criteria."""
+    from undrift.verify.training import under_trained
+
+    facts = model.facts
+    steps, images, samples = facts.get("steps"), facts.get("images"), facts.get("samples", {}).get("train")
+    judged = under_trained([tuple(row) for row in facts.get("history") or []], images, samples)
+    scores.attrs.pop("still_improving", None)
+    if judged is None:
+        return
+    passes = f", {images / samples:.2g} passes over {samples} samples" if images and samples else ""
+    scores.attrs["still_improving"] = int(judged)
+    scores.attrs["trained_for"] = f"{steps} steps{passes}"
+
+
+def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores: xr.Dataset, own: bool) -> list[str]:
     """What was asked of which data, in words."""
-    config = model.config
-    names = ", ".join(_named(truth[name]) for name in truth.data_vars)
+    from undrift.report.samples import axes_for
+    from undrift.report.words import files_text, grid_text, record_text, tested_text
+
+    config, (axes, shown) = model.config, axes_for(ensemble, truth)
+    names = ", ".join(_named(name, {**ensemble[name].attrs, **truth[name].attrs}) for name in shown)
     if config.task.name == "downscale":
-        source = "the fields of another dataset" if config.data.given else f"area means over {config.task.factor} cells"
+        source = f"area means over {config.task.factor} cells"
+        if config.data.given:
+            source = f"the fields of another dataset ({files_text(config.data.given)})"
         asked = f"{names} on the fine grid, given {source}"
     else:
         asked = f"{names}, given {', '.join(config.data.covariates) or 'nothing but the law of the data'}"
-    counts = model.facts.get("samples", {})
-    trained = f" Trained on {counts['train']} samples." if "train" in counts else ""
-    held = f"{counts['holdout']} samples" if "holdout" in counts else "samples"
-    lines = [
-        f"Asked: {asked}.",
-        f"Grid: {_grid(model, truth)}.{trained}",
-        f"Tested on {held} that training has not seen ({config.data.holdout or 'the last 20%'}).",
-    ]
+    counts, rule = model.facts.get("samples", {}), config.data.holdout or "the last 20%"
+    used, levels = model.training_data(), [d for dims in model.codec.layout.level.values() for d in dims]
+    record = record_text(used, model.codec.layout.sample, (*axes.space, *levels))
+    trained = f"{counts['train']} samples" if "train" in counts else "samples"
+    trained = f"Trained on {trained}{' of ' + files_text(config.data.paths) if config.data.paths else ''}"
+    if own:
+        held = f"{counts['holdout']} samples" if "holdout" in counts else "samples"
+        tested = f"Tested on {held} that training has not seen ({rule})."
+    else:
+        tested = tested_text(ensemble, axes, scores, model.holdout_truth(), used, rule)
+    lines = [f"Asked: {asked}.", f"Grid: {grid_text(ensemble, axes)}.", f"{trained}{': ' + record if record else ''}."]
     told = [
         (name, str(truth.attrs.get(name, "")).strip()) for name in ("title", "source", "institution", "attribution")
     ]
-    return lines + [f"{name.capitalize()} of the data: {text[:500]}" for name, text in told if text]
+    return [*lines, tested] + [f"{name.capitalize()} of the data: {text[:500]}" for name, text in told if text]
 
 
-def _named(da: xr.DataArray) -> str:
+def _named(name: str, attrs: Mapping) -> str:
     """``tas (near-surface air temperature, K)``."""
-    title = da.attrs.get("long_name") or str(da.attrs.get("standard_name", "")).replace("_", " ")
-    inside = ", ".join(str(part) for part in (title, da.attrs.get("units")) if part)
-    return f"{da.name} ({inside})" if inside else str(da.name)
+    from undrift.report.style import long_name, units_text
 
-
-def _grid(model: FieldModel, truth: xr.Dataset) -> str:
-    """``36 x 48 cells, lat 15 to 58.75, lon 225 to 313.1``."""
-    layout = model.codec.layout
-    parts = [f"{' x '.join(str(size) for size in layout.shape)} cells"]
-    names = dict.fromkeys([*layout.space, *(n for n in (layout.latitude, layout.longitude) if n)])
-    for name in names:
-        if name in truth.coords and truth[name].dtype.kind in "iuf" and truth[name].size:
-            parts.append(f"{name} {float(truth[name].min()):.5g} to {float(truth[name].max()):.5g}")
-    return ", ".join(parts)
+    inside = ", ".join(part for part in (long_name(attrs), units_text(attrs.get("units", ""))) if part)
+    return f"{name} ({inside})" if inside else name
 
 
 def _trained_by(run: str) -> list[str]:

@@ -14,8 +14,8 @@ from undrift.data.layout import plain as plain_label
 from undrift.report.geometry import central, space_of
 from undrift.report.maps import MapSet, draw_departures, draw_groups, draw_sample
 from undrift.report.picture import Picture
-from undrift.report.samples import Sample, axes_for, choose_samples, counterpart, given_for, sample_dims, take
-from undrift.report.style import label, number, scale_for
+from undrift.report.samples import Sample, axes_for, choose_samples, counterpart, given_for, on_cells, sample_dims, take
+from undrift.report.style import label, number, scale_for, units_text
 from undrift.verify.match import Axes
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Source:
             self.channels = [(name, {}) for name in known]
             return
         self.axes, names = axes_for(self.ensemble, self.truth)
+        if self.truth is not None:
+            self.truth = on_cells(self.truth, self.ensemble, names, self.axes)
         for name in names:
             level = self.axes.level(self.ensemble[name])
             for at in np.ndindex(*(self.ensemble.sizes[d] for d in level)):
@@ -105,9 +107,7 @@ def channel_maps(source: Source, variable: str, level: Mapping[str, int], limits
     given = given_for(source.given, variable, level, str(members.attrs.get("units", "")))
     attrs = source.attrs_of(variable)
     fields, note = [], ""
-    scores = source.scores_of(variable, level)
-    errors = scores["crps_sample"].values if scores is not None and "crps_sample" in scores else None
-    for sample in choose_samples(members, truth, axes, source.truth_pairs, truth_dims, errors)[:count]:
+    for sample in choose_samples(members, truth, axes, source.truth_pairs, truth_dims)[:count]:
         shown = _array(take(members, axes.sample, sample.ensemble)).load()
         true = _array(take(truth, truth_dims, sample.truth or 0)).load() if truth is not None else None
         known = None
@@ -174,7 +174,7 @@ def _caption(sample: Sample, source: Source, attrs: Mapping) -> str:
         "A typical sample": "The sample of median CRPS",
         "A hard sample": "The sample nine tenths up the order of CRPS",
     }.get(sample.why, "")
-    units = str(attrs.get("units", "")).strip()
+    units = units_text(attrs.get("units", ""))
     text = f"{why} ({number(sample.crps)}{' ' + units if units else ''}, plain mean over cells). " if why else ""
     text += "Fields that share units share one colour scale; the spread has its own."
     if sample.truth is None and source.truth is not None:

@@ -10,7 +10,7 @@ import xarray as xr
 from undrift.data.cf import recognise
 from undrift.report.style import label, number
 
-__all__ = ["Axis", "central", "plan_axes", "space_of", "thin"]
+__all__ = ["Axis", "central", "degrees", "degrees_text", "plan_axes", "space_of", "thin"]
 
 
 def space_of(field: xr.DataArray, space: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -44,15 +44,16 @@ def _one_axis(field: xr.DataArray, dim: str) -> Axis:
     if dim not in field.coords or not np.issubdtype(field[dim].dtype, np.number):
         return Axis(np.arange(field.sizes[dim], dtype=np.float64), f"{dim} (cell)")
     coord = field[dim]
-    degrees = _degrees(coord, dim)
+    side = degrees(coord, dim)
     units = str(coord.attrs.get("units", ""))
     if units in ("m", "meter", "metre", "metres", "meters") and np.ptp(coord.values) >= 3000:
         return Axis(np.asarray(coord.values, dtype=np.float64) / 1000, f"{dim} [km]")
-    text = {"N": "latitude [°N]", "E": "longitude [°E]"}.get(degrees) or label(dim, {"units": units})
-    return Axis(np.asarray(coord.values, dtype=np.float64), text, degrees)
+    text = {"N": "latitude [°N]", "E": "longitude [°E]"}.get(side) or label(dim, {"units": units})
+    return Axis(np.asarray(coord.values, dtype=np.float64), text, side)
 
 
-def _degrees(coord: xr.DataArray, name: str) -> str:
+def degrees(coord: xr.DataArray, name: str) -> str:
+    """Which it is: "N" for a latitude, "E" for a longitude, nothing for what is neither."""
     units, standard = str(coord.attrs.get("units", "")).lower(), str(coord.attrs.get("standard_name", "")).lower()
     if units.startswith("degrees_n") or standard == "latitude" or name.lower() in ("lat", "latitude"):
         return "N"
@@ -61,10 +62,21 @@ def _degrees(coord: xr.DataArray, name: str) -> str:
     return ""
 
 
+def degrees_text(value: float, sign: str) -> str:
+    """A latitude ("N") or longitude ("E") as maps write it: 15°N, 135°W, 180°."""
+    if sign == "E":
+        value = (value + 180) % 360 - 180
+        if abs(abs(value) - 180) < 1e-9:
+            return "180°"
+    value = round(value, 6)
+    side = {"N": "NS", "E": "EW"}[sign][int(value < 0)]
+    return "0°" if value == 0 else f"{abs(value):.4g}°{side}"
+
+
 def _curvilinear(field: xr.DataArray, space: tuple[str, ...]) -> tuple[Axis, ...] | None:
     found = {}
     for name, coord in field.coords.items():
-        if set(coord.dims) == set(space) and (sign := _degrees(coord, str(name))):
+        if set(coord.dims) == set(space) and (sign := degrees(coord, str(name))):
             values = np.asarray(coord.transpose(*space).values, dtype=np.float64)
             if np.isfinite(values).all():
                 found[sign] = values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,33 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.ticker import AutoLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from undrift.report.geometry import Axis, plan_axes, space_of, thin
+from undrift.report.geometry import Axis, degrees_text, plan_axes, space_of, thin
 from undrift.report.picture import Picture, new_figure, render
-from undrift.report.style import MODEL, TRUTH, Scale, label, look, number, plain, scale_for, tick
+from undrift.report.style import (
+    MODEL,
+    TRUTH,
+    Scale,
+    label,
+    look,
+    number,
+    plain,
+    power_of,
+    scale_for,
+    scaled_tick,
+    short_ticks,
+    tick,
+    with_power,
+)
 
 __all__ = ["MapSet", "draw_departures", "draw_groups", "draw_sample"]
 
 
 @dataclass
 class MapSet:
-    """The panels of one sample with their colour bars; `scales` tells each panel's scale by its title."""
+    """The panels of one sample with their colour bars; `scales` tells each panel's scale by its title.
+
+    Bars that are `under` belong to one panel each, in the panels' order.
+    """
 
     panels: list[Picture] = field(default_factory=list)
     bars: list[Picture] = field(default_factory=list)
@@ -30,6 +47,7 @@ class MapSet:
     caption: str = ""
     heading: str = ""
     wide: bool = False
+    under: list[Picture] = field(default_factory=list)
 
 
 def draw_sample(
@@ -131,7 +149,7 @@ def draw_groups(
                 result.panels += [_profile(f, space[0], scale, t, dpi) for t, f in known.items()]
             else:
                 result.panels += [_map(f, space, scale, t, "", dpi) for t, f in known.items()]
-                result.bars.append(_bar(scale, ", ".join(known), dpi))
+                result.under += [_bar(scale, t, dpi) for t in known]
     return [result] if result.panels else []
 
 
@@ -230,21 +248,13 @@ def _label_axes(axes: Axes, y: Axis, x: Axis) -> None:
         steps = [1, 2, 3, 5, 10] if np.ptp(one.values) < 40 else [1, 1.5, 2, 3, 4.5, 6, 10]
         ticker.set_major_locator(MaxNLocator(4, steps=steps if one.degrees else None))
         if one.degrees:
-            ticker.set_major_formatter(FuncFormatter(_degree_text(one.degrees)))
+            ticker.set_major_formatter(FuncFormatter(partial(_degree_tick, sign=one.degrees)))
         else:
             set_label(plain(one.label, 30))
 
 
-def _degree_text(sign: str):  # noqa: ANN202 - a matplotlib tick function
-    def text(value: float, _position: int | None = None) -> str:
-        if sign == "E":
-            value = (value + 180) % 360 - 180
-            if abs(abs(value) - 180) < 1e-9 or value == 0:
-                return f"{abs(value):g}°"
-        side = {"N": "NS", "E": "EW"}[sign][int(value < 0)]
-        return "0°" if value == 0 else f"{round(abs(value), 6):g}°{side}"
-
-    return text
+def _degree_tick(value: float, _position: int | None = None, *, sign: str) -> str:
+    return degrees_text(value, sign)
 
 
 def _bar(scale: Scale, about: str, dpi: int) -> Picture:
@@ -260,9 +270,13 @@ def _bar(scale: Scale, about: str, dpi: int) -> Picture:
     else:
         bar.locator = AutoLocator() if scale.norm.__class__.__name__ == "Normalize" else MaxNLocator(5)
         bar.update_ticks()
-    bar.ax.xaxis.set_minor_locator(NullLocator())
-    bar.set_label(plain(scale.label, 60), fontsize=9 if len(scale.label) < 44 else 7.5)
     low, high = scale.limits
+    power = 0 if scale.log else power_of(max(abs(low), abs(high)))
+    if power:
+        bar.ax.xaxis.set_major_formatter(FuncFormatter(partial(scaled_tick, power=power)))
+    bar.ax.xaxis.set_minor_locator(NullLocator())
+    text = with_power(scale.label, power)
+    bar.set_label(plain(text, 66), fontsize=9 if len(text) < 44 else 7.5)
     alt = f"Colour scale of {about}: {scale.label}, from {number(low)} to {number(high)}."
     return render(figure, alt, title=about, dpi=dpi)
 
@@ -305,7 +319,7 @@ def _lines(
             (gx,) = plan_axes(given, space_of(given, space))
             axes.plot(gx.values, given.values, "o", ms=4, mfc="none", color="#d55e00", label="given")
         axes.set_xlabel(plain(x.label))
-        axes.set_ylabel(plain(scale.label))
+        short_ticks(axes.yaxis, scale.label)
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=3)
         return render(figure, f"Line plot of given, truth and realizations: {scale.label}.", dpi=dpi, vector=True)
 
@@ -316,7 +330,7 @@ def _profile(values: xr.DataArray, dim: str, scale: Scale, title: str, dpi: int)
     axes = figure.add_subplot()
     axes.plot(x.values, values.values, color=MODEL)
     axes.set_xlabel(plain(x.label))
-    axes.set_ylabel(plain(scale.label))
+    short_ticks(axes.yaxis, scale.label)
     return render(figure, f"{title} along {x.label}: {scale.label}.", title=title, dpi=dpi, vector=True)
 
 

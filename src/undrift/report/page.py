@@ -19,8 +19,8 @@ from markupsafe import Markup
 from undrift.errors import UsageError
 from undrift.report.channel import Channel, Limits, Source, channel_maps, score_maps
 from undrift.report.plots import score_plots
-from undrift.report.style import count, number
-from undrift.report.tables import calibration_table, law_table, overview_table, score_table
+from undrift.report.style import count, number, units_text
+from undrift.report.tables import calibration_table, law_table, overview_table, score_table, shift_table
 from undrift.report.training import training_plots
 
 __all__ = ["Section", "write_page"]
@@ -157,9 +157,9 @@ def _channel(source: Source, variable: str, level: Mapping[str, int], limits: Li
     scores = source.scores_of(variable, level)
     if scores is not None:
         attrs = source.attrs_of(variable)
-        units = str(attrs.get("units", scores["units"].item() if "units" in scores.coords else ""))
-        tables = (score_table(scores, units), calibration_table(scores, units), law_table(scores, units))
-        channel.tables = [t for t in tables if t is not None]
+        units = units_text(attrs.get("units", scores["units"].item() if "units" in scores.coords else ""))
+        makers = (score_table, calibration_table, shift_table, law_table)
+        channel.tables = [t for make in makers if (t := make(scores, units)) is not None]
         channel.plots = score_plots(scores, units, variable, dpi=limits.dpi)
         channel.score_maps = score_maps(scores, attrs, source.axes.space, limits) if source.axes else []
     return channel

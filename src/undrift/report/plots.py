@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from undrift.report.picture import Picture, new_figure, render
-from undrift.report.style import MODEL, TRUTH, line_style, look, number, plain, tick
+from undrift.report.style import MODEL, TRUTH, line_style, look, number, plain, short_ticks, tick
 from undrift.report.tables import baselines_of
 
 __all__ = ["SIZE", "captioned", "log_ticks", "score_plots"]
@@ -91,7 +91,8 @@ def _spectra(scores: xr.Dataset, units: str, name: str, dpi: int) -> Picture | N
     low.xaxis.set_minor_locator(NullLocator())
     low.set_xlabel("wavelength [cells]")
     low.set_ylabel("ratio to truth")
-    top.set_ylabel(f"power [({plain(units)})²]" if units and units != "1" else "power")
+    squared = f"{units}²" if units.isalpha() else f"({units})²"
+    top.set_ylabel(plain(f"power [{squared}]") if units and units != "1" else "power")
     log_ticks(top, y=True)
     top.legend(fontsize=8)
     inside = (ratio >= BAND[0]) & (ratio <= BAND[1])
@@ -143,12 +144,12 @@ def _spread_error(scores: xr.Dataset, unit: str, name: str, dpi: int) -> Picture
     figure = new_figure(*SIZE)
     axes = figure.add_subplot()
     most = 1.08 * max(x[known].max(), y[known].max())
-    axes.plot([0, most], [0, most], color=TRUTH, lw=1)
-    axes.text(0.97 * most, 0.9 * most, "1 : 1", ha="right", va="top", fontsize=8.5)
+    axes.plot([0, most], [0, most], color=TRUTH, lw=1, label="1 : 1")
     axes.plot(x[known], y[known], "o-", color=MODEL, ms=5)
     axes.set(xlim=(0, most), ylim=(0, most))
-    axes.set_xlabel(plain(f"predicted spread{unit}"))
-    axes.set_ylabel(plain(f"RMSE of the mean{unit}"))
+    short_ticks(axes.xaxis, f"predicted spread{unit}")
+    short_ticks(axes.yaxis, f"RMSE of the mean{unit}")
+    axes.legend(loc="best")
     ratio = number(float(scores["spread_skill"])) if "spread_skill" in scores else "–"
     text = (
         f"Error in {int(known.sum())} bins of predicted spread, each of the same area; spread/skill over all {ratio}."
@@ -181,7 +182,7 @@ def _distribution(scores: xr.Dataset, unit: str, name: str, dpi: int) -> Picture
     if np.isfinite(floor):
         axes.set_ylim(floor / 2, max(top, floor) * 3)
     log_ticks(axes, y=True)
-    axes.set_xlabel(plain(f"value{unit}"))
+    short_ticks(axes.xaxis, f"value{unit}")
     axes.set_ylabel("density")
     axes.legend(loc="lower center")
     text = "All values of truth and ensemble, the tails on a logarithmic scale; triangles: 90, 99 and 99.9 % quantiles."
@@ -231,9 +232,20 @@ def _by_sample(scores: xr.Dataset, unit: str, name: str, dpi: int) -> Picture | 
         axes.axhline(float(scores["crps"]), color=TRUTH, lw=0.9)
     labels = [str(s) for s in scores["sample"].values]
     where = np.unique(np.linspace(0, len(values) - 1, 4).round().astype(int))
-    axes.set_xticks(where, [plain(labels[i].split(", ")[-1], 16) for i in where])
+    dims, short = zip(*(_last_label(text) for text in labels), strict=True)
+    axes.set_xticks(where, [plain(short[i], 20) for i in where])
+    axes.set_xlabel(plain(dims[0]))
     axes.set_ylim(0, 1.08 * np.nanmax(values) if np.isfinite(values).any() else 1)
-    axes.set_ylabel(plain(f"CRPS{unit}"))
+    short_ticks(axes.yaxis, f"CRPS{unit}")
     worst = int(np.nanargmax(values)) if np.isfinite(values).any() else 0
-    text = f"CRPS of each sample; line: over all. Worst: {labels[worst]} ({number(float(values[worst]))})."
+    where = labels[worst].replace("T00:00:00", "")
+    text = f"CRPS of each sample; line: over all. Worst: {where} ({number(float(values[worst]))})."
     return captioned(render(figure, f"{name}: {text}", title="Over the samples", dpi=dpi, vector=True), text)
+
+
+def _last_label(text: str) -> tuple[str, str]:
+    """``scenario=E1, time=2095-10-20T00:00:00`` as the last dimension and its label: ``time`` and ``2095-10-20``."""
+    name, equals, value = text.split(", ")[-1].partition("=")
+    if not equals:
+        return "sample", name
+    return name, value.removesuffix(":00").removesuffix("T00:00").replace("T", " ")

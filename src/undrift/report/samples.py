@@ -11,9 +11,10 @@ import xarray as xr
 from undrift.data.cf import recognise
 from undrift.data.ensemble import MEMBER_NAMES
 from undrift.errors import DataError
-from undrift.verify.match import Axes, axes_of, describe_rows, pair_samples, sample_labels
+from undrift.verify.crps import fair_crps
+from undrift.verify.match import Axes, aligned_truth, axes_of, describe_rows, pair_samples, sample_labels
 
-__all__ = ["Sample", "axes_for", "choose_samples", "counterpart", "given_for", "take"]
+__all__ = ["Sample", "axes_for", "choose_samples", "counterpart", "given_for", "on_cells", "sample_dims", "take"]
 
 _MOST_RANKED = 240  # samples whose error is looked at to choose the ones that are shown
 
@@ -44,6 +45,13 @@ def axes_for(ensemble: xr.Dataset, truth: xr.Dataset | None) -> tuple[Axes, list
             f"The ensemble has no dimension of members but {', '.join(map(str, ensemble.dims))}: name it realization."
         )
     return axes, [n for n in names if set(axes.space) <= set(ensemble[n].dims)]
+
+
+def on_cells(truth: xr.Dataset, ensemble: xr.Dataset, names: Sequence[str], axes: Axes) -> xr.Dataset:
+    """The truth on the ensemble's cells and in its coordinates, so that both are drawn on the same axes."""
+    cells = aligned_truth(truth, ensemble, names, axes)
+    shared = {n: c.variable for n, c in ensemble.coords.items() if c.dims and set(c.dims) <= set(axes.space)}
+    return cells.assign_coords({n: c for n, c in shared.items() if n in cells.coords or n in cells.dims})
 
 
 def take(field: xr.DataArray | xr.Dataset, dims: Sequence[str], flat: int) -> xr.DataArray | xr.Dataset:
@@ -80,7 +88,6 @@ def choose_samples(
     axes: Axes,
     pairs: Mapping[int, int],
     truth_dims: Sequence[str],
-    errors: np.ndarray | None = None,
 ) -> list[Sample]:
     """The sample of median CRPS and the one at the worst tenth; the first one where truth has no counterparts.
 
@@ -90,7 +97,6 @@ def choose_samples(
         axes: the roles of the ensemble's dimensions.
         pairs: flat position in the truth by flat position in the ensemble.
         truth_dims: the truth's sample dimensions.
-        errors: the CRPS of each paired sample, in the ensemble's order, where it was measured before.
     """
     labels = sample_labels(members.to_dataset(name="field"), axes.sample)
     known = sorted(pairs) if truth is not None else []
@@ -107,7 +113,7 @@ def choose_samples(
     if len(order) > 2:
         picks.append(("A hard sample", order[int(np.ceil(0.9 * (len(order) - 1)))]))
     rows = np.array([known[i] for _, i in picks])
-    texts = describe_rows(labels, axes.sample, rows)
+    texts = [text.replace("T00:00:00", "") for text in describe_rows(labels, axes.sample, rows)]
     return [
         Sample(known[i], pairs[known[i]], text, why, float(errors[i]))
         for (why, i), text in zip(picks, texts, strict=True)
@@ -117,10 +123,7 @@ def choose_samples(
 def _crps(members: xr.DataArray | xr.Dataset, truth: xr.DataArray | xr.Dataset, axes: Axes) -> float:
     """Fair CRPS of one sample, averaged over its cells without weights; only to rank samples among each other."""
     assert isinstance(members, xr.DataArray) and isinstance(truth, xr.DataArray) and axes.realization is not None
-    x = np.sort(members.transpose(axes.realization, *axes.space).values.astype(np.float64), axis=0)
-    m = x.shape[0]
-    weight = (2 * np.arange(1, m + 1) - m - 1).reshape(-1, *[1] * (x.ndim - 1))
-    crps = np.abs(x - truth.transpose(*axes.space).values).mean(0) - (weight * x).sum(0) / (m * max(m - 1, 1))
+    crps = fair_crps(truth.transpose(*axes.space).values, members.transpose(axes.realization, *axes.space).values)
     return float(np.nanmean(crps)) if np.isfinite(crps).any() else float("nan")
 
 

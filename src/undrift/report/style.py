@@ -11,10 +11,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize, PowerNorm
+from matplotlib.ticker import FuncFormatter
 
 __all__ = [
     "INK",
@@ -25,11 +28,17 @@ __all__ = [
     "kind_of",
     "label",
     "line_style",
+    "long_name",
     "look",
     "number",
     "plain",
+    "power_of",
     "scale_for",
+    "scaled_tick",
+    "short_ticks",
     "tick",
+    "units_text",
+    "with_power",
 ]
 
 INK = "#1b1f24"
@@ -57,6 +66,8 @@ _MAPS = {
 _RAIN = re.compile(r"precip|rainfall|rain_rate|snowfall", re.IGNORECASE)
 _RAIN_NAMES = {"pr", "tp", "rr", "prc", "prsn", "rain", "precip", "prectot"}
 _ANOMALY = re.compile(r"anomal|tendency|difference|departure|overdensity", re.IGNORECASE)
+_UNIT = re.compile(r"([^\W\d_]+|%|°[CF])(?:\*\*|\^)?([+-]?\d+)?")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+")
 _KELVIN = {"k", "kelvin", "degc", "deg_c", "celsius", "°c", "degrees_celsius", "degf"}
 
 
@@ -107,10 +118,42 @@ def plain(text: object, limit: int = 80) -> str:
 
 def label(name: object, attrs: Mapping, *, limit: int = 60) -> str:
     """`Long name [units]` from CF attributes, the name itself where there is no long name."""
-    text = str(attrs.get("long_name") or str(attrs.get("standard_name", "")).replace("_", " ") or name)
+    text = long_name(attrs) or str(name)
     text = text if len(text) <= limit else text[: limit - 1] + "…"
-    units = str(attrs.get("units", "")).strip()
+    units = units_text(attrs.get("units", ""))
     return f"{text} [{units}]" if units and units != "1" else text
+
+
+def long_name(attrs: Mapping) -> str:
+    """What a variable is called for people: its long_name, else its standard_name, with spaces between the words."""
+    text = str(attrs.get("long_name") or attrs.get("standard_name") or "")
+    return text if " " in text else text.replace("_", " ")
+
+
+def units_text(units: object) -> str:
+    """Units as they are printed: `mm s-1` as `mm s⁻¹`, unbroken at the end of a line; other spellings as they are."""
+    text = str(units).strip()
+    tokens = [_UNIT.fullmatch(token) for token in text.split()]
+    if not all(tokens):
+        return text
+    return "\u00a0".join(found[1] + (found[2] or "").translate(_RAISED) for found in tokens if found)
+
+
+def power_of(most: float) -> int:
+    """The power of ten to take out of the ticks of an axis that reaches to `most`; 0 where they are short without."""
+    size = int(np.floor(np.log10(most))) if np.isfinite(most) and most > 0 else 0
+    return size if size < -3 or size > 5 else 0
+
+
+def with_power(text: str, power: int) -> str:
+    """`rain [mm s⁻¹]` as `rain [10⁻⁵ mm s⁻¹]`, so that no tick and no corner of a plot has to say it."""
+    if not power:
+        return text
+    factor = f"10{str(power).translate(_RAISED)}"
+    if text.endswith("]") and " [" in text:
+        head, _, units = text.rpartition(" [")
+        return f"{head} [{factor}\u00a0{units}"
+    return f"{text} [{factor}]"
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -134,8 +177,21 @@ def tick(value: float, _position: int | None = None) -> str:
     """A tick of a logarithmic axis: short decimals where they are short, else powers of ten."""
     power = round(np.log10(value)) if value > 0 else 0
     if value > 0 and abs(np.log10(value) - power) < 1e-9 and not -4 < power < 5:
-        return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return "10" + str(power).translate(_RAISED)
     return f"{value:.3g}"
+
+
+def scaled_tick(value: float, _position: int | None = None, *, power: int) -> str:
+    """A tick in units of a power of ten."""
+    return f"{value / 10.0**power:.4g}".replace("-", "−")
+
+
+def short_ticks(axis: Axis, text: str) -> None:
+    """Label an axis whose limits are set, with the power of ten of its ticks in the label."""
+    power = power_of(float(np.abs(axis.get_view_interval()).max()))
+    if power:
+        axis.set_major_formatter(FuncFormatter(partial(scaled_tick, power=power)))
+    axis.set_label_text(plain(with_power(text, power)))
 
 
 def line_style(order: int) -> dict[str, object]:

@@ -8,9 +8,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from undrift.report.style import number
+from undrift.report.style import number, units_text
 
-__all__ = ["Cell", "Column", "Row", "Table", "calibration_table", "law_table", "overview_table", "score_table"]
+__all__ = [
+    "Cell",
+    "Column",
+    "Row",
+    "Table",
+    "calibration_table",
+    "law_table",
+    "overview_table",
+    "score_table",
+    "shift_table",
+]
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,8 @@ def score_table(scores: xr.Dataset, units: str) -> Table | None:
     if not names:  # skill is against a baseline
         columns = [columns[i] for i in (0, 1, 3, 4)]
         rows = [Row(row.name, [cell(scores, k) for k in ("crps", "rmse", "variogram")], row.model) for row in rows]
-    table = Table(f"Scores over {samples} samples with {members} realizations each; lower is better.", columns, rows)
+    better = "lower is better" + (" but in skill, where higher is" if names else "")
+    table = Table(f"Scores over {samples} samples with {members} realizations each; {better}.", columns, rows)
     if names:
         table.notes.append(
             "Baselines are dressed with their own cross-validated errors. Skill above 0 means that the model is better."
@@ -183,6 +194,26 @@ def law_table(scores: xr.Dataset, units: str) -> Table | None:
     return Table("Distribution of all values, over cells (by area), samples and realizations.", columns, rows)
 
 
+def shift_table(scores: xr.Dataset, units: str) -> Table | None:
+    """How far two laws without counterparts lie apart; None where there are counterparts."""
+    if "mean_shift" not in scores:
+        return None
+    rows = [
+        Row("Mean less that of the truth", [cell(scores, "mean_shift"), Cell("0")]),
+        Row("Standard deviation over that of the truth", [cell(scores, "deviation_ratio"), Cell("1")]),
+    ]
+    for q in scores["quantile"].values.tolist():
+        rows.append(
+            Row(
+                f"{100 * q:g} % quantile less that of the truth",
+                [cell(scores, "quantile_shift", quantile=q), Cell("0")],
+            )
+        )
+    unit = f"{number(float(scores['truth_deviation']))} {units}".strip()
+    caption = f"Ensemble against truth, differences in standard deviations of the truth over samples ({unit})."
+    return Table(caption, [Column(""), Column("measured"), Column("ideal")], rows)
+
+
 _SIDES = ("truth", "ensemble")
 
 
@@ -206,7 +237,7 @@ def overview_table(scores: xr.Dataset) -> Table | None:
                 cell(one, "skill", baseline=rivals[0]),
             ]
         cells += [cell(one, "spread_skill"), cell(one, "reliability_index")]
-        units = str(one["units"].item()) if "units" in one.coords else ""
+        units = units_text(one["units"].item()) if "units" in one.coords else ""
         rows.append(Row(f"{name} [{units}]" if units and units != "1" else str(name), cells))
     has = "crps_baseline" in scores
     columns = [Column(""), Column("CRPS")]

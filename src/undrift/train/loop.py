@@ -33,6 +33,7 @@ from undrift.train.signals import Stop
 from undrift.train.state import TrainState
 from undrift.train.step import Objective, Outcome, Tally, take_step, validate
 from undrift.train.weights import load_state
+from undrift.verify.training import under_trained
 
 logger = logging.getLogger(__name__)
 
@@ -343,11 +344,6 @@ def _trained(state: TrainState, was_finished: bool = False) -> Trained:
     )
 
 
-def _still_improving(history: Sequence[tuple[int, float | None]], gain: float = 0.01) -> bool:
-    """Whether the last fifth of the validations lowered the best loss by more than 1 %."""
-    losses = [np.inf if loss is None else loss for _, loss in history]
-    last = max(1, len(losses) // 5)
-    if len(losses) < 2:
-        return False
-    early = min(losses[:-last])
-    return min(losses[-last:]) < early - gain * abs(early)
+def _still_improving(history: Sequence[tuple[int, float | None]]) -> bool:
+    """Whether more steps would have lowered the validation loss."""
+    return bool(under_trained(history))

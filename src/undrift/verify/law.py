@@ -11,6 +11,7 @@ from undrift.verify.marginal import weighted_quantile
 from undrift.verify.spectra import Spectrum
 
 _KEPT_VALUES = 2_000_000
+_RESAMPLED_CELLS, _RESAMPLED_VALUES = 512, 200_000
 
 
 def seeded(seed: int, purpose: str, label: str) -> np.random.Generator:
@@ -22,11 +23,19 @@ class Law:
     """What is known of the values of one channel after all of its samples were added.
 
     Quantiles and histograms come from all values, or from a seeded choice of cells in every sample where there are
-    more than two million; everything else is exact.
+    more than two million; everything else is exact. Where it is to be `resampled` also count, sum and sum of squares
+    of each sample in a seeded choice of cells (`sums` in `places`), the same for all laws of one grid and length.
     """
 
     def __init__(
-        self, spectrum: Spectrum, weights: NDArray, labels: list[str], members: int, wet: float, seed: int
+        self,
+        spectrum: Spectrum,
+        weights: NDArray,
+        labels: list[str],
+        members: int,
+        wet: float,
+        seed: int,
+        resampled: bool = False,
     ) -> None:
         self._spectrum, self._weights, self._labels, self._wet, self._seed = spectrum, weights, labels, wet, seed
         cells, samples = weights.size, len(labels)
@@ -36,6 +45,12 @@ class Law:
         self._mass = self._zero = self._wet_mass = 0.0
         self._count, self._sum, self._square = np.zeros(cells), np.zeros(cells), np.zeros(cells)
         self._origin: NDArray | None = None
+        self._sizes = np.zeros(samples, np.intp)
+        self.places = np.zeros(0, np.intp)
+        if resampled:
+            most = min(cells, _RESAMPLED_CELLS, max(1, _RESAMPLED_VALUES // max(1, samples)))
+            self.places = np.sort(seeded(seed, "resampled", "").choice(cells, most, False))
+        self.sums = np.zeros((3, samples, self.places.size))
         self.spectra = np.full((samples, spectrum.wavenumber.size), np.nan)
 
     def add(self, part: slice, members: NDArray, valid: NDArray[np.bool_]) -> None:
@@ -58,6 +73,9 @@ class Law:
         self._count += count * valid.sum(axis=0)
         self._sum += anomaly.sum(axis=(0, 1))
         self._square += np.square(anomaly).sum(axis=(0, 1))
+        own = valid[:, self.places]
+        few = members[:, :, self.places]
+        self.sums[:, part] = np.stack([count * own, own * few.sum(axis=0), own * np.square(few).sum(axis=0)])
         self._keep(part, members, weights)
         enough = valid.mean(axis=1) > 0.5
         if enough.any():
@@ -76,6 +94,7 @@ class Law:
             positive = weight > 0
             self._values.append(members[:, row, pick][:, positive].ravel())
             self._value_weights.append(np.tile(weight[positive], members.shape[0]))
+            self._sizes[part.start + row] = self._value_weights[-1].size
 
     @property
     def values(self) -> tuple[NDArray, NDArray]:
@@ -85,6 +104,11 @@ class Law:
         self._values = [np.concatenate(self._values)]
         self._value_weights = [np.concatenate(self._value_weights)]
         return self._values[0], self._value_weights[0]
+
+    @property
+    def sample_of_value(self) -> NDArray[np.intp]:
+        """Which sample each of the kept values is of; samples are added in their order."""
+        return np.repeat(np.arange(self._sizes.size), self._sizes)
 
     def quantiles(self, q: NDArray) -> NDArray[np.float64]:
         """Quantiles over all samples, members and cells."""

@@ -3,6 +3,7 @@
 __all__ = [
     "Axes",
     "Pairing",
+    "aligned_truth",
     "axes_of",
     "describe_rows",
     "order_of_labels",
@@ -10,8 +11,10 @@ __all__ = [
     "same_cells",
     "same_units",
     "sample_labels",
+    "single",
 ]
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +28,8 @@ from undrift.data.layout import plain
 from undrift.data.order import is_global
 from undrift.errors import DataError
 from undrift.verify.marginal import canonical_units
+
+log = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-3  # of the typical spacing of a coordinate
 
@@ -278,6 +283,26 @@ def _nearest(sorted_values: NDArray[np.float64], values: NDArray[np.float64]) ->
     return np.where(np.abs(sorted_values[left] - values) <= np.abs(sorted_values[right] - values), left, right)
 
 
+def single(truth: xr.Dataset, axes: Axes) -> xr.Dataset:
+    """The truth without a dimension of members.
+
+    Raises:
+        DataError: where it has several.
+    """
+    name = axes.realization
+    if name is None or name not in truth.dims:
+        return truth
+    if truth.sizes[name] != 1:
+        raise DataError(f"the truth has {truth.sizes[name]} members along {name!r}: select one")
+    return truth.isel({name: 0}, drop=True)
+
+
+def aligned_truth(truth: xr.Dataset, ensemble: xr.Dataset, names: Sequence[str], axes: Axes) -> xr.Dataset:
+    """The truth without members, on the cells and levels of the ensemble and in their order."""
+    levels = sorted({dim for name in names for dim in axes.level(ensemble[name])})
+    return same_cells(single(truth, axes), ensemble, (*levels, *axes.space), axes, "the truth")
+
+
 def same_cells(other: xr.Dataset, ensemble: xr.Dataset, dims: Sequence[str], axes: Axes, what: str) -> xr.Dataset:
     """Reorder and cut `other` (truth, baseline, training data) to the cells and levels of the ensemble.
 
@@ -342,11 +367,15 @@ def _same_corner(other: xr.Dataset, ensemble: xr.Dataset, dim: str, axes: Axes) 
 
 
 def same_units(ensemble: xr.DataArray, other: xr.DataArray, name: str, what: str) -> None:
-    """Refuse to compare values of different units.
+    """Refuse to compare values of different units, and warn where only one side has any.
 
     Raises:
         DataError: with both units.
     """
     ours, theirs = str(ensemble.attrs.get("units", "")), str(other.attrs.get("units", ""))
-    if ours and theirs and canonical_units(ours) != canonical_units(theirs):
+    if bool(ours) != bool(theirs):
+        side, other_side = ("ensemble", what) if ours else (what, "ensemble")
+        text = "%s is in %r in the %s and without units in the %s: taken for the same; write units into its attributes"
+        log.warning(text, name, ours or theirs, side, other_side)
+    elif ours and canonical_units(ours) != canonical_units(theirs):
         raise DataError(f"{name} is in {ours!r} in the ensemble and in {theirs!r} in the {what}: convert one of them")

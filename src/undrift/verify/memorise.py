@@ -13,6 +13,8 @@ from undrift.verify.match import axes_of, same_cells
 from undrift.verify.stream import Reader, blocks
 
 _MOST_TRAIN, _MOST_QUERIES, _MOST_CELLS = 5000, 2000, 4096
+_SAME = 1e-4  # standard deviations: fields nearer than this are one field, up to the rounding of a file
+_MOST_KNOWN = 0.1
 
 
 def nearest_distances(queries: NDArray, train: NDArray) -> NDArray[np.float64]:
@@ -46,8 +48,10 @@ def nearest_training(
         seed: of the choice of rows and cells where there are very many.
 
     Returns:
-        memorisation: median member distance / median truth distance; memorisation_copies: share of members that are
-        copies; memorisation_member and memorisation_truth: the two medians in standard deviations.
+        memorisation: median member distance / median truth distance, NaN where more than a tenth of the truths are
+        training fields themselves, for then there is nothing unseen to compare with; memorisation_known: that share;
+        memorisation_copies: share of members that are copies; memorisation_member and memorisation_truth: the two
+        medians in standard deviations.
     """
     names = [str(name) for name in ensemble.data_vars if name in train.data_vars and name in truth.data_vars]
     if not names:
@@ -76,13 +80,21 @@ def nearest_training(
 
     base = np.unique(scaled(fields), axis=0)  # a field that occurs twice would hide its own copies
     member = nearest_distances(scaled(drawn), base)
-    unseen = nearest_distances(scaled(seen), base)
+    truths = scaled(seen)
+    unseen = nearest_distances(truths, base)
     if not len(member) or not len(unseen):
         return xr.Dataset()
+    # A field of one value, such as a day without rain, occurs again without having been seen.
+    varied = np.nanstd(seen[:, known][np.isfinite(seen[:, known][:, keep]).all(1)], axis=1) > 0
+    leaked = (unseen[:, 0] < _SAME) & varied
+    share = float(leaked.mean())
     ours, theirs = float(np.median(member[:, 0])), float(np.median(unseen[:, 0]))
+    if share <= _MOST_KNOWN:
+        theirs = float(np.median(unseen[~leaked, 0]))
     return xr.Dataset(
         {
-            "memorisation": ((), ours / theirs if theirs > 0 else np.nan),
+            "memorisation": ((), ours / theirs if theirs > _SAME and share <= _MOST_KNOWN else np.nan),
+            "memorisation_known": ((), share),
             "memorisation_copies": ((), float((member[:, 0] < member[:, 1] / 3.0).mean())),
             "memorisation_member": ((), ours),
             "memorisation_truth": ((), theirs),

@@ -18,6 +18,7 @@ from undrift.verify.marginal import QUANTILES, histogram, wet_threshold
 from undrift.verify.match import (
     Axes,
     Pairing,
+    aligned_truth,
     axes_of,
     describe_rows,
     order_of_labels,
@@ -25,9 +26,11 @@ from undrift.verify.match import (
     same_cells,
     same_units,
     sample_labels,
+    single,
 )
 from undrift.verify.memorise import nearest_training
 from undrift.verify.paired import Paired
+from undrift.verify.shift import law_shift
 from undrift.verify.spectra import Spectrum
 from undrift.verify.stream import Reader, blocks
 from undrift.verify.weights import area_weights
@@ -105,7 +108,9 @@ def evaluate(
         mae, spread, spread_skill, variogram, each also as `<score>_interval(bound, ...)` at 95 %; reliability_index
         with reliability_expected and reliability_noise (its mean and 95 % quantile by chance); rank_histogram(rank);
         binned_spread, binned_rmse, binned_share(spread_bin); skill, variogram_skill, crps_baseline, rmse_baseline,
-        variogram_baseline(baseline); crps_sample(sample); crps_map, rmse_map, spread_map, bias_map(*space). Always:
+        variogram_baseline(baseline); crps_sample(sample); crps_map, rmse_map, spread_map, bias_map(*space). With
+        `matched = 0`: mean_shift, deviation_ratio, quantile_shift(quantile) in units of truth_deviation, the truth's
+        standard deviation over samples, with intervals. Always:
         spectrum_truth, spectrum_ensemble, spectrum_ratio(wavenumber) with coordinate wavelength in cells,
         quantiles_*(quantile), histogram_*(bin), zero_fraction_*, wet_fraction_* (NaN where wetness means nothing),
         mean_difference_map, std_ratio_map(*space).
@@ -134,7 +139,7 @@ def evaluate(
     if train is not None:
         pairing = job.pairing
         rows = (pairing.ensemble, pairing.truth)
-        scores.update(nearest_training(ensemble[names], train, truth=_single(truth, job.axes), rows=rows, seed=seed))
+        scores.update(nearest_training(ensemble[names], train, truth=single(truth, job.axes), rows=rows, seed=seed))
     for key in ("given_out_of_range", "still_improving"):
         if key in ensemble.attrs:
             scores.attrs[key] = ensemble.attrs[key]
@@ -167,7 +172,7 @@ def _prepare(
     axes = axes_of(ensemble, truth, names)
     levels = sorted({dim for name in names for dim in axes.level(ensemble[name])})
     dims = (*levels, *axes.space)
-    on_truth = same_cells(_single(truth, axes), ensemble, dims, axes, "the truth")
+    on_truth = aligned_truth(truth, ensemble, names, axes)
     truth_sample = _sample_dims(on_truth, axes, names, levels)
     pairing = pair_samples(ensemble, on_truth, axes.sample, truth_sample)
     matched = pairing.by != "nothing"
@@ -195,16 +200,6 @@ def _prepare(
         bootstrap,
         seed,
     )
-
-
-def _single(truth: xr.Dataset, axes: Axes) -> xr.Dataset:
-    """The truth without a dimension of members."""
-    name = axes.realization
-    if name is None or name not in truth.dims:
-        return truth
-    if truth.sizes[name] != 1:
-        raise DataError(f"the truth has {truth.sizes[name]} members along {name!r}: select one")
-    return truth.isel({name: 0}, drop=True)
 
 
 def _sample_dims(truth: xr.Dataset, axes: Axes, names: list[str], levels: list[str]) -> tuple[str, ...]:
@@ -266,12 +261,16 @@ def _score_variable(job: _Job, name: str, wet: float) -> dict[str, Values]:
     truth = job.truth.reader(name, axes, level)
     others = {label: side.reader(name, axes, level) for label, side in job.baselines.items()}
     truth_labels = job.labels if matched else [f"truth {row}" for row in range(len(truth))]
-    ens_laws = [Law(job.spectrum, job.weights, job.labels, ours.members, wet, job.seed) for _ in labels]
-    truth_laws = [Law(job.spectrum, job.weights, truth_labels, 1, wet, job.seed) for _ in labels]
+    grid = (job.spectrum, job.weights)
+    ens_laws = [Law(*grid, job.labels, ours.members, wet, job.seed, not matched) for _ in labels]
+    truth_laws = [Law(*grid, truth_labels, 1, wet, job.seed, not matched) for _ in labels]
     if not matched:
         _stream_law(ours, ens_laws)
         _stream_law(truth, truth_laws)
-        return {label: _law_scores(a, b, wet) for label, a, b in zip(labels, ens_laws, truth_laws)}
+        return {
+            label: _law_scores(a, b, wet) | law_shift(a, b, job.weights, job.bootstrap, job.seed)
+            for label, a, b in zip(labels, ens_laws, truth_laws)
+        }
     dressed = {label: _is_dressed(side.dataset) for label, side in job.baselines.items()}
     paired = [
         Paired(job.spectrum, job.weights, job.labels, ours.members, axes.periodic, dressed, job.seed) for _ in labels
@@ -366,8 +365,9 @@ def _assemble(
     for name, coord in ensemble.coords.items():
         if set(coord.dims) <= set(axes.space) and coord.dims:
             coords[str(name)] = coord.variable
+    coords["bound"] = ["lower", "upper"]
     if matched:
-        coords |= {"bound": ["lower", "upper"], "sample": job.labels}
+        coords["sample"] = job.labels
         if job.baselines:
             coords["baseline"] = list(job.baselines)
     members = 1 if axes.realization is None else int(ensemble.sizes[axes.realization])

@@ -9,8 +9,16 @@ import numpy as np
 import xarray as xr
 
 _SPREAD_SKILL = (0.9, 1.1)
-_FLAT = 0.1  # mean relative deviation of a rank's frequency that is still called flat
+# A reliability index is seen where it is above what chance gives (its 95 % quantile, from the bootstrap), and matters
+# above 0.1: that of a Gaussian ensemble whose spread is 10 % off, or whose bias is an eighth of its error.
+_INDEX_MATTERS = 0.1
+_BIAS_MATTERS = 0.2  # of the RMSE; matters where its interval also excludes 0
+_SHAPE = 0.25  # share of the ranks' departure from flat that a slope or a bow must explain to be named
 _SPECTRUM = (0.8, 1.25)
+# Of laws that can only be compared as distributions, in standard deviations of the truth; each has to be beyond chance.
+_MEAN_MATTERS, _QUANTILE_MATTERS = 0.25, 0.5
+_DEVIATION = (0.8, 1.25)
+_FIRM_QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 _MEMORISING = 0.75
 
 
@@ -19,7 +27,8 @@ class Finding:
     """One sentence of the verdict.
 
     Attributes:
-        topic: "skill", "calibration", "memorisation", "spectrum", "range", "training" or "matching".
+        topic: "skill", "calibration", "bias", "distribution", "memorisation", "spectrum", "range", "training" or
+            "matching".
         level: "good", "warn" where the reader should know, "bad" where the ensemble should not be used as it is,
             "info" otherwise.
         text: the sentence.
@@ -37,24 +46,36 @@ def verdict(scores: xr.Dataset) -> list[Finding]:
     """What the scores of `evaluate` say: skill, calibration, spectrum, memorisation, range, training.
 
     Reads the attributes `given_out_of_range` (share of given values outside the training range), `still_improving`
-    (whether the validation loss still fell when training ended) and `baselines_absent` (which baselines there are not,
-    and why) where present.
+    (whether more training would have helped), `trained_for` (how long it was, in words) and `baselines_absent` (which
+    baselines there are not, and why) where present.
     """
-    findings: list[Finding] = []
+    findings = [f for name in scores["variable"].values for f in _apart(str(name), scores.sel(variable=name))]
     if scores.attrs.get("matched", 0):
         for variable in scores["variable"].values:
             one = scores.sel(variable=variable)
-            findings += _skill(str(variable), one)
-            findings.append(_calibration(str(variable), one))
+            findings += _skill(str(variable), one) + _variogram(str(variable), one)
+            findings += [_calibration(str(variable), one), *_bias(str(variable), one)]
         if absent := scores.attrs.get("baselines_absent"):
             findings.append(Finding("skill", "info", f"not compared: {absent}"))
     else:
         text = "no sample of the ensemble has a truth: distributions are compared and no CRPS is claimed"
         findings.append(Finding("matching", "info", text))
+        findings += [_distribution(str(name), scores.sel(variable=name)) for name in scores["variable"].values]
     findings += [_spectrum(str(variable), scores.sel(variable=variable)) for variable in scores["variable"].values]
-    findings += _memorisation(scores)
+    findings += _memorisation(scores, like=not any(f.topic == "distribution" and f.level == "bad" for f in findings))
     findings += _run(scores)
     return findings
+
+
+def _apart(variable: str, one: xr.Dataset) -> list[Finding]:
+    """Whether hardly a value of the ensemble lies where the truth's are, as of other units."""
+    (low, high), (bottom, top) = (one[f"quantiles_{side}"].values[[0, -1]] for side in ("ensemble", "truth"))
+    if not (low > top or high < bottom):
+        return []
+    text = (
+        f"{variable}: the ensemble ({low:.4g} to {high:.4g}) and the truth ({bottom:.4g} to {top:.4g}) have no value "
+    )
+    return [Finding("matching", "bad", f"{text}in common: are both in the same units?")]
 
 
 def _skill(variable: str, one: xr.Dataset) -> list[Finding]:
@@ -89,29 +110,122 @@ def _skill(variable: str, one: xr.Dataset) -> list[Finding]:
 
 
 def _calibration(variable: str, one: xr.Dataset) -> Finding:
-    """Calibrated: spread/skill within 10 % of 1, and ranks flat to 10 % or to what chance gives."""
-    ratio, index, noise = (float(one[name]) for name in ("spread_skill", "reliability_index", "reliability_noise"))
-    expected = float(one["reliability_expected"])
+    """Calibrated: spread/skill within 10 % of 1 or not to be told from it, no bias that matters, flat ranks."""
+    ratio = float(one["spread_skill"])
     if not np.isfinite(ratio):
         return Finding("calibration", "info", f"{variable}: spread cannot be judged (one realization, or no error)")
-    span = _interval(one["spread_skill_interval"].values)
-    measured = f"spread/skill {ratio:.2f}{span}, reliability index {index:.3f}"
-    if np.isfinite(expected):
-        measured += f" ({expected:.3f} by chance)"
-    flat = index <= max(_FLAT, noise if np.isfinite(noise) else 0.0)
-    if ratio < _SPREAD_SKILL[0]:
+    bounds = one["spread_skill_interval"].values
+    low, high = bounds if np.isfinite(bounds).all() else (ratio, ratio)
+    measured = f"(spread/skill {ratio:.2f}{_interval(bounds)}, {_index_text(one)})"
+    said, level, text = f"{variable}: ", "warn", ""
+    if ratio < _SPREAD_SKILL[0] and high < 1:
         level = "bad" if ratio < 0.7 else "warn"
-        share = 100 * (1 - ratio)
-        return Finding(
-            "calibration", level, f"{variable}: under-dispersed, spread {share:.0f} % too small ({measured})"
-        )
-    if ratio > _SPREAD_SKILL[1]:
+        text = f"under-dispersed, spread {100 * (1 - ratio):.0f} % too small"
+    elif ratio > _SPREAD_SKILL[1] and low > 1:
         level = "bad" if ratio > 1.4 else "warn"
-        share = 100 * (ratio - 1)
-        return Finding("calibration", level, f"{variable}: over-dispersed, spread {share:.0f} % too large ({measured})")
-    if not flat:
-        return Finding("calibration", "warn", f"{variable}: spread fits the error, but ranks are not flat ({measured})")
-    return Finding("calibration", "good", f"{variable}: calibrated ({measured})")
+        text = f"over-dispersed, spread {100 * (ratio - 1):.0f} % too large"
+    elif not _SPREAD_SKILL[0] <= ratio <= _SPREAD_SKILL[1]:
+        text = "too few samples to tell the spread from a calibrated one"
+        text += f", but ranks are not flat{_shape(one)}" if _index_level(one) == "large" else ""
+    elif _index_level(one) == "large":
+        text = f"spread fits the error, but ranks are not flat{_shape(one)}"
+    elif _biased(one):
+        text = "spread fits the error, but the ensemble is biased"
+    elif _index_level(one) == "visible":
+        level, text = "good", f"calibrated but for a departure of the ranks that is seen and small{_shape(one)}"
+    else:
+        level, text = "good", "calibrated"
+    return Finding("calibration", level, f"{said}{text} {measured}")
+
+
+def _index_text(one: xr.Dataset) -> str:
+    index, noise = float(one["reliability_index"]), float(one["reliability_noise"])
+    return f"reliability index {index:.3f}" + (f", by chance up to {noise:.3f}" if np.isfinite(noise) else "")
+
+
+def _index_level(one: xr.Dataset) -> str:
+    """Nothing where ranks are as flat as chance leaves them, "visible" beyond that, "large" where it also matters."""
+    index, noise = float(one["reliability_index"]), float(one["reliability_noise"])
+    if np.isfinite(noise) and index <= noise:
+        return ""
+    return "large" if index > _INDEX_MATTERS else "visible" if np.isfinite(noise) else ""
+
+
+def _shape(one: xr.Dataset) -> str:
+    """What the ranks look like: the larger of a slope and a bow, the first two Legendre polynomials."""
+    frequency = one["rank_histogram"].values
+    away = frequency - 1.0 / frequency.size
+    place = 2 * (np.arange(frequency.size) + 0.5) / frequency.size - 1
+    waves = [place, 1.5 * np.square(place) - 0.5 - np.mean(1.5 * np.square(place) - 0.5)]
+    parts = [float(away @ wave) / float(np.sqrt(wave @ wave)) if wave.any() else 0.0 for wave in waves]
+    total = float(away @ away)
+    if total == 0 or max(part**2 for part in parts) < _SHAPE * total:
+        return ""
+    if abs(parts[0]) >= abs(parts[1]):
+        return f": a slope, as of members too {'low' if parts[0] > 0 else 'high'}"
+    return ": a U, as of members too close together" if parts[1] > 0 else ": a dome, as of members too far apart"
+
+
+def _biased(one: xr.Dataset) -> bool:
+    """Whether the mean is off by what matters, and not by chance."""
+    bias, rmse = float(one["bias"]), float(one["rmse"])
+    low, high = one["bias_interval"].values
+    return bool(abs(bias) > _BIAS_MATTERS * rmse and not low <= 0 <= high)
+
+
+def _bias(variable: str, one: xr.Dataset) -> list[Finding]:
+    if not _biased(one):
+        return []
+    bias, bounds, units = float(one["bias"]), one["bias_interval"].values, str(one["units"].values)
+    span = f" [{bounds[0]:+.3g}, {bounds[1]:+.3g}]" if np.isfinite(bounds).all() else ""
+    share = 100 * abs(bias) / float(one["rmse"])
+    text = f"{variable}: biased by {bias:+.3g} {units}".rstrip() + f"{span}, {share:.0f} % of the RMSE"
+    return [Finding("bias", "warn", text)]
+
+
+def _variogram(variable: str, one: xr.Dataset) -> list[Finding]:
+    """Baselines whose variogram score is better than the model's beyond doubt: their fields hang together better."""
+    if "variogram_skill" not in one:
+        return []
+    lost: list[str] = []
+    for name in one["baseline"].values:
+        skill = float(one["variogram_skill"].sel(baseline=name))
+        low, high = (float(v) for v in one["variogram_skill_interval"].sel(baseline=name))
+        if high < 0:
+            lost.append(f"{name} by {100 * skill:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}]")
+    text = f"{variable}: variogram score (how neighbouring cells differ) loses to {'; '.join(lost)}"
+    return [Finding("skill", "bad", text)] if lost else []
+
+
+def _distribution(variable: str, one: xr.Dataset) -> Finding:
+    """Means, deviations and quantiles of two laws without counterparts."""
+    shift, ratio = (float(one[name]) for name in ("mean_shift", "deviation_ratio"))
+    if not np.isfinite([shift, ratio]).all():
+        return Finding("distribution", "info", f"{variable}: distributions cannot be compared (a constant truth)")
+    unit = f"{float(one['truth_deviation']):.3g} {one['units'].values!s}".strip()
+    said: list[str] = []
+    low, high = one["mean_shift_interval"].values
+    if abs(shift) > _MEAN_MATTERS and not low <= 0 <= high:
+        said.append(f"the mean is too {'high' if shift > 0 else 'low'}")
+    bottom, top = one["deviation_ratio_interval"].values
+    if not _DEVIATION[0] <= ratio <= _DEVIATION[1] and not bottom <= 1 <= top:
+        said.append(f"the standard deviation is too {'large' if ratio > 1 else 'small'}")
+    firm = one.sel(quantile=list(_FIRM_QUANTILES))
+    off, bounds = firm["quantile_shift"].values, firm["quantile_shift_interval"].values
+    far = (np.abs(off) > _QUANTILE_MATTERS) & ~((bounds[0] <= 0) & (bounds[1] >= 0))
+    worst = int(np.argmax(np.where(far, np.abs(off), 0.0) if far.any() else np.abs(off)))
+    if far.any():
+        said.append(f"quantiles differ, most that of {100 * _FIRM_QUANTILES[worst]:g} %")
+    span = f" [{low:+.2f}, {high:+.2f}]" if np.isfinite([low, high]).all() else ""
+    measured = (
+        f"(in standard deviations of the truth, {unit}: mean {shift:+.2f}{span}, "
+        f"{100 * _FIRM_QUANTILES[worst]:g} % quantile {off[worst]:+.2f}; standard deviation {ratio:.2f} times the "
+        f"truth's{_interval(np.array([bottom, top]))})"
+    )
+    if not said:
+        return Finding("distribution", "good", f"{variable}: distributed like the truth {measured}")
+    level = "bad" if abs(shift) > 1 or not 0.5 <= ratio <= 2 else "warn"
+    return Finding("distribution", level, f"{variable}: not distributed like the truth, {', '.join(said)} {measured}")
 
 
 def _spectrum(variable: str, one: xr.Dataset) -> Finding:
@@ -132,14 +246,23 @@ def _spectrum(variable: str, one: xr.Dataset) -> Finding:
     return Finding("spectrum", "warn", text)
 
 
-def _memorisation(scores: xr.Dataset) -> list[Finding]:
+def _memorisation(scores: xr.Dataset, like: bool) -> list[Finding]:
+    """What distances to the training data say, if the truth is new and `like` the ensemble."""
     if "memorisation" not in scores:
         return []
     ratio, copies = float(scores["memorisation"]), float(scores["memorisation_copies"])
+    if not np.isfinite(ratio):
+        known = float(scores["memorisation_known"]) if "memorisation_known" in scores else np.nan
+        why = f"{100 * known:.0f} % of the truth is among the training data" if known > 0 else "the truth repeats them"
+        text = f"memorisation cannot be judged: {why}; score samples that training has not seen"
+        return [Finding("memorisation", "warn", text)]
     measured = f"members lie {ratio:.2f} times as far from the nearest training field as the truth does"
     if copies > 0.01:
         text = f"memorising: {100 * copies:.0f} % of members are near copies of a training field ({measured})"
         return [Finding("memorisation", "bad", text)]
+    if not like:
+        text = f"memorisation cannot be judged: the truth is of another distribution ({measured})"
+        return [Finding("memorisation", "info", text)]
     if ratio < _MEMORISING:
         return [Finding("memorisation", "warn", f"perhaps memorising: {measured}")]
     return [Finding("memorisation", "good", f"not memorising: {measured}")]
@@ -151,9 +274,13 @@ def _run(scores: xr.Dataset) -> list[Finding]:
     if share > 0:
         text = f"{100 * share:.1f} % of the given values lie outside the range seen in training: an extrapolation"
         findings.append(Finding("range", "warn", text))
-    if scores.attrs.get("still_improving", 0):
-        text = "under-trained: the validation loss was still falling when training ended; give it a larger budget"
-        findings.append(Finding("training", "warn", text))
+    if "still_improving" in scores.attrs:
+        after = f" ({scores.attrs['trained_for']})" if scores.attrs.get("trained_for") else ""
+        if scores.attrs["still_improving"]:
+            text = f"under-trained{after}: the validation loss had not settled when training ended; give it more time"
+            findings.append(Finding("training", "warn", text))
+        else:
+            findings.append(Finding("training", "good", f"trained long enough{after}: the validation loss had settled"))
     return findings
 
 
