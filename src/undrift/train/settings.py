@@ -110,7 +110,7 @@ class Trained:
         stop: "steps", "budget" or "patience".
         best_step: Step of the best validation; None without validation.
         best_loss: Its loss.
-        still_improving: Whether the last fifth of the validations still lowered the best loss by more than 1 %.
+        still_improving: Whether more training would help, see :func:`undrift.verify.training.under_trained`.
         history: (step, validation loss), in order.
         parts: Number of processes that took part.
         was_finished: Nothing was done now: an earlier part had already come to the end.
