@@ -235,6 +235,7 @@ def test_inspect_tells_what_the_run_is(run, capsys):
     [
         ["train", "tas.nc", "--steps", "50", *SMALL, "--out", "planned"],
         ["sample", "RUN", "--holdout", "--realizations", "1000", "--out", "planned.nc"],
+        ["sample", "RUN", "--holdout", "--realizations", "1000", "--out", "ens.nc"],  # is there and stays
         ["report", "RUN", "--out", "planned.html"],
         ["demo", "--out", "planned"],
     ],
@@ -335,6 +336,78 @@ def test_a_signal_saves_and_ends_with_75(folder, capsys, name):
     assert process.returncode == 75, err
     assert "resume" in err and "Traceback" not in err
     assert list(out.glob("checkpoints/step-*/manifest.json"))
+
+
+def stop_in(monkeypatch, name, number=signal.SIGUSR1):
+    """Have this process receive a signal when a function, named by its path, is called."""
+
+    def stopped(*args, **options):
+        os.kill(os.getpid(), number)
+        time.sleep(30)
+
+    monkeypatch.setattr(name, stopped)
+
+
+def test_a_stop_before_the_first_checkpoint_is_resumed_by_what_it_says(folder, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_in(patch, "undrift.model.training.prepare")
+        _, err = call(capsys, *train_words("EARLY", 3), code=75)
+    assert "stopped by SIGUSR1; type the same command with --resume" in err
+    assert {".undrift", "config.toml"} <= set(os.listdir("EARLY")) and not os.path.exists("EARLY.lock")
+    _, err = call(capsys, *train_words("EARLY", 3, "--resume"))
+    assert "beginning anew" in err and (folder / "EARLY" / "manifest.json").exists()
+    before = digests(folder / "EARLY")
+    with monkeypatch.context() as patch:  # nothing of the old result was touched yet
+        stop_in(patch, "undrift.model.training.open_data")
+        _, err = call(capsys, *train_words("EARLY", 4, "--overwrite"), code=75)
+    assert "EARLY is as it was; type the same command again" in err and digests(folder / "EARLY") == before
+    with monkeypatch.context() as patch:  # the old result waits beside the new one
+        stop_in(patch, "undrift.model.training.prepare")
+        _, err = call(capsys, *train_words("EARLY", 4, "--overwrite"), code=75)
+    assert "--resume in place of --overwrite" in err and digests(folder / "EARLY.replaced") == before
+    call(capsys, *train_words("EARLY", 4, "--resume"))
+    assert (folder / "EARLY" / "manifest.json").exists() and not os.path.exists("EARLY.replaced")
+
+
+def test_a_stop_while_torch_is_imported_is_resumed_without_a_word_more(folder, capsys):
+    code = (
+        "import os, signal, sys\n"
+        "class Torch:\n"
+        "    def find_spec(name, *rest):\n"
+        "        if name == 'torch': os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Torch)\n"
+        "from undrift.cli.main import main\n"
+        "raise SystemExit(main(sys.argv[1:]))\n"
+    )
+    words = [sys.executable, "-c", code, *map(str, train_words("IMPORT", 3))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (
+        75,
+        "undrift: stopped by SIGTERM; type the same command with --resume to go on\n",
+    )
+    call(capsys, "train", "--resume", "--out", "IMPORT")
+    assert json.loads(call(capsys, "inspect", "IMPORT", "--json")[0])["training"]["steps"] == 3
+
+
+@pytest.mark.parametrize("name", ["stop.nc", "stop.zarr"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_drawing_that_is_stopped_leaves_nothing(run, folder, capsys, monkeypatch, name, number, code):
+    before = sorted(os.listdir(folder))
+    draw, calls = Diffusion.sample, []
+
+    def stopped(*args, **options):
+        calls.append(os.listdir(folder))
+        if len(calls) == 2:
+            os.kill(os.getpid(), number)
+        return draw(*args, **options)
+
+    monkeypatch.setattr(Diffusion, "sample", stopped)
+    _, err = call(capsys, "sample", "RUN", "--holdout", "--realizations", 6, "--out", name, code=code)
+    assert any("partial" in file for file in calls[1]) and sorted(os.listdir(folder)) == before
+    assert err.splitlines()[-1] == (
+        "undrift: stopped" + (f" by {number.name}" if code == 75 else "")
+        + f"; nothing was written to {name}; type the same command again"
+    )  # fmt: skip
 
 
 def test_an_emulator_draws_what_no_file_holds(folder, capsys):

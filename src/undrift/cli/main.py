@@ -87,8 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read our output has had enough, as `head` does. Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
-        return _fail("stopped", 130, debug)
+    except KeyboardInterrupt as error:
+        return _fail("; ".join(["stopped", *map(str, error.args)]), 130, debug)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         return _fail(f"{name}{error.strerror or error}", 1, debug)

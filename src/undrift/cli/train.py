@@ -5,12 +5,7 @@ from __future__ import annotations
 __all__ = ["command_line", "train"]
 
 import shlex
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -34,7 +29,8 @@ from undrift.cli.options import (
     set_threads,
 )
 from undrift.cli.output import emit_json, facts, note
-from undrift.errors import CheckpointError, Interrupted, UsageError
+from undrift.errors import CheckpointError, UsageError
+from undrift.train.signals import ended_by_signals
 
 if TYPE_CHECKING:
     from undrift.config import Config
@@ -100,12 +96,14 @@ def train(
         raise CheckpointError(f"{out} does not exist, so there is nothing to resume; leave --resume out to begin")
     if not resolved.data.paths:
         raise UsageError("no data is named; type undrift train FILE... --out RUN")
-    from undrift.model import fit_config
+    mark = _mark(out)
+    # Before torch is imported, which takes seconds; the training loop has handlers of its own.
+    with ended_by_signals(lambda: "nothing was written" if dry_run else _again(resolved, out, overwrite, mark)):
+        from undrift.model import fit_config
 
-    set_threads()
-    with _heeding_signals():
+        set_threads()
         model = fit_config(resolved, out=out, resume=resume, overwrite=overwrite, dry_run=dry_run)
-    described = model if isinstance(model, dict) else model.describe()
+        described = model if isinstance(model, dict) else model.describe()
     if json:
         emit_json(described)
     else:
@@ -114,22 +112,24 @@ def train(
     return 0
 
 
-@contextmanager
-def _heeding_signals() -> Iterator[None]:
-    """Before and after the training loop, which has its own handlers, a batch system's signals end the run with 75."""
+def _mark(out: str) -> int | None:
+    """When a run was begun in a directory."""
+    mark = Path(out) / ".undrift"
+    return mark.stat().st_mtime_ns if mark.is_file() else None
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(f"stopped by {signal.Signals(number).name}; type the same command with --resume to go on")
 
-    numbers = [signal.Signals[name] for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+def _again(config: Config, out: str, overwrite: bool, mark: int | None) -> str:
+    """What to type after a stop; where nothing was begun yet, a directory is left that ``--resume`` begins anew."""
+    from undrift.config import dump_config
+    from undrift.train.run import begin
+
+    run = Path(out)
+    if not run.exists():
+        begin(run)
+        dump_config(config, run / "config.toml")
+    elif overwrite and _mark(out) == mark:
+        return f"{out} is as it was; type the same command again"
+    return f"type the same command with --resume{' in place of --overwrite' if overwrite else ''} to go on"
 
 
 def _base(out: str, resume: bool) -> Config | None:
