@@ -201,6 +201,29 @@ def test_scores_are_those_of_python_and_beat_climatology(run, folder, capsys):
     assert "--overwrite" in err
 
 
+def test_long_stages_are_shown(run, capsys, monkeypatch):
+    from undrift import progress
+
+    titles = []
+    monkeypatch.setattr(progress._Tracker, "__init__", seen(progress._Tracker.__init__, titles))
+    call(capsys, *train_words("STAGES", 2, "--baselines"))
+    stages = ["preparing", "preparing batches", "training", "calibrating", "baseline", "dressing baselines"]
+    assert titles == stages
+    titles.clear()
+    call(capsys, "evaluate", "ens.nc", "--truth", "tas.nc", "--run", "RUN", "--bootstrap", 0)
+    assert titles == ["making baselines", "scoring"]
+
+
+def seen(begin, titles):
+    """A tracker's beginning that notes its title."""
+
+    def noted(self, title, *rest):
+        titles.append(title)
+        begin(self, title, *rest)
+
+    return noted
+
+
 def test_a_report_of_the_run_alone(run, folder, capsys):
     out, _ = call(capsys, "report", "RUN", "--realizations", 4, "--out", "page.html", "--json")
     told = json.loads(out)
@@ -236,6 +259,7 @@ def test_inspect_tells_what_the_run_is(run, capsys):
         ["train", "tas.nc", "--steps", "50", *SMALL, "--out", "planned"],
         ["sample", "RUN", "--holdout", "--realizations", "1000", "--out", "planned.nc"],
         ["sample", "RUN", "--holdout", "--realizations", "1000", "--out", "ens.nc"],  # is there and stays
+        ["evaluate", "ens.nc", "--truth", "tas.nc", "--run", "RUN", "--out", "planned.json"],
         ["report", "RUN", "--out", "planned.html"],
         ["demo", "--out", "planned"],
     ],
