@@ -23,6 +23,7 @@ __all__ = [
     "parse_config",
     "parse_duration",
     "parse_realizations",
+    "valid_seed",
 ]
 
 import difflib
@@ -99,6 +100,17 @@ def parse_realizations(value: int | slice | str) -> slice:
     if not whole or not 0 <= int(start) < int(stop):
         raise UsageError(f"got --realizations {value}, expected a number such as 20 or a range such as 100:200")
     return slice(int(start), int(stop))
+
+
+def valid_seed(seed: int) -> int:
+    """The seed, where noise can be keyed by it.
+
+    Raises:
+        UsageError: It is no whole number from 0 on.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise UsageError(f"got the seed {seed}, expected a whole number of at least 0, such as --seed 0")
+    return int(seed)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

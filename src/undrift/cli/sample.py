@@ -65,8 +65,9 @@ def sample(
     if nfe is not None and nfe < 1:
         raise UsageError(f"got --nfe {nfe}, expected at least 1")
     refuse_existing(out, overwrite or dry_run)
-    from undrift.config import parse_realizations
+    from undrift.config import parse_realizations, valid_seed
 
+    valid_seed(seed)
     which = None if realizations is None else parse_realizations(realizations)
     with _leaving_nothing(out):
         from undrift.cli.runs import open_run

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 import undrift
-from undrift.config import parse_realizations
+from undrift.config import parse_realizations, valid_seed
 from undrift.data.ensemble import open_ensemble
 from undrift.data.fields import Fields
 from undrift.data.open import open_fields
@@ -107,6 +107,7 @@ class FieldModel:
         """
         nfe = self.config.sample.nfe if nfe is None else nfe
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
+        seed = valid_seed(seed)
         request, numbers = self._request(given, holdout, at), np.arange(which.start, which.stop)
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
         labelled = template(request, self.codec, self.parts.shell, numbers, {**self._attrs(), **attrs})
