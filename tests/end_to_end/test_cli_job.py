@@ -290,7 +290,39 @@ def test_one_flipped_bit_is_noticed(run, folder, capsys):
     _, err = call(capsys, "sample", "BROKEN", "--holdout", "--out", "no.nc", code=4)
     assert "checksum of model.safetensors differs" in err and "--no-verify" in err
     assert not (folder / "no.nc").exists()
-    call(capsys, "inspect", "BROKEN", "--no-verify")
+    told = call(capsys, "inspect", "BROKEN", "--no-verify")[0]
+    total = len(json.loads((broken / "manifest.json").read_text())["files"])
+    assert f"1 of {total} differ from what was written: model.safetensors" in told
+    assert f"intact: all {total} have" in call(capsys, "inspect", "RUN")[0]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "empty", "cut"])
+def test_a_damaged_configuration_is_a_damaged_run(run, folder, capsys, damage):
+    broken = folder / f"CONFIG-{damage}"
+    shutil.copytree(run, broken, dirs_exist_ok=True)
+    content = bytearray((broken / "config.toml").read_bytes())
+    content[content.index(b"[data]") + 1] ^= 4  # its first key would be the user's mistake
+    new = {"flipped": content, "empty": b"", "cut": content[:20]}[damage]
+    (broken / "config.toml").write_bytes(new)
+    for words in (["train", "--resume", "--out"], ["inspect"]):
+        _, err = call(capsys, *words, broken.name, code=4)
+        assert "checksum of config.toml differs" in err
+    _, err = call(capsys, "inspect", broken.name, "--no-verify", code=4)
+    assert "config.toml" in err and "restore the file" in err
+
+
+def test_inspect_tells_the_versions_of_the_making(run, folder, capsys):
+    told = json.loads(call(capsys, "inspect", "RUN", "--json")[0])
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert told["versions"] == {"undrift": manifest["undrift"], **manifest["versions"]}
+    assert "running versions that differ" not in told
+    shutil.copytree(run, folder / "ELSEWHERE", dirs_exist_ok=True)
+    now = manifest["versions"]["torch"]
+    manifest["versions"] |= {"torch": "1.2.3", "abacus": "4"}
+    (folder / "ELSEWHERE" / "manifest.json").write_text(json.dumps(manifest))
+    told = json.loads(call(capsys, "inspect", "ELSEWHERE", "--json")[0])
+    assert told["versions"]["torch"] == "1.2.3"
+    assert told["running versions that differ"] == {"torch": now, "abacus": "absent"}
 
 
 @pytest.mark.parametrize("damage", [b"", b"text instead of weights\n", "half"])

@@ -138,7 +138,10 @@ def _base(out: str, resume: bool) -> Config | None:
     if not (resume and stored.is_file()):
         return None
     from undrift.config import load_config
+    from undrift.train.manifest import verify_manifest
 
+    if stored.with_name("manifest.json").is_file():
+        verify_manifest(stored.parent, names=[stored.name])
     return load_config(stored)
 
 

@@ -20,6 +20,7 @@ from undrift.distributions.request import Request, request_at, request_from, req
 from undrift.errors import UsageError
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
+from undrift.model.versions import versions_of
 from undrift.nets.unet import UNet
 from undrift.tasks import task_of
 from undrift.train.log import read_metrics
@@ -218,8 +219,8 @@ class FieldModel:
             self.facts.get("parameters")},
             "training": {k: v for k, v in self.facts.items() if k not in ("history", "fingerprint", "parameters")},
             "fingerprint": self.facts.get("fingerprint"),
-            "versions": {"undrift": undrift.__version__, "torch": torch.__version__.split("+")[0], "numpy":
-            np.__version__}, "run": None if self.run is None else str(self.run),
+            **versions_of(self.parts.versions),
+            "run": None if self.run is None else str(self.run),
         }  # fmt: skip
 
 
