@@ -5,6 +5,7 @@ import torch
 from model_fields import draw, fields, tiny_fit
 from torch import nn
 
+import undrift
 from undrift.errors import UsageError
 
 
@@ -59,3 +60,19 @@ def test_settings_that_differ_are_named_without_the_words_of_python(tmp_path):
         tiny_fit(data, steps=None, budget="3m", out=tmp_path / "run", resume=True)
     assert "steps: was 2, now absent" in str(caught.value) and "budget: was absent, now 180" in str(caught.value)
     assert "None" not in str(caught.value)
+
+
+@pytest.mark.parametrize("argument", ["variables", "static", "covariates", "dims", "periodic"])
+def test_names_that_are_none(argument):
+    with pytest.raises(UsageError, match=f"got {argument}=3, expected names"):
+        tiny_fit(fields(), **{argument: 3})
+
+
+def test_a_factor_that_nothing_is_averaged_by():
+    with pytest.raises(UsageError, match="got --factor 4, but an emulator"):
+        undrift.fit(fields(), task="emulate", factor=4, steps=1)
+    coarse = fields().coarsen(lat=4, lon=4).mean()
+    with pytest.raises(UsageError, match="got --factor 4, but --given"):
+        undrift.fit(fields(), given=coarse, factor=4, steps=1)
+    task = undrift.Downscale(factor=4)  # which always has a factor
+    assert undrift.fit(fields(), given=coarse, task=task, steps=1, dry_run=True)

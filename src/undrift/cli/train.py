@@ -91,7 +91,10 @@ def train(
         "holdout": holdout, "crop": crop, "budget": budget, "steps": steps, "baselines": baselines, "device": device,
         "seed": seed,
     }  # fmt: skip
+    from undrift.config import refuse_idle_factor
+
     resolved = resolve(_base(out, resume), config, arguments, set_)
+    refuse_idle_factor(factor, resolved.task.name, resolved.data.given)
     if resume and not Path(out).exists():
         raise CheckpointError(f"{out} does not exist, so there is nothing to resume; leave --resume out to begin")
     if not resolved.data.paths:
