@@ -259,6 +259,7 @@ def test_inspect_tells_what_the_run_is(run, capsys):
         ["train", "tas.nc", "--steps", "50", *SMALL, "--out", "planned"],
         ["sample", "RUN", "--holdout", "--realizations", "1000", "--out", "planned.nc"],
         ["sample", "RUN", "--holdout", "--realizations", "1000", "--out", "ens.nc"],  # is there and stays
+        ["check", "tas.nc", "--given", "coarse.nc"],
         ["evaluate", "ens.nc", "--truth", "tas.nc", "--run", "RUN", "--out", "planned.json"],
         ["report", "RUN", "--out", "planned.html"],
         ["demo", "--out", "planned"],
@@ -271,6 +272,20 @@ def test_a_dry_run_writes_nothing(run, folder, capsys, words):
     assert told
     assert call(capsys, *words, "--dry-run")[0]
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_dry_check_reads_no_values(folder, capsys, monkeypatch):
+    from undrift.data.fields import Fields
+
+    def read(*args, **options):
+        raise AssertionError("values were read")
+
+    monkeypatch.setattr(Fields, "read", read)
+    told = json.loads(call(capsys, "check", "tas.nc", "--given", "coarse.nc", "--dry-run", "--json")[0])
+    assert told["data"]["channels"] == {"tas": {"lat": 16, "lon": 24}} and told["data"]["samples"] == 60
+    assert told["data"]["bytes_to_read"] == 4 * 60 * 16 * 24 and told["given"]["samples"] == HELD
+    assert os.path.basename(told["data"]["files"][0]) == "tas.nc" and told["data"]["memory_mb"] < 1000
+    assert "values were read" in call(capsys, "check", "tas.nc", code=1)[1]  # and without it, they are
 
 
 def test_what_exists_is_kept_without_overwrite(run, capsys):

@@ -102,7 +102,10 @@ NoVerify = Annotated[bool, Parameter(negative="", show_default=False, help="Read
 DryRun = Annotated[
     bool,
     Parameter(
-        name="--dry-run", negative="", show_default=False, help="Print shapes, memory and time, and write nothing."
+        name="--dry-run",
+        negative="",
+        show_default=False,
+        help="Print shapes, memory and time where it is known; write nothing.",
     ),
 ]
 Json = Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object.")]
