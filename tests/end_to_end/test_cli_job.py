@@ -1,9 +1,11 @@
 """The whole job by the command line on a small file: check, train, sample, evaluate, report, inspect."""
 
 import hashlib
+import html
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -18,6 +20,7 @@ import xarray as xr
 from safetensors.torch import load_file
 
 import undrift
+import undrift.cli.runs
 from undrift.cli.main import main
 from undrift.distributions.diffusion import Diffusion
 
@@ -498,32 +501,30 @@ def test_an_emulator_draws_what_no_file_holds(folder, capsys):
         assert float(ens.tas.mean()) == pytest.approx(282.7, abs=0.6)
 
 
-def test_the_demo_from_end_to_end(tmp_path, capsys):
-    out, _ = call(capsys, "demo", "--budget", "4s", "--realizations", 4, "--out", tmp_path / "demo")
-    assert out.strip().splitlines()[-1].endswith(str(tmp_path / "demo" / "report.html"))
+def test_the_demo_from_end_to_end(tmp_path, capsys, monkeypatch):
+    folder, scored = tmp_path / "my demo", []
+    score = undrift.cli.runs.score
+    monkeypatch.setattr("undrift.cli.runs.score", lambda *a, **k: scored.append(score(*a, **k)) or scored[-1])
+    words = ["--budget", "4s", "--realizations", 4, "--seed", 3, "--device", "cpu", "--out", folder]
+    out, _ = call(capsys, "demo", *words)
+    assert out.strip().splitlines()[-1].endswith(str(folder / "report.html"))
     assert "CRPS" in out and "spread/skill" in out
-    page = (tmp_path / "demo" / "report.html").read_text()
+    page = (folder / "report.html").read_text()
     assert "Fine maps from coarse ones" in page and "Maps given a year" in page and "Open Government Licence" in page
-    with xr.open_dataset(tmp_path / "demo" / "downscale.nc") as ens:
+    with xr.open_dataset(folder / "downscale.nc") as ens:
         assert list(ens.year.values) == list(range(2070, 2100))
         assert [str(s) for s in np.atleast_1d(ens.scenario.values)] == ["E1"]
     for name in ("downscale", "emulate"):
-        assert undrift.load(tmp_path / "demo" / name).describe()
-
-
-def test_the_numbers_of_a_report_are_those_of_the_run_and_baselines_are_made_once(folder, capsys, monkeypatch):
-    more = ["--set", "sample.realizations=3", "--set", "sample.nfe=2"]
-    call(capsys, *train_words("few", 4, *more))
-    made, nfe = [], []
-    baselines, sample = undrift.FieldModel.baselines, Diffusion.sample
-    monkeypatch.setattr(undrift.FieldModel, "baselines", lambda self: made.append(1) or baselines(self))
-    monkeypatch.setattr(Diffusion, "sample", lambda *a, **k: nfe.append(k["nfe"]) or sample(*a, **k))
-    out, _ = call(capsys, "report", "few", "--out", "few.html", "--json")
-    told = json.loads(out)
-    assert told["attrs"]["n_realizations"] == 3 and set(nfe) == {2} and made == [1]
-    assert "no regression" in told["attrs"]["baselines_absent"]
-    assert any("no regression: train with --baselines" in one["text"] for one in told["verdict"])
-    assert "no regression: train with --baselines" in (folder / "few.html").read_text()
-    call(capsys, "sample", "few", "--holdout", "--out", "few.nc")
-    with xr.open_dataset(folder / "few.nc") as drawn:
-        assert drawn.sizes["realization"] == 3 and drawn.attrs["undrift_nfe"] == 2
+        assert undrift.load(folder / name).describe()
+    monkeypatch.undo()
+    lines = [shlex.split(html.unescape(line)) for line in re.findall(r"undrift (?:demo|report|evaluate) [^<\n]*", page)]
+    assert lines[0] == ["undrift", "demo", *map(str, words)]
+    for verb in ("report", "evaluate"):
+        line = next(line for line in lines if line[1] == verb)
+        told = json.loads(call(capsys, *line[1:], "--json")[0])["scores"]
+        values = {(row["score"], row["baseline"]): row["value"] for row in told}
+        for name in ("crps", "rmse", "spread_skill"):
+            assert values[name, ""] == pytest.approx(float(scored[0][name].item()), rel=1e-6)
+        assert values["skill", "climatology"] == pytest.approx(
+            float(scored[0].skill.sel(baseline="climatology").item()), rel=1e-6
+        )
