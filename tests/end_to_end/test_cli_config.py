@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import undrift
 from undrift.cli.main import main
-from undrift.cli.options import resolve, settings
+from undrift.cli.options import resolve, settings, tell_reversed
 from undrift.cli.train import command_line, train
 from undrift.config import (
     ARGUMENTS,
@@ -265,3 +265,22 @@ def test_durations(text, seconds):
 def test_what_is_no_duration(text):
     with pytest.raises(UsageError, match="type a duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("year=2099/2070,scenario=E1", "--holdout year=2099/2070 is read as year=2070/2099"),
+        ("time=2001-03-01/2001-02", "--holdout time=2001-03-01/2001-02 is read as time=2001-02/2001-03-01"),
+        ("level=1000/50", "--holdout level=1000/50 is read as level=50/1000"),
+        ("year=2070/2099", ""),
+        ("year=2070/", ""),
+        ("lon=350/10", ""),
+        ("scenario=E1", ""),
+        ("20%", ""),
+        (None, ""),
+    ],
+)
+def test_a_range_the_other_way_round_is_told(capsys, text, told):
+    tell_reversed("--holdout", text)
+    assert capsys.readouterr().err == (f"undrift: {told}\n" if told else "")

@@ -277,6 +277,19 @@ def test_a_dry_run_writes_nothing(run, folder, capsys, words):
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "tas.nc", "--dry-run", "--holdout", "time=2001-03-01/2001-02-18"],
+        ["train", "tas.nc", "--dry-run", "--steps", "2", "--out", "no", "--holdout", "time=2001-03-01/2001-02-18"],
+        ["sample", "RUN", "--holdout", "--dry-run", "--out", "no.nc", "--at", "time=2001-03-01/2001-02-18"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_range_the_other_way_round_is_told_by_each_verb(run, capsys, words):
+    assert "time=2001-03-01/2001-02-18 is read as time=2001-02-18/2001-03-01" in call(capsys, *words)[1]
+
+
 def test_a_dry_check_reads_no_values(folder, capsys, monkeypatch):
     from undrift.data.fields import Fields
 

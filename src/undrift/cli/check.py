@@ -21,6 +21,7 @@ from undrift.cli.options import (
     Task,
     Variables,
     names,
+    tell_reversed,
 )
 from undrift.cli.output import emit_json, facts, note, say
 from undrift.errors import DataError, UsageError
@@ -59,6 +60,7 @@ def check(
     from undrift.data.check import check as examine
 
     refuse_idle_factor(factor, task, given)
+    tell_reversed("--holdout", holdout)
     opening = {
         "dims": names(dims), "variables": names(variables), "static": names(static), "covariates": names(covariates),
         "periodic": names(periodic), "select": select,

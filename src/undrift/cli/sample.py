@@ -18,6 +18,7 @@ from undrift.cli.options import (
     Seed,
     refuse_existing,
     set_threads,
+    tell_reversed,
 )
 from undrift.cli.output import emit_json, facts, note, say
 from undrift.errors import UsageError
@@ -69,6 +70,7 @@ def sample(
 
     valid_seed(seed)
     which = None if realizations is None else parse_realizations(realizations)
+    tell_reversed("--at", at)
     with _leaving_nothing(out):
         from undrift.cli.runs import open_run
 

@@ -27,6 +27,7 @@ from undrift.cli.options import (
     Variables,
     resolve,
     set_threads,
+    tell_reversed,
 )
 from undrift.cli.output import emit_json, facts, note
 from undrift.errors import CheckpointError, UsageError
@@ -102,6 +103,7 @@ def train(
     mark = _mark(out)
     # Before torch is imported, which takes seconds; the training loop has handlers of its own.
     with ended_by_signals(lambda: "nothing was written" if dry_run else _again(resolved, out, overwrite, mark)):
+        tell_reversed("--holdout", resolved.data.holdout)
         from undrift.model import fit_config
 
         set_threads()
