@@ -65,6 +65,7 @@ def test_a_run_by_its_path(trained, files):
         ({"seed": -1}, "seed -1"),
         ({"bootstrap": -1}, "replicates"),
         ({"ensemble": 3}, "int, expected a path"),
+        ({"truth": 3}, "int, expected paths"),
     ],
 )
 def test_what_cannot_be_used(files, change, says):

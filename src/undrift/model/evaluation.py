@@ -132,8 +132,10 @@ def _truth(truth: str | Path | Sequence[str | Path] | xr.Dataset) -> xr.Dataset:
     """A truth lazily, in its own order and labels."""
     if isinstance(truth, xr.Dataset):
         return truth
+    if not isinstance(truth, str | Path | Sequence):
+        raise UsageError(f"the truth is a {type(truth).__name__}, expected paths or an xarray.Dataset")
     paths = [truth] if isinstance(truth, str | Path) else list(truth)
-    fields = open_fields(paths if len(paths) > 1 else paths[0])
+    fields = open_fields(paths[0] if len(paths) == 1 else paths)
     return fields.restore(fields.dataset)
 
 
