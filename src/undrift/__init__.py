@@ -23,10 +23,9 @@ from undrift.errors import CheckpointError, DataError, IncompleteError, Interrup
 
 if TYPE_CHECKING:
     from undrift.data.check import check
-    from undrift.model import FieldModel, fit, load
+    from undrift.model import FieldModel, evaluate, fit, load
     from undrift.tasks.downscale import Downscale
     from undrift.tasks.emulate import Emulate
-    from undrift.verify.scores import evaluate
 
 __version__ = "0.1.0"
 
@@ -36,7 +35,7 @@ _HOMES = {
     "Emulate": "undrift.tasks.emulate",
     "FieldModel": "undrift.model",
     "check": "undrift.data.check",
-    "evaluate": "undrift.verify.scores",
+    "evaluate": "undrift.model",
     "fit": "undrift.model",
     "load": "undrift.model",
 }

@@ -23,6 +23,8 @@ __all__ = [
     "parse_config",
     "parse_duration",
     "parse_realizations",
+    "refuse_idle_factor",
+    "valid_seed",
 ]
 
 import difflib
@@ -99,6 +101,17 @@ def parse_realizations(value: int | slice | str) -> slice:
     if not whole or not 0 <= int(start) < int(stop):
         raise UsageError(f"got --realizations {value}, expected a number such as 20 or a range such as 100:200")
     return slice(int(start), int(stop))
+
+
+def valid_seed(seed: int) -> int:
+    """The seed, where noise can be keyed by it.
+
+    Raises:
+        UsageError: It is no whole number from 0 on.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise UsageError(f"got the seed {seed}, expected a whole number of at least 0, such as --seed 0")
+    return int(seed)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -266,10 +279,19 @@ def _explain(error: ValidationError) -> tuple[tuple[str, ...], str]:
         path = path[: 3 if path[0] == "codec" and path[1] == "transforms" else 2]
     if first["type"] == "extra_forbidden":
         return path, _unknown(path)
-    message = first["msg"].removeprefix("Value error, ")
-    shown = repr(first["input"])
+    same = [one for one in error.errors(include_url=False) if one["loc"][: len(path)] == first["loc"][: len(path)]]
+    return path, _sentence(".".join(path) or "the configuration", same)
+
+
+def _sentence(key: str, errors: list[Any]) -> str:
+    """What is wrong with one value, which may be one of several kinds."""
+    shown = repr(errors[0]["input"])
+    messages = [one["msg"].removeprefix("Value error, ") for one in errors if repr(one["input"]) == shown]
+    if messages[0].startswith("got "):
+        return f"{key}: {messages[0]}"
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return path, f"{'.'.join(path) or 'the configuration'}: got {shown}; {message[:1].lower()}{message[1:]}"
+    text = " or ".join(dict.fromkeys([messages[0], *(m.removeprefix("Input should be ") for m in messages[1:])]))
+    return f"{key}: got {shown}; {text[:1].lower()}{text[1:]}"
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:
@@ -399,6 +421,13 @@ ARGUMENTS = {
 """Arguments of `undrift.fit`, which are options of `undrift train` too, and the keys that they set."""
 
 
+def refuse_idle_factor(factor: int | None, task: str | None, given: object) -> None:
+    """Refuse a factor where nothing is averaged by it."""
+    if factor is not None and (task == "emulate" or given):
+        why = "an emulator is given no coarse map" if task == "emulate" else "--given names what is given"
+        raise UsageError(f"got --factor {factor}, but {why}; leave --factor out")
+
+
 def apply_arguments(config: Config, arguments: Mapping[str, object]) -> Config:
     """Return a copy of `config` with the keys of `ARGUMENTS` replaced; None means that an argument was not given.
 
@@ -439,9 +468,7 @@ def _assign(section: _Section, path: tuple[str, ...], value: object) -> None:
 
 
 def _explain_value(path: tuple[str, ...], error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(path)}: got {first['input']!r}; {message[:1].lower()}{message[1:]}"
+    return _sentence(".".join(path), error.errors(include_url=False))
 
 
 def config_text(config: Config) -> str:

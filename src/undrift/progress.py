@@ -3,6 +3,8 @@
 ```python
 with track("training", total=180.0) as tick:
     tick(12.5, "loss 0.41")     # how much of the total is done, and what else to show
+with track("scoring", total=None):  # nobody knows how much there is: only for how long it has been going on
+    ...
 ```
 
 Trackers nest: one that is opened inside another (a training inside a demo) is shown below it, so whoever does the work
@@ -14,6 +16,7 @@ from __future__ import annotations
 __all__ = ["Tick", "clock", "track"]
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,8 +40,9 @@ class _Tracker:
 
     last_line = 0.0  # of all trackers together
 
-    def __init__(self, title: str, total: float, bar: Any) -> None:
-        self.title, self.total, self.bar = title, max(float(total), 1e-12), bar
+    def __init__(self, title: str, total: float | None, bar: Any) -> None:
+        self.title, self.bar = title, bar
+        self.total = None if total is None else max(float(total), 1e-12)
         self.start = time.monotonic()
         self.first: float | None = None
         self.done, self.note = 0.0, ""
@@ -47,24 +51,31 @@ class _Tracker:
     def left(self) -> float | None:
         """Seconds left at the pace so far; None before there is a pace."""
         first = self.first or 0.0
-        if self.done <= first:
+        if self.total is None or self.done <= first:
             return None
         return (time.monotonic() - self.start) * (self.total - self.done) / (self.done - first)
 
     def text(self) -> str:
+        if self.total is None:
+            return f"{self.title}, {clock(time.monotonic() - self.start)} so far"
         left = self.left()
         share = 100 * min(1.0, self.done / self.total)
         parts = [f"{self.title} {share:.0f} %", f"{clock(left)} left" if left is not None else "", self.note]
         return ", ".join(part for part in parts if part)
 
     def tick(self, done: float, note: str = "") -> None:
-        if self.first is None:
+        if self.total is not None and self.first is None:
             # A resumed run begins part of the way: that part says nothing about the pace.
             self.first = float(done) if done > 0.02 * self.total else 0.0
         self.done, self.note = float(done), note or self.note
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done, note=self.note)
-        elif time.monotonic() - _Tracker.last_line >= SECONDS_BETWEEN_LINES:
+        else:
+            self.line()
+
+    def line(self) -> None:
+        """Off a terminal: a line about all trackers, where the last one is long ago."""
+        if time.monotonic() - _Tracker.last_line >= SECONDS_BETWEEN_LINES:
             _Tracker.last_line = time.monotonic()
             print("undrift: " + " > ".join(t.text() for t in _open or [self]), file=sys.stderr, flush=True)
 
@@ -97,13 +108,19 @@ def _bar() -> Any:
     )
 
 
+def _lines(tracker: _Tracker, over: threading.Event) -> None:
+    while not over.wait(1.0):
+        tracker.line()
+
+
 @contextmanager
-def track(title: str, total: float, *, enabled: bool = True) -> Iterator[Tick]:
+def track(title: str, total: float | None, *, enabled: bool = True) -> Iterator[Tick]:
     """Show how far a piece of work is while the block runs.
 
     Args:
         title: A word or two, such as ``training``.
-        total: The amount that makes it complete, in any unit (steps, seconds, samples).
+        total: The amount that makes it complete, in any unit (steps, seconds, samples). None where nobody can tell:
+            such a piece of work needs no ticks.
         enabled: False shows nothing.
 
     Yields:
@@ -121,9 +138,13 @@ def track(title: str, total: float, *, enabled: bool = True) -> Iterator[Tick]:
     if not _open:
         _Tracker.last_line = tracker.start
     _open.append(tracker)
+    over = threading.Event()
+    if total is None and bar is None:
+        threading.Thread(target=_lines, args=(tracker, over), daemon=True).start()
     try:
         yield tracker.tick
     finally:
+        over.set()
         _open.remove(tracker)
         if bar is not None:
             bar.remove_task(tracker.task)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import undrift
 from undrift.cli.main import main
-from undrift.cli.options import resolve, settings
+from undrift.cli.options import resolve, settings, tell_reversed
 from undrift.cli.train import command_line, train
 from undrift.config import (
     ARGUMENTS,
@@ -42,6 +42,7 @@ from undrift.errors import UsageError
         ("batch = 8\n", 1, "did you mean 'train.batch'"),
         ("[train]\nnfe = 3\n", 2, "did you mean 'sample.nfe'"),
         ("[train]\nbudget = '3 fortnights'\n", 2, "type a duration"),
+        ("[train]\ncrop = 'foo'\n", 2, "should be 'auto' or a valid integer"),
         ("[codec.transforms]\ntas = 'auto'\npr = 'cens'\n", 3, "codec.transforms.pr"),
         ("[task]\nname = 'downscael'\n", 2, "'downscale' or 'emulate'"),
         ("[net]\nchannels = [32, 'a']\n", 2, "net.channels"),
@@ -152,6 +153,9 @@ def test_set_reads_text_by_the_type_of_the_key(key, text, value):
         ("train.batch", "8.5", "train.batch"),
         ("train.batch", 8.5, "train.batch"),
         ("train.baselines", 1, "boolean"),
+        ("train.budget", "3x", r"^train.budget: got the duration '3x'; type a duration such as [^;]*$"),
+        ("train.crop", "foo", r"got 'foo'; input should be 'auto' or .*integer"),
+        ("train.crop", "0", r"got '0'; input should be 'auto' or greater than or equal to 1"),
         ("train.learning_rate", "nan", "finite"),
         ("train.learning_rate", math.inf, "finite"),
         ("train.bach", "3", "did you mean 'batch'"),
@@ -261,3 +265,22 @@ def test_durations(text, seconds):
 def test_what_is_no_duration(text):
     with pytest.raises(UsageError, match="type a duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("year=2099/2070,scenario=E1", "--holdout year=2099/2070 is read as year=2070/2099"),
+        ("time=2001-03-01/2001-02", "--holdout time=2001-03-01/2001-02 is read as time=2001-02/2001-03-01"),
+        ("level=1000/50", "--holdout level=1000/50 is read as level=50/1000"),
+        ("year=2070/2099", ""),
+        ("year=2070/", ""),
+        ("lon=350/10", ""),
+        ("scenario=E1", ""),
+        ("20%", ""),
+        (None, ""),
+    ],
+)
+def test_a_range_the_other_way_round_is_told(capsys, text, told):
+    tell_reversed("--holdout", text)
+    assert capsys.readouterr().err == (f"undrift: {told}\n" if told else "")

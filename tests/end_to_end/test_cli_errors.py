@@ -1,10 +1,13 @@
 """Bad input of every kind ends with one clear line on stderr, the right exit code, and nothing written."""
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,6 +60,8 @@ TABLE = [
     ("check good.nc --fator 4", 2, "Did you mean --factor"),
     ("check good.nc --factor four", 2, "--factor"),
     ("check good.nc --task upscale", 2, "downscale"),
+    ("check good.nc --task emulate --factor 4", 2, "leave --factor out"),
+    ("check good.nc --given good.nc --factor 4", 2, "leave --factor out"),
     ("check absent.nc", 3, "absent.nc"),
     ("check absent_*.nc", 3, "absent_*.nc"),
     ("check text.nc", 3, "text.nc"),
@@ -75,6 +80,8 @@ TABLE = [
     ("train good.nc", 2, "--out"),
     ("train good.nc --steps 5 --otu new", 2, "Did you mean --out"),
     ("train good.nc --steps 0 --out new", 2, "train.steps"),
+    ("train good.nc --steps 5 --task emulate --factor 4 --out new", 2, "leave --factor out"),
+    ("train good.nc --steps 5 --given good.nc --factor 4 --out new", 2, "leave --factor out"),
     ("train good.nc --steps 5 --budget 3m --out new", 2, "one of them"),
     ("train good.nc --budget 3parsecs --out new", 2, "type a duration"),
     ("train good.nc --steps 5 --resume --overwrite --out new", 2, "one of them"),
@@ -107,11 +114,14 @@ TABLE = [
     ("sample run --out e.nc --realizations 9:3", 2, "--realizations"),
     ("sample run --out e.nc --realizations many", 2, "--realizations"),
     ("sample run --out e.nc --nfe 0", 2, "--nfe"),
+    ("sample run --out e.nc --seed -1", 2, "seed -1"),
+    ("evaluate good.nc --truth good.nc --seed -1", 2, "seed -1"),
+    ("train good.nc --set train.budget=3m --set train.steps=5 --out new", 2, "both say how long"),
     ("evaluate good.nc", 2, "--truth"),
     ("evaluate absent.nc --truth good.nc", 3, "absent.nc"),
     ("evaluate good.nc --truth good.nc", 3, "realization"),
     ("evaluate good.nc --truth good.nc --out scores.csv", 2, ".json"),
-    ("evaluate good.nc --truth good.nc --run absent", None, None),
+    ("evaluate good.nc --truth good.nc --run absent", 4, "absent"),
     ("report absent", 4, "absent"),
     ("report run", 4, "manifest.json"),
     ("report run --ensemble good.nc", 2, "--truth"),
@@ -250,6 +260,35 @@ def test_progress_off_a_terminal_is_a_line_with_the_time_left(capsys, monkeypatc
     lines = capsys.readouterr().err.splitlines()
     assert 1 <= len(lines) <= 4
     assert all(line.startswith("undrift: training ") and " left, loss " in line for line in lines)
+
+
+def test_work_of_unknown_length_is_a_line_with_the_time_so_far(capsys, monkeypatch):
+    from undrift import progress
+
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.5)
+    with progress.track("demo", total=4) as tick, progress.track("scoring", total=None):
+        tick(1)
+        time.sleep(2.4)
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 <= len(lines) <= 3
+    assert all(re.fullmatch(r"undrift: demo 25 % > scoring, 0:0[12] so far", line) for line in lines), lines
+    time.sleep(1.2)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_shows_work_of_unknown_length_too(monkeypatch):
+    from undrift import progress
+
+    monkeypatch.setattr(progress.sys, "stderr", Terminal())
+    with progress.track("scoring", total=None) as tick:
+        tick(0.0, "half of it")
+        time.sleep(0.5)
+    assert "scoring" in progress.sys.stderr.getvalue() and "half of it" in progress.sys.stderr.getvalue()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
 
 def test_the_time_left_of_a_resumed_work_counts_only_this_part(monkeypatch):

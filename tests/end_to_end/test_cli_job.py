@@ -1,9 +1,11 @@
 """The whole job by the command line on a small file: check, train, sample, evaluate, report, inspect."""
 
 import hashlib
+import html
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -18,6 +20,7 @@ import xarray as xr
 from safetensors.torch import load_file
 
 import undrift
+import undrift.cli.runs
 from undrift.cli.main import main
 from undrift.distributions.diffusion import Diffusion
 
@@ -201,6 +204,29 @@ def test_scores_are_those_of_python_and_beat_climatology(run, folder, capsys):
     assert "--overwrite" in err
 
 
+def test_long_stages_are_shown(run, capsys, monkeypatch):
+    from undrift import progress
+
+    titles = []
+    monkeypatch.setattr(progress._Tracker, "__init__", seen(progress._Tracker.__init__, titles))
+    call(capsys, *train_words("STAGES", 2, "--baselines"))
+    stages = ["preparing", "preparing batches", "training", "calibrating", "baseline", "dressing baselines"]
+    assert titles == stages
+    titles.clear()
+    call(capsys, "evaluate", "ens.nc", "--truth", "tas.nc", "--run", "RUN", "--bootstrap", 0)
+    assert titles == ["making baselines", "scoring"]
+
+
+def seen(begin, titles):
+    """A tracker's beginning that notes its title."""
+
+    def noted(self, title, *rest):
+        titles.append(title)
+        begin(self, title, *rest)
+
+    return noted
+
+
 def test_a_report_of_the_run_alone(run, folder, capsys):
     out, _ = call(capsys, "report", "RUN", "--realizations", 4, "--out", "page.html", "--json")
     told = json.loads(out)
@@ -235,6 +261,9 @@ def test_inspect_tells_what_the_run_is(run, capsys):
     [
         ["train", "tas.nc", "--steps", "50", *SMALL, "--out", "planned"],
         ["sample", "RUN", "--holdout", "--realizations", "1000", "--out", "planned.nc"],
+        ["sample", "RUN", "--holdout", "--realizations", "1000", "--out", "ens.nc"],  # is there and stays
+        ["check", "tas.nc", "--given", "coarse.nc"],
+        ["evaluate", "ens.nc", "--truth", "tas.nc", "--run", "RUN", "--out", "planned.json"],
         ["report", "RUN", "--out", "planned.html"],
         ["demo", "--out", "planned"],
     ],
@@ -246,6 +275,33 @@ def test_a_dry_run_writes_nothing(run, folder, capsys, words):
     assert told
     assert call(capsys, *words, "--dry-run")[0]
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "tas.nc", "--dry-run", "--holdout", "time=2001-03-01/2001-02-18"],
+        ["train", "tas.nc", "--dry-run", "--steps", "2", "--out", "no", "--holdout", "time=2001-03-01/2001-02-18"],
+        ["sample", "RUN", "--holdout", "--dry-run", "--out", "no.nc", "--at", "time=2001-03-01/2001-02-18"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_range_the_other_way_round_is_told_by_each_verb(run, capsys, words):
+    assert "time=2001-03-01/2001-02-18 is read as time=2001-02-18/2001-03-01" in call(capsys, *words)[1]
+
+
+def test_a_dry_check_reads_no_values(folder, capsys, monkeypatch):
+    from undrift.data.fields import Fields
+
+    def read(*args, **options):
+        raise AssertionError("values were read")
+
+    monkeypatch.setattr(Fields, "read", read)
+    told = json.loads(call(capsys, "check", "tas.nc", "--given", "coarse.nc", "--dry-run", "--json")[0])
+    assert told["data"]["channels"] == {"tas": {"lat": 16, "lon": 24}} and told["data"]["samples"] == 60
+    assert told["data"]["bytes_to_read"] == 4 * 60 * 16 * 24 and told["given"]["samples"] == HELD
+    assert os.path.basename(told["data"]["files"][0]) == "tas.nc" and told["data"]["memory_mb"] < 1000
+    assert "values were read" in call(capsys, "check", "tas.nc", code=1)[1]  # and without it, they are
 
 
 def test_what_exists_is_kept_without_overwrite(run, capsys):
@@ -265,7 +321,39 @@ def test_one_flipped_bit_is_noticed(run, folder, capsys):
     _, err = call(capsys, "sample", "BROKEN", "--holdout", "--out", "no.nc", code=4)
     assert "checksum of model.safetensors differs" in err and "--no-verify" in err
     assert not (folder / "no.nc").exists()
-    call(capsys, "inspect", "BROKEN", "--no-verify")
+    told = call(capsys, "inspect", "BROKEN", "--no-verify")[0]
+    total = len(json.loads((broken / "manifest.json").read_text())["files"])
+    assert f"1 of {total} differ from what was written: model.safetensors" in told
+    assert f"intact: all {total} have" in call(capsys, "inspect", "RUN")[0]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "empty", "cut"])
+def test_a_damaged_configuration_is_a_damaged_run(run, folder, capsys, damage):
+    broken = folder / f"CONFIG-{damage}"
+    shutil.copytree(run, broken, dirs_exist_ok=True)
+    content = bytearray((broken / "config.toml").read_bytes())
+    content[content.index(b"[data]") + 1] ^= 4  # its first key would be the user's mistake
+    new = {"flipped": content, "empty": b"", "cut": content[:20]}[damage]
+    (broken / "config.toml").write_bytes(new)
+    for words in (["train", "--resume", "--out"], ["inspect"]):
+        _, err = call(capsys, *words, broken.name, code=4)
+        assert "checksum of config.toml differs" in err
+    _, err = call(capsys, "inspect", broken.name, "--no-verify", code=4)
+    assert "config.toml" in err and "restore the file" in err
+
+
+def test_inspect_tells_the_versions_of_the_making(run, folder, capsys):
+    told = json.loads(call(capsys, "inspect", "RUN", "--json")[0])
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert told["versions"] == {"undrift": manifest["undrift"], **manifest["versions"]}
+    assert "running versions that differ" not in told
+    shutil.copytree(run, folder / "ELSEWHERE", dirs_exist_ok=True)
+    now = manifest["versions"]["torch"]
+    manifest["versions"] |= {"torch": "1.2.3", "abacus": "4"}
+    (folder / "ELSEWHERE" / "manifest.json").write_text(json.dumps(manifest))
+    told = json.loads(call(capsys, "inspect", "ELSEWHERE", "--json")[0])
+    assert told["versions"]["torch"] == "1.2.3"
+    assert told["running versions that differ"] == {"torch": now, "abacus": "absent"}
 
 
 @pytest.mark.parametrize("damage", [b"", b"text instead of weights\n", "half"])
@@ -337,6 +425,78 @@ def test_a_signal_saves_and_ends_with_75(folder, capsys, name):
     assert list(out.glob("checkpoints/step-*/manifest.json"))
 
 
+def stop_in(monkeypatch, name, number=signal.SIGUSR1):
+    """Have this process receive a signal when a function, named by its path, is called."""
+
+    def stopped(*args, **options):
+        os.kill(os.getpid(), number)
+        time.sleep(30)
+
+    monkeypatch.setattr(name, stopped)
+
+
+def test_a_stop_before_the_first_checkpoint_is_resumed_by_what_it_says(folder, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_in(patch, "undrift.model.training.prepare")
+        _, err = call(capsys, *train_words("EARLY", 3), code=75)
+    assert "stopped by SIGUSR1; type the same command with --resume" in err
+    assert {".undrift", "config.toml"} <= set(os.listdir("EARLY")) and not os.path.exists("EARLY.lock")
+    _, err = call(capsys, *train_words("EARLY", 3, "--resume"))
+    assert "beginning anew" in err and (folder / "EARLY" / "manifest.json").exists()
+    before = digests(folder / "EARLY")
+    with monkeypatch.context() as patch:  # nothing of the old result was touched yet
+        stop_in(patch, "undrift.model.training.open_data")
+        _, err = call(capsys, *train_words("EARLY", 4, "--overwrite"), code=75)
+    assert "EARLY is as it was; type the same command again" in err and digests(folder / "EARLY") == before
+    with monkeypatch.context() as patch:  # the old result waits beside the new one
+        stop_in(patch, "undrift.model.training.prepare")
+        _, err = call(capsys, *train_words("EARLY", 4, "--overwrite"), code=75)
+    assert "--resume in place of --overwrite" in err and digests(folder / "EARLY.replaced") == before
+    call(capsys, *train_words("EARLY", 4, "--resume"))
+    assert (folder / "EARLY" / "manifest.json").exists() and not os.path.exists("EARLY.replaced")
+
+
+def test_a_stop_while_torch_is_imported_is_resumed_without_a_word_more(folder, capsys):
+    code = (
+        "import os, signal, sys\n"
+        "class Torch:\n"
+        "    def find_spec(name, *rest):\n"
+        "        if name == 'torch': os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Torch)\n"
+        "from undrift.cli.main import main\n"
+        "raise SystemExit(main(sys.argv[1:]))\n"
+    )
+    words = [sys.executable, "-c", code, *map(str, train_words("IMPORT", 3))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (
+        75,
+        "undrift: stopped by SIGTERM; type the same command with --resume to go on\n",
+    )
+    call(capsys, "train", "--resume", "--out", "IMPORT")
+    assert json.loads(call(capsys, "inspect", "IMPORT", "--json")[0])["training"]["steps"] == 3
+
+
+@pytest.mark.parametrize("name", ["stop.nc", "stop.zarr"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_drawing_that_is_stopped_leaves_nothing(run, folder, capsys, monkeypatch, name, number, code):
+    before = sorted(os.listdir(folder))
+    draw, calls = Diffusion.sample, []
+
+    def stopped(*args, **options):
+        calls.append(os.listdir(folder))
+        if len(calls) == 2:
+            os.kill(os.getpid(), number)
+        return draw(*args, **options)
+
+    monkeypatch.setattr(Diffusion, "sample", stopped)
+    _, err = call(capsys, "sample", "RUN", "--holdout", "--realizations", 6, "--out", name, code=code)
+    assert any("partial" in file for file in calls[1]) and sorted(os.listdir(folder)) == before
+    assert err.splitlines()[-1] == (
+        "undrift: stopped" + (f" by {number.name}" if code == 75 else "")
+        + f"; nothing was written to {name}; type the same command again"
+    )  # fmt: skip
+
+
 def test_an_emulator_draws_what_no_file_holds(folder, capsys):
     rng = np.random.default_rng(2)
     years = np.repeat(np.arange(1950, 1980), 1)
@@ -354,32 +514,30 @@ def test_an_emulator_draws_what_no_file_holds(folder, capsys):
         assert float(ens.tas.mean()) == pytest.approx(282.7, abs=0.6)
 
 
-def test_the_demo_from_end_to_end(tmp_path, capsys):
-    out, _ = call(capsys, "demo", "--budget", "4s", "--realizations", 4, "--out", tmp_path / "demo")
-    assert out.strip().splitlines()[-1].endswith(str(tmp_path / "demo" / "report.html"))
+def test_the_demo_from_end_to_end(tmp_path, capsys, monkeypatch):
+    folder, scored = tmp_path / "my demo", []
+    score = undrift.cli.runs.score
+    monkeypatch.setattr("undrift.cli.runs.score", lambda *a, **k: scored.append(score(*a, **k)) or scored[-1])
+    words = ["--budget", "4s", "--realizations", 4, "--seed", 3, "--device", "cpu", "--out", folder]
+    out, _ = call(capsys, "demo", *words)
+    assert out.strip().splitlines()[-1].endswith(str(folder / "report.html"))
     assert "CRPS" in out and "spread/skill" in out
-    page = (tmp_path / "demo" / "report.html").read_text()
+    page = (folder / "report.html").read_text()
     assert "Fine maps from coarse ones" in page and "Maps given a year" in page and "Open Government Licence" in page
-    with xr.open_dataset(tmp_path / "demo" / "downscale.nc") as ens:
+    with xr.open_dataset(folder / "downscale.nc") as ens:
         assert list(ens.year.values) == list(range(2070, 2100))
         assert [str(s) for s in np.atleast_1d(ens.scenario.values)] == ["E1"]
     for name in ("downscale", "emulate"):
-        assert undrift.load(tmp_path / "demo" / name).describe()
-
-
-def test_the_numbers_of_a_report_are_those_of_the_run_and_baselines_are_made_once(folder, capsys, monkeypatch):
-    more = ["--set", "sample.realizations=3", "--set", "sample.nfe=2"]
-    call(capsys, *train_words("few", 4, *more))
-    made, nfe = [], []
-    baselines, sample = undrift.FieldModel.baselines, Diffusion.sample
-    monkeypatch.setattr(undrift.FieldModel, "baselines", lambda self: made.append(1) or baselines(self))
-    monkeypatch.setattr(Diffusion, "sample", lambda *a, **k: nfe.append(k["nfe"]) or sample(*a, **k))
-    out, _ = call(capsys, "report", "few", "--out", "few.html", "--json")
-    told = json.loads(out)
-    assert told["attrs"]["n_realizations"] == 3 and set(nfe) == {2} and made == [1]
-    assert "no regression" in told["attrs"]["baselines_absent"]
-    assert any("no regression: train with --baselines" in one["text"] for one in told["verdict"])
-    assert "no regression: train with --baselines" in (folder / "few.html").read_text()
-    call(capsys, "sample", "few", "--holdout", "--out", "few.nc")
-    with xr.open_dataset(folder / "few.nc") as drawn:
-        assert drawn.sizes["realization"] == 3 and drawn.attrs["undrift_nfe"] == 2
+        assert undrift.load(folder / name).describe()
+    monkeypatch.undo()
+    lines = [shlex.split(html.unescape(line)) for line in re.findall(r"undrift (?:demo|report|evaluate) [^<\n]*", page)]
+    assert lines[0] == ["undrift", "demo", *map(str, words)]
+    for verb in ("report", "evaluate"):
+        line = next(line for line in lines if line[1] == verb)
+        told = json.loads(call(capsys, *line[1:], "--json")[0])["scores"]
+        values = {(row["score"], row["baseline"]): row["value"] for row in told}
+        for name in ("crps", "rmse", "spread_skill"):
+            assert values[name, ""] == pytest.approx(float(scored[0][name].item()), rel=1e-6)
+        assert values["skill", "climatology"] == pytest.approx(
+            float(scored[0].skill.sel(baseline="climatology").item()), rel=1e-6
+        )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from undrift.errors import CheckpointError, UsageError
+from undrift.errors import CheckpointError, Interrupted, UsageError
 from undrift.train.lock import Lock
 from undrift.train.manifest import verify_manifest
 from undrift.train.run import RunDirectory, changes, staged
@@ -96,6 +96,19 @@ def test_a_failure_before_anything_was_trained_leaves_the_way_free(tmp_path, the
         run.metrics.write_text("{}")  # what was measured may tell why
         raise RuntimeError
     assert run.metrics.exists()
+
+
+def test_a_stop_before_the_first_checkpoint_keeps_what_resume_needs(tmp_path):
+    path = complete(tmp_path / "run")
+    before = files(path)
+    with pytest.raises(Interrupted), RunDirectory(path, overwrite=True) as run:
+        (run.path / "config.toml").write_text("new")
+        raise Interrupted
+    assert files(run.old) == before and not (tmp_path / "run.lock").exists()
+    with RunDirectory(path, resume=True) as run, run.publish() as stage:
+        assert (run.path / "config.toml").read_text() == "new"
+        (stage / "config.toml").write_text("newer")
+    assert not run.old.exists()
 
 
 def test_overwrite_of_an_unfinished_new_result_keeps_the_complete_old_one(tmp_path):

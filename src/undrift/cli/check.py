@@ -4,9 +4,13 @@ from __future__ import annotations
 
 __all__ = ["check"]
 
+import math
+from typing import Any
+
 from undrift.cli.options import (
     Covariates,
     Dims,
+    DryRun,
     Factor,
     Given,
     Holdout,
@@ -17,9 +21,12 @@ from undrift.cli.options import (
     Task,
     Variables,
     names,
+    tell_reversed,
 )
-from undrift.cli.output import emit_json, say
+from undrift.cli.output import emit_json, facts, note, say
 from undrift.errors import DataError, UsageError
+
+_PROGRAM_MB = 300
 
 
 def check(
@@ -34,6 +41,7 @@ def check(
     periodic: Periodic = None,
     select: Select = None,
     holdout: Holdout = None,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
     """Say what is wrong with files, and suggest how to train on them.
@@ -48,23 +56,50 @@ def check(
     if not data:
         raise UsageError("no data is named; type undrift check FILE...")
     from undrift.config import Task as Defaults
+    from undrift.config import refuse_idle_factor
     from undrift.data.check import check as examine
 
+    refuse_idle_factor(factor, task, given)
+    tell_reversed("--holdout", holdout)
+    opening = {
+        "dims": names(dims), "variables": names(variables), "static": names(static), "covariates": names(covariates),
+        "periodic": names(periodic), "select": select,
+    }  # fmt: skip
+    if dry_run:
+        plan = {"data": _plan(list(data), opening)}
+        plan |= {"given": _plan(given, {"dims": names(dims)})} if given else {}
+        emit_json(plan) if json else facts(plan)
+        note("no value was read (--dry-run)")
+        return 0
     report = examine(
         list(data),
         task=task,
         factor=Defaults().factor if factor is None else factor,
         given=given,
-        variables=names(variables),
-        static=names(static),
-        covariates=names(covariates),
-        dims=names(dims),
-        periodic=names(periodic),
-        select=select,
         holdout=holdout,
+        **opening,
     )
     if json:
         emit_json(report.to_dict())
     else:
         say(report.text())
     return DataError.exit_code if report.severity == "error" else 0
+
+
+def _plan(paths: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    """What would be read of some files, as their metadata tell."""
+    from undrift.data.fields import MEMORY_LIMIT
+    from undrift.data.open import open_fields
+
+    fields = open_fields(paths, **options)
+    layout, cells = fields.layout, math.prod(fields.layout.shape)
+    size = 4 * len(fields) * len(layout.channels) * cells
+    return {
+        "files": list(fields.sources),
+        "samples": len(fields),
+        "channels": {channel.label: dict(zip(layout.space, layout.shape)) for channel in layout.channels},
+        "static": [str(name) for name in fields.static.data_vars],
+        "covariates": list(fields.covariate_names),
+        "bytes_to_read": size,
+        "memory_mb": round((size if size <= MEMORY_LIMIT else 0) / 2**20 + _PROGRAM_MB),
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["demo"]
 
+import shlex
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +32,25 @@ DOWNSCALE, TWIN, EMULATE = 0.42, 0.42, 0.16
 
 # Seconds on two cores for what the budget does not bound; they only serve the estimate of the time left.
 PREPARE, DRAW, SCORE, WRITE = 8.0, 12.0, 7.0, 5.0
+
+
+@dataclass(frozen=True)
+class _Typed:
+    """What the user chose."""
+
+    budget: str
+    out: str
+    realizations: int
+    seed: int
+    device: str
+
+    def options(self) -> list[str]:
+        """The words that choose the same draws, where they are not the usual ones."""
+        return [*(["--seed", str(self.seed)] if self.seed else []), *_unless("--device", self.device, "auto")]
+
+
+def _unless(option: str, value: str, usual: str) -> list[str]:
+    return [] if value == usual else [option, value]
 
 
 @dataclass
@@ -97,7 +117,7 @@ def demo(
             emit_json(plans) if json else facts(plans)
             return 0
         for job in jobs:
-            _draw_and_score(job, folder, realizations, seed, budget, out, stages)
+            _draw_and_score(job, folder, data, _Typed(budget, out, realizations, seed, device), stages)
         from undrift.report.page import write_page
 
         with stages.stage("write"):
@@ -179,9 +199,7 @@ def _train(
     return result.describe()
 
 
-def _draw_and_score(
-    job: _Job, folder: Path, realizations: int, seed: int, budget: str, out: str, stages: _Stages
-) -> None:
+def _draw_and_score(job: _Job, folder: Path, data: str, typed: _Typed, stages: _Stages) -> None:
     from undrift.cli.report import section_of
     from undrift.cli.runs import score, score_rows
     from undrift.data.ensemble import open_ensemble
@@ -190,20 +208,35 @@ def _draw_and_score(
     assert model is not None
     path = folder / f"{job.name}.nc"
     with stages.stage(f"draw {job.name}"):
-        model.sample(holdout=True, realizations=realizations, seed=seed, out=path, overwrite=True)
+        model.sample(holdout=True, realizations=typed.realizations, seed=typed.seed, out=path, overwrite=True)
     with stages.stage(f"score {job.name}"):
         with open_ensemble(path) as opened:
             ensemble = opened.load()
         truth = model.holdout_truth()
         job.scores = score(ensemble, truth, model)
-        commands = [
-            f"undrift demo --budget {budget} --out {out}",
-            f"undrift report {folder / job.name}",
-            f"undrift evaluate {path} --truth TRUTH.nc --run {folder / job.name}",
-        ]
+        commands = _commands(folder / job.name, path, data, typed)
         given = model.holdout_given() if job.name == "downscale" else None
         job.section = section_of(model, ensemble, truth, given, job.scores, title=job.title, commands=commands)
         job.rows = score_rows(job.scores)
+
+
+def _commands(run: Path, ensemble: Path, data: str, typed: _Typed) -> list[str]:
+    """The lines that make the demo again, and those that make this part of its page from the run."""
+    count, chosen = str(typed.realizations), typed.options()
+    lines = [
+        [
+            "demo",
+            "--budget",
+            typed.budget,
+            *_unless("--realizations", count, "16"),
+            *typed.options(),
+            "--out",
+            typed.out,
+        ],
+        ["report", str(run), "--realizations", count, *chosen, "--out", f"{run}.html"],
+        ["evaluate", str(ensemble), "--truth", data, "--run", str(run)],
+    ]
+    return [shlex.join(["undrift", *line]) for line in lines]
 
 
 def _show(jobs: list[_Job], page: Path, seconds: float, json: bool) -> None:

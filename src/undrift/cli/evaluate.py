@@ -6,8 +6,8 @@ __all__ = ["evaluate"]
 
 from pathlib import Path
 
-from undrift.cli.options import Flag, Json, Seed, Truth, refuse_existing
-from undrift.cli.output import say
+from undrift.cli.options import DryRun, Flag, Json, Seed, Truth, refuse_existing
+from undrift.cli.output import emit_json, facts, note, say
 from undrift.errors import UsageError
 
 
@@ -21,6 +21,7 @@ def evaluate(
     bootstrap: int = 200,
     seed: Seed = 0,
     overwrite: Flag = False,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
     """Score an ensemble against the truth.
@@ -42,16 +43,21 @@ def evaluate(
     if out is not None:
         if Path(out).suffix not in (".json", ".nc"):
             raise UsageError(f"got --out {out}, expected a name that ends in .json or .nc")
-        refuse_existing(out, overwrite)
-    from undrift.cli.runs import open_run, open_truth, score, tell_scores
-    from undrift.data.ensemble import open_ensemble
-    from undrift.verify import write_scores
+        refuse_existing(out, overwrite or dry_run)
+    from undrift.config import valid_seed
 
-    members = open_ensemble(ensemble)
+    valid_seed(seed)
+    from undrift.cli.runs import open_run, tell_scores
+    from undrift.model import evaluate as score
+
     model = open_run(run, device="cpu") if run else None
-    scores = score(members, open_truth(truth or []), model, bootstrap=bootstrap, seed=seed)
-    if out is not None:
-        write_scores(scores, out)
+    scores = score(
+        ensemble, truth or [], run=model, out=out, overwrite=overwrite, bootstrap=bootstrap, seed=seed, dry_run=dry_run
+    )
+    if dry_run:
+        emit_json(scores) if json else facts(scores)
+        note("nothing was written (--dry-run)")
+        return 0
     tell_scores(scores, {"ensemble": ensemble, "truth": truth, "run": run, "out": out}, json)
     if out is not None and not json:
         say(f"all scores: {out}")

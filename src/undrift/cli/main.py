@@ -29,7 +29,7 @@ EPILOGUE = """\
 The whole job: undrift check tas_*.nc, then the train line that it suggests, then undrift report RUN.
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 data, 4 run directory, 5 incomplete output, \
-75 stopped on a signal and resumable with --resume.
+75 stopped on a signal (train goes on with --resume, sample is typed again).
 
 With --debug anywhere, or UNDRIFT_DEBUG=1, errors show where they come from."""
 
@@ -87,8 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read our output has had enough, as `head` does. Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
-        return _fail("stopped", 130, debug)
+    except KeyboardInterrupt as error:
+        return _fail("; ".join(["stopped", *map(str, error.args)]), 130, debug)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         return _fail(f"{name}{error.strerror or error}", 1, debug)

@@ -28,6 +28,7 @@ __all__ = [
     "resolve",
     "set_threads",
     "settings",
+    "tell_reversed",
 ]
 
 import os
@@ -102,7 +103,10 @@ NoVerify = Annotated[bool, Parameter(negative="", show_default=False, help="Read
 DryRun = Annotated[
     bool,
     Parameter(
-        name="--dry-run", negative="", show_default=False, help="Print shapes, memory and time, and write nothing."
+        name="--dry-run",
+        negative="",
+        show_default=False,
+        help="Print shapes, memory and time where it is known; write nothing.",
     ),
 ]
 Json = Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object.")]
@@ -161,6 +165,26 @@ def resolve(
             for key in part.model_fields_set:
                 setattr(getattr(config, section), key, getattr(part, key))
     return apply_settings(apply_arguments(config, arguments), settings(items))
+
+
+def tell_reversed(option: str, text: str | None) -> None:
+    """Say how a range is read whose ends were typed the other way round."""
+    if text is None or "=" not in text:
+        return
+    from undrift.cli.output import note
+    from undrift.data.select import parse_selection
+
+    for key, ends in parse_selection(text).items():
+        if len(ends) == 2 and all(ends) and not key.lower().startswith("lon") and _after(*ends):
+            note(f"{option} {key}={ends[0]}/{ends[1]} is read as {key}={ends[1]}/{ends[0]}")
+
+
+def _after(first: str, last: str) -> bool:
+    """Whether a number or date lies after another one; text of other kinds is left to those who know the labels."""
+    try:
+        return float(first) > float(last)
+    except ValueError:
+        return first[:4].isdigit() and last[:4].isdigit() and first > last
 
 
 def refuse_existing(out: str, overwrite: bool) -> None:

@@ -46,27 +46,11 @@ def open_truth(paths: list[str]) -> xr.Dataset:
     return fields.restore(fields.dataset)
 
 
-def score(
-    ensemble: xr.Dataset, truth: xr.Dataset, model: FieldModel | None = None, *, bootstrap: int = 200, seed: int = 0
-) -> xr.Dataset:
-    """Score an ensemble; with a model also against its baselines and for memorisation.
+def score(ensemble: xr.Dataset, truth: xr.Dataset, model: FieldModel, *, bootstrap: int = 200) -> xr.Dataset:
+    """Score an ensemble, also against the baselines of its run and for memorisation."""
+    from undrift.model import evaluate
 
-    The baselines of a run are of its held-out samples: an ensemble of others is scored without them.
-    """
-    from undrift.verify import evaluate
-
-    if model is None:
-        return evaluate(ensemble, truth, bootstrap=bootstrap, seed=seed)
-    train, absent = model.training_data(), model.absent_baselines()
-    try:
-        scores = evaluate(ensemble, truth, baselines=model.baselines(), train=train, bootstrap=bootstrap, seed=seed)
-    except DataError as error:
-        # What is wrong with the ensemble itself comes up again.
-        scores = evaluate(ensemble, truth, train=train, bootstrap=bootstrap, seed=seed)
-        absent = [f"no baseline of the run: {error}"]
-    if absent:
-        scores.attrs["baselines_absent"] = "; ".join(absent)
-    return scores
+    return evaluate(ensemble, truth, run=model, bootstrap=bootstrap)
 
 
 def tell_scores(scores: xr.Dataset, head: Mapping[str, Any], json: bool) -> None:

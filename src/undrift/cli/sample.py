@@ -4,6 +4,9 @@ from __future__ import annotations
 
 __all__ = ["sample"]
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from undrift.cli.options import (
     Device,
     DryRun,
@@ -15,9 +18,11 @@ from undrift.cli.options import (
     Seed,
     refuse_existing,
     set_threads,
+    tell_reversed,
 )
 from undrift.cli.output import emit_json, facts, note, say
 from undrift.errors import UsageError
+from undrift.train.signals import ended_by_signals
 
 
 def sample(
@@ -60,17 +65,20 @@ def sample(
         raise UsageError(f"got --out {out}, expected a name that ends in .nc or .zarr")
     if nfe is not None and nfe < 1:
         raise UsageError(f"got --nfe {nfe}, expected at least 1")
-    refuse_existing(out, overwrite)
-    from undrift.config import parse_realizations
+    refuse_existing(out, overwrite or dry_run)
+    from undrift.config import parse_realizations, valid_seed
 
+    valid_seed(seed)
     which = None if realizations is None else parse_realizations(realizations)
-    from undrift.cli.runs import open_run
+    tell_reversed("--at", at)
+    with _leaving_nothing(out):
+        from undrift.cli.runs import open_run
 
-    set_threads()
-    result = open_run(run, verify=not no_verify, device=device).sample(
-        given, holdout=holdout, at=at, realizations=which, seed=seed, nfe=nfe, out=out, overwrite=overwrite,
-        dry_run=dry_run,
-    )  # fmt: skip
+        set_threads()
+        result = open_run(run, verify=not no_verify, device=device).sample(
+            given, holdout=holdout, at=at, realizations=which, seed=seed, nfe=nfe, out=out, overwrite=overwrite,
+            dry_run=dry_run,
+        )  # fmt: skip
     if isinstance(result, dict):
         emit_json(result) if json else facts(result)
         note("nothing was written (--dry-run)")
@@ -82,3 +90,14 @@ def sample(
     else:
         say(f"{out}: {', '.join(f'{name} {size}' for name, size in sizes.items())}")
     return 0
+
+
+@contextmanager
+def _leaving_nothing(out: str) -> Iterator[None]:
+    """A stop removes what was drawn so far, and says so."""
+    advice = f"nothing was written to {out}; type the same command again"
+    try:
+        with ended_by_signals(lambda: advice):
+            yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(advice) from None

@@ -5,12 +5,7 @@ from __future__ import annotations
 __all__ = ["command_line", "train"]
 
 import shlex
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -32,9 +27,11 @@ from undrift.cli.options import (
     Variables,
     resolve,
     set_threads,
+    tell_reversed,
 )
 from undrift.cli.output import emit_json, facts, note
-from undrift.errors import CheckpointError, Interrupted, UsageError
+from undrift.errors import CheckpointError, UsageError
+from undrift.train.signals import ended_by_signals
 
 if TYPE_CHECKING:
     from undrift.config import Config
@@ -96,17 +93,23 @@ def train(
         "holdout": holdout, "crop": crop, "budget": budget, "steps": steps, "baselines": baselines, "device": device,
         "seed": seed,
     }  # fmt: skip
+    from undrift.config import refuse_idle_factor
+
     resolved = resolve(_base(out, resume), config, arguments, set_)
+    refuse_idle_factor(factor, resolved.task.name, resolved.data.given)
     if resume and not Path(out).exists():
         raise CheckpointError(f"{out} does not exist, so there is nothing to resume; leave --resume out to begin")
     if not resolved.data.paths:
         raise UsageError("no data is named; type undrift train FILE... --out RUN")
-    from undrift.model import fit_config
+    mark = _mark(out)
+    # Before torch is imported, which takes seconds; the training loop has handlers of its own.
+    with ended_by_signals(lambda: "nothing was written" if dry_run else _again(resolved, out, overwrite, mark)):
+        tell_reversed("--holdout", resolved.data.holdout)
+        from undrift.model import fit_config
 
-    set_threads()
-    with _heeding_signals():
+        set_threads()
         model = fit_config(resolved, out=out, resume=resume, overwrite=overwrite, dry_run=dry_run)
-    described = model if isinstance(model, dict) else model.describe()
+        described = model if isinstance(model, dict) else model.describe()
     if json:
         emit_json(described)
     else:
@@ -115,22 +118,24 @@ def train(
     return 0
 
 
-@contextmanager
-def _heeding_signals() -> Iterator[None]:
-    """Before and after the training loop, which has its own handlers, a batch system's signals end the run with 75."""
+def _mark(out: str) -> int | None:
+    """When a run was begun in a directory."""
+    mark = Path(out) / ".undrift"
+    return mark.stat().st_mtime_ns if mark.is_file() else None
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(f"stopped by {signal.Signals(number).name}; type the same command with --resume to go on")
 
-    numbers = [signal.Signals[name] for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+def _again(config: Config, out: str, overwrite: bool, mark: int | None) -> str:
+    """What to type after a stop; where nothing was begun yet, a directory is left that ``--resume`` begins anew."""
+    from undrift.config import dump_config
+    from undrift.train.run import begin
+
+    run = Path(out)
+    if not run.exists():
+        begin(run)
+        dump_config(config, run / "config.toml")
+    elif overwrite and _mark(out) == mark:
+        return f"{out} is as it was; type the same command again"
+    return f"type the same command with --resume{' in place of --overwrite' if overwrite else ''} to go on"
 
 
 def _base(out: str, resume: bool) -> Config | None:
@@ -139,7 +144,10 @@ def _base(out: str, resume: bool) -> Config | None:
     if not (resume and stored.is_file()):
         return None
     from undrift.config import load_config
+    from undrift.train.manifest import verify_manifest
 
+    if stored.with_name("manifest.json").is_file():
+        verify_manifest(stored.parent, names=[stored.name])
     return load_config(stored)
 
 

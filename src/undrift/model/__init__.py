@@ -1,6 +1,24 @@
-"""One object: labelled samples in, a distribution of labelled fields out."""
+"""One object: labelled samples in, a distribution of labelled fields out; and how good its ensembles are."""
 
-from undrift.model.field_model import FieldModel, load
-from undrift.model.training import fit, fit_config
+from typing import TYPE_CHECKING
 
-__all__ = ["FieldModel", "fit", "fit_config", "load"]
+if TYPE_CHECKING:
+    from undrift.model.evaluation import evaluate
+    from undrift.model.field_model import FieldModel, load
+    from undrift.model.training import fit, fit_config
+
+__all__ = ["FieldModel", "evaluate", "fit", "fit_config", "load"]
+
+# Imported when first asked for: scores without a run do without torch.
+_HOMES = {"FieldModel": "field_model", "evaluate": "evaluation", "fit": "training", "fit_config": "training",
+          "load": "field_model"}  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'undrift.model' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"undrift.model.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

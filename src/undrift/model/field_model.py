@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 import undrift
-from undrift.config import parse_realizations
+from undrift.config import parse_realizations, valid_seed
 from undrift.data.ensemble import open_ensemble
 from undrift.data.fields import Fields
 from undrift.data.open import open_fields
@@ -20,6 +20,7 @@ from undrift.distributions.request import Request, request_at, request_from, req
 from undrift.errors import UsageError
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
+from undrift.model.versions import versions_of
 from undrift.nets.unet import UNet
 from undrift.tasks import task_of
 from undrift.tasks.pair import begun_at
@@ -113,6 +114,7 @@ class FieldModel:
         """
         nfe = self.config.sample.nfe if nfe is None else nfe
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
+        seed = valid_seed(seed)
         request, numbers = self._request(given, holdout, at), np.arange(which.start, which.stop)
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
         labelled = template(request, self.codec, self.parts.shell, numbers, {**self._attrs(), **attrs})
@@ -224,8 +226,8 @@ class FieldModel:
             self.facts.get("parameters")},
             "training": {k: v for k, v in self.facts.items() if k not in _APART},
             "fingerprint": self.facts.get("fingerprint"),
-            "versions": {"undrift": undrift.__version__, "torch": torch.__version__.split("+")[0], "numpy":
-            np.__version__}, "run": None if self.run is None else str(self.run),
+            **versions_of(self.parts.versions),
+            "run": None if self.run is None else str(self.run),
         }  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from undrift.data.codec_file import Shell, load_codec, save_codec
 from undrift.denoise.guess import GaussianGuess
 from undrift.distributions.baselines import Dressed
 from undrift.distributions.rivals import Rivals
-from undrift.errors import CheckpointError
+from undrift.errors import CheckpointError, UsageError
+from undrift.model.versions import made_with
 from undrift.nets.unet import UNet
 from undrift.train.manifest import read_manifest, verify_manifest
 from undrift.train.prepare import make_net, precision_of
@@ -39,6 +40,7 @@ class Parts:
         guess: of the preconditioning.
         rivals: the baselines.
         facts: how training went.
+        versions: of the packages that it was made with, where it was read from disk.
     """
 
     config: Config
@@ -49,6 +51,7 @@ class Parts:
     guess: GaussianGuess
     rivals: Rivals
     facts: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 def plain(value: Any) -> Any:
@@ -86,7 +89,7 @@ def read_files(path: Path, device: torch.device, *, verify: bool) -> Parts:
     verify_manifest(path, verify=verify)
     manifest = read_manifest(path)
     extra = manifest.get("extra", manifest)
-    config = load_config(path / "config.toml")
+    config = _config(path / "config.toml")
     codec, shell, given_shell = load_codec(path / "codec.nc")
 
     def net_of(name: str) -> nn.Module:
@@ -100,7 +103,19 @@ def read_files(path: Path, device: torch.device, *, verify: bool) -> Parts:
     twin = net_of("regression.safetensors") if (path / "regression.safetensors").exists() else None
     precision = precision_of(config.train.precision, device)
     rivals = Rivals(codec, device, precision, twin, _read_dressed(path / "baselines.nc"))
-    return Parts(config, codec, shell, given_shell, net_of("model.safetensors"), guess, rivals, extra["facts"])
+    net, versions = net_of("model.safetensors"), made_with(manifest)
+    return Parts(config, codec, shell, given_shell, net, guess, rivals, extra["facts"], versions)
+
+
+def _config(path: Path) -> Config:
+    """The configuration of a run, which says all of it."""
+    try:
+        config = load_config(path)
+    except UsageError as error:
+        raise CheckpointError(f"{error}; the run is damaged: restore the file") from None
+    if not config.model_fields_set:
+        raise CheckpointError(f"{path} is empty: the run is damaged, restore the file")
+    return config
 
 
 def _write_dressed(baselines: Mapping[str, Dressed], path: Path) -> None:

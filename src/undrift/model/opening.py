@@ -1,16 +1,16 @@
 """What a caller names, as a configuration and as opened data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from undrift.config import Config, apply_arguments, apply_settings, load_config
+from undrift.config import Config, apply_arguments, apply_settings, load_config, refuse_idle_factor
 from undrift.data.fields import Fields
 from undrift.data.open import open_fields
-from undrift.errors import DataError
+from undrift.errors import DataError, UsageError
 from undrift.tasks import Downscale, Task
 
 __all__ = ["Data", "configure", "open_data"]
@@ -33,9 +33,13 @@ def _selection(value: object) -> object:
     return ",".join(f"{k}={'/'.join(str(e) for e in v)}" for k, v in ends.items())
 
 
-def _names(value: object) -> object:
+def _names(argument: str, value: object) -> object:
     """One name, a text of several, or a sequence of names, as what a configuration takes."""
-    return value if value is None or isinstance(value, str) else [str(v) for v in value]  # type: ignore[attr-defined]
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, Iterable):
+        raise UsageError(f"got {argument}={value!r}, expected names, such as {argument}='a,b' or {argument}=['a', 'b']")
+    return [str(v) for v in value]
 
 
 def configure(
@@ -49,12 +53,13 @@ def configure(
     base = load_config(config) if config is not None else Config()
     name = task if task is None or isinstance(task, str) else task.name
     given = dict(arguments, task=name, data=paths_of(data) or None, given=paths_of(arguments["given"]) or None)
+    refuse_idle_factor(given["factor"], name or base.task.name, arguments["given"] is not None or base.data.given)
     if isinstance(task, Downscale) and given["factor"] is None:
         given["factor"] = task.factor
     for name in ("select", "holdout"):
         given[name] = _selection(given[name])
     for name in ("variables", "static", "covariates", "dims", "periodic"):
-        given[name] = _names(given[name])
+        given[name] = _names(name, given[name])
     return apply_settings(apply_arguments(base, given), dict(settings or {}))
 
 

@@ -1,6 +1,7 @@
 """From samples to a trained model."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from torch import nn
 
 from undrift.config import Config, dump_config
 from undrift.data.codec_file import Shell
+from undrift.data.fields import Fields
 from undrift.distributions.calibrate import calibrate
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.regression import fit_regression
@@ -21,10 +23,11 @@ from undrift.errors import UsageError
 from undrift.model.field_model import FieldModel, load
 from undrift.model.files import Parts, facts_of, plain, write_files
 from undrift.model.opening import Data, configure, open_data
-from undrift.objective.denoising import DenoisingScoreMatching
+from undrift.objective.denoising import DenoisingScoreMatching, Regression
 from undrift.process import EDM
 from undrift.progress import track
 from undrift.tasks import Task, task_of
+from undrift.tasks.batch import Batch
 from undrift.train.log import read_metrics
 from undrift.train.loop import train
 from undrift.train.prepare import (
@@ -41,6 +44,8 @@ from undrift.train.run import RunDirectory
 from undrift.train.settings import Progress
 
 __all__ = ["fit", "fit_config"]
+
+logger = logging.getLogger(__name__)
 
 _PLAN_SAMPLES = 64  # read to say what would be trained
 _BUDGET = 180.0  # seconds, where nothing says how long
@@ -143,14 +148,14 @@ def fit_config(
     if dry_run:
         return _plan(prepare(target, beside, task, config, samples=_PLAN_SAMPLES), config, device)
     if out is None:
-        problem = prepare(target, beside, task, config)
+        problem = _prepared(target, beside, task, config, progress)
         parts = _fit(problem, config, device, None, progress, begun, net)
         assert parts is not None
         return FieldModel(parts, device, problem=problem)
     with RunDirectory(out, overwrite=overwrite, resume=resume) as run:
         if not (resume and (run.path / "config.toml").exists()):
             dump_config(config, run.path / "config.toml")
-        problem = prepare(target, beside, task, config)
+        problem = _prepared(target, beside, task, config, progress)
         parts = _fit(problem, config, device, run, progress, begun, None)
         if parts is None:
             return load(run.path, device=str(device), data=data, given=given)
@@ -158,13 +163,27 @@ def fit_config(
         return FieldModel(parts, device, run=run.path, problem=problem)
 
 
+def _prepared(target: Fields, beside: Fields | None, task: Task, config: Config, progress: bool) -> Problem:
+    with track("preparing", None, enabled=progress):
+        problem = prepare(target, beside, task, config)
+    crop, shape = config.train.crop, problem.codec.layout.shape
+    if crop != "auto" and problem.crop is None:
+        size = " x ".join(map(str, shape))
+        logger.info("--crop %s is no smaller than the field of %s: the whole field is used", crop, size)
+    return problem
+
+
 def _settled(config: Config) -> Config:
-    """A configuration that says how long to train: by steps where it has them, else by a budget."""
+    """A configuration that says how long to train: by steps, or by a budget, which it gets where it has neither."""
     config = config.model_copy(deep=True)
-    if config.train.steps is not None:
-        config.train.budget = None
-    elif config.train.budget is None:
-        config.train.budget = _BUDGET
+    t = config.train
+    if t.steps is not None and t.budget is not None:
+        raise UsageError(
+            f"train.budget={t.budget:g}s and train.steps={t.steps} both say how long to train; give one of them: "
+            f"--budget {t.budget:g}s or --steps {t.steps}, which drops the other"
+        )
+    if t.steps is None and t.budget is None:
+        t.budget = _BUDGET
     return config
 
 
@@ -206,12 +225,15 @@ def _fit(
     """Train, calibrate and dress; no parts where the run was finished before."""
     net = own if own is not None else build_net(problem, config)
     precision = precision_of(config.train.precision, device)
-    guess, folded, guessed = guess_of(problem, config)
+    with track("preparing batches", None, enabled=progress):
+        guess, folded, guessed = guess_of(problem, config)
+        batch, stop = batches(problem, config)
     guess = guess.to(device)
     objective = DenoisingScoreMatching(EDM(), folded.to(device), precision=precision)
-    batch, stop = batches(problem, config)
     identity = _identity(problem, config)
     preparing = time.perf_counter() - begun
+    if own is not None:
+        _check_net(own, batch(0).to(device), precision)
     with _told("training", progress) as tell:
         trained = train(
             net, objective, batch, settings=settings_of(config), validation=stop, run=run, device=device, progress=tell,
@@ -223,7 +245,8 @@ def _fit(
     began = time.perf_counter()
     sample = config.sample
     law = Diffusion(trained.net, guess, precision=precision, micro_batch=sample.micro_batch)
-    facts["spread"] = calibrate(law, problem, device, nfe=sample.nfe, micro_batch=sample.micro_batch)
+    with track("calibrating", None, enabled=progress):
+        facts["spread"] = calibrate(law, problem, device, nfe=sample.nfe, micro_batch=sample.micro_batch)
     facts["calibrating_seconds"] = time.perf_counter() - began
     rivals = Rivals(problem.codec, device, precision)
     if config.train.baselines:
@@ -232,7 +255,8 @@ def _fit(
         rivals.twin = twin.net
         seconds = twin.startup_seconds + twin.seconds + twin.saving_seconds
         facts["regression"] = {"seconds": seconds, "steps": twin.steps, "best_loss": twin.best_loss}
-    rivals.fit(problem)
+    with track("dressing baselines", None, enabled=progress):
+        rivals.fit(problem)
     facts["samples"] = {k: len(getattr(problem.split, k)) for k in ("train", "holdout", "gap")}
     facts["fingerprint"] = identity["data"]
     facts["parameters"] = sum(p.numel() for p in trained.net.parameters())
@@ -240,6 +264,29 @@ def _fit(
     facts["static"] = [str(name) for name in pair.target.static.data_vars]
     given_shell = None if pair.given is None else Shell.of(pair.given)
     return Parts(config, problem.codec, Shell.of(pair.target), given_shell, trained.net, guess, rivals, facts)
+
+
+def _check_net(net: nn.Module, batch: Batch, precision: torch.dtype) -> None:
+    """Ask a network of the user's once for an answer to zeros, before anything is trained.
+
+    Raises:
+        UsageError: It fails, or its answer has another shape than the fields.
+    """
+    mode, expected = net.training, tuple(batch.x.shape)
+    blank, fields, vector = torch.zeros_like(batch.x), batch.condition.stacked(), batch.condition.vector()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            got = tuple(Regression(precision).predict(blank, batch.condition, net.to(blank.device).eval()).shape)
+    except Exception as error:
+        channels = expected[1] + (0 if fields is None else fields.shape[1])
+        raise UsageError(
+            f"net={type(net).__name__} fails on x {(expected[0], channels, *expected[2:])}, t {expected[:1]}, "
+            f"vector {None if vector is None else tuple(vector.shape)}: {error}"
+        ) from error
+    finally:
+        net.train(mode)
+    if got != expected:
+        raise UsageError(f"net={type(net).__name__} returns {got}, expected {expected}, the shape of what is asked")
 
 
 def _identity(problem: Problem, config: Config) -> dict[str, Any]:

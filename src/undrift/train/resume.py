@@ -34,7 +34,8 @@ def take_up(
     for name in ("steps", "budget"):
         before, now = old.get(name), told["settings"][name]
         if (before is None) != (now is None) or (before is not None and now < before):
-            differences.append(f"{name}: was {before}, now {now}")
+            told_of = ["absent" if value is None else f"{value:g}" for value in (before, now)]
+            differences.append(f"{name}: was {told_of[0]}, now {told_of[1]}")
     if differences:
         raise UsageError(
             f"--resume {run.path} with other settings or data:\n  "

@@ -11,7 +11,7 @@ RUN.replaced/                      the result that --overwrite replaces, until t
 
 from __future__ import annotations
 
-__all__ = ["RunDirectory", "changes", "staged"]
+__all__ = ["RunDirectory", "begin", "changes", "staged"]
 
 import json
 import logging
@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from undrift.errors import CheckpointError, UsageError
+from undrift.errors import CheckpointError, Interrupted, UsageError
 from undrift.train.durable import disk_full, out_of_space, remove_tree, sync, sync_directory
 from undrift.train.lock import Lock
 from undrift.train.manifest import NAME as MANIFEST
@@ -39,6 +39,12 @@ _MARK = ".undrift"
 
 def _empty(path: Path) -> bool:
     return not any(path.iterdir())
+
+
+def begin(path: Path) -> None:
+    """Make a run directory that ``--resume`` begins anew."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / _MARK).write_text("A run directory of undrift.\n")
 
 
 def _is_run(path: Path) -> bool:
@@ -57,7 +63,7 @@ class RunDirectory:
     Args:
         path: The directory; made where it is absent.
         overwrite: Replace an older run. It is kept as ``RUN.replaced`` until the new one is complete, and comes back
-            where the new one fails before its first checkpoint.
+            where the new one fails, other than by a signal, before its first checkpoint.
         resume: Go on with the run that is there.
 
     Raises:
@@ -143,8 +149,7 @@ class RunDirectory:
             if self.overwrite and self.path.is_dir() and not _empty(self.path):
                 self._put_aside()
             self._made = not self.path.is_dir() or _empty(self.path)
-            self.path.mkdir(exist_ok=True)
-            (self.path / _MARK).write_text("A run directory of undrift.\n")
+            begin(self.path)
             self.checkpoints.mkdir(exist_ok=True)
             sync_directory(self.path.parent)
         return self
@@ -162,7 +167,8 @@ class RunDirectory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            started = self.complete or bool(self._steps())
+            # A stop by a signal promises that --resume goes on.
+            started = self.complete or bool(self._steps()) or isinstance(error, Interrupted)
             if kind is not None and not started and self._moved:
                 remove_tree(self.path)
                 os.rename(self.old, self.path)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["Stop"]
+__all__ = ["Stop", "ended_by_signals"]
 
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from undrift.errors import Interrupted
 
 
 class Stop:
@@ -50,3 +54,39 @@ class Stop:
         if number == signal.SIGINT:
             # Not print: a handler may interrupt one that holds the stream's lock.
             os.write(2, b"\nundrift: saving after this step; press Ctrl-C again to stop at once\n")
+
+
+@contextmanager
+def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
+    """Within the block, SIGTERM and SIGUSR1 raise `Interrupted` where no `Stop` notes them.
+
+    What is being written is then put away by those who write it, as after any error. Signals that follow the first are
+    ignored, so that they get the time to.
+
+    Args:
+        advice: What to type next, asked for after all was put away.
+
+    Raises:
+        Interrupted: A signal came.
+    """
+    came: list[str] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if not came:
+            came.append(signal.Signals(number).name)
+            raise Interrupted(f"stopped by {came[0]}")
+
+    numbers = [signal.Signals[name] for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    except BaseException:
+        if not came:
+            raise
+        # A library on the way may have made another error of it.
+        raise Interrupted(f"stopped by {came[0]}; {advice()}") from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

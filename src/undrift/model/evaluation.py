@@ -1,0 +1,167 @@
+"""How good an ensemble is: files or datasets in, scores out, with a run also against its baselines."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from undrift import verify
+from undrift.config import valid_seed
+from undrift.data.ensemble import open_ensemble
+from undrift.data.open import open_fields
+from undrift.errors import DataError, UsageError
+from undrift.progress import track
+from undrift.verify.match import axes_of, pair_samples, same_units
+
+if TYPE_CHECKING:
+    from undrift.model.field_model import FieldModel
+
+__all__ = ["evaluate"]
+
+_BLOCK_MB = 64  # of each side that is held at once
+_COPIES = 6
+_PROGRAM_MB = 400
+
+
+def evaluate(
+    ensemble: str | Path | xr.Dataset,
+    truth: str | Path | Sequence[str | Path] | xr.Dataset,
+    *,
+    run: "str | Path | FieldModel | None" = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    baselines: Mapping[str, xr.Dataset] | None = None,
+    train: xr.Dataset | None = None,
+    given: xr.Dataset | None = None,
+    wet_threshold: float | Mapping[str, float] | None = None,
+    bootstrap: int = 200,
+    seed: int = 0,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> Any:
+    """Score an ensemble; `undrift.verify.evaluate` says how and lists the scores.
+
+    Args:
+        ensemble: a path (NetCDF, Zarr), or a Dataset with dims (realization, *sample, *level, *space).
+        truth: paths or a Dataset; may hold more than the ensemble, and is matched by coordinates.
+        run: a run directory or its model, for baselines and training data where they are not given here. Its
+            baselines are of the held-out samples: an ensemble of others is scored without them.
+        out: file to write the scores to, .json or .nc.
+        overwrite: replace ``out``.
+        baselines: named ensembles on the same samples.
+        train: training fields; then memorisation is measured.
+        given: what the ensemble was conditioned on.
+        wet_threshold: least value that counts as wet, for all variables or by name.
+        bootstrap: replicates of the block bootstrap behind the intervals, 0 for none.
+        seed: of rank ties, pairs of cells and the bootstrap.
+        dry_run: return shapes, matched samples and sizes instead.
+        progress: show on stderr what is being done.
+
+    Returns:
+        Dataset of scores along ``variable``, or with ``dry_run`` what would be done.
+
+    Raises:
+        DataError: a file cannot be read, or ensemble and truth do not agree in variables, cells or units.
+        UsageError: an argument cannot be used.
+    """
+    valid_seed(seed)
+    _refuse(out, overwrite or dry_run)
+    model = _model(run)
+    with _opened(ensemble) as members:
+        reference = _truth(truth)
+        if dry_run:
+            return _plan(members, reference, model)
+        options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed, "given": given}
+        absent: list[str] = []
+        if model is not None:
+            train = model.training_data() if train is None else train
+            if baselines is None:
+                with track("making baselines", None, enabled=progress):
+                    baselines, absent = model.baselines(), model.absent_baselines()
+        with track("scoring", None, enabled=progress):
+            try:
+                scores = verify.evaluate(members, reference, baselines=baselines, train=train, **options)
+            except DataError as error:
+                if model is None:
+                    raise
+                # What is wrong with the ensemble itself comes up again.
+                scores = verify.evaluate(members, reference, train=train, **options)
+                absent = [f"no baseline of the run: {error}"]
+        scores = scores.load()  # coordinates may still be in the file
+    if absent:
+        scores.attrs["baselines_absent"] = "; ".join(absent)
+    if out is not None:
+        verify.write_scores(scores, out)
+    return scores
+
+
+def _refuse(out: str | Path | None, overwrite: bool) -> None:
+    """Look at the name of a file before anything is computed."""
+    if out is None:
+        return
+    if Path(out).suffix not in (".json", ".nc"):
+        raise UsageError(f"got out={str(out)!r}, expected a name that ends in .json or .nc")
+    if Path(out).exists() and not overwrite:
+        raise UsageError(f"{out} exists; pass overwrite=True to replace it, or another out=")
+
+
+def _model(run: "str | Path | FieldModel | None") -> "FieldModel | None":
+    if not isinstance(run, str | Path):
+        return run
+    from undrift.model.field_model import load
+
+    return load(run, device="cpu")
+
+
+@contextmanager
+def _opened(ensemble: str | Path | xr.Dataset) -> Iterator[xr.Dataset]:
+    """An ensemble lazily; what is opened here is closed again."""
+    if isinstance(ensemble, xr.Dataset):
+        yield ensemble
+    elif isinstance(ensemble, str | Path):
+        with open_ensemble(ensemble) as members:
+            yield members
+    else:
+        raise UsageError(f"the ensemble is a {type(ensemble).__name__}, expected a path or an xarray.Dataset")
+
+
+def _truth(truth: str | Path | Sequence[str | Path] | xr.Dataset) -> xr.Dataset:
+    """A truth lazily, in its own order and labels."""
+    if isinstance(truth, xr.Dataset):
+        return truth
+    if not isinstance(truth, str | Path | Sequence):
+        raise UsageError(f"the truth is a {type(truth).__name__}, expected paths or an xarray.Dataset")
+    paths = [truth] if isinstance(truth, str | Path) else list(truth)
+    fields = open_fields(paths[0] if len(paths) == 1 else paths)
+    return fields.restore(fields.dataset)
+
+
+def _plan(ensemble: xr.Dataset, truth: xr.Dataset, model: "FieldModel | None") -> dict[str, Any]:
+    """What would be scored against what."""
+    names = [str(name) for name in ensemble.data_vars if name in truth.data_vars]
+    if not names:
+        raise DataError(f"ensemble and truth have no variable in common: {[*ensemble.data_vars]}, {[*truth.data_vars]}")
+    for name in names:
+        same_units(ensemble[name], truth[name], name, "truth")
+    axes = axes_of(ensemble, truth, names)
+    fixed = {axes.realization, *axes.space, *(dim for name in names for dim in axes.level(ensemble[name]))}
+    dims = [str(dim) for dim in truth[names[0]].dims if dim not in fixed]
+    pairing = pair_samples(ensemble, truth, axes.sample, sorted(dims, key=lambda dim: dim not in axes.sample))
+    samples = math.prod(ensemble.sizes[dim] for dim in axes.sample)
+    rivals = [] if model is None else list(model.parts.rivals.dressed)
+    size = sum(ensemble[name].nbytes for name in names)
+    held = len(rivals) * size / max(1, ensemble.sizes.get(axes.realization or "", 1))
+    return {
+        "ensemble": {name: dict(ensemble[name].sizes) for name in names},
+        "truth": {name: dict(truth[name].sizes) for name in names},
+        "samples": samples,
+        "matched": len(pairing.ensemble),
+        "matched by": pairing.by,
+        "scores": "paired" if len(pairing.ensemble) else "of the distributions: no CRPS",
+        "baselines": rivals,
+        "bytes_to_read": size + sum(truth[name].nbytes for name in names),
+        "memory_mb": round(_PROGRAM_MB + _COPIES * max(_BLOCK_MB, 2 * size / max(1, samples) / 2**20) + held / 2**20),
+    }
