@@ -190,6 +190,9 @@ class Net(_Section):
 
     channels: Channels = []
     blocks: int = Field(default=1, ge=1, le=16)
+    members: Annotated[int, Field(ge=1)] | None = None
+    """Networks that share the training; realization n is drawn by the n-th in turn. None is chosen from data size and
+    budget."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Probability with which a block drops a channel while training; None is chosen from data size and budget."""
     padding: Literal["zero", "reflect"] = "zero"

@@ -200,3 +200,24 @@ def test_the_network_sees_the_prediction_without_the_level_of_what_is_given(fitt
     expected = standard[:, 1] - level[:, 1].mean((1, 2), keepdims=True)
     assert np.abs(level[:, 1].mean((1, 2))).max() > 0.1
     np.testing.assert_allclose(encoded.fields["linear"][:, 1], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_network_sees_where_fields_depart_from_what_is_given_and_by_how_much():
+    """Coasts and mountains: the mean of a cell beside its coarse one, and the scale of what is left over."""
+    rng = np.random.default_rng(0)
+    hill, rough = rng.normal(size=(8, 12)), np.exp(0.5 * rng.normal(size=(8, 12)))
+    slow = np.kron(rng.normal(size=(400, 2, 3)), np.ones((4, 4)))
+    values = 5 * hill + 3 * slow + rough * rng.normal(size=(400, 8, 12))
+    coords = {"time": np.arange(400), "y": np.arange(8.0), "x": np.arange(12.0)}
+    data = xr.Dataset({"t": (("time", "y", "x"), values.astype(np.float32), {"units": "K"})}, coords)
+    pair = Downscale(4).pair(open_fields(data))
+    codec, _ = fit_codec(pair.target, pair.given, np.arange(400), factor=pair.factor, covariates={})
+    departure, scale = codec.static[-2:]
+    usual = (codec.mean - codec.given_mean)[0]
+    np.testing.assert_allclose(departure, (usual - usual.mean()) / usual.std(), atol=1e-5)
+    for field, truth in ((departure, usual), (scale, np.log(codec.scale[0]))):
+        assert abs(field.mean()) < 1e-5 and field.std() == pytest.approx(1, abs=1e-5)
+        assert np.corrcoef(field.ravel(), truth.ravel())[0, 1] > 0.9999
+    coarse = hill.reshape(2, 4, 3, 4).mean((1, 3)).repeat(4, 0).repeat(4, 1)
+    assert np.corrcoef(departure.ravel(), (hill - coarse).ravel())[0, 1] > 0.75
+    assert np.corrcoef(scale.ravel(), np.log(rough).ravel())[0, 1] > 0.9

@@ -13,7 +13,7 @@ class Loud:
     def __init__(self, std):
         self.std = std
 
-    def sample(self, condition, z, nfe):
+    def sample(self, condition, z, nfe, member):
         return self.std * z
 
 

@@ -20,8 +20,13 @@ def planned(samples, **how):
 
 @pytest.mark.parametrize(("steps", "dropout"), [(100, 0.1), (1000, 0.2), (5000, 0.3)])
 def test_dropout_follows_how_often_training_sees_each_sample(steps, dropout):
-    assert planned(150, steps=steps)["dropout"] == dropout
+    assert planned(150, steps=steps, set={"net.members": 1})["dropout"] == dropout
     assert planned(150, steps=steps, set={"net.dropout": 0.15})["dropout"] == 0.15
+
+
+def test_several_networks_share_a_long_training():
+    assert [planned(150, steps=steps)["members"] for steps in (100, 1300, 5000)] == [1, 2, 4]
+    assert planned(150, steps=5000)["dropout"] == 0.2  # each of the four sees a quarter
 
 
 def test_a_longer_budget_and_fewer_samples_drop_more():

@@ -88,7 +88,8 @@ def score_rows(scores: xr.Dataset, names: Mapping[str, str] | None = None) -> li
         units = str(one["units"].values) if "units" in one.coords else ""
         head = {"variable": f"{variable} ({units})" if units else str(variable)}
         if not matched:
-            rows.append({**head, "method": "this model", "largest spectrum error": _spectrum_error(one)})
+            apart = {"mean off by": f"{float(one['mean_shift']):+.2f} sd", "sd ratio": float(one["deviation_ratio"])}
+            rows.append({**head, "method": "this model", **apart, "largest spectrum error": _spectrum_error(one)})
             continue
         rows.append(
             {

@@ -170,7 +170,23 @@ def fit_codec(
     if given is not None:
         codec.given_law = _given_law(codec, given, rows)
     _fit_predictor(codec, target, given, rows, fold, factor, covariates, linear)
+    codec.static = np.concatenate([codec.static, _geography(codec)]).astype(np.float32)
     return codec, fold
+
+
+def _geography(codec: Codec) -> np.ndarray:
+    """What the record tells of each cell, standardised: its mean beside what is given, and its scale, (2 C, *space).
+
+    Coasts and mountains show in both, and nothing else that the network is given has them.
+    """
+    usual = codec.mean.copy()
+    for channel, source in enumerate(codec.base):
+        if source is not None and codec.given_mean is not None:
+            usual[channel] -= codec.given_mean[source]
+    out = np.concatenate([usual, np.log(codec.scale)])
+    axes = tuple(range(1, out.ndim))
+    spread = out.std(axes, keepdims=True)
+    return (out - out.mean(axes, keepdims=True)) / np.where(spread > 1e-6, spread, 1.0)
 
 
 def _transforms(target: Fields, rows: np.ndarray, wanted: Mapping[str, str]) -> tuple[list[Transform], np.ndarray]:

@@ -47,7 +47,7 @@ def calibrate(law: Diffusion, problem: Problem, device: torch.device, *, nfe: in
         x, weight = (np.concatenate([v for e in encoded if (v := getattr(e, k)) is not None]) for k in ("x", "weight"))
         z = np.stack([normal(Key(0, "calibrate", m, str(row)), x.shape[1:]) for row, m in part]).astype(np.float32)
         condition = Condition.concatenate([to_condition(e) for e in encoded]).to(device)
-        r = law.sample(condition, torch.from_numpy(z).to(device), nfe=nfe).cpu().numpy()
+        r = law.sample(condition, torch.from_numpy(z).to(device), nfe=nfe, member=start // micro_batch).cpu().numpy()
         axes = (0, *range(2, x.ndim))
         true += (weight * x**2).sum(axes)
         drawn += (weight * r**2).sum(axes)

@@ -7,6 +7,7 @@ from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned
 from undrift.errors import UndriftError
 from undrift.infer.sample import sample
+from undrift.nets.members import member_of
 from undrift.process import EDM, Process
 from undrift.tasks.batch import Condition
 
@@ -38,20 +39,21 @@ class Diffusion:
         self.process = process or EDM()
         self.precision = precision
 
-    def sample(self, condition: Condition, z: Tensor, *, nfe: int = 10) -> Tensor:
+    def sample(self, condition: Condition, z: Tensor, *, nfe: int = 10, member: int = 0) -> Tensor:
         """One field for each row of the noise.
 
         Args:
             condition: what is given, one row for each field.
             z: standard normal noise, (B, C, *space).
             nfe: network evaluations.
+            member: which network draws, where there are several.
 
         Raises:
             UndriftError: a field left the finite numbers.
         """
         t_max = torch.tensor(self.process.t_max, dtype=torch.float64, device=z.device)
         sigma = float(self.process.sigma(t_max))
-        denoiser = Preconditioned(self.net, self.process, self.guess, self.precision)
+        denoiser = Preconditioned(member_of(self.net, member), self.process, self.guess, self.precision)
         was_training = self.net.training
         self.net.eval()
         out = []

@@ -18,6 +18,7 @@ from undrift.data.codec_file import Shell
 from undrift.data.write import EnsembleWriter
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.request import Request, variables_of
+from undrift.nets.members import member_of, number_of
 from undrift.process import Key, normal
 from undrift.progress import track
 from undrift.tasks.batch import Condition
@@ -93,7 +94,7 @@ class Drawing:
         if seconds:
             call = max(seconds[2] - seconds[1], 0.1 * seconds[1])
             plan["seconds"] = round(calls * call + calls / self.nfe * max(seconds[1] - call, 0), 2)
-        width = max(getattr(self.law.net, "channels", (64,)))
+        width = max(getattr(member_of(self.law.net, 0), "channels", (64,)))
         held = micro * math.prod(self.codec.layout.shape) * (8 * width + 12 * len(self.codec.layout.channels))
         plan["memory_mb"] = round((4 * held + (0 if streamed else self.labelled.nbytes)) / 2**20 + 400)
         return plan
@@ -117,26 +118,37 @@ class Drawing:
             raw = offered(i)  # what is missing of it is another draw for each realization
             return encoded(i, realization if raw is not None and self.codec.gaps(raw).any() else None)
 
-        items = [(i, r) for i in range(len(self.request)) for r in range(count)]
+        parts = list(self._micro_batches())
         at_bound, drawn = np.zeros(len(self.codec.transforms)), 0
-        with track("drawing", len(items), enabled=progress) as tick:
-            for start in range(0, len(items), micro):
-                part = items[start : start + micro]
+        with track("drawing", len(self.request) * count, enabled=progress) as tick:
+            for part in parts:
+                member = int(self.numbers[part[0][1]])
                 z = np.stack([self._noise(i, r) for i, r in part])
                 known = [given(i, r) for i, r in part]
                 condition = Condition.concatenate([to_condition(e) for e, _ in known]).to(self.device)
-                x = self.law.sample(condition, torch.from_numpy(z).to(self.device), nfe=nfe).cpu().numpy()
-                for i in dict.fromkeys(i for i, _ in part):
-                    at = [k for k, (j, _) in enumerate(part) if j == i]
+                x = (
+                    self.law.sample(condition, torch.from_numpy(z).to(self.device), nfe=nfe, member=member)
+                    .cpu()
+                    .numpy()
+                )
+                for at in _runs(part):
+                    i, first = part[at[0]]
                     predicted = [known[k][1] for k in at]
                     mean, std = (np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std"))
                     values = self.codec.decode(x[at], Predicted(mean, std))
                     at_bound += self.codec.at_bound(values)
                     drawn += len(at)
-                    first = part[at[0]][1]
                     yield slice(first, first + len(at)), i, variables_of(values, self.codec.layout, self.shell)
-                tick(start + len(part))
+                tick(drawn)
         self._tell_bounds(at_bound / max(drawn, 1))
+
+    def _micro_batches(self) -> Iterator[list[tuple[int, int]]]:
+        """(sample, position of the realization) of each call of the network, all of one of its members."""
+        members, micro = number_of(self.law.net), self.law.micro_batch
+        for k in range(members):
+            own = np.flatnonzero(self.numbers % members == k)
+            items = [(i, int(r)) for i in range(len(self.request)) for r in own]
+            yield from (items[start : start + micro] for start in range(0, len(items), micro))
 
     def _tell_bounds(self, share: np.ndarray) -> None:
         """Say of each bounded channel how many of its drawn values stand at a bound."""
@@ -156,3 +168,15 @@ class Drawing:
         number = int(self.numbers[realization])
         draws = [normal(Key(self.seed, "base", number, digest, c.label), layout.shape) for c in layout.channels]
         return np.stack(draws).astype(np.float32)
+
+
+def _runs(part: list[tuple[int, int]]) -> Iterator[list[int]]:
+    """Places in a micro batch of consecutive realizations of one sample."""
+    run = [0]
+    for k in range(1, len(part)):
+        (i, r), (j, s) = part[k - 1], part[k]
+        if i != j or s != r + 1:
+            yield run
+            run = []
+        run.append(k)
+    yield run

@@ -10,9 +10,11 @@ from torch import nn
 
 from undrift.config import Config
 from undrift.data.codec import Encoded
+from undrift.nets.members import member_of, number_of
 from undrift.objective.denoising import Regression
 from undrift.train.loop import train
-from undrift.train.prepare import Problem, batches, build_net, precision_of, settings_of, to_condition
+from undrift.train.network import build_net
+from undrift.train.prepare import Problem, batches, precision_of, settings_of, to_condition
 from undrift.train.run import RunDirectory
 from undrift.train.settings import Progress, Trained
 
@@ -49,13 +51,15 @@ def fit_regression(
 def predict(
     net: nn.Module, encoded: Encoded, channels: int, device: torch.device, precision: torch.dtype
 ) -> np.ndarray:
-    """Residuals that the twin predicts, (n, C, *space)."""
+    """Residuals that the twin predicts, the mean of its networks, (n, C, *space)."""
     condition = to_condition(encoded).to(device)
     first = next(iter(condition.fields.values()))
     blank = torch.zeros(len(first), channels, *first.shape[2:], device=device)
     net.eval()
+    number = number_of(net)
     with torch.no_grad():
-        return Regression(precision).predict(blank, condition, net).cpu().numpy()
+        answers = [Regression(precision).predict(blank, condition, member_of(net, k)) for k in range(number)]
+    return (torch.stack(answers).sum(0) / number).cpu().numpy()
 
 
 def errors_of(net: nn.Module, problem: Problem, device: torch.device, precision: torch.dtype) -> np.ndarray:

@@ -21,6 +21,7 @@ from undrift.errors import UsageError
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
 from undrift.model.versions import versions_of
+from undrift.nets.members import member_of, number_of
 from undrift.nets.unet import UNet
 from undrift.tasks import task_of
 from undrift.tasks.pair import begun_at
@@ -199,7 +200,7 @@ class FieldModel:
         folder = Path(path)
         if folder.exists() and any(folder.iterdir()) and not overwrite:
             raise UsageError(f"{folder} exists; pass overwrite=True to replace it")
-        if not isinstance(self.net, UNet):
+        if not isinstance(member_of(self.net, 0), UNet):
             raise UsageError("a run directory cannot rebuild a network of your own; keep its weights yourself")
         with staged(folder, facts_of(self.parts)) as stage:
             write_files(self.parts, stage)
@@ -221,9 +222,15 @@ class FieldModel:
             "transforms": {c.label: t.kind for c, t in zip(layout.channels, self.codec.transforms)},
             "static": self.facts.get("static", []),
             "covariates": self.codec.covariates.names,
-            "linear predictor": {"stages": self.codec.predictor.stages, "mean squared error":
-            self.codec.predictor.scores}, "network": {"channels": list(getattr(self.net, "channels", [])), "parameters":
-            self.facts.get("parameters")},
+            "linear predictor": {
+                "stages": self.codec.predictor.stages,
+                "mean squared error": self.codec.predictor.scores,
+            },
+            "network": {
+                "members": number_of(self.net),
+                "channels": list(getattr(member_of(self.net, 0), "channels", [])),
+                "parameters": self.facts.get("parameters"),
+            },
             "training": {k: v for k, v in self.facts.items() if k not in _APART},
             "fingerprint": self.facts.get("fingerprint"),
             **versions_of(self.parts.versions),

@@ -19,9 +19,11 @@ from undrift.distributions.baselines import Dressed
 from undrift.distributions.rivals import Rivals
 from undrift.errors import CheckpointError, UsageError
 from undrift.model.versions import made_with
+from undrift.nets.members import Members, member_of, number_of
 from undrift.nets.unet import UNet
 from undrift.train.manifest import read_manifest, verify_manifest
-from undrift.train.prepare import make_net, precision_of
+from undrift.train.network import make_net
+from undrift.train.prepare import precision_of
 from undrift.train.weights import load_state, load_tensors, save_tensors
 
 __all__ = ["Parts", "facts_of", "plain", "read_files", "write_files"]
@@ -61,9 +63,10 @@ def plain(value: Any) -> Any:
 
 def facts_of(parts: Parts) -> dict[str, Any]:
     """What the manifest tells of a model."""
-    net, shape = parts.net, {}
+    net, shape = member_of(parts.net, 0), {}
     if isinstance(net, UNet):
-        shape = {"channels": list(net.channels), "in_channels": net.in_channels}
+        members = number_of(parts.net)
+        shape = {"channels": list(net.channels), "in_channels": net.in_channels, "members": members}
     return {"facts": plain(parts.facts), "network": shape, "fingerprint": parts.facts.get("fingerprint")}
 
 
@@ -94,7 +97,9 @@ def read_files(path: Path, device: torch.device, *, verify: bool) -> Parts:
 
     def net_of(name: str) -> nn.Module:
         shape: Mapping[str, Any] = extra["network"]
-        net = make_net(codec, config, shape["in_channels"], shape["channels"])
+        number = shape.get("members", 1)
+        nets = [make_net(codec, config, shape["in_channels"], shape["channels"]) for _ in range(number)]
+        net = nets[0] if number == 1 else Members(nets)
         load_state(net, load_tensors(path / name), str(path / name))
         return net.to(device).eval()
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from undrift.config import Config, dump_config
+from undrift.config import Config, config_text, dump_config, load_config
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
 from undrift.distributions.calibrate import calibrate
@@ -23,17 +23,20 @@ from undrift.errors import UsageError
 from undrift.model.field_model import FieldModel, load
 from undrift.model.files import Parts, facts_of, plain, write_files
 from undrift.model.opening import Data, configure, open_data
+from undrift.nets.members import member_of, number_of
+from undrift.nets.unet import UNet
 from undrift.objective.denoising import DenoisingScoreMatching, Regression
 from undrift.process import EDM
 from undrift.progress import track
 from undrift.tasks import Task, task_of
 from undrift.tasks.batch import Batch
+from undrift.train.durable import write_text
 from undrift.train.log import read_metrics
 from undrift.train.loop import train
+from undrift.train.network import build_net, chosen
 from undrift.train.prepare import (
     Problem,
     batches,
-    build_net,
     device_of,
     guess_of,
     precision_of,
@@ -149,13 +152,16 @@ def fit_config(
         return _plan(prepare(target, beside, task, config, samples=_PLAN_SAMPLES), config, device)
     if out is None:
         problem = _prepared(target, beside, task, config, progress)
-        parts = _fit(problem, config, device, None, progress, begun, net)
+        parts = _fit(problem, chosen(problem, config), device, None, progress, begun, net)
         assert parts is not None
         return FieldModel(parts, device, problem=problem)
     with RunDirectory(out, overwrite=overwrite, resume=resume) as run:
         if not (resume and (run.path / "config.toml").exists()):
             dump_config(config, run.path / "config.toml")
         problem = _prepared(target, beside, task, config, progress)
+        config = chosen(problem, config, load_config(run.path / "config.toml"))
+        if not run.complete:
+            write_text(run.path / "config.toml", config_text(config))
         parts = _fit(problem, config, device, run, progress, begun, None)
         if parts is None:
             return load(run.path, device=str(device), data=data, given=given)
@@ -188,9 +194,10 @@ def _settled(config: Config) -> Config:
 
 
 def _plan(problem: Problem, config: Config, device: torch.device) -> dict[str, Any]:
-    net = build_net(problem, config)
-    layout = problem.codec.layout
-    size = sum(p.numel() for p in net.parameters())
+    config = chosen(problem, config)
+    nets = build_net(problem, config)
+    net, layout = cast(UNet, member_of(nets, 0)), problem.codec.layout
+    size = sum(p.numel() for p in nets.parameters())
     window = [min(problem.crop or n, n) for n in layout.shape]
     t = config.train
     return {
@@ -203,7 +210,8 @@ def _plan(problem: Problem, config: Config, device: torch.device) -> dict[str, A
         "covariates": problem.codec.covariates.names,
         "transforms": {c.label: x.kind for c, x in zip(layout.channels, problem.codec.transforms)},
         "window": window,
-        "network": {"channels": list(net.channels), "parameters": size, "dropout": net.dropout},
+        "network": {"members": number_of(nets), "channels": list(net.channels), "parameters": size,
+                    "dropout": net.dropout},
         "memory_mb": round((16 * size + 4 * 60 * t.batch * math.prod(window) * net.channels[0]) / 2**20 + 400),
         "time": (f"{t.steps} steps" if t.steps else f"{t.budget:g} s of training")
                 + (", and as much again for the regression of --baselines" if t.baselines else ""),

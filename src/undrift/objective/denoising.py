@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from undrift.denoise.guess import FoldedGuess
 from undrift.denoise.precondition import Preconditioned, coefficients
+from undrift.nets.members import member_of
 from undrift.nets.precision import evaluate
 from undrift.objective.times import LogNormal
 from undrift.process import Process
@@ -58,7 +59,7 @@ class DenoisingScoreMatching:
         z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         y = x + ratio.to(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1)) * z
         c_in, c_out, linear = self._guessed(y, ratio, batch.fold)
-        f = Preconditioned.network(net, c_in * y, ratio, batch.condition, self.precision)
+        f = Preconditioned.network(member_of(net, batch.member), c_in * y, ratio, batch.condition, self.precision)
         loss = _mean((f - (x - linear) / c_out) ** 2, batch.weight)
         edges = torch.tensor(LOG_RATIO_EDGES, dtype=ratio.dtype, device=x.device)
         bins = torch.bucketize(ratio.log(), edges)
@@ -92,7 +93,7 @@ class Regression:
 
     def __call__(self, batch: Batch, net: nn.Module, key: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of each sample (B,); ``key`` is not used, nothing is drawn."""
-        guess = self.predict(torch.zeros_like(batch.x), batch.condition, net)
+        guess = self.predict(torch.zeros_like(batch.x), batch.condition, member_of(net, batch.member))
         return _mean((guess - batch.x) ** 2, batch.weight), {}
 
     def predict(self, blank: Tensor, condition: Condition, net: nn.Module) -> Tensor:

@@ -56,16 +56,20 @@ class Batch:
         condition: what is given.
         weight: 1 where x is known, else 0; (B, C, *space).
         fold: the fold of the record that each window is from, (B,); what was fitted to the record leaves that fold out.
+        member: which of several networks it is for, counted on and on, see :func:`undrift.nets.members.member_of`.
     """
 
     x: Tensor
     condition: Condition
     weight: Tensor
     fold: Tensor
+    member: int = 0
 
     def __len__(self) -> int:
         return self.x.shape[0]
 
     def to(self, device: torch.device | str) -> Self:
         """The same on a device."""
-        return type(self)(self.x.to(device), self.condition.to(device), self.weight.to(device), self.fold.to(device))
+        return type(self)(
+            self.x.to(device), self.condition.to(device), self.weight.to(device), self.fold.to(device), self.member
+        )

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -18,7 +18,6 @@ from undrift.data.windows import Windows
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, fit_guess
 from undrift.errors import DataError, UsageError
 from undrift.nets.precision import fastest_dtype
-from undrift.nets.unet import UNet
 from undrift.tasks import Task
 from undrift.tasks.batch import Batch, Condition
 from undrift.tasks.pair import Pair
@@ -28,10 +27,7 @@ from undrift.train.shared_errors import SharedErrors
 __all__ = [
     "Problem",
     "batches",
-    "build_net",
-    "choose_channels",
     "device_of",
-    "make_net",
     "precision_of",
     "prepare",
     "settings_of",
@@ -47,7 +43,6 @@ _GUESS_SAMPLES = 1500
 _MEMORY_SAMPLES = 512
 _SHARED_SAMPLES = 1500
 _READ = 16  # samples at a time
-_SPEED = 1.5e11  # operations a second of a training step on two cores, to foresee the number of steps
 _KEPT_NUMBERS = 200_000_000
 _VALIDATION = 0.1
 _VALIDATION_BLOCKS = 3
@@ -265,11 +260,11 @@ def _crop(wanted: str | int, fields: Fields) -> int | None:
     return size if size < max(shape) else None
 
 
-def to_batch(encoded: Encoded, fold: np.ndarray) -> Batch:
+def to_batch(encoded: Encoded, fold: np.ndarray, member: int = 0) -> Batch:
     """Arrays as tensors on the CPU."""
     assert encoded.x is not None and encoded.weight is not None
     x, weight = (torch.from_numpy(np.ascontiguousarray(v)) for v in (encoded.x, encoded.weight))
-    return Batch(x, to_condition(encoded), weight, torch.from_numpy(fold))
+    return Batch(x, to_condition(encoded), weight, torch.from_numpy(fold), member)
 
 
 def to_condition(encoded: Encoded) -> Condition:
@@ -290,7 +285,7 @@ def batches(problem: Problem, config: Config) -> tuple[Callable[[int], Batch], l
         encoded = problem.encode(at, window, windows.rng(3, step))
         assert encoded.x is not None and encoded.weight is not None
         x = shared.exchange(encoded.x, encoded.weight, fold, window, windows.rng(5, step))
-        return to_batch(replace(encoded, x=x), fold)
+        return to_batch(replace(encoded, x=x), fold, step)
 
     count = len(problem.stop_rows)
     number = max(1, min(_VALIDATION_FIELDS, 4 * count) // size)
@@ -298,7 +293,7 @@ def batches(problem: Problem, config: Config) -> tuple[Callable[[int], Batch], l
     for i in range(number):
         at = problem.stop_rows[(np.arange(size) * max(1, count // size) + i) % count]
         draws = Windows(count, size, windows.shape, windows.crop, config.train.seed + 1)
-        stop.append(to_batch(problem.encode(at, draws.window(i), draws.rng(4, i)), problem.fold[at]))
+        stop.append(to_batch(problem.encode(at, draws.window(i), draws.rng(4, i)), problem.fold[at], i))
     return batch, stop
 
 
@@ -317,68 +312,6 @@ def _shared_errors(problem: Problem) -> SharedErrors:
             yield at, encoded.x, encoded.weight
 
     return SharedErrors.fit(blocks(), 2 * fold + place)
-
-
-def choose_channels(samples: int, cells: int, dims: int, passes: float) -> list[int]:
-    """Channels of the U-Net from the size of the data and how often training would see each sample with the usual ones.
-
-    Small records overfit wide nets and small domains need no depth; a net twice as wide at the finest level costs twice
-    as much a step and is worth it once the narrow one has nothing more to learn.
-    """
-    width = 16 if samples < 100 else 32
-    side = cells ** (1 / dims)
-    levels = 3 if side >= 16 else 2
-    first = 2 * width if samples >= 100 and passes >= 40 else width
-    return [first, 2 * width, 2 * width][:levels]
-
-
-def choose_dropout(passes: float) -> float:
-    """Dropout of a training that sees each sample so many times: the oftener, the more there is to unlearn by heart."""
-    return 0.1 if passes < 60 else 0.2 if passes < 200 else 0.3
-
-
-def make_net(codec: Codec, config: Config, in_channels: int, channels: Sequence[int]) -> UNet:
-    """The U-Net between the numbers of a codec, untrained."""
-    layout = codec.layout
-    open_ends = {"zero": "zeros", "reflect": "reflect"}[config.net.padding]
-    return UNet(
-        in_channels,
-        len(layout.channels),
-        space=len(layout.space),
-        channels=tuple(channels),
-        blocks=config.net.blocks,
-        vector_features=codec.covariates.width,
-        padding=tuple("circular" if p else open_ends for p in layout.periodic),
-    )
-
-
-def build_net(problem: Problem, config: Config) -> UNet:
-    """The U-Net that fits the problem, with channels, dropout and first weights chosen."""
-    codec, samples = problem.codec, len(problem.fit_rows)
-    given = sum(v.shape[1] for v in problem.encode(problem.fit_rows[:1]).fields.values())
-    shape = codec.layout.shape
-    passes = _passes(problem, config)
-    channels = config.net.channels or choose_channels(samples, math.prod(shape), len(shape), passes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        net = make_net(codec, config, len(codec.layout.channels) + given, channels)
-    net.set_dropout(choose_dropout(passes) if config.net.dropout is None else config.net.dropout)
-    return net
-
-
-def _passes(problem: Problem, config: Config) -> float:
-    """About how often a training of a net of usual width would see each cell of each sample."""
-    shape = problem.codec.layout.shape
-    if config.train.steps is None:
-        assert config.train.budget is not None
-        channels = choose_channels(len(problem.fit_rows), math.prod(shape), len(shape), 0)
-        with torch.random.fork_rng(devices=[]):
-            net = make_net(problem.codec, config, len(problem.codec.layout.channels), channels)
-        seen = config.train.budget * _SPEED / (3 * net.flops((1, *shape)))  # backward costs twice forward
-    else:
-        window = [min(problem.crop or n, n) for n in shape]
-        seen = config.train.steps * config.train.batch * math.prod(window) / math.prod(shape)
-    return seen / len(problem.fit_rows)
 
 
 def guess_of(problem: Problem, config: Config) -> tuple[GaussianGuess, FoldedGuess, dict[str, float]]:
