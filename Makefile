@@ -18,8 +18,8 @@ help:
 	@echo 'make format  let ruff rewrite the sources'
 	@echo 'make wheel   dist/undrift-*.whl'
 	@echo 'make clean   remove what make made, but not $(VENV)'
-	@echo 'Each sets up $(VENV) when it is needed. PIP_FLAGS is handed to pip, such as'
-	@echo "  make venv PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'   (torch without CUDA: 2 GB less)"
+	@echo 'Each sets up $(VENV) when it is needed. PIP_FLAGS is handed to pip, such as an'
+	@echo "index that has torch without CUDA: 2 GB less to download"
 
 venv: $(STAMP)
 

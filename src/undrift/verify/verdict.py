@@ -79,8 +79,9 @@ def _apart(variable: str, one: xr.Dataset) -> list[Finding]:
 
 
 def _skill(variable: str, one: xr.Dataset) -> list[Finding]:
+    crps = f"{variable}: CRPS {_number(one['crps'])} {one['units'].values!s}".rstrip()
     if "skill" not in one or not np.isfinite(one["skill"].values).any():
-        return [Finding("skill", "info", f"{variable}: CRPS {_number(one['crps'])}; no baseline to compare with")]
+        return [Finding("skill", "info", f"{crps}; no baseline to compare with")]
     beaten: list[str] = []
     lost: list[str] = []
     even: list[str] = []
@@ -99,7 +100,6 @@ def _skill(variable: str, one: xr.Dataset) -> list[Finding]:
         else:
             lost.append(text)
     sentences: list[Finding] = []
-    crps = f"{variable}: CRPS {_number(one['crps'])} {one['units'].values!s}".rstrip()
     if beaten:
         sentences.append(Finding("skill", "good", f"{crps} beats {'; '.join(beaten)}"))
     if even:
