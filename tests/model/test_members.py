@@ -9,6 +9,8 @@ from model_fields import draw, fields, tiny_fit
 
 import undrift
 from undrift.distributions.regression import predict
+from undrift.errors import Interrupted, UsageError
+from undrift.model import training
 from undrift.nets.members import Members, member_of, number_of
 from undrift.objective.denoising import DenoisingScoreMatching
 from undrift.process import EDM
@@ -88,3 +90,22 @@ def test_a_longer_training_goes_on_with_the_networks_it_began_with(tmp_path, mon
     afresh = tiny_fit(fields(), steps=6, set=open_ends)
     assert (number_of(first.net), number_of(longer.net), number_of(afresh.net)) == (1, 1, 4)
     assert longer.facts["steps"] == 6 and longer.config.net.dropout == first.config.net.dropout == 0.2
+
+
+def test_a_resume_that_is_refused_changes_nothing(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+
+    def raising(error):
+        def fit(*_):
+            raise error
+
+        monkeypatch.setattr(training, "_fit", fit)
+
+    raising(Interrupted("stopped"))
+    with pytest.raises(Interrupted):
+        tiny_fit(fields(), steps=2, out=run)
+    before = (run / "config.toml").read_text()
+    raising(UsageError("other settings"))
+    with pytest.raises(UsageError):
+        tiny_fit(fields(), steps=2, out=run, resume=True, set={"train.batch": 4})
+    assert (run / "config.toml").read_text() == before and "batch = 8" in before

@@ -10,6 +10,8 @@ from undrift.distributions.calibrate import calibrate
 class Loud:
     """A law that draws white noise of a known standard deviation."""
 
+    net = None
+
     def __init__(self, std):
         self.std = std
 

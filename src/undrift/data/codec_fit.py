@@ -29,6 +29,7 @@ _BLOCK = 64
 _TOBIT_PASSES = 2
 _AMPLITUDE_SAMPLES = 400
 _AMPLITUDE_CELLS = 2048
+_LAW_NUMBERS = 20_000_000  # read for the law of what is given, samples x channels x cells
 _LAW_SAMPLES, _LAW_LEAST = 500, 20  # of what is given: read at most, and without gaps at least
 _POOLED = 10.0  # weight of the pooled variance in a cell's scale, in samples
 
@@ -241,7 +242,8 @@ def _standardise(codec: Codec, target: Fields, given: Fields | None, rows: np.nd
 def _given_law(codec: Codec, given: Fields, rows: np.ndarray) -> GivenLaw:
     """The law of what is given, from samples without gaps where there are enough of them."""
     assert codec.coarse_mean is not None and codec.coarse_std is not None
-    some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _LAW_SAMPLES)).astype(int))]
+    most = min(len(rows), _LAW_SAMPLES, max(2 * _LAW_LEAST, _LAW_NUMBERS // codec.coarse_mean.size))
+    some = rows[np.unique(np.linspace(0, len(rows) - 1, most).astype(int))]
     parts, gaps = [], []
     for part in _chunks(given, some):
         raw = given.read(part).astype(np.float64)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from undrift.distributions.diffusion import Diffusion
+from undrift.nets.members import number_of
 from undrift.process import Key, normal
 from undrift.tasks.batch import Condition
 from undrift.train.prepare import Problem, to_condition
@@ -41,13 +42,15 @@ def calibrate(law: Diffusion, problem: Problem, device: torch.device, *, nfe: in
     count = max(4, min(_SAMPLES, len(rows), _NUMBERS // (_MEMBERS * size)))
     items = [(int(row), m) for row in rows[np.linspace(0, len(rows) - 1, count).astype(int)] for m in range(_MEMBERS)]
     true, drawn = np.zeros(channels), np.zeros(channels)
-    for start in range(0, len(items), micro_batch):
-        part = items[start : start + micro_batch]
+    members = number_of(law.net)
+    turns = [(k, s) for k in range(members) for s in range(0, len(items[k::members]), micro_batch)]
+    for k, start in turns:
+        part = items[k::members][start : start + micro_batch]
         encoded = [problem.encode(np.array([row]), draw=np.random.default_rng(row)) for row, _ in part]
         x, weight = (np.concatenate([v for e in encoded if (v := getattr(e, k)) is not None]) for k in ("x", "weight"))
         z = np.stack([normal(Key(0, "calibrate", m, str(row)), x.shape[1:]) for row, m in part]).astype(np.float32)
         condition = Condition.concatenate([to_condition(e) for e in encoded]).to(device)
-        r = law.sample(condition, torch.from_numpy(z).to(device), nfe=nfe, member=start // micro_batch).cpu().numpy()
+        r = law.sample(condition, torch.from_numpy(z).to(device), nfe=nfe, member=k).cpu().numpy()
         axes = (0, *range(2, x.ndim))
         true += (weight * x**2).sum(axes)
         drawn += (weight * r**2).sum(axes)

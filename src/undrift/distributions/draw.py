@@ -80,7 +80,7 @@ class Drawing:
     def plan(self, *, streamed: bool) -> dict[str, Any]:
         """Sizes of the ensemble, and memory and time as one micro batch with few evaluations tells."""
         micro, rows = self.law.micro_batch, len(self.request) * len(self.numbers)
-        calls = math.ceil(rows / micro) * self.nfe
+        calls = sum(1 for _ in self._micro_batches()) * self.nfe
         plan = {
             "dims": {str(k): int(v) for k, v in self.labelled.sizes.items()},
             "bytes": int(self.labelled.nbytes),
@@ -116,12 +116,12 @@ class Drawing:
 
         def given(i: int, realization: int) -> tuple[Encoded, Predicted]:
             raw = offered(i)  # what is missing of it is another draw for each realization
-            return encoded(i, realization if raw is not None and self.codec.gaps(raw).any() else None)
+            drawn = raw is not None and self.codec.given_law is not None and self.codec.gaps(raw).any()
+            return encoded(i, realization if drawn else None)
 
-        parts = list(self._micro_batches())
         at_bound, drawn = np.zeros(len(self.codec.transforms)), 0
         with track("drawing", len(self.request) * count, enabled=progress) as tick:
-            for part in parts:
+            for part in self._micro_batches():
                 member = int(self.numbers[part[0][1]])
                 z = np.stack([self._noise(i, r) for i, r in part])
                 known = [given(i, r) for i, r in part]
@@ -145,10 +145,12 @@ class Drawing:
     def _micro_batches(self) -> Iterator[list[tuple[int, int]]]:
         """(sample, position of the realization) of each call of the network, all of one of its members."""
         members, micro = number_of(self.law.net), self.law.micro_batch
-        for k in range(members):
-            own = np.flatnonzero(self.numbers % members == k)
-            items = [(i, int(r)) for i in range(len(self.request)) for r in own]
-            yield from (items[start : start + micro] for start in range(0, len(items), micro))
+        for begin in range(0, len(self.request), micro):
+            some = range(begin, min(begin + micro, len(self.request)))
+            for k in range(members):
+                own = np.flatnonzero(self.numbers % members == k)
+                items = [(i, int(r)) for i in some for r in own]
+                yield from (items[start : start + micro] for start in range(0, len(items), micro))
 
     def _tell_bounds(self, share: np.ndarray) -> None:
         """Say of each bounded channel how many of its drawn values stand at a bound."""

@@ -101,8 +101,9 @@ def request_from(
         missing, gappy = missing + int(gaps.sum()), gappy + int((gaps > 0).sum())
     if missing:
         logger.warning(
-            "%d given values are missing, in %d of %d samples: each realization draws its own in their place",
-            missing, gappy, len(fields),
+            "%d given values are missing, in %d of %d samples: %s",
+            missing, gappy, len(fields), "each realization draws its own in their place" if codec.given_law is not None
+            else "this older run takes their mean",
         )  # fmt: skip
     for channel, share in zip(codec.given_layout.channels, totals / max(len(fields), 1)):
         if share > 0:

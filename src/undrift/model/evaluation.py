@@ -76,6 +76,7 @@ def evaluate(
             return _plan(members, reference, model)
         options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed, "given": given}
         absent: list[str] = []
+        own = baselines is not None
         if model is not None:
             train = model.training_data() if train is None else train
             if baselines is None:
@@ -85,7 +86,7 @@ def evaluate(
             try:
                 scores = verify.evaluate(members, reference, baselines=baselines, train=train, **options)
             except DataError as error:
-                if model is None:
+                if model is None or own:
                     raise
                 # What is wrong with the ensemble itself comes up again.
                 scores = verify.evaluate(members, reference, train=train, **options)

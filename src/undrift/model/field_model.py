@@ -28,6 +28,7 @@ from undrift.tasks.pair import begun_at
 from undrift.train.log import read_metrics
 from undrift.train.prepare import Problem, device_of, precision_of, reopen
 from undrift.train.run import staged
+from undrift.verify.training import under_trained
 
 __all__ = ["FieldModel", "load"]
 
@@ -138,9 +139,10 @@ class FieldModel:
     def _attrs(self) -> dict[str, Any]:
         """What an ensemble says of the model that it is from."""
         layout = self.codec.layout
+        judged = under_trained([tuple(row) for row in self.facts.get("history") or []])
         return {
             "source": f"undrift {undrift.__version__}",
-            "still_improving": int(bool(self.facts.get("still_improving"))),
+            **({} if judged is None else {"still_improving": int(judged)}),
             "space_dims": " ".join(layout.space),
             "periodic_dims": " ".join(d for d, p in zip(layout.space, layout.periodic) if p),
         }

@@ -145,6 +145,10 @@ def fit_config(
             "a run directory cannot rebuild a network of your own; leave out= away and keep its weights yourself"
         )
     config = _settled(config)
+    if net is not None and config.net.members not in (None, 1):
+        raise UsageError(f"net.members={config.net.members} shares a training among U-Nets; leave it out beside net=")
+    if net is not None:
+        config.net.members = 1
     device = device_of(config.train.device)
     target, beside = open_data(config, data, given)
     task = task_of(config.task.name, config.task.factor)
@@ -159,10 +163,17 @@ def fit_config(
         if not (resume and (run.path / "config.toml").exists()):
             dump_config(config, run.path / "config.toml")
         problem = _prepared(target, beside, task, config, progress)
-        config = chosen(problem, config, load_config(run.path / "config.toml"))
+        stored = run.path / "config.toml"
+        before = stored.read_text(encoding="utf-8")
+        config = chosen(problem, config, load_config(stored))
         if not run.complete:
-            write_text(run.path / "config.toml", config_text(config))
-        parts = _fit(problem, config, device, run, progress, begun, None)
+            write_text(stored, config_text(config))
+        try:
+            parts = _fit(problem, config, device, run, progress, begun, None)
+        except UsageError:
+            if not run.complete:
+                write_text(stored, before)  # a --resume that is refused changes nothing
+            raise
         if parts is None:
             return load(run.path, device=str(device), data=data, given=given)
         _publish(parts, run)

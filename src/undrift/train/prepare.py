@@ -288,7 +288,9 @@ def batches(problem: Problem, config: Config) -> tuple[Callable[[int], Batch], l
         return to_batch(replace(encoded, x=x), fold, step)
 
     count = len(problem.stop_rows)
+    members = config.net.members or 1
     number = max(1, min(_VALIDATION_FIELDS, 4 * count) // size)
+    number = members * -(-number // members)  # each network as often as the others
     stop = []
     for i in range(number):
         at = problem.stop_rows[(np.arange(size) * max(1, count // size) + i) % count]

@@ -251,15 +251,16 @@ def _memorisation(scores: xr.Dataset, like: bool) -> list[Finding]:
     if "memorisation" not in scores:
         return []
     ratio, copies = float(scores["memorisation"]), float(scores["memorisation_copies"])
+    measured = f"members lie {ratio:.2f} times as far from the nearest training field as the truth does"
+    if copies > 0.01:
+        more = f" ({measured})" if np.isfinite(ratio) else ""
+        text = f"memorising: {100 * copies:.0f} % of members are near copies of a training field{more}"
+        return [Finding("memorisation", "bad", text)]
     if not np.isfinite(ratio):
         known = float(scores["memorisation_known"]) if "memorisation_known" in scores else np.nan
         why = f"{100 * known:.0f} % of the truth is among the training data" if known > 0 else "the truth repeats them"
         text = f"memorisation cannot be judged: {why}; score samples that training has not seen"
         return [Finding("memorisation", "warn", text)]
-    measured = f"members lie {ratio:.2f} times as far from the nearest training field as the truth does"
-    if copies > 0.01:
-        text = f"memorising: {100 * copies:.0f} % of members are near copies of a training field ({measured})"
-        return [Finding("memorisation", "bad", text)]
     if not like:
         text = f"memorisation cannot be judged: the truth is of another distribution ({measured})"
         return [Finding("memorisation", "info", text)]
