@@ -11,7 +11,8 @@ With w constant on each step, w(tau) = w_k for tau in (k-1, k], this is, exactly
     mean_n = beta_n mean_(n-1) + (1 - beta_n) w_n,      beta_n = (1 - 1/n)^(g+1),
 
 since the factors telescope: w_k has the weight (1 - beta_k) prod_(j>k) beta_j = (k^(g+1) - (k-1)^(g+1)) / n^(g+1).
-beta_1 = 0, so the initial weights never enter. In u = tau / t the profile is the Beta(g + 1, 1) law, with standard
+beta_1 = 0, so the initial weights never enter, but those of a network whose first step comes later.
+In u = tau / t the profile is the Beta(g + 1, 1) law, with standard
 deviation
 
     width = sqrt(g + 1) / ((g + 2) sqrt(g + 3)),
