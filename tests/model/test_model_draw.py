@@ -31,6 +31,13 @@ def test_labels_units_and_scale(trained, whole):
     assert 0.1 < float(whole.tas.std("realization").mean()) < 1.5
 
 
+def test_every_field_has_the_means_that_are_given(trained, whole):
+    given = trained.holdout_given().tas
+    means = whole.tas.astype(float).coarsen(lat=4, lon=4).mean()
+    assert float(given.std()) > 1
+    np.testing.assert_allclose(means.values, np.broadcast_to(given.values, means.shape), atol=1e-4)
+
+
 def test_a_range_of_realizations_is_the_slice_of_the_whole(trained, whole):
     for which in ("2:4", slice(2, 4)):
         part = draw(trained, holdout=True, realizations=which)

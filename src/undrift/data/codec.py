@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from undrift.data.amplitude import Activity, clipped, log_amplitude
+from undrift.data.conserve import conserved
 from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
 from undrift.data.given_law import GivenLaw
@@ -38,12 +39,15 @@ class Encoded:
         weight: 1 where x is known, else 0.
         fields: what is given on the target's grid, by name, (n, c, *window).
         vector: covariates, (n, K).
+        blocks: means over blocks that whole fields keep, in the target's units, (n, C, *coarse), NaN where none is
+            given; None for windows, and where no channel keeps any.
     """
 
     x: np.ndarray | None
     weight: np.ndarray | None
     fields: dict[str, np.ndarray]
     vector: np.ndarray
+    blocks: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class Codec:
         scale: (C, *space).
         amplitude: weights of the features of the amplitude, (C, 3); zeros where residuals are equally lively always.
         gappy: whether given cells are missing now and then; patchy: whether target cells are. The network sees which.
+        factor: cells of the target along each dim in a cell of what is given, where the grids are nested, else None.
+        conserves: channels, (C,), whose given namesakes are means over blocks; drawn fields keep them.
     """
 
     def __init__(
@@ -103,6 +109,8 @@ class Codec:
         self.given_mask = None if "given_mask" not in arrays else arrays["given_mask"].astype(bool)
         self.gappy = bool(arrays.get("gappy", np.zeros(())))
         self.patchy = bool(arrays.get("patchy", np.zeros(())))
+        self.factor = tuple(int(f) for f in arrays["factor"]) if "factor" in arrays else None
+        self.conserves = arrays.get("conserves", np.zeros(len(transforms))).astype(bool)
         self.linear = bool(arrays.get("linear", np.ones(())))
         self.base = base_channels(layout, given_layout)
         self.amplitude = arrays.get("amplitude", np.zeros((len(transforms), 3)))
@@ -118,6 +126,8 @@ class Codec:
         out = {"mask": self.mask.astype(np.int8), "scale": self.scale, "mean": self.mean, "std": self.std}
         out |= {"static": self.static, "gappy": np.array(int(self.gappy)), "linear": np.array(int(self.linear))}
         out |= {"amplitude": self.amplitude, "patchy": np.array(int(self.patchy))}
+        if self.factor is not None:
+            out |= {"factor": np.array(self.factor), "conserves": self.conserves.astype(np.int8)}
         names = ("given_mean", "given_std", "coarse_mean", "coarse_std", "given_low", "given_high")
         for name in (*names, "activity_mean", "activity_centre"):
             value = getattr(self, name)
@@ -169,21 +179,27 @@ class Codec:
         raw: np.ndarray | None,
         values: Mapping[str, np.ndarray],
         count: int,
-        draw: np.random.Generator | None = None,
     ) -> tuple[Given, np.ndarray | None]:
-        """What the linear predictor is given, and the given latents on the target's grid, gaps filled in both."""
+        """What the linear predictor is given, and the given latents on the target's grid; ``raw`` has no gaps."""
         shape = self.layout.shape
         base = np.zeros((count, len(self.layout.channels), *shape))
         features = self.covariates.basis(values, count)
         if raw is None:
             return Given(base, None, features), None
-        coarse, fine, missing = self.given_latents(self.filled(raw, draw))
+        coarse, fine, missing = self.given_latents(raw)
         assert self.coarse_mean is not None and self.coarse_std is not None and self.given_mean is not None
         for channel, source in enumerate(self.base):
             if source is not None:
                 base[:, channel] = np.where(missing[:, source], self.mean[channel], fine[:, source])
         standard = np.nan_to_num((coarse - self.coarse_mean) / self.coarse_std)
         return Given(base, standard, features), fine
+
+    def blocks(self, raw: np.ndarray | None) -> np.ndarray | None:
+        """Means over blocks that fields keep, (n, C, *coarse), from given values (n, G, *coarse) without gaps."""
+        if raw is None or not self.conserves.any():
+            return None
+        unknown = np.full_like(raw[:, 0], np.nan)
+        return np.stack([raw[:, b] if c and b is not None else unknown for b, c in zip(self.base, self.conserves)], 1)
 
     def activity(self, part: Given) -> tuple[np.ndarray, np.ndarray]:
         """How lively what is given is: of the whole field (n, C), and of each cell (n, C, *space)."""
@@ -249,18 +265,20 @@ class Codec:
             The numbers, and what is predicted of the latents.
         """
         raw = offered if offered is not None or given is None else given.read(rows).astype(np.float64)
-        part, fine = self.predictors(raw, covariates, len(rows), draw)
+        known = None if raw is None or self.regridder is None else ~np.isnan(self.regridder(raw))
+        raw = None if raw is None else self.filled(raw, draw)
+        part, fine = self.predictors(raw, covariates, len(rows))
+        blocks = self.blocks(raw) if window is None else None
         window = tuple(window) if window is not None else (slice(None),) * len(self.layout.space)
         cut = (slice(None), slice(None), *window)
         prediction = self.predict(part, fold, window)
-        known = None if raw is None or self.regridder is None else ~np.isnan(self.regridder(raw))
         fields = self._fields(fine, known, part, prediction.mean, cut, len(rows))
         x, weight = None, np.ones_like(prediction.mean, dtype=np.float32)
         if target is not None:
             x, weight = self.residual(target.read(rows, window), prediction, window, draw)
         fields = self.marked(fields, weight)
         vector = self.covariates.vector(covariates, len(rows)).astype(np.float32)
-        return Encoded(x, None if x is None else weight, fields, vector), prediction
+        return Encoded(x, None if x is None else weight, fields, vector, blocks), prediction
 
     def marked(self, fields: dict[str, np.ndarray], weight: np.ndarray) -> dict[str, np.ndarray]:
         """The fields, and which target cells are known where some are missing now and then; all are when drawing."""
@@ -317,9 +335,19 @@ class Codec:
         """Target values (n, C, *space) as latents, -inf and inf at point masses, NaN where missing."""
         return np.stack([t.encode(raw[:, i]) for i, t in enumerate(self.transforms)], 1)
 
-    def decode(self, r: np.ndarray | float, prediction: Predicted) -> np.ndarray:
-        """Residuals (n, C, *space), or 0 for what is predicted, as values in the target's units, NaN in the mask."""
+    def decode(self, r: np.ndarray | float, prediction: Predicted, blocks: np.ndarray | None = None) -> np.ndarray:
+        """Residuals (n, C, *space), or 0 for what is predicted, as values in the target's units, NaN in the mask.
+
+        Args:
+            r: the residuals.
+            prediction: what they are residuals from.
+            blocks: means over blocks that the values get, see :class:`Encoded`.
+        """
         u = prediction.mean + prediction.std * np.asarray(r, dtype=np.float64)
+        if blocks is not None:
+            assert self.factor is not None
+            for i in np.flatnonzero(self.conserves):
+                u[:, i] = conserved(u[:, i], blocks[:, i], self.factor, self.transforms[i], self.mask[i])
         x = np.stack([t.decode(u[:, i]) for i, t in enumerate(self.transforms)], 1)
         x[np.broadcast_to(self.mask, x.shape)] = np.nan
         return x.astype(np.float32)

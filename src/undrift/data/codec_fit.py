@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from undrift.data.amplitude import choose_weights, curvature
 from undrift.data.codec import Codec, base_channels
+from undrift.data.conserve import block_means, in_blocks
 from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
 from undrift.data.given_law import GivenLaw
@@ -31,6 +32,8 @@ _AMPLITUDE_SAMPLES = 400
 _AMPLITUDE_CELLS = 2048
 _LAW_NUMBERS = 20_000_000  # read for the law of what is given, samples x channels x cells
 _LAW_SAMPLES, _LAW_LEAST = 500, 20  # of what is given: read at most, and without gaps at least
+_AS_GIVEN = 1e-3  # of its standard deviation: how far what is given may be from a block's mean
+_ROUNDED = 1e-6  # of its largest size, likewise
 _POOLED = 10.0  # weight of the pooled variance in a cell's scale, in samples
 
 
@@ -167,7 +170,7 @@ def fit_codec(
         arrays=blank,
     )
     fold = folds(len(rows), number_of_folds)
-    _standardise(codec, target, given, rows)
+    _standardise(codec, target, given, rows, factor)
     if given is not None:
         codec.given_law = _given_law(codec, given, rows)
     _fit_predictor(codec, target, given, rows, fold, factor, covariates, linear)
@@ -217,18 +220,27 @@ def _given_transforms(
     return out, {"given_low": np.array([m.low for m in moments]), "given_high": np.array([m.high for m in moments])}
 
 
-def _standardise(codec: Codec, target: Fields, given: Fields | None, rows: np.ndarray) -> None:
-    """Means and standard deviations per cell of what the network and the predictor see."""
+def _standardise(
+    codec: Codec, target: Fields, given: Fields | None, rows: np.ndarray, factor: Sequence[int] | None
+) -> None:
+    """Means and standard deviations per cell of what the network and the predictor see, and which means are kept."""
     latent, coarse, fine = _Running(), _Running(), _Running()
+    codec.factor = None if factor is None else tuple(factor)
+    codec.conserves = np.array([factor is not None and b is not None for b in codec.base])
+    seen = np.zeros(len(codec.base), dtype=int)
     for part in _chunks(target, rows):
-        latents = codec.latents(target.read(part))
+        values = target.read(part)
+        latents = codec.latents(values)
         codec.patchy |= bool((np.isnan(latents) & ~codec.mask).any())
         latent.add(np.clip(latents, codec.low, codec.high))
         if given is not None:
-            c, f, missing = codec.given_latents(given.read(part).astype(np.float64))
+            raw = given.read(part).astype(np.float64)
+            seen += _check_means(codec, values, raw)
+            c, f, missing = codec.given_latents(raw)
             codec.gappy |= bool(missing.any())
             coarse.add(c)
             fine.add(f)
+    codec.conserves &= seen > 0
     codec.mean, codec.std = latent.mean_std()
     if given is not None:
         codec.given_mask = np.asarray(coarse.n == 0)
@@ -237,6 +249,21 @@ def _standardise(codec: Codec, target: Fields, given: Fields | None, rows: np.nd
         codec.coarse_mean = mean
         axes = tuple(range(1, std.ndim))  # one scale a channel keeps the ridge's penalty even in space
         codec.coarse_std = np.sqrt((std**2).mean(axes, keepdims=True))
+
+
+def _check_means(codec: Codec, values: np.ndarray, raw: np.ndarray) -> np.ndarray:
+    """Strike channels of which what is given is not the mean over blocks; how many blocks were seen of each, (C,)."""
+    seen = np.zeros(len(codec.base), dtype=int)
+    for i in np.flatnonzero(codec.conserves):
+        assert codec.factor is not None
+        given, known = raw[:, codec.base[i]], np.isfinite(values[:, i]) | codec.mask[i]
+        whole = np.isfinite(given) & in_blocks(known, codec.factor).all(-1)
+        given, means = given[whole], block_means(values[:, i].astype(np.float64), codec.factor)[whole]
+        if given.size:
+            near = _AS_GIVEN * given.std() + _ROUNDED * np.abs(given).max()
+            codec.conserves[i] = np.abs(means - given).max() <= near
+        seen[i] = given.size
+    return seen
 
 
 def _given_law(codec: Codec, given: Fields, rows: np.ndarray) -> GivenLaw:
@@ -268,7 +295,7 @@ def _fit_predictor(
 
     def parts(at: np.ndarray) -> tuple[Given, np.ndarray]:
         which = rows[at]
-        raw = None if given is None else given.read(which).astype(np.float64)
+        raw = None if given is None else codec.filled(given.read(which).astype(np.float64), None)
         return codec.predictors(raw, {k: v[which] for k, v in covariates.items()}, len(which))[0], codec.latents(
             target.read(which)
         )

@@ -133,9 +133,10 @@ class Drawing:
                 )
                 for at in _runs(part):
                     i, first = part[at[0]]
-                    predicted = [known[k][1] for k in at]
-                    mean, std = (np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std"))
-                    values = self.codec.decode(x[at], Predicted(mean, std))
+                    mean, std = (np.concatenate([getattr(known[k][1], name) for k in at]) for name in ("mean", "std"))
+                    kept = [known[k][0].blocks for k in at]
+                    blocks = None if kept[0] is None else np.concatenate([b for b in kept if b is not None])
+                    values = self.codec.decode(x[at], Predicted(mean, std), blocks)
                     at_bound += self.codec.at_bound(values)
                     drawn += len(at)
                     yield slice(first, first + len(at)), i, variables_of(values, self.codec.layout, self.shell)

@@ -222,6 +222,7 @@ class FieldModel:
             "grid": dict(zip(layout.space, layout.shape)),
             "periodic": [d for d, p in zip(layout.space, layout.periodic) if p],
             "transforms": {c.label: t.kind for c, t in zip(layout.channels, self.codec.transforms)},
+            "block means kept of": [c.label for c, kept in zip(layout.channels, self.codec.conserves) if kept],
             "static": self.facts.get("static", []),
             "covariates": self.codec.covariates.names,
             "linear predictor": {
