@@ -237,7 +237,7 @@ class FieldModel:
             "network": {
                 "members": number_of(self.net),
                 "channels": list(getattr(member_of(self.net, 0), "channels", [])),
-                "parameters": self.facts.get("parameters"),
+                "parameters of each": sum(p.numel() for p in member_of(self.net, 0).parameters()),
             },
             "training": {
                 **{k: v for k, v in self.facts.items() if k not in _APART},

@@ -134,23 +134,31 @@ def provenance(described: Mapping[str, Any]) -> dict[str, object]:
     predictor = described.get("linear predictor", {})
     if predictor.get("stages"):
         told["linear predictor"] = f"in the stages {', '.join(predictor['stages'])}"
-    if network.get("parameters"):
+    members, size = network.get("members", 1), network.get("parameters of each")
+    if size:
+        nets = "U-Net" if members == 1 else f"{members} U-Nets"
+        each = "" if members == 1 else " each, which draw the realizations in turn"
         channels = ", ".join(map(str, network.get("channels", [])))
-        told["network"] = f"U-Net of {channels} channels, {count(network['parameters'])} parameters"
-    told["training"] = _training_text(training)
+        told["network"] = f"{nets} of {channels} channels, {_millions(size)} parameters{each}"
+    told["training"] = _training_text(training, members)
     told["run"] = described.get("run")
     told["fingerprint of the data"] = described.get("fingerprint")
     told["versions"] = described.get("versions")
     return {key: value for key, value in told.items() if value}
 
 
-def _training_text(training: Mapping[str, Any]) -> str:
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.2g} million" if parameters >= 1e5 else count(parameters)
+
+
+def _training_text(training: Mapping[str, Any], members: int) -> str:
     """``75 steps of 16 samples in 8.31 s, ended by its budget; best validation loss 0.947 at step 75``."""
     if not training.get("steps"):
         return ""
     steps = int(training["steps"])
     batch = f" of {round(training['images'] / steps)} samples" if training.get("images") else ""
-    text = f"{count(steps)} steps{batch} in {number(training.get('seconds', float('nan')))} s"
+    shared = f", shared by {members} networks in turn," if members > 1 else ""
+    text = f"{count(steps)} steps{batch}{shared} in {number(training.get('seconds', float('nan')))} s"
     why = {"budget": "its budget", "steps": "its number of steps", "patience": "no further gain in validation"}
     if training.get("stop") in why:
         text += f", ended by {why[training['stop']]}"
