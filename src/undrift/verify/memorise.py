@@ -80,10 +80,10 @@ def _compared(train: NDArray, truth: NDArray, ensemble: NDArray) -> xr.Dataset:
         return ((matrix - mean) / np.where(keep, deviation, 1.0))[:, keep]
 
     def whole(matrix: NDArray) -> NDArray:
-        return np.isfinite(matrix[:, keep]).all(1)
+        return matrix[np.isfinite(matrix[:, keep]).all(1)]
 
     base = np.unique(scaled(train), axis=0)  # a field that occurs twice would hide its own copies
-    truth, ensemble = truth[whole(truth)], ensemble[whole(ensemble)]
+    truth, ensemble = whole(truth), whole(ensemble)
     member, unseen = (nearest_distances(scaled(fields), base) for fields in (ensemble, truth))
     if not len(member) or not len(unseen):
         return xr.Dataset()
