@@ -165,13 +165,12 @@ def test_bfloat16_agrees_within_its_rounding(name):
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("shape", [(8, 8, 8), (9, 5, 11)])
-def test_the_counters_agree_with_torch(name, shape):
+def test_the_operations_counted_are_those_torch_counts(name, shape):
     net = build(channels=(8, 12, 16), blocks=(1, 2, 1), **NETS[name])
     x, t, vector = inputs(shape[: net.space], batch=3)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(x, t, vector)
     assert net.flops((3, *shape[: net.space])) == counter.get_total_flops()
-    assert net.num_parameters == sum(value.numel() for value in net.state_dict().values())
 
 
 @pytest.mark.parametrize("name", NETS)

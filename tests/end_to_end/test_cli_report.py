@@ -1,9 +1,9 @@
 """`undrift report` on runs as users have them: old, short, with strange names, with a truth of its own."""
 
+import copy
 import html
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,28 +13,52 @@ from scipy.ndimage import gaussian_filter
 import undrift
 from undrift.cli.main import main
 from undrift.cli.report import _note_training
+from undrift.nets.members import Members
 
 KEPT = Path(__file__).parents[1] / "data" / "run_0_1" / "run"
 
 
-def noted(**facts):
-    """What the scores are told of a training with these facts."""
+@pytest.fixture(scope="module")
+def kept():
+    return undrift.load(KEPT, device="cpu")
+
+
+def noted(model, **facts):
+    """What the scores are told of a model, or of one with these facts in place of its own."""
+    model = copy.copy(model)
+    model.facts = facts or model.facts
     scores = xr.Dataset(attrs={"still_improving": 0})
-    _note_training(scores, SimpleNamespace(facts=facts))
+    _note_training(scores, model)
     return scores.attrs
 
 
-def test_a_run_of_three_steps_is_under_trained_whatever_it_says_itself():
+def test_a_run_of_three_steps_is_under_trained_whatever_it_says_itself(kept):
     """The kept run was written when three steps passed for enough."""
-    model = undrift.load(KEPT, device="cpu")
-    assert model.facts["still_improving"] is False
-    told = noted(**model.facts)
+    assert kept.facts["still_improving"] is False
+    told = noted(kept)
     assert told["still_improving"] == 1 and told["trained_for"] == "3 steps, 0.51 passes over 47 samples"
 
 
-def test_without_validations_nothing_is_said_of_the_training():
-    assert noted(steps=5000, history=[]) == {}
-    assert noted(steps=5000, history=[[2500, 0.9], [5000, 0.9001]])["still_improving"] == 0
+def test_without_validations_nothing_is_said_of_the_training(kept):
+    assert noted(kept, steps=5000, history=[]) == {}
+    assert noted(kept, steps=5000, history=[[2500, 0.9], [5000, 0.9001]])["still_improving"] == 0
+
+
+@pytest.mark.parametrize(("members", "samples", "short"), [(1, 47, 0), (1, 90_000, 1), (2, 30_000, 0), (2, 50_000, 1)])
+def test_all_that_speak_of_a_training_judge_it_by_the_same_facts(kept, members, samples, short):
+    """Steps, samples and networks that share them: the run, its ensembles and its report agree."""
+    model = copy.copy(kept)
+    model.net = kept.net if members == 1 else Members([kept.net] * members)
+    history = [[1000, 0.9], [3000, 0.8], [5000, 0.7999]]
+    model.facts = {**kept.facts, "steps": 5000, "images": 80_000, "samples": {"train": samples}, "history": history}
+    told = noted(model, **model.facts)
+    assert model.describe()["training"]["still_improving"] is bool(short)
+    assert model._attrs()["still_improving"] == told["still_improving"] == short
+    if members == 2:
+        passes = {30_000: "1.3", 50_000: "0.8"}[samples]
+        assert told["trained_for"] == (
+            f"5\u202f000 steps shared by 2 networks, {passes} passes of each over {samples // 1000}\u202f000 samples"
+        )
 
 
 NAME = "<img src=x onerror=alert(1)>"

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from undrift.process import Key, noise, normal, seed_of, uniform
+from undrift.process import Key, noise, normal, uniform
 
 GOLDEN_UNIFORM = [0.8736832997474354, 0.5574609067672928, 0.6163487144008452]
-GOLDEN_SEED = 6860937717359408657
 KEY = Key(7, "base", 3, "year=2085;scenario=E1", "tas")
 
 
@@ -45,8 +44,6 @@ def test_golden_values():
     """These numbers may never change: a saved seed must draw the same ensemble for ever."""
     np.testing.assert_array_equal(uniform(KEY, (3,)), GOLDEN_UNIFORM)
     np.testing.assert_allclose(normal(KEY, (3,)), stats.norm.ppf(GOLDEN_UNIFORM), rtol=1e-12)
-    assert seed_of(KEY) == GOLDEN_SEED
-    assert 0 <= seed_of(KEY) < 2**63
 
 
 def test_first_numbers_are_philox_of_the_hashed_key():

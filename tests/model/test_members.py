@@ -14,6 +14,8 @@ from undrift.model import training
 from undrift.nets.members import Members, member_of, number_of
 from undrift.objective.denoising import DenoisingScoreMatching
 from undrift.process import EDM
+from undrift.report.style import count
+from undrift.report.words import provenance
 from undrift.train import network
 from undrift.train.network import build_net, choose_members
 from undrift.train.prepare import batches, guess_of, settings_of
@@ -50,6 +52,22 @@ def test_a_run_of_several_networks_is_read_back_and_streams_the_same(model, tmp_
     streamed = draw(again, again.holdout_given(), realizations=5, out=tmp_path / "ensemble.nc")
     np.testing.assert_array_equal(streamed.tas.values, whole)
     assert again.describe()["network"]["members"] == 3
+
+
+def test_what_is_counted_of_the_networks_is_of_one_of_them(model):
+    size = sum(p.numel() for p in member_of(model.net, 0).parameters())
+    told = provenance(model.describe())
+    assert (
+        told["network"]
+        == f"3 U-Nets of 8, 8 channels, {count(size)} parameters each, which draw the realizations in turn"
+    )
+    assert told["training"].startswith("7 steps of 8 samples, shared by 3 networks in turn, in ")
+    plan = tiny_fit(fields(), steps=7, set={"net.members": 3}, dry_run=True)["network"]
+    assert {**model.describe()["network"], "dropout": plan["dropout"]} == plan and plan["parameters of each"] == size
+    alone = copy.copy(model)
+    alone.net = member_of(model.net, 0)
+    told = provenance(alone.describe())
+    assert told["network"] == f"U-Net of 8, 8 channels, {count(size)} parameters" and "shared" not in told["training"]
 
 
 def test_the_regression_is_the_mean_of_its_networks(model):

@@ -35,7 +35,11 @@ def test_rows_as_the_training_logs_them():
             )
     rows.append({"kind": "summary", "step": 40, "best_loss": 7.0})
     curve, by_noise = training_plots(rows)
-    assert curve.caption == "Loss over 39 steps: 1.98 at first, 1.24 at the end, validation 50.0."
+    assert curve.caption == (
+        "Loss over 39 steps: 1.98 at first, 1.24 at the end, validation 50.0. "
+        "A network that adds nothing to the Gaussian guess it starts from is near 1."
+    )
+    assert by_noise.caption.startswith("Validation loss")
     assert by_noise.title == "Loss by noise level"
     assert b"<svg" in base64.b64decode(curve.uri.split(",")[1])
     assert list(training._levels(noise)) == training._centres()[1:]

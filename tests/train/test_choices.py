@@ -56,4 +56,5 @@ def test_a_plan_reads_a_few_samples_and_names_the_network_of_the_training(monkey
     plan = planned(300, steps=2)
     model = undrift.fit(data(300), factor=4, holdout="20%", steps=2, progress=False)
     assert fitted[0] == 64 and fitted[1] > 200
-    assert plan["parameters"] == model.net.num_parameters and plan["channels"] == list(model.net.channels)
+    size = sum(p.numel() for p in model.net.parameters())
+    assert plan["parameters of each"] == size and plan["channels"] == list(model.net.channels)

@@ -17,7 +17,7 @@ from undrift.errors import Interrupted, UndriftError, UsageError
 from undrift.train.checkpoint import Checkpoints
 from undrift.train.ema import WIDEST, PowerAverage, exponent_of_width
 from undrift.train.log import MetricsLog, read_metrics
-from undrift.train.loop import _still_improving, train
+from undrift.train.loop import train
 from undrift.train.optimizer import AdamW, decayed
 from undrift.train.prefetch import Prefetch
 from undrift.train.run import RunDirectory
@@ -273,7 +273,7 @@ def test_patience_stops_and_the_best_weights_are_kept(tmp_path):
     assert (stopped.stop, stopped.steps, stopped.best_step, stopped.best_loss) == ("patience", 12, 6, 1.0)
     six = load_tensors(tmp_path / "a" / "checkpoints" / "step-00000006" / "state.safetensors")
     assert all(torch.equal(value, six[f"average.{name}"]) for name, value in stopped.net.state_dict().items())
-    assert not stopped.still_improving
+    assert not under_trained(stopped.history)
 
 
 def test_the_best_weights_and_the_patience_survive_a_resume(tmp_path):
@@ -299,21 +299,21 @@ def test_the_best_weights_and_the_patience_survive_a_resume(tmp_path):
     assert all(torch.equal(value, whole.net.state_dict()[name]) for name, value in again.net.state_dict().items())
 
 
-def test_still_improving():
+def test_under_trained():
     """Short trainings, and long ones that fell to their end; not those that settled or turned."""
     steps = range(100, 2100, 100)
     falling, settled = [(n, 100.0 / n) for n in steps], [(n, 0.9 + 0.1 * np.exp(-n / 150)) for n in steps]
-    assert _still_improving(falling)
-    assert not _still_improving(settled), "1e-5 at the end is nothing"
-    assert not _still_improving([*falling, *[(n, 0.0499) for n in range(2100, 4000, 100)]])
+    assert under_trained(falling)
+    assert not under_trained(settled), "1e-5 at the end is nothing"
+    assert not under_trained([*falling, *[(n, 0.0499) for n in range(2100, 4000, 100)]])
     # Runs on the demo's data: losses as they were, with a learning rate that ended at nothing.
-    assert _still_improving([(1, 0.99187), (2, 0.98874), (3, 0.98814)])
-    assert _still_improving([(1, 0.89733), (4, 0.89391), (8, 0.88603), (10, 0.8855), (12, 0.88517)])
-    assert _still_improving([(4, 1.01769), (27, 0.96735), (51, 0.953), (75, 0.94688)])
-    assert not _still_improving([(68, 0.9426), (340, 0.89), (680, 0.881), (1088, 0.8772), (1350, 0.8788)])
-    assert not _still_improving([(2, 3.0), (4, 1.0), (6, 2.0), (8, 3.0)]), "patience ended it"
-    assert not _still_improving([])
-    assert not _still_improving([(1, None), (2, None)])
+    assert under_trained([(1, 0.99187), (2, 0.98874), (3, 0.98814)])
+    assert under_trained([(1, 0.89733), (4, 0.89391), (8, 0.88603), (10, 0.8855), (12, 0.88517)])
+    assert under_trained([(4, 1.01769), (27, 0.96735), (51, 0.953), (75, 0.94688)])
+    assert not under_trained([(68, 0.9426), (340, 0.89), (680, 0.881), (1088, 0.8772), (1350, 0.8788)])
+    assert not under_trained([(2, 3.0), (4, 1.0), (6, 2.0), (8, 3.0)]), "patience ended it"
+    assert not under_trained([])
+    assert not under_trained([(1, None), (2, None)])
 
 
 def test_less_than_one_pass_is_too_short():
@@ -322,6 +322,15 @@ def test_less_than_one_pass_is_too_short():
     assert not under_trained(history, images=32_000, samples=30_000)
     assert under_trained(history, images=32_000, samples=40_000)
     assert under_trained([]) is None
+
+
+def test_networks_that_share_a_training_have_each_its_part_of_it():
+    history = [(n, 0.9 + 0.1 * np.exp(-n / 50)) for n in range(100, 2100, 100)]
+    history[-1] = (2000, history[-1][1] - 1e-6)
+    assert not under_trained(history, images=32_000, samples=10_000, members=3)
+    assert under_trained(history, images=32_000, samples=10_000, members=4)
+    few = [(100, 1.0), (200, 0.8), (390, 0.79999)]
+    assert not under_trained(few) and under_trained(few, members=2)
 
 
 def bad_at(steps, kind):

@@ -161,18 +161,22 @@ def section_of(
 
 
 def _note_training(scores: xr.Dataset, model: FieldModel) -> None:
-    """Put into the scores whether the training was long enough, judged anew: runs are kept longer than criteria."""
-    from undrift.verify.training import under_trained
+    """Put into the scores whether the training was long enough, judged anew: an ensemble may be older than criteria."""
+    from undrift.nets.members import number_of
+    from undrift.report.style import count
 
-    facts = model.facts
-    steps, images, samples = facts.get("steps"), facts.get("images"), facts.get("samples", {}).get("train")
-    judged = under_trained([tuple(row) for row in facts.get("history") or []], images, samples)
+    judged, nets = model.under_trained(), number_of(model.net)
     scores.attrs.pop("still_improving", None)
     if judged is None:
         return
-    passes = f", {images / samples:.2g} passes over {samples} samples" if images and samples else ""
+    images, samples = model.facts.get("images"), model.facts.get("samples", {}).get("train")
+    text = f"{count(model.facts['steps'])} steps"
+    if nets > 1:
+        text += f" shared by {nets} networks"
+    if images and samples:
+        text += f", {images / samples / nets:.2g} passes{' of each' if nets > 1 else ''} over {count(samples)} samples"
     scores.attrs["still_improving"] = int(judged)
-    scores.attrs["trained_for"] = f"{steps} steps{passes}"
+    scores.attrs["trained_for"] = text
 
 
 def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores: xr.Dataset, own: bool) -> list[str]:

@@ -34,7 +34,8 @@ __all__ = ["FieldModel", "load"]
 
 logger = logging.getLogger(__name__)
 
-_APART = ("history", "fingerprint", "parameters", "static")  # facts that are not told of the training
+# Facts that are not told of the training; old runs hold a judgement of their own, by the criteria of their time.
+_APART = ("history", "fingerprint", "parameters", "static", "still_improving")
 
 
 class FieldModel:
@@ -138,8 +139,7 @@ class FieldModel:
 
     def _attrs(self) -> dict[str, Any]:
         """What an ensemble says of the model that it is from."""
-        layout = self.codec.layout
-        judged = under_trained([tuple(row) for row in self.facts.get("history") or []])
+        layout, judged = self.codec.layout, self.under_trained()
         return {
             "source": f"undrift {undrift.__version__}",
             **({} if judged is None else {"still_improving": int(judged)}),
@@ -195,6 +195,12 @@ class FieldModel:
         """Which baselines there are not, and why, a sentence each."""
         return self.parts.rivals.absent()
 
+    def under_trained(self) -> bool | None:
+        """Whether more training would have helped, None where no validation says."""
+        history = [tuple(row) for row in self.facts.get("history") or []]
+        samples = self.facts.get("samples", {}).get("train")
+        return under_trained(history, self.facts.get("images"), samples, number_of(self.net))
+
     # on disk
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
@@ -232,9 +238,12 @@ class FieldModel:
             "network": {
                 "members": number_of(self.net),
                 "channels": list(getattr(member_of(self.net, 0), "channels", [])),
-                "parameters": self.facts.get("parameters"),
+                "parameters of each": sum(p.numel() for p in member_of(self.net, 0).parameters()),
             },
-            "training": {k: v for k, v in self.facts.items() if k not in _APART},
+            "training": {
+                **{k: v for k, v in self.facts.items() if k not in _APART},
+                "still_improving": self.under_trained(),
+            },
             "fingerprint": self.facts.get("fingerprint"),
             **versions_of(self.parts.versions),
             "run": None if self.run is None else str(self.run),

@@ -221,8 +221,8 @@ def _plan(problem: Problem, config: Config, device: torch.device) -> dict[str, A
         "covariates": problem.codec.covariates.names,
         "transforms": {c.label: x.kind for c, x in zip(layout.channels, problem.codec.transforms)},
         "window": window,
-        "network": {"members": number_of(nets), "channels": list(net.channels), "parameters": size,
-                    "dropout": net.dropout},
+        "network": {"members": number_of(nets), "channels": list(net.channels),
+                    "parameters of each": size // number_of(nets), "dropout": net.dropout},
         "memory_mb": round((16 * size + 4 * 60 * t.batch * math.prod(window) * net.channels[0]) / 2**20 + 400),
         "time": (f"{t.steps} steps" if t.steps else f"{t.budget:g} s of training")
                 + (", and as much again for the regression of --baselines" if t.baselines else ""),

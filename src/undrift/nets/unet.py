@@ -90,11 +90,6 @@ class UNet(nn.Module):
         self.last = Conv(channels[0], out_channels, padding, kernel=1, zero=True)
         self.set_dropout(dropout)
 
-    @property
-    def num_parameters(self) -> int:
-        """Number of trained weights."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
     def set_dropout(self, dropout: float) -> None:
         """Drop channels with another probability from now on."""
         if not 0 <= dropout < 1:

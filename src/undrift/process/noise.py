@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-__all__ = ["Key", "normal", "seed_of", "uniform"]
+__all__ = ["Key", "normal", "uniform"]
 
 _LANES = 4  # Philox 4x64 yields four words for each value of its counter
 
@@ -35,11 +35,6 @@ class Key:
         parts = (self.seed, self.purpose, self.realization, self.labels, self.variable, self.stage)
         text = "\x1f".join(str(part) for part in parts)
         return np.frombuffer(hashlib.blake2b(text.encode(), digest_size=16).digest(), dtype="<u8")
-
-
-def seed_of(key: Key) -> int:
-    """A seed below 2^63 for a generator that takes one integer."""
-    return int(key.words()[0] >> np.uint64(1))
 
 
 def _run(key: Key, start: int, count: int) -> np.ndarray:

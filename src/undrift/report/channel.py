@@ -161,6 +161,11 @@ def score_maps(scores: xr.Dataset, attrs: Mapping, space: tuple[str, ...], limit
         one.heading = "Where it is good" if errors else "Where the laws differ"
         first = next(iter((errors or bias).values()))
         one.caption = "The slice in the middle. " if first.ndim < len(space) else ""
+        one.caption += (
+            "At each cell, over all samples. In a calibrated ensemble the spread looks like the RMSE of the mean."
+            if errors
+            else "At each cell, over all samples and realizations."
+        )
     return drawn
 
 

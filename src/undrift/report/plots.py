@@ -42,17 +42,24 @@ def score_plots(scores: xr.Dataset, units: str, name: str, *, dpi: int = 150) ->
         name: of the field, for the words that replace the pictures.
         dpi: dots per 100 CSS pixels where a plot becomes a PNG.
     """
-    unit = f" [{units}]" if units and units != "1" else ""
+    unit = _bracketed(units)
     with look():
         drawn = [
             _spectra(scores, units, name, dpi),
             _ranks(scores, name, dpi),
             _spread_error(scores, unit, name, dpi),
-            _distribution(scores, unit, name, dpi),
+            _distribution(scores, units, name, dpi),
             _skill(scores, name, dpi),
-            _by_sample(scores, unit, name, dpi),
+            _by_sample(scores, units, name, dpi),
         ]
     return [p for p in drawn if p is not None]
+
+
+def _bracketed(units: str, power: str = "") -> str:
+    """`` [K]``, or a power of the units; nothing where there are none."""
+    if not units or units == "1":
+        return ""
+    return f" [{units if not power or units.isalpha() else f'({units})'}{power}]"
 
 
 def _spectra(scores: xr.Dataset, units: str, name: str, dpi: int) -> Picture | None:
@@ -91,8 +98,7 @@ def _spectra(scores: xr.Dataset, units: str, name: str, dpi: int) -> Picture | N
     low.xaxis.set_minor_locator(NullLocator())
     low.set_xlabel("wavelength [cells]")
     low.set_ylabel("ratio to truth")
-    squared = f"{units}²" if units.isalpha() else f"({units})²"
-    top.set_ylabel(plain(f"power [{squared}]") if units and units != "1" else "power")
+    top.set_ylabel(plain(f"power{_bracketed(units, '²')}"))
     log_ticks(top, y=True)
     top.legend(fontsize=8)
     inside = (ratio >= BAND[0]) & (ratio <= BAND[1])
@@ -124,7 +130,7 @@ def _ranks(scores: xr.Dataset, name: str, dpi: int) -> Picture | None:
     axes.set_xlabel("members below the truth")
     axes.set_ylabel("frequency / expected")
     index = number(float(scores["reliability_index"])) if "reliability_index" in scores else "–"
-    text = f"Rank of the truth among {count - 1} members; reliability index {index}"
+    text = f"Rank of the truth among {count - 1} members; reliability index (mean distance of a bar from 1) {index}"
     if "reliability_noise" in scores and np.isfinite(scores["reliability_noise"]):
         noise = number(float(scores["reliability_noise"]))
         text += f" (by chance alone {number(expected)}, 95 % of times below {noise})."
@@ -158,7 +164,7 @@ def _spread_error(scores: xr.Dataset, unit: str, name: str, dpi: int) -> Picture
     return captioned(render(figure, f"{name}: {text}", title="Spread against error", dpi=dpi, vector=True), text)
 
 
-def _distribution(scores: xr.Dataset, unit: str, name: str, dpi: int) -> Picture | None:
+def _distribution(scores: xr.Dataset, units: str, name: str, dpi: int) -> Picture | None:
     if "histogram_edges" not in scores:
         return None
     edges = scores["histogram_edges"].values
@@ -182,8 +188,8 @@ def _distribution(scores: xr.Dataset, unit: str, name: str, dpi: int) -> Picture
     if np.isfinite(floor):
         axes.set_ylim(floor / 2, max(top, floor) * 3)
     log_ticks(axes, y=True)
-    short_ticks(axes.xaxis, f"value{unit}")
-    axes.set_ylabel("density")
+    short_ticks(axes.xaxis, f"value{_bracketed(units)}")
+    axes.set_ylabel(plain(f"density{_bracketed(units, '⁻¹')}"))
     axes.legend(loc="lower center")
     text = "All values of truth and ensemble, the tails on a logarithmic scale; triangles: 90, 99 and 99.9 % quantiles."
     return captioned(render(figure, f"{name}: {text}", title="Distribution", dpi=dpi, vector=True), text)
@@ -221,7 +227,7 @@ def _skill(scores: xr.Dataset, name: str, dpi: int) -> Picture | None:
     return captioned(render(figure, f"{name}: {text}", title="Skill", dpi=dpi, vector=True), text)
 
 
-def _by_sample(scores: xr.Dataset, unit: str, name: str, dpi: int) -> Picture | None:
+def _by_sample(scores: xr.Dataset, units: str, name: str, dpi: int) -> Picture | None:
     if "crps_sample" not in scores or scores.sizes["sample"] < 4:
         return None
     values = scores["crps_sample"].values
@@ -231,15 +237,16 @@ def _by_sample(scores: xr.Dataset, unit: str, name: str, dpi: int) -> Picture | 
     if "crps" in scores:
         axes.axhline(float(scores["crps"]), color=TRUTH, lw=0.9)
     labels = [str(s) for s in scores["sample"].values]
-    where = np.unique(np.linspace(0, len(values) - 1, 4).round().astype(int))
+    where = np.arange(0, len(values), max(1, round((len(values) - 1) / 3)))
     dims, short = zip(*(_last_label(text) for text in labels), strict=True)
     axes.set_xticks(where, [plain(short[i], 20) for i in where])
     axes.set_xlabel(plain(dims[0]))
     axes.set_ylim(0, 1.08 * np.nanmax(values) if np.isfinite(values).any() else 1)
-    short_ticks(axes.yaxis, f"CRPS{unit}")
+    short_ticks(axes.yaxis, f"CRPS{_bracketed(units)}")
     worst = int(np.nanargmax(values)) if np.isfinite(values).any() else 0
     where = labels[worst].replace("T00:00:00", "")
-    text = f"CRPS of each sample; line: over all. Worst: {where} ({number(float(values[worst]))})."
+    most = f"{number(float(values[worst]))} {units if units != '1' else ''}".strip()
+    text = f"CRPS of each sample; line: over all. Worst: {where} ({most})."
     return captioned(render(figure, f"{name}: {text}", title="Over the samples", dpi=dpi, vector=True), text)
 
 

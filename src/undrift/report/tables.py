@@ -131,7 +131,12 @@ def score_table(scores: xr.Dataset, units: str) -> Table | None:
         columns = [columns[i] for i in (0, 1, 3, 4)]
         rows = [Row(row.name, [cell(scores, k) for k in ("crps", "rmse", "variogram")], row.model) for row in rows]
     better = "lower is better" + (" but in skill, where higher is" if names else "")
-    table = Table(f"Scores over {samples} samples with {members} realizations each; {better}.", columns, rows)
+    cells = ", cells weighted by area" if scores.attrs.get("weights") == "area" else ""
+    table = Table(f"Scores over {samples} samples with {members} realizations each{cells}; {better}.", columns, rows)
+    table.notes.append(
+        "CRPS: the fair one, the same on average for any number of realizations. Variogram score: how well differences "
+        "between neighbouring cells are told."
+    )
     if names:
         table.notes.append(
             "Baselines are dressed with their own cross-validated errors. Skill above 0 means that the model is better."
@@ -161,7 +166,7 @@ def calibration_table(scores: xr.Dataset, units: str) -> Table | None:
         Row("Spread / skill", [cell(scores, "spread_skill"), Cell("1")]),
         Row(f"Spread{unit}", [cell(scores, "spread"), Cell("that of the errors")]),
         Row(f"Bias of the mean{unit}", [cell(scores, "bias"), Cell("0")]),
-        Row(f"Mean absolute error{unit}", [cell(scores, "mae"), Cell("small")]),
+        Row(f"Mean absolute error of the mean{unit}", [cell(scores, "mae"), Cell("small")]),
         Row(
             "Reliability index of ranks",
             [
@@ -170,7 +175,13 @@ def calibration_table(scores: xr.Dataset, units: str) -> Table | None:
             ],
         ),
     ]
-    return Table("Calibration of the ensemble.", [Column(""), Column("measured"), Column("ideal")], rows)
+    members = int(scores.attrs.get("n_realizations", 0))
+    caption = "Calibration of the ensemble."
+    if members > 1:
+        caption += (
+            f" Spread / skill: spread over RMSE, times √({members + 1}/{members}) as the mean of {members} errs too."
+        )
+    return Table(caption, [Column(""), Column("measured"), Column("ideal")], rows)
 
 
 def law_table(scores: xr.Dataset, units: str) -> Table | None:

@@ -78,6 +78,7 @@ def _loss_curve(rows: Sequence[Mapping], dpi: int) -> Picture:
     steps, last = int(rows[-1]["step"]), vy[-1] if vy.size else float("nan")
     text = f"Loss over {count(steps)} steps: {number(smooth[0])} at first, {number(smooth[-1])} at the end"
     text += f", validation {number(last)}." if vy.size else "."
+    text += " A network that adds nothing to the Gaussian guess it starts from is near 1."
     return captioned(render(figure, text, title="Training curve", dpi=dpi, vector=True), text)
 
 
@@ -131,7 +132,7 @@ def _noise_curve(rows: Sequence[Mapping], dpi: int) -> Picture | None:
     axes.set_ylabel("denoising loss")
     axes.grid(axis="y")
     axes.legend()
-    text = "Loss by noise level, early to late in training."
+    text = f"{'Validation' if checked else 'Training'} loss by noise level, early to late in training."
     return captioned(render(figure, text, title="Loss by noise level", dpi=dpi, vector=True), text)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from undrift.data.layout import plain
 from undrift.errors import DataError
@@ -18,7 +19,7 @@ from undrift.verify.match import Axes, pair_samples, sample_labels
 
 __all__ = ["files_text", "grid_text", "paired_by_label", "provenance", "record_text", "tested_text"]
 
-_MOST_FILES = 6
+_MOST_FILES, _MOST_APART = 6, 4
 
 
 def grid_text(field: xr.Dataset, axes: Axes) -> str:
@@ -43,24 +44,39 @@ def grid_text(field: xr.Dataset, axes: Axes) -> str:
 def record_text(data: xr.Dataset, names: Iterable[str], space: Iterable[str]) -> str:
     """``scenario A1B and E1, year 1860 to 2099``: what the labels of samples reach over; nothing without labels.
 
+    Where a label of words has few values that reach differently, each is told apart:
+    ``scenario A1B, year 1860 to 2099; scenario E1, year 2000 to 2069``.
+
     Args:
         data: the samples.
         names: of the labels.
         space: dimensions that count no samples.
     """
     labels = sample_labels(data, [str(d) for d in data.dims if d not in set(space)])
+    known = {name: labels[name] for name in names if name in labels and labels[name].size}
+    for name in (name for name, values in known.items() if _are_words(values)):
+        rest = {other: values for other, values in known.items() if other != name}
+        apart = {value: {n: v[known[name] == value] for n, v in rest.items()} for value in np.unique(known[name])}
+        if len(apart) <= _MOST_APART and len({_reach(one) for one in apart.values()}) > 1:
+            return "; ".join(f"{name} {value}, {_reach(one)}" for value, one in apart.items())
+    return _reach(known)
+
+
+def _reach(labels: Mapping[str, NDArray]) -> str:
+    """What each of the labels reaches over: a range, or the words."""
     parts: list[str] = []
-    for name in names:
-        if name not in labels or not labels[name].size:
-            continue
-        found = sorted({plain(v) for v in labels[name]}, key=lambda v: (isinstance(v, str), v))
-        words = labels[name].dtype.kind in "US" or isinstance(labels[name][0], str)
-        if not words and len(found) > 2:
+    for name, values in labels.items():
+        found = sorted({plain(v) for v in values}, key=lambda v: (isinstance(v, str), v))
+        if not _are_words(values) and len(found) > 2:
             parts.append(f"{name} {_date(found[0])} to {_date(found[-1])}")
         else:
             more = f" and {len(found) - 6} more" if len(found) > 6 else ""
             parts.append(f"{name} {' and '.join(map(_date, found)) if not more else ', '.join(found[:6])}{more}")
     return ", ".join(parts)
+
+
+def _are_words(values: NDArray) -> bool:
+    return values.dtype.kind in "US" or isinstance(values[0], str)
 
 
 def _date(value: object) -> str:
@@ -134,23 +150,31 @@ def provenance(described: Mapping[str, Any]) -> dict[str, object]:
     predictor = described.get("linear predictor", {})
     if predictor.get("stages"):
         told["linear predictor"] = f"in the stages {', '.join(predictor['stages'])}"
-    if network.get("parameters"):
+    members, size = network.get("members", 1), network.get("parameters of each")
+    if size:
+        nets = "U-Net" if members == 1 else f"{members} U-Nets"
+        each = "" if members == 1 else " each, which draw the realizations in turn"
         channels = ", ".join(map(str, network.get("channels", [])))
-        told["network"] = f"U-Net of {channels} channels, {count(network['parameters'])} parameters"
-    told["training"] = _training_text(training)
+        told["network"] = f"{nets} of {channels} channels, {_millions(size)} parameters{each}"
+    told["training"] = _training_text(training, members)
     told["run"] = described.get("run")
     told["fingerprint of the data"] = described.get("fingerprint")
     told["versions"] = described.get("versions")
     return {key: value for key, value in told.items() if value}
 
 
-def _training_text(training: Mapping[str, Any]) -> str:
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.2g} million" if parameters >= 1e5 else count(parameters)
+
+
+def _training_text(training: Mapping[str, Any], members: int) -> str:
     """``75 steps of 16 samples in 8.31 s, ended by its budget; best validation loss 0.947 at step 75``."""
     if not training.get("steps"):
         return ""
     steps = int(training["steps"])
     batch = f" of {round(training['images'] / steps)} samples" if training.get("images") else ""
-    text = f"{count(steps)} steps{batch} in {number(training.get('seconds', float('nan')))} s"
+    shared = f", shared by {members} networks in turn," if members > 1 else ""
+    text = f"{count(steps)} steps{batch}{shared} in {number(training.get('seconds', float('nan')))} s"
     why = {"budget": "its budget", "steps": "its number of steps", "patience": "no further gain in validation"}
     if training.get("stop") in why:
         text += f", ended by {why[training['stop']]}"

@@ -33,7 +33,6 @@ from undrift.train.signals import Stop
 from undrift.train.state import TrainState
 from undrift.train.step import Objective, Outcome, Tally, take_step, validate
 from undrift.train.weights import load_state
-from undrift.verify.training import under_trained
 
 logger = logging.getLogger(__name__)
 
@@ -337,13 +336,7 @@ def _trained(state: TrainState, was_finished: bool = False) -> Trained:
         stop=counters.stop or "",
         best_step=counters.best_step,
         best_loss=counters.best_loss,
-        still_improving=_still_improving(counters.history),
         history=list(counters.history),
         parts=clock.parts,
         was_finished=was_finished,
     )
-
-
-def _still_improving(history: Sequence[tuple[int, float | None]]) -> bool:
-    """Whether more steps would have lowered the validation loss."""
-    return bool(under_trained(history))

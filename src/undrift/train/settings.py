@@ -110,7 +110,6 @@ class Trained:
         stop: "steps", "budget" or "patience".
         best_step: Step of the best validation; None without validation.
         best_loss: Its loss.
-        still_improving: Whether more training would help, see :func:`undrift.verify.training.under_trained`.
         history: (step, validation loss), in order.
         parts: Number of processes that took part.
         was_finished: Nothing was done now: an earlier part had already come to the end.
@@ -127,7 +126,6 @@ class Trained:
     stop: str
     best_step: int | None
     best_loss: float | None
-    still_improving: bool
     history: list[tuple[int, float | None]] = field(default_factory=list)
     parts: int = 1
     was_finished: bool = False

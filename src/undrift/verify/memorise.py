@@ -58,35 +58,37 @@ def nearest_training(
         return xr.Dataset()
     axes = axes_of(ensemble, truth, names)
     dims = (*sorted({dim for name in names for dim in axes.level(ensemble[name])}), *axes.space)
-    sources = [train, truth, ensemble]
-    picked: list[NDArray[np.intp] | None] = [None, None, None]
-    if rows is not None and rows[0].size:
-        picked = [None, rows[1], rows[0]]
+    ours, theirs = rows if rows is not None and rows[0].size else (None, None)
     matrices: list[NDArray] = []
-    for source, pick, what in zip(sources, picked, ("train", "truth", "ensemble")):
+    for source, pick, what in ((train, None, "train"), (truth, theirs, "truth"), (ensemble, ours, "ensemble")):
         on_grid = source if what == "ensemble" else same_cells(source, ensemble, dims, axes, f"the {what}")
         member = axes.realization if axes.realization in on_grid.dims else None
         matrices.append(_matrix(on_grid, names, axes.space, member, ensemble, axes.level, pick, what, seed))
-    fields, seen, drawn = matrices
-    known = np.isfinite(fields).all(0) & np.isfinite(seen).any(0) & np.isfinite(drawn).any(0)
-    mean, deviation = fields[:, known].mean(0), fields[:, known].std(0)
+    return _compared(*matrices)
+
+
+def _compared(train: NDArray, truth: NDArray, ensemble: NDArray) -> xr.Dataset:
+    """What the fields of :func:`nearest_training` say, each (rows, cells); nothing where no cell or no row is left."""
+    known = np.isfinite(train).all(0) & np.isfinite(truth).any(0) & np.isfinite(ensemble).any(0)
+    train, truth, ensemble = train[:, known], truth[:, known], ensemble[:, known]
+    mean, deviation = train.mean(0), train.std(0)
     keep = deviation > 0
     if not keep.any():
         return xr.Dataset()
 
     def scaled(matrix: NDArray) -> NDArray:
-        anomaly = ((matrix[:, known] - mean) / np.where(keep, deviation, 1.0))[:, keep]
-        return anomaly[np.isfinite(anomaly).all(1)]
+        return ((matrix - mean) / np.where(keep, deviation, 1.0))[:, keep]
 
-    base = np.unique(scaled(fields), axis=0)  # a field that occurs twice would hide its own copies
-    member = nearest_distances(scaled(drawn), base)
-    truths = scaled(seen)
-    unseen = nearest_distances(truths, base)
+    def whole(matrix: NDArray) -> NDArray:
+        return matrix[np.isfinite(matrix[:, keep]).all(1)]
+
+    base = np.unique(scaled(train), axis=0)  # a field that occurs twice would hide its own copies
+    truth, ensemble = whole(truth), whole(ensemble)
+    member, unseen = (nearest_distances(scaled(fields), base) for fields in (ensemble, truth))
     if not len(member) or not len(unseen):
         return xr.Dataset()
     # A field of one value, such as a day without rain, occurs again without having been seen.
-    varied = np.nanstd(seen[:, known][np.isfinite(seen[:, known][:, keep]).all(1)], axis=1) > 0
-    leaked = (unseen[:, 0] < _SAME) & varied
+    leaked = (unseen[:, 0] < _SAME) & (np.nanstd(truth, axis=1) > 0)
     share = float(leaked.mean())
     ours, theirs = float(np.median(member[:, 0])), float(np.median(unseen[:, 0]))
     if share <= _MOST_KNOWN:

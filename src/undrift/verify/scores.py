@@ -56,6 +56,15 @@ class _Side:
 
 
 @dataclass(frozen=True)
+class _Channel:
+    """The scores of one channel, a variable at its levels."""
+
+    label: str
+    units: str
+    values: Values
+
+
+@dataclass(frozen=True)
 class _Job:
     """What all variables share."""
 
@@ -123,31 +132,33 @@ def evaluate(
         raise UsageError(f"bootstrap must be 0 or more replicates, not {bootstrap}")
     names = _common_variables(ensemble, truth)
     job = _prepare(ensemble, truth, names, dict(baselines or {}), bootstrap, seed)
-    channels: list[str] = []
-    units: list[str] = []
-    results: list[Values] = []
+    channels: list[_Channel] = []
     for name in names:
         threshold = _threshold(wet_threshold, ensemble[name], truth[name], name)
-        for label, values in _score_variable(job, name, threshold).items():
-            channels.append(label)
-            results.append(values)
-            units.append(str(ensemble[name].attrs.get("units", truth[name].attrs.get("units", ""))))
-    scores = _assemble(job, ensemble, channels, units, results)
+        units = str(ensemble[name].attrs.get("units", truth[name].attrs.get("units", "")))
+        scored = _score_variable(job, name, threshold)
+        channels += [_Channel(label, units, values) for label, values in scored.items()]
+    scores = _assemble(job, ensemble, channels)
+    if train is not None:
+        seen, rows = single(truth, job.axes), (job.pairing.ensemble, job.pairing.truth)
+        scores.update(nearest_training(ensemble[names], train, truth=seen, rows=rows, seed=seed))
+    scores.attrs |= _remarks(ensemble, names, given, train)
+    return scores
+
+
+def _remarks(
+    ensemble: xr.Dataset, names: list[str], given: xr.Dataset | None, train: xr.Dataset | None
+) -> dict[str, Any]:
+    """What a reader of the scores has to know beside them."""
+    told = {key: ensemble.attrs[key] for key in ("given_out_of_range", "still_improving") if key in ensemble.attrs}
     skipped = [str(name) for name in ensemble.data_vars if name not in names]
     if skipped:
-        scores.attrs["variables_without_truth"] = " ".join(skipped)
-    if train is not None:
-        pairing = job.pairing
-        rows = (pairing.ensemble, pairing.truth)
-        scores.update(nearest_training(ensemble[names], train, truth=single(truth, job.axes), rows=rows, seed=seed))
-    for key in ("given_out_of_range", "still_improving"):
-        if key in ensemble.attrs:
-            scores.attrs[key] = ensemble.attrs[key]
-    if given is not None and train is not None and "given_out_of_range" not in scores.attrs:
+        told["variables_without_truth"] = " ".join(skipped)
+    if given is not None and train is not None and "given_out_of_range" not in told:
         share = _out_of_range(given, train)
         if share is not None:
-            scores.attrs["given_out_of_range"] = share
-    return scores
+            told["given_out_of_range"] = share
+    return told
 
 
 def _common_variables(ensemble: xr.Dataset, truth: xr.Dataset) -> list[str]:
@@ -343,21 +354,19 @@ def _law_scores(ours: Law, truth: Law, wet: float) -> Values:
     }
 
 
-def _assemble(
-    job: _Job, ensemble: xr.Dataset, channels: list[str], units: list[str], results: list[Values]
-) -> xr.Dataset:
+def _assemble(job: _Job, ensemble: xr.Dataset, channels: list[_Channel]) -> xr.Dataset:
     """One labelled Dataset of the scores of all channels."""
     axes = job.axes
     matched = job.pairing.by != "nothing"
     data: dict[str, Any] = {}
-    for name, (dims, _) in results[0].items():
-        stacked = np.stack([values[name][1] for values in results])
+    for name, (dims, _) in channels[0].values.items():
+        stacked = np.stack([one.values[name][1] for one in channels])
         if dims == ("cell",):
             stacked, dims = stacked.reshape(len(channels), *axes.shape), axes.space
         data[name] = (("variable", *dims), stacked)
     coords: dict[str, Any] = {
-        "variable": channels,
-        "units": ("variable", units),
+        "variable": [one.label for one in channels],
+        "units": ("variable", [one.units for one in channels]),
         "wavenumber": job.spectrum.wavenumber,
         "wavelength": ("wavenumber", job.spectrum.wavelength, {"units": "cells"}),
         "quantile": list(QUANTILES),

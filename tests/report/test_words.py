@@ -1,0 +1,90 @@
+"""What the page says beside its figures, in words and on the axes."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from cases import temperature
+
+from undrift.report import plots
+from undrift.report.channel import Limits, score_maps
+from undrift.report.tables import calibration_table, score_table
+from undrift.report.words import record_text
+
+
+def record(*parts):
+    """Samples of (scenario, first year, last year)."""
+    labels = [(name, year) for name, first, last in parts for year in range(first, last + 1)]
+    scenario, year = zip(*labels)
+    return xr.Dataset(
+        {"tas": (("sample", "lat"), np.zeros((len(labels), 2)))},
+        coords={"scenario": ("sample", list(scenario)), "year": ("sample", list(year))},
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ([("A1B", 1860, 2099), ("E1", 2000, 2069)], "scenario A1B, year 1860 to 2099; scenario E1, year 2000 to 2069"),
+        ([("A1B", 1860, 2099), ("E1", 1860, 2099)], "scenario A1B and E1, year 1860 to 2099"),
+        ([("A1B", 1860, 2099)], "scenario A1B, year 1860 to 2099"),
+        ([(name, 2000 + i, 2010) for i, name in enumerate("abcde")], "scenario a and b and c and d and e, year 2000 to 2010"),
+    ],
+)  # fmt: skip
+def test_a_record_is_not_said_to_hold_what_was_left_out_of_one_scenario(parts, text):
+    assert record_text(record(*parts), ["scenario", "year"], ["lat"]) == text
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return temperature().scores.isel(variable=0)
+
+
+def drawn(monkeypatch, scores, units):
+    """The axes of each plot by its title, and the words under it."""
+    figures = {}
+    kept = plots.render
+
+    def render(figure, alt, *, title, **how):
+        figures[title] = figure.axes
+        return kept(figure, alt, title=title, **how)
+
+    monkeypatch.setattr(plots, "render", render)
+    return figures, {one.title: one.caption for one in plots.score_plots(scores, units, "tas")}
+
+
+def test_every_axis_has_its_units(monkeypatch, scores):
+    for units, squared, inverse in [("K", "K²", "K⁻¹"), ("mm day⁻¹", "(mm day⁻¹)²", "(mm day⁻¹)⁻¹")]:
+        axes, captions = drawn(monkeypatch, scores, units)
+        assert axes["Scales"][0].get_ylabel() == f"power [{squared}]"
+        assert axes["Distribution"][0].get_xlabel() == f"value [{units}]"
+        assert axes["Distribution"][0].get_ylabel() == f"density [{inverse}]"
+        assert axes["Spread against error"][0].get_ylabel() == f"RMSE of the mean [{units}]"
+        assert captions["Over the samples"].endswith(f" {units}).")
+    axes, _ = drawn(monkeypatch, scores, "1")
+    assert axes["Distribution"][0].get_ylabel() == "density" and axes["Scales"][0].get_ylabel() == "power"
+
+
+def test_samples_are_named_at_equal_distances(monkeypatch, scores):
+    labels = [f"year={2070 + i}" for i in range(30)]
+    values = ("sample", np.linspace(1.0, 2.0, 30))
+    many = scores.drop_dims("sample").assign_coords(sample=labels).assign(crps_sample=values)
+    axes, captions = drawn(monkeypatch, many, "K")
+    shown = axes["Over the samples"][0]
+    assert [text.get_text() for text in shown.get_xticklabels()] == ["2070", "2080", "2090"]
+    assert list(shown.get_xticks()) == [0, 10, 20]
+    assert "Worst: year=2099 (2.00 K)." in captions["Over the samples"]
+
+
+def test_the_words_say_what_was_computed(scores):
+    """A reader who divides the spread by the RMSE must not wonder at the ratio beside them."""
+    members = scores.attrs["n_realizations"]
+    table = calibration_table(scores, "K")
+    assert f"√({members + 1}/{members})" in table.caption
+    factor = np.sqrt((members + 1) / members)
+    assert float(scores.spread / scores.rmse * factor) == pytest.approx(float(scores.spread_skill), rel=1e-9)
+    assert "cells weighted by area" in score_table(scores, "K").caption
+    flat = scores.assign_attrs(weights="equal")
+    assert "area" not in score_table(flat, "K").caption
+    assert "fair" in " ".join(score_table(scores, "K").notes)
+    (maps,) = score_maps(scores, {"units": "K"}, ("lat", "lon"), Limits(60, 1, 1))
+    assert maps.caption.startswith("At each cell, over all samples.")
