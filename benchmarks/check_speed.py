@@ -61,7 +61,7 @@ def main() -> None:
             write(path, options.samples, form == "packed")
             tool = ["-m", "cProfile", "-s", "cumtime"] if options.profile else []
             start = time.perf_counter()
-            command = [sys.executable, *tool, "-m", "undrift.cli.main", "check", path]
+            command = [sys.executable, *tool, "-m", "undrift", "check", path]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             seconds = time.perf_counter() - start
             size = 4 * options.samples * SHAPE[0] * SHAPE[1] / 1e9

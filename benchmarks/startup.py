@@ -11,8 +11,8 @@ import time
 COMMANDS = {
     "python": [sys.executable, "-c", "pass"],
     "import undrift": [sys.executable, "-c", "import undrift"],
-    "undrift --help": [sys.executable, "-m", "undrift.cli.main", "--help"],
-    "undrift train --help": [sys.executable, "-m", "undrift.cli.main", "train", "--help"],
+    "undrift --help": [sys.executable, "-m", "undrift", "--help"],
+    "undrift train --help": [sys.executable, "-m", "undrift", "train", "--help"],
 }
 BOUNDS = {"import undrift": 0.1, "undrift --help": 0.5}
 

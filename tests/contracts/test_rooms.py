@@ -9,6 +9,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "undrift"
 
 # From the top down. Rooms on one line may not use each other either.
 ORDER = [
+    {"__main__"},
     {"cli"},
     {"model"},
     {"report"},

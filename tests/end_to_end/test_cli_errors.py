@@ -154,7 +154,7 @@ def test_one_line_and_the_exit_code(folder, capsys, monkeypatch, words, code, sa
 
 
 def run(words, **options):
-    command = [sys.executable, "-m", "undrift.cli.main", *words]
+    command = [sys.executable, "-m", "undrift", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
@@ -176,7 +176,7 @@ def test_output_into_a_closed_pipe_is_quiet():
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-m", "undrift.cli.main", "--help"], stdout=writer, stderr=subprocess.PIPE, timeout=60
+        [sys.executable, "-m", "undrift", "--help"], stdout=writer, stderr=subprocess.PIPE, timeout=60
     )
     os.close(writer)
     assert done.returncode in (1, 141)

@@ -82,7 +82,7 @@ def call(capsys, *words, code=0):
 
 
 def spawn(*words, **options):
-    command = [sys.executable, "-m", "undrift.cli.main", *map(str, words)]
+    command = [sys.executable, "-m", "undrift", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 

@@ -132,7 +132,3 @@ def _fail(text: str, code: int, debug: bool) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -197,7 +197,6 @@ class _Sums:
     not count.
 
     Attributes:
-        base_error: mean square of what the base leaves over.
         stencils: one without each fold and, last, that of all; empty where the grids are not nested.
     """
 
@@ -206,7 +205,7 @@ class _Sums:
         size = int(np.prod(shape))
         self.zy, self.y, self.known = np.zeros((design.z.shape[1], size)), np.zeros(size), np.zeros(size)
         self.probe = np.unique(np.linspace(0, size - 1, min(size, _PROBE_CELLS)).astype(np.intp))
-        counts, squares = np.zeros(len(design.fold)), 0.0
+        counts = np.zeros(len(design.fold))
         for k in range(design.number):
             for rows in blocks(design.rows(k)):
                 given, target = read(rows)
@@ -218,10 +217,8 @@ class _Sums:
                 self.y += y.sum(0)
                 self.known += known.sum(0)
                 counts[rows] = known.sum(1)
-                squares += float((y**2).sum())
         self.ever = self.known > 0
         self.gaps = counts < self.ever.sum()
-        self.base_error = squares / max(float(counts.sum()), 1.0)
         self.stencils = stencils.solve() if stencils is not None else []
 
     def _stencil(self, k: int, given: Given) -> Array:

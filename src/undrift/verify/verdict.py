@@ -91,14 +91,12 @@ def _skill(variable: str, one: xr.Dataset) -> list[Finding]:
             continue
         low, high = (float(v) for v in one["skill_interval"].sel(baseline=name))
         known = np.isfinite([low, high]).all()
-        span = f" [{100 * low:+.1f}, {100 * high:+.1f}]" if known else ""
-        text = f"{name} by {100 * skill:+.1f} %{span}"
         if known and low <= 0.0 <= high:
-            even.append(f"{name} ({100 * skill:+.1f} %{span})")
+            even.append(f"{name} ({100 * skill:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}])")
         elif skill > 0:
-            beaten.append(text)
+            beaten.append(_by(name, skill, low, high))
         else:
-            lost.append(text)
+            lost.append(_by(name, -skill, -high, -low))
     sentences: list[Finding] = []
     if beaten:
         sentences.append(Finding("skill", "good", f"{crps} beats {'; '.join(beaten)}"))
@@ -107,6 +105,12 @@ def _skill(variable: str, one: xr.Dataset) -> list[Finding]:
     if lost:
         sentences.append(Finding("skill", "bad", f"{crps} loses to {'; '.join(lost)}"))
     return sentences
+
+
+def _by(name: str, share: float, low: float, high: float) -> str:
+    """A rival and by how much, a share above 0 with its interval, where one is known."""
+    span = f" [{100 * low:.1f}, {100 * high:.1f}]" if np.isfinite([low, high]).all() else ""
+    return f"{name} by {100 * share:.1f} %{span}"
 
 
 def _calibration(variable: str, one: xr.Dataset) -> Finding:
@@ -192,7 +196,7 @@ def _variogram(variable: str, one: xr.Dataset) -> list[Finding]:
         skill = float(one["variogram_skill"].sel(baseline=name))
         low, high = (float(v) for v in one["variogram_skill_interval"].sel(baseline=name))
         if high < 0:
-            lost.append(f"{name} by {100 * skill:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}]")
+            lost.append(_by(name, -skill, -high, -low))
     text = f"{variable}: variogram score (how neighbouring cells differ) loses to {'; '.join(lost)}"
     return [Finding("skill", "bad", text)] if lost else []
 
