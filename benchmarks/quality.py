@@ -32,12 +32,19 @@ def plain_crps(ensemble: np.ndarray, truth: np.ndarray, estimator: str) -> float
     return float(np.nanmean(np.stack(parts)))
 
 
+def with_block_means(members: np.ndarray, truth: np.ndarray, factor: int) -> np.ndarray:
+    """Members (M, n, y, x) moved together in each block so that their mean has the truth's mean over the block."""
+    away = xr.DataArray(truth - members.mean(0), dims=("n", "y", "x"))
+    means = away.coarsen(y=factor, x=factor).mean().values
+    return members + np.repeat(np.repeat(means, factor, 1), factor, 2)
+
+
 def score(model, title: str, started: float) -> dict:
     truth = model.holdout_truth()
     ensemble = model.sample(holdout=True, realizations=REALIZATIONS, progress=False)
     baselines = model.baselines()
     scores = undrift.evaluate(ensemble, truth, baselines=baselines, train=model.training_data())
-    rows = {}
+    rows, about = {}, model.describe()
     for name in truth.data_vars:
         sample_dims = [d for d in ensemble[name].dims if d not in ("realization", *ensemble[name].dims[-2:])]
 
@@ -49,6 +56,13 @@ def score(model, title: str, started: float) -> dict:
         rows[str(name)] = {
             "crps": plain_crps(flat(ensemble[name]), target, "fair"),
             "crps_baselines": {k: plain_crps(flat(b[name]), target, "nrg") for k, b in baselines.items()},
+            "crps_linear_with_block_means": plain_crps(
+                with_block_means(flat(baselines["linear predictor"][name]), target, about["task"]["factor"]),
+                target,
+                "nrg",
+            )
+            if name in about["block means kept of"] and about["transforms"][str(name)] == "standard"
+            else None,
             "spread_skill": float(one.spread_skill),
             "reliability_index": float(one.reliability_index),
             "variogram": float(one.variogram),
