@@ -497,6 +497,51 @@ def test_a_drawing_that_is_stopped_leaves_nothing(run, folder, capsys, monkeypat
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_report_that_is_stopped_leaves_no_temporary_folder(run, tmp_path, capsys, monkeypatch, number, code):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    score = undrift.cli.runs.score
+
+    def stopped(*args, **options):
+        assert os.listdir(tmp_path)
+        os.kill(os.getpid(), number)
+        return score(*args, **options)
+
+    monkeypatch.setattr("undrift.cli.runs.score", stopped)
+    _, err = call(capsys, "report", "RUN", "--realizations", 2, "--out", "stopped.html", code=code)
+    assert not os.listdir(tmp_path) and not os.path.exists("stopped.html")
+    assert err.splitlines()[-1].endswith("; nothing was written to stopped.html; type the same command again")
+
+
+def test_an_evaluation_that_is_stopped_leaves_no_part_of_its_file(run, folder, capsys, monkeypatch):
+    before = sorted(os.listdir(folder))
+
+    def stopped(number):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("undrift.verify.table.os.fsync", stopped)
+    _, err = call(capsys, "evaluate", "ens.nc", "--truth", "tas.nc", "--out", "stopped.json", code=75)
+    assert sorted(os.listdir(folder)) == before
+    assert err.splitlines()[-1].endswith("stopped by SIGTERM; nothing was written to stopped.json; "
+                                         "type the same command again")  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["undrift.train.loop.take_step", "undrift.model.training.calibrate"])
+def test_a_demo_that_is_stopped_says_how_to_begin_anew(tmp_path, capsys, monkeypatch, where):
+    module, _, name = where.rpartition(".")
+    work = getattr(sys.modules[module], name)
+
+    def stopped(*args, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return work(*args, **options)
+
+    monkeypatch.setattr(where, stopped)
+    _, err = call(capsys, "demo", "--budget", "1s", "--device", "cpu", "--out", tmp_path / "demo", code=75)
+    last = err.splitlines()[-1]
+    assert last.startswith("undrift: stopped by SIGTERM") and "--resume" not in last
+    assert last.endswith(f"; {tmp_path / 'demo'} is incomplete; type the same command with --overwrite")
+
+
 def test_an_emulator_draws_what_no_file_holds(folder, capsys):
     rng = np.random.default_rng(2)
     years = np.repeat(np.arange(1950, 1980), 1)

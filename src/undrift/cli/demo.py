@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from undrift.cli.options import Device, DryRun, Flag, Json, Seed, refuse_existing, set_threads
 from undrift.cli.output import emit_json, facts, note, plain, say, table
-from undrift.errors import UsageError
+from undrift.cli.stopping import stopped_saying
+from undrift.errors import Interrupted, UsageError
 from undrift.progress import Tick, clock, track
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def demo(
     stages = _Stages(_planned(seconds, realizations))
     if not dry_run:
         note(f"the demo takes about {clock(sum(stages.planned.values()))} (minutes:seconds) on two cores")
-    with stages.running():
+    with _stopped(out), stages.running():
         set_threads()
         # By its path, so that the runs of the demo can be reported on later like any other.
         data = str(resources.files("undrift.data") / "north_america.nc")
@@ -125,6 +126,17 @@ def demo(
             page = write_page(folder / "report.html", sections, title="undrift demo", overwrite=True)
     _show(jobs, page, time.monotonic() - began, json)
     return 0
+
+
+@contextmanager
+def _stopped(out: str) -> Iterator[None]:
+    """A stop is told in the words of the demo: a training in it would speak of its own directory and of --resume."""
+    advice = f"{out} is incomplete; type the same command with --overwrite"
+    try:
+        with stopped_saying(advice):
+            yield
+    except Interrupted as stopped:
+        raise Interrupted(f"{str(stopped).partition(';')[0]}; {advice}") from None
 
 
 def _planned(seconds: float, realizations: int) -> dict[str, float]:
