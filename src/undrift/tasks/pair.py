@@ -23,18 +23,20 @@ class Pair:
         target: the samples that are asked.
         given: the same samples of what is given, on a grid of its own; None where only covariates are given.
         factor: fine cells per coarse cell and dim where the two grids are nested, else None.
-        notes: what the user should know.
+        notes: what is done that the user should know.
+        warnings: what may be wrong.
     """
 
     target: Fields
     given: Fields | None
     factor: tuple[int, ...] | None
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def select(self, indices: np.ndarray) -> "Pair":
         """Some of the samples."""
         given = None if self.given is None else self.given.select(indices)
-        return Pair(self.target.select(indices), given, self.factor, self.notes)
+        return replace(self, target=self.target.select(indices), given=given)
 
 
 def _rebuilt(fields: Fields, dataset: xr.Dataset, shape: tuple[int, ...], keep: dict[str, np.ndarray] | None) -> Fields:
@@ -122,13 +124,15 @@ def nested(target: Fields, given: Fields) -> tuple[int, ...] | None:
 def join_given(target: Fields, given: Fields) -> Pair:
     """A real pair: samples with equal labels; static fields of what is given condition the model too."""
     mine, theirs = join(target, given)
-    notes = [f"{len(mine)} of {len(target)} samples are joined with what is given"]
+    joins = f"{len(mine)} of {len(target)} samples are joined with what is given"
+    lost = len(mine) < len(target)
+    notes, warnings = ([], [f"{joins}; the others are not used"]) if lost else ([joins], [])
     joined = target.select(mine)
     more = static_of(given, target)
     if more:
         joined.static = target.static.assign(more)
         notes.append(f"static fields of the given data condition the model too: {', '.join(more)}")
-    return Pair(joined, given.select(theirs), nested(target, given), notes)
+    return Pair(joined, given.select(theirs), nested(target, given), notes, warnings)
 
 
 def static_of(given: Fields, target: Fields) -> dict[str, xr.DataArray]:

@@ -183,7 +183,9 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config, *,
     """
     pair = task.pair(target, given)
     whole = split(pair.target, config.data.holdout)
-    for sentence in [*pair.target.warnings, *pair.notes, *whole.warnings]:
+    for sentence in pair.notes:
+        logger.info("%s", sentence)
+    for sentence in [*pair.target.warnings, *pair.warnings, *whole.warnings]:
         logger.warning("%s", sentence)
     train = whole.train
     if len(train) < 8:
