@@ -12,7 +12,17 @@ import xarray as xr
 
 from undrift.data.cf import is_timelike
 from undrift.data.fields import MEMORY_LIMIT, Fields
-from undrift.data.findings import Line, Looks, correlated_steps, extremes, look, missing, time_axis, unit_findings
+from undrift.data.findings import (
+    Line,
+    Looks,
+    correlated_steps,
+    extremes,
+    fill_findings,
+    look,
+    missing,
+    time_axis,
+    unit_findings,
+)
 from undrift.data.layout import no_block, plain
 from undrift.data.open import Data, open_fields
 from undrift.data.order import span
@@ -263,6 +273,8 @@ def _given(fields: Fields, other: Fields) -> Iterator[Line]:
     """How many samples join with what is given, and what is done to its grid."""
     for warning in other.warnings:
         yield "note", f"given: {warning}"
+    for severity, text in fill_findings(other.scan()):
+        yield severity, f"given: {text}"
     n = len(fields)
     try:
         mine, _ = join(fields, other)

@@ -13,7 +13,7 @@ from undrift.config import Config
 from undrift.data.codec import Codec, Encoded, Predicted
 from undrift.data.codec_fit import fit_codec
 from undrift.data.fields import Fields
-from undrift.data.split import Split, split
+from undrift.data.split import Split, fill_values, split
 from undrift.data.windows import Windows
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, fit_guess
 from undrift.errors import DataError, UsageError
@@ -192,6 +192,9 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config, *,
         raise DataError(f"{len(train)} samples are left for training, expected at least 8; hold out less")
     if samples is not None:
         train = train[np.unique(np.linspace(0, len(train) - 1, samples).astype(int))]
+    if given is not None and pair.given is not None:
+        for found in fill_values(pair.given, np.concatenate([train, whole.holdout])):
+            logger.warning("given: %s", found)
     covariates = covariates_of(pair.target, task)
     codec, fold = fit_codec(
         pair.target,
