@@ -20,7 +20,7 @@ from undrift.errors import DataError, UsageError
 from undrift.nets.precision import fastest_dtype
 from undrift.tasks import Task
 from undrift.tasks.batch import Batch, Condition
-from undrift.tasks.pair import Pair
+from undrift.tasks.pair import Pair, begun_with
 from undrift.train.settings import Settings
 from undrift.train.shared_errors import SharedErrors
 
@@ -181,7 +181,7 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config, *,
         config: of the run.
         samples: fit the codec to so many at most, spread over the record: enough to say what would be trained.
     """
-    pair = task.pair(target, given)
+    pair = task.pair(target if given is None else begun_with(target, given), given)
     whole = split(pair.target, config.data.holdout)
     for sentence in pair.notes:
         logger.info("%s", sentence)
