@@ -88,6 +88,11 @@ def test_a_dry_run_tells_what_is_matched(trained, files):
     assert free["matched"] == 0 and "no CRPS" in free["scores"]
     with pytest.raises(DataError, match="no variable in common"):
         undrift.evaluate(ensemble, truth.rename(tas="ts"), dry_run=True)
+    wider = undrift.evaluate(ensemble.isel(lat=slice(2, 6)), truth.isel(lat=slice(None, None, -1)), dry_run=True)
+    assert wider["truth"]["tas"]["lat"] == 4 and wider["matched"] == days
+    for dry_run in (False, True):
+        with pytest.raises(DataError, match="the truth lacks 1 of the ensemble's 8 labels along 'lat'"):
+            undrift.evaluate(ensemble, truth.isel(lat=slice(1, None)), dry_run=dry_run, progress=False)
 
 
 def test_a_seed_that_is_none_is_refused_when_drawing(trained):

@@ -99,7 +99,7 @@ def _of_an_ensemble(
     model: FieldModel, ensemble: str, truth: list[str], run: str, out: str, overwrite: bool
 ) -> xr.Dataset:
     """The page about an ensemble that was drawn before; returns the scores."""
-    from undrift.cli.runs import open_truth
+    from undrift.model.evaluation import open_truth
 
     typed = ["--ensemble", ensemble, "--truth", *truth]
     reference = open_truth(truth)

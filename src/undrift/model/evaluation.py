@@ -14,12 +14,12 @@ from undrift.data.ensemble import open_ensemble
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError
 from undrift.progress import track
-from undrift.verify.match import axes_of, pair_samples, same_units
+from undrift.verify.match import aligned_truth, axes_of, pair_samples, same_units
 
 if TYPE_CHECKING:
     from undrift.model.field_model import FieldModel
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "open_truth"]
 
 _BLOCK_MB = 64  # of each side that is held at once
 _COPIES = 6
@@ -71,7 +71,7 @@ def evaluate(
     _refuse(out, overwrite or dry_run)
     model = _model(run)
     with _opened(ensemble) as members:
-        reference = _truth(truth)
+        reference = open_truth(truth)
         if dry_run:
             return _plan(members, reference, model)
         options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed, "given": given}
@@ -97,6 +97,21 @@ def evaluate(
     if out is not None:
         verify.write_scores(scores, out)
     return scores
+
+
+def open_truth(truth: str | Path | Sequence[str | Path] | xr.Dataset) -> xr.Dataset:
+    """Open the files of a truth lazily, in their own order and labels; a Dataset is one already.
+
+    Raises:
+        DataError: they are absent or cannot be read.
+    """
+    if isinstance(truth, xr.Dataset):
+        return truth
+    if not isinstance(truth, str | Path | Sequence):
+        raise UsageError(f"the truth is a {type(truth).__name__}, expected paths or an xarray.Dataset")
+    paths = [truth] if isinstance(truth, str | Path) else list(truth)
+    fields = open_fields(paths[0] if len(paths) == 1 else paths)
+    return fields.restore(fields.dataset)
 
 
 def _refuse(out: str | Path | None, overwrite: bool) -> None:
@@ -129,17 +144,6 @@ def _opened(ensemble: str | Path | xr.Dataset) -> Iterator[xr.Dataset]:
         raise UsageError(f"the ensemble is a {type(ensemble).__name__}, expected a path or an xarray.Dataset")
 
 
-def _truth(truth: str | Path | Sequence[str | Path] | xr.Dataset) -> xr.Dataset:
-    """A truth lazily, in its own order and labels."""
-    if isinstance(truth, xr.Dataset):
-        return truth
-    if not isinstance(truth, str | Path | Sequence):
-        raise UsageError(f"the truth is a {type(truth).__name__}, expected paths or an xarray.Dataset")
-    paths = [truth] if isinstance(truth, str | Path) else list(truth)
-    fields = open_fields(paths[0] if len(paths) == 1 else paths)
-    return fields.restore(fields.dataset)
-
-
 def _plan(ensemble: xr.Dataset, truth: xr.Dataset, model: "FieldModel | None") -> dict[str, Any]:
     """What would be scored against what."""
     names = [str(name) for name in ensemble.data_vars if name in truth.data_vars]
@@ -148,6 +152,7 @@ def _plan(ensemble: xr.Dataset, truth: xr.Dataset, model: "FieldModel | None") -
     for name in names:
         same_units(ensemble[name], truth[name], name, "truth")
     axes = axes_of(ensemble, truth, names)
+    truth = aligned_truth(truth, ensemble, names, axes)
     fixed = {axes.realization, *axes.space, *(dim for name in names for dim in axes.level(ensemble[name]))}
     dims = [str(dim) for dim in truth[names[0]].dims if dim not in fixed]
     pairing = pair_samples(ensemble, truth, axes.sample, sorted(dims, key=lambda dim: dim not in axes.sample))
