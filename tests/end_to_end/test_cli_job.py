@@ -265,6 +265,7 @@ def test_inspect_tells_what_the_run_is(run, capsys):
         ["check", "tas.nc", "--given", "coarse.nc"],
         ["evaluate", "ens.nc", "--truth", "tas.nc", "--run", "RUN", "--out", "planned.json"],
         ["report", "RUN", "--out", "planned.html"],
+        ["report", "RUN", "--ensemble", "ens.nc", "--truth", "tas.nc", "--out", "planned.html"],
         ["demo", "--out", "planned"],
     ],
     ids=lambda words: words[0],
@@ -272,7 +273,11 @@ def test_inspect_tells_what_the_run_is(run, capsys):
 def test_a_dry_run_writes_nothing(run, folder, capsys, words):
     before = sorted(folder.rglob("*"))
     told = json.loads(call(capsys, *words, "--dry-run", "--json")[0])
-    assert told
+    for part in (
+        ("data", "given") if words[0] == "check" else ("downscale", "emulate") if words[0] == "demo" else [None]
+    ):
+        plan = told if part is None else told[part]
+        assert ("time" in plan or plan["seconds"] > 0) and plan["memory_mb"] > 0
     assert call(capsys, *words, "--dry-run")[0]
     assert sorted(folder.rglob("*")) == before
 
@@ -290,18 +295,30 @@ def test_a_range_the_other_way_round_is_told_by_each_verb(run, capsys, words):
     assert "time=2001-03-01/2001-02-18 is read as time=2001-02-18/2001-03-01" in call(capsys, *words)[1]
 
 
-def test_a_dry_check_reads_no_values(folder, capsys, monkeypatch):
-    from undrift.data.fields import Fields
+def test_a_dry_check_reads_a_few_samples_only_and_tells_the_time(folder, capsys, monkeypatch):
+    from undrift.data.fields import Fields, _Store
 
-    def read(*args, **options):
-        raise AssertionError("values were read")
+    def refused(*args, **options):
+        raise AssertionError("values were kept")
 
-    monkeypatch.setattr(Fields, "read", read)
+    read, counts = _Store.read_files, []
+
+    def slowly(store, indices, window):
+        counts.append(len(indices))
+        time.sleep(0.01 * len(indices))
+        return read(store, indices, window)
+
+    monkeypatch.setattr(Fields, "read", refused)
+    monkeypatch.setattr(_Store, "read_files", slowly)
+    monkeypatch.setattr("undrift.data.scan._BLOCK_BYTES", 5 * 4 * 16 * 24)
     told = json.loads(call(capsys, "check", "tas.nc", "--given", "coarse.nc", "--dry-run", "--json")[0])
+    assert max(counts) < 60
     assert told["data"]["channels"] == {"tas": {"lat": 16, "lon": 24}} and told["data"]["samples"] == 60
     assert told["data"]["bytes_to_read"] == 4 * 60 * 16 * 24 and told["given"]["samples"] == HELD
     assert os.path.basename(told["data"]["files"][0]) == "tas.nc" and told["data"]["memory_mb"] < 1000
-    assert "values were read" in call(capsys, "check", "tas.nc", code=1)[1]  # and without it, they are
+    words = told["data"]["time"].split()
+    assert words[0] == "about" and 0.6 <= float(words[1]) < 6 and words[2:] == ["s", "to", "read", "all", "values"]
+    assert "values were kept" in call(capsys, "check", "tas.nc", code=1)[1]  # and without it, all of them are
 
 
 def test_what_exists_is_kept_without_overwrite(run, capsys):

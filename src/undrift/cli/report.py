@@ -72,13 +72,14 @@ def report(
     _enough(realizations)
     with stopped_saying(f"nothing was written to {out}; type the same command again"):
         from undrift.cli.runs import open_run, tell_scores
+        from undrift.model import evaluate as scored
 
         set_threads()
         model = open_run(run, verify=not no_verify, device=device)
         _enough(realizations or model.config.sample.realizations)
         draw = partial(model.sample, holdout=True, realizations=realizations, seed=seed, nfe=nfe)
         if dry_run:
-            plan = draw(dry_run=True) if ensemble is None else model.describe()
+            plan = draw(dry_run=True) if ensemble is None else scored(ensemble, truth or [], run=model, dry_run=True)
         elif ensemble is not None:
             scores = _of_an_ensemble(model, ensemble, truth or [], run, out, overwrite)
         else:
@@ -86,7 +87,7 @@ def report(
             typed = [word for name, value in chosen.items() if value is not None for word in (name, str(value))]
             scores = _of_a_drawing(model, draw, run, typed, out, overwrite)
     if dry_run:
-        emit_json(dict(plan)) if json else facts(dict(plan))
+        emit_json(plan) if json else facts(plan)
         note("nothing was written (--dry-run)")
         return 0
     tell_scores(scores, {"run": run, "out": out}, json)
