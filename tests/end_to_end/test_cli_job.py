@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 import undrift
 import undrift.cli.runs
+from undrift.cli.demo import _Stages
 from undrift.cli.main import main
 from undrift.distributions.diffusion import Diffusion
 
@@ -514,6 +515,23 @@ def test_a_drawing_that_is_stopped_leaves_nothing(run, folder, capsys, monkeypat
     )  # fmt: skip
 
 
+def test_the_time_left_of_the_demo_learns_from_the_stages_that_are_over(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("undrift.cli.demo.time.monotonic", lambda: now[0])
+    planned = {"train one": (60.0, 10.0), "draw": (0.0, 20.0), "write": (0.0, 5.0)}
+    stages = _Stages(planned)
+    assert stages.total == 95.0 and stages.state() == (95.0, "starting")
+    with stages.stage("train one"):
+        now[0] = 30.0
+        assert stages.state() == (65.0, "train one")
+        now[0] = 80.0
+        assert stages.state() == (25.0, "train one (longer than expected)")
+    with stages.stage("draw"):  # what the budget of 60 s does not bound took 20 s, twice as long as planned
+        assert stages.state() == (50.0, "draw")
+        now[0] = 110.0
+        assert stages.state() == (20.0, "draw")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_report_that_is_stopped_leaves_no_temporary_folder(run, tmp_path, capsys, monkeypatch, number, code):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -580,8 +598,11 @@ def test_the_demo_from_end_to_end(tmp_path, capsys, monkeypatch):
     folder, scored = tmp_path / "my demo", []
     score = undrift.cli.runs.score
     monkeypatch.setattr("undrift.cli.runs.score", lambda *a, **k: scored.append(score(*a, **k)) or scored[-1])
+    monkeypatch.setattr("undrift.progress.SECONDS_BETWEEN_LINES", 1.0)
     words = ["--budget", "4s", "--realizations", 4, "--seed", 3, "--device", "cpu", "--out", folder]
-    out, _ = call(capsys, "demo", *words)
+    out, err = call(capsys, "demo", *words)
+    lines = [line for line in err.splitlines() if line.startswith("undrift: demo")]
+    assert lines and all(re.match(r"undrift: demo \d+ %, \d+:\d\d left, ", line) for line in lines)
     assert out.strip().splitlines()[-1].endswith(str(folder / "report.html"))
     assert "CRPS" in out and "spread/skill" in out
     page = (folder / "report.html").read_text()
