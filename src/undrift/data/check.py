@@ -111,22 +111,8 @@ def check(
         data, dims=dims, variables=variables, static=static, covariates=covariates, periodic=periodic, select=select
     )
     report = Report()
-    for line in _shape(fields):
-        report.add(*line)
-    for warning in fields.warnings:
-        if not any(word in warning for word in ("gaps", "not in order", "occurred twice")):  # said better by time_axis
-            report.add("warning", warning)
-    scan = fields.scan()
-    infinite = bool(scan.inf.any())
-    looks = {} if infinite else look(fields, scan)
-    for lines in (unit_findings(fields, scan), time_axis(fields), missing(fields, scan)):
-        for line in lines:
-            report.add(*line)
-    report.facts = _facts(fields, looks)
-    if infinite:
+    if not _values(fields, report):
         return report
-    for line in (*extremes(fields, scan, looks), *_transforms(looks)):
-        report.add(*line)
     parts = _samples(fields, holdout, report)
     task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * factor else "emulate")
     for line in _task(fields, task, factor, given, dims):
@@ -142,6 +128,25 @@ def check(
             options["--covariates"] = ",".join(_covariates(fields)) or None
         report.suggested = _command(data, task, factor, options, parts.text if parts else holdout)
     return report
+
+
+def _values(fields: Fields, report: Report) -> bool:
+    """Add what the dims and all values tell; whether the values are finite, so that more can be told."""
+    for line in _shape(fields):
+        report.add(*line)
+    for warning in fields.warnings:
+        if not any(word in warning for word in ("gaps", "not in order", "occurred twice")):  # said better by time_axis
+            report.add("warning", warning)
+    scan = fields.scan()
+    infinite = bool(scan.inf.any())
+    looks = {} if infinite else look(fields, scan)
+    for line in (*unit_findings(fields, scan), *time_axis(fields), *missing(fields, scan)):
+        report.add(*line)
+    report.facts = _facts(fields, looks)
+    if not infinite:
+        for line in (*extremes(fields, scan, looks), *_transforms(looks)):
+            report.add(*line)
+    return not infinite
 
 
 def _shape(fields: Fields) -> Iterator[Line]:
