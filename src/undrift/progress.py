@@ -23,7 +23,8 @@ from contextlib import contextmanager
 from typing import Any
 
 Tick = Callable[..., None]
-"""``tick(done, note="")``: the amount done so far (not the increment), and a few words."""
+"""``tick(done, note="", left=None)``: the amount done so far (not the increment), a few words, and the seconds left
+where the caller knows them better than the pace so far."""
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -46,10 +47,13 @@ class _Tracker:
         self.start = time.monotonic()
         self.first: float | None = None
         self.done, self.note = 0.0, ""
-        self.task = bar.add_task(title, total=self.total, note="") if bar is not None else None
+        self.told: float | None = None
+        self.task = bar.add_task(title, total=self.total, note="", eta="") if bar is not None else None
 
     def left(self) -> float | None:
-        """Seconds left at the pace so far; None before there is a pace."""
+        """Seconds left as the caller told, else at the pace so far; None before there is a pace."""
+        if self.told is not None:
+            return self.told
         first = self.first or 0.0
         if self.total is None or self.done <= first:
             return None
@@ -58,18 +62,21 @@ class _Tracker:
     def text(self) -> str:
         if self.total is None:
             return f"{self.title}, {clock(time.monotonic() - self.start)} so far"
-        left = self.left()
         share = 100 * min(1.0, self.done / self.total)
-        parts = [f"{self.title} {share:.0f} %", f"{clock(left)} left" if left is not None else "", self.note]
+        parts = [f"{self.title} {share:.0f} %", self.eta(), self.note]
         return ", ".join(part for part in parts if part)
 
-    def tick(self, done: float, note: str = "") -> None:
+    def eta(self) -> str:
+        left = self.left()
+        return "" if left is None else f"{clock(left)} left"
+
+    def tick(self, done: float, note: str = "", left: float | None = None) -> None:
         if self.total is not None and self.first is None:
             # A resumed run begins part of the way: that part says nothing about the pace.
             self.first = float(done) if done > 0.02 * self.total else 0.0
-        self.done, self.note = float(done), note or self.note
+        self.done, self.note, self.told = float(done), note or self.note, left
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.done, note=self.note)
+            self.bar.update(self.task, completed=self.done, note=self.note, eta=self.eta())
         else:
             self.line()
 
@@ -91,7 +98,6 @@ def _bar() -> Any:
         TaskProgressColumn,
         TextColumn,
         TimeElapsedColumn,
-        TimeRemainingColumn,
     )
 
     return Progress(
@@ -99,8 +105,7 @@ def _bar() -> Any:
         BarColumn(bar_width=30),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[eta]}"),
         TextColumn("{task.fields[note]}", style="dim", markup=False),
         console=Console(stderr=True),
         transient=True,
@@ -124,10 +129,10 @@ def track(title: str, total: float | None, *, enabled: bool = True) -> Iterator[
         enabled: False shows nothing.
 
     Yields:
-        ``tick(done, note="")``, cheap enough to be called at every step.
+        ``tick(done, note="", left=None)``, cheap enough to be called at every step.
     """
     if not enabled:
-        yield lambda done, note="": None
+        yield lambda done, note="", left=None: None
         return
     outer = _open[-1].bar if _open else None
     bar = outer

@@ -143,6 +143,25 @@ def test_a_plane_between_2d_grids_in_every_combination():
         assert back.tas.dims == ("time", "y", "x") and back["lat"].dims == ("y", "x")
 
 
+@pytest.mark.parametrize("lon0", [5.0, 0.0, 180.0])
+@pytest.mark.parametrize("shape", [(1, 6), (6, 1), (1, 1)])
+def test_a_2d_grid_of_one_cell_across_is_linear_along_it_and_the_same_across(shape, lon0):
+    lat, lon = rotated(4 * shape[0], 4 * shape[1], 0.0, lon0, 3)
+    axis = int(np.argmax(shape))
+    along = np.linspace(-3, 3, 4 * shape[axis])
+    blocks = along.reshape(-1, 4).mean(1)
+    want = np.clip(along, blocks[0], blocks[-1])
+    want, blocks = (np.expand_dims(v, 1 - axis) for v in (want, blocks))
+    coarse = [a.reshape(shape[0], 4, shape[1], 4).mean(axis=(1, 3)) for a in (lat, lon)]
+    source = curvilinear(coarse[0], coarse[1] % 360, lambda y, x: blocks, time=1)
+    fine = curvilinear(lat, (lon + 180) % 360 - 180, lambda y, x: 0 * y, time=1)
+    np.testing.assert_allclose(regrid(source, fine).tas[0], np.broadcast_to(want, lat.shape), atol=2e-3)
+    assert Grid.of(source).same(Grid.of(source))
+    beside = curvilinear(lat + 4.0, (lon + 180) % 360 - 180, lambda y, x: 0 * y, time=1)
+    with pytest.raises(DataError, match="one cell across .*: give data of two cells or more"):
+        regrid(source, beside)
+
+
 def test_a_finer_source_is_averaged_over_the_cells_as_the_coarse_maps_are():
     from undrift.data.fields import coarsen
 

@@ -284,6 +284,10 @@ def test_a_terminal_shows_work_of_unknown_length_too(monkeypatch):
         tick(0.0, "half of it")
         time.sleep(0.5)
     assert "scoring" in progress.sys.stderr.getvalue() and "half of it" in progress.sys.stderr.getvalue()
+    with progress.track("demo", total=1.0) as tick:
+        tick(0.5, left=100.0)
+        time.sleep(0.5)
+    assert "1:40 left" in progress.sys.stderr.getvalue()
 
 
 class Terminal(io.StringIO):
@@ -301,4 +305,6 @@ def test_the_time_left_of_a_resumed_work_counts_only_this_part(monkeypatch):
     now[0] = 10.0
     tracker.done = 70.0
     assert tracker.left() == pytest.approx(30.0)
+    tracker.tick(71.0, left=400.0)  # told by one who knows better
+    assert tracker.left() == 400.0 and "6:40 left" in tracker.text()
     assert [progress.clock(s) for s in (0, 61, 3725)] == ["0:00", "1:01", "1:02:05"]

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 import undrift
 import undrift.cli.runs
+from undrift.cli.demo import _Stages
 from undrift.cli.main import main
 from undrift.distributions.diffusion import Diffusion
 
@@ -265,6 +266,7 @@ def test_inspect_tells_what_the_run_is(run, capsys):
         ["check", "tas.nc", "--given", "coarse.nc"],
         ["evaluate", "ens.nc", "--truth", "tas.nc", "--run", "RUN", "--out", "planned.json"],
         ["report", "RUN", "--out", "planned.html"],
+        ["report", "RUN", "--ensemble", "ens.nc", "--truth", "tas.nc", "--out", "planned.html"],
         ["demo", "--out", "planned"],
     ],
     ids=lambda words: words[0],
@@ -272,7 +274,11 @@ def test_inspect_tells_what_the_run_is(run, capsys):
 def test_a_dry_run_writes_nothing(run, folder, capsys, words):
     before = sorted(folder.rglob("*"))
     told = json.loads(call(capsys, *words, "--dry-run", "--json")[0])
-    assert told
+    for part in (
+        ("data", "given") if words[0] == "check" else ("downscale", "emulate") if words[0] == "demo" else [None]
+    ):
+        plan = told if part is None else told[part]
+        assert ("time" in plan or plan["seconds"] > 0) and plan["memory_mb"] > 0
     assert call(capsys, *words, "--dry-run")[0]
     assert sorted(folder.rglob("*")) == before
 
@@ -290,18 +296,30 @@ def test_a_range_the_other_way_round_is_told_by_each_verb(run, capsys, words):
     assert "time=2001-03-01/2001-02-18 is read as time=2001-02-18/2001-03-01" in call(capsys, *words)[1]
 
 
-def test_a_dry_check_reads_no_values(folder, capsys, monkeypatch):
-    from undrift.data.fields import Fields
+def test_a_dry_check_reads_a_few_samples_only_and_tells_the_time(folder, capsys, monkeypatch):
+    from undrift.data.fields import Fields, _Store
 
-    def read(*args, **options):
-        raise AssertionError("values were read")
+    def refused(*args, **options):
+        raise AssertionError("values were kept")
 
-    monkeypatch.setattr(Fields, "read", read)
+    read, counts = _Store.read_files, []
+
+    def slowly(store, indices, window):
+        counts.append(len(indices))
+        time.sleep(0.01 * len(indices))
+        return read(store, indices, window)
+
+    monkeypatch.setattr(Fields, "read", refused)
+    monkeypatch.setattr(_Store, "read_files", slowly)
+    monkeypatch.setattr("undrift.data.scan._BLOCK_BYTES", 5 * 4 * 16 * 24)
     told = json.loads(call(capsys, "check", "tas.nc", "--given", "coarse.nc", "--dry-run", "--json")[0])
+    assert max(counts) < 60
     assert told["data"]["channels"] == {"tas": {"lat": 16, "lon": 24}} and told["data"]["samples"] == 60
     assert told["data"]["bytes_to_read"] == 4 * 60 * 16 * 24 and told["given"]["samples"] == HELD
     assert os.path.basename(told["data"]["files"][0]) == "tas.nc" and told["data"]["memory_mb"] < 1000
-    assert "values were read" in call(capsys, "check", "tas.nc", code=1)[1]  # and without it, they are
+    words = told["data"]["time"].split()
+    assert words[0] == "about" and 0.6 <= float(words[1]) < 6 and words[2:] == ["s", "to", "read", "all", "values"]
+    assert "values were kept" in call(capsys, "check", "tas.nc", code=1)[1]  # and without it, all of them are
 
 
 def test_what_exists_is_kept_without_overwrite(run, capsys):
@@ -497,6 +515,68 @@ def test_a_drawing_that_is_stopped_leaves_nothing(run, folder, capsys, monkeypat
     )  # fmt: skip
 
 
+def test_the_time_left_of_the_demo_learns_from_the_stages_that_are_over(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("undrift.cli.demo.time.monotonic", lambda: now[0])
+    planned = {"train one": (60.0, 10.0), "draw": (0.0, 20.0), "write": (0.0, 5.0)}
+    stages = _Stages(planned)
+    assert stages.total == 95.0 and stages.state() == (95.0, "starting")
+    with stages.stage("train one"):
+        now[0] = 30.0
+        assert stages.state() == (65.0, "train one")
+        now[0] = 80.0
+        assert stages.state() == (25.0, "train one (longer than expected)")
+    with stages.stage("draw"):  # what the budget of 60 s does not bound took 20 s, twice as long as planned
+        assert stages.state() == (50.0, "draw")
+        now[0] = 110.0
+        assert stages.state() == (20.0, "draw")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_report_that_is_stopped_leaves_no_temporary_folder(run, tmp_path, capsys, monkeypatch, number, code):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    score = undrift.cli.runs.score
+
+    def stopped(*args, **options):
+        assert os.listdir(tmp_path)
+        os.kill(os.getpid(), number)
+        return score(*args, **options)
+
+    monkeypatch.setattr("undrift.cli.runs.score", stopped)
+    _, err = call(capsys, "report", "RUN", "--realizations", 2, "--out", "stopped.html", code=code)
+    assert not os.listdir(tmp_path) and not os.path.exists("stopped.html")
+    assert err.splitlines()[-1].endswith("; nothing was written to stopped.html; type the same command again")
+
+
+def test_an_evaluation_that_is_stopped_leaves_no_part_of_its_file(run, folder, capsys, monkeypatch):
+    before = sorted(os.listdir(folder))
+
+    def stopped(number):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("undrift.verify.table.os.fsync", stopped)
+    _, err = call(capsys, "evaluate", "ens.nc", "--truth", "tas.nc", "--out", "stopped.json", code=75)
+    assert sorted(os.listdir(folder)) == before
+    assert err.splitlines()[-1].endswith("stopped by SIGTERM; nothing was written to stopped.json; "
+                                         "type the same command again")  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["undrift.train.loop.take_step", "undrift.model.training.calibrate"])
+def test_a_demo_that_is_stopped_says_how_to_begin_anew(tmp_path, capsys, monkeypatch, where):
+    module, _, name = where.rpartition(".")
+    work = getattr(sys.modules[module], name)
+
+    def stopped(*args, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return work(*args, **options)
+
+    monkeypatch.setattr(where, stopped)
+    _, err = call(capsys, "demo", "--budget", "1s", "--device", "cpu", "--out", tmp_path / "demo", code=75)
+    last = err.splitlines()[-1]
+    assert last.startswith("undrift: stopped by SIGTERM") and "--resume" not in last
+    assert last.endswith(f"; {tmp_path / 'demo'} is incomplete; type the same command with --overwrite")
+
+
 def test_an_emulator_draws_what_no_file_holds(folder, capsys):
     rng = np.random.default_rng(2)
     years = np.repeat(np.arange(1950, 1980), 1)
@@ -518,8 +598,11 @@ def test_the_demo_from_end_to_end(tmp_path, capsys, monkeypatch):
     folder, scored = tmp_path / "my demo", []
     score = undrift.cli.runs.score
     monkeypatch.setattr("undrift.cli.runs.score", lambda *a, **k: scored.append(score(*a, **k)) or scored[-1])
+    monkeypatch.setattr("undrift.progress.SECONDS_BETWEEN_LINES", 1.0)
     words = ["--budget", "4s", "--realizations", 4, "--seed", 3, "--device", "cpu", "--out", folder]
-    out, _ = call(capsys, "demo", *words)
+    out, err = call(capsys, "demo", *words)
+    lines = [line for line in err.splitlines() if line.startswith("undrift: demo")]
+    assert lines and all(re.match(r"undrift: demo \d+ %, \d+:\d\d left, ", line) for line in lines)
     assert out.strip().splitlines()[-1].endswith(str(folder / "report.html"))
     assert "CRPS" in out and "spread/skill" in out
     page = (folder / "report.html").read_text()

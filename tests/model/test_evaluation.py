@@ -82,12 +82,35 @@ def test_a_dry_run_tells_what_is_matched(trained, files):
     assert plan["ensemble"]["tas"] == {"realization": 4, "time": days, "lat": 8, "lon": 12}
     assert plan["truth"]["tas"]["time"] == 40 and "climatology" in plan["baselines"]
     assert plan["bytes_to_read"] == 4 * 8 * 12 * (4 * days + 40) and plan["memory_mb"] > 100
+    assert "s of scoring, and that of making the baselines" in plan["time"]
     few = undrift.evaluate(ensemble, truth.isel(time=slice(-3, None)), dry_run=True)
-    assert few["matched"] == 3
+    assert few["matched"] == 3 and few["time"].endswith("s of scoring")
     free = undrift.evaluate(ensemble, truth.isel(time=slice(0, 5)), dry_run=True)
     assert free["matched"] == 0 and "no CRPS" in free["scores"]
     with pytest.raises(DataError, match="no variable in common"):
         undrift.evaluate(ensemble, truth.rename(tas="ts"), dry_run=True)
+    wider = undrift.evaluate(ensemble.isel(lat=slice(2, 6)), truth.isel(lat=slice(None, None, -1)), dry_run=True)
+    assert wider["truth"]["tas"]["lat"] == 4 and wider["matched"] == days
+    for dry_run in (False, True):
+        with pytest.raises(DataError, match="the truth lacks 1 of the ensemble's 8 labels along 'lat'"):
+            undrift.evaluate(ensemble, truth.isel(lat=slice(1, None)), dry_run=dry_run, progress=False)
+
+
+def test_the_time_of_scoring_grows_with_the_samples(files, monkeypatch):
+    """A clock that counts the samples scored: 2 s at once, and 0.5 s each."""
+    _, ensemble, truth = files
+    now = [0.0]
+
+    def scored(drawn, *rest, **options):
+        now[0] += 2.0 + 0.5 * drawn.sizes["pair"]
+
+    monkeypatch.setattr("undrift.model.evaluation.verify.evaluate", scored)
+    monkeypatch.setattr("undrift.model.evaluation.time.perf_counter", lambda: now[0])
+    days = ensemble.sizes["time"]
+    plan = undrift.evaluate(ensemble, truth, dry_run=True)
+    assert plan["time"] == f"about {2 + 0.5 * days:.2g} s of scoring"
+    free = undrift.evaluate(ensemble, truth.isel(time=slice(0, 20)), dry_run=True)
+    assert free["matched"] == 0 and free["time"] == "about 12 s of scoring"
 
 
 def test_a_seed_that_is_none_is_refused_when_drawing(trained):

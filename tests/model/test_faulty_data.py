@@ -40,6 +40,19 @@ def test_fields_of_one_block_across_train_and_draw(shape):
     np.testing.assert_array_equal(draw(model, model.holdout_given()).tas.values, drawn.values)
 
 
+@pytest.mark.parametrize("shape", [(4, 40), (40, 5), (4, 4)])
+def test_curvilinear_fields_of_one_block_across_train_and_draw(shape):
+    lat, lon = np.linspace(40, 40 + 0.5 * shape[0], shape[0]), np.linspace(0, 0.5 * shape[1], shape[1])
+    y, x = np.meshgrid(lat, lon, indexing="ij")
+    turned = {"lat": y - 0.3 * x, "lon": x + 0.3 * y}
+    data = fields(60, lat, lon).rename(lat="y", lon="x").drop_vars(["y", "x"])
+    names = {"lat": "degrees_north", "lon": "degrees_east"}
+    data = data.assign_coords({name: (("y", "x"), turned[name], {"units": units}) for name, units in names.items()})
+    model = tiny_fit(data, steps=20)
+    level = draw(model, holdout=True).tas.mean(("realization", "y", "x")) - model.holdout_truth().tas.mean(("y", "x"))
+    assert float(np.abs(level).max()) < 1.0
+
+
 def test_a_side_of_one_cell_says_what_to_do():
     data = fields(lat=[40.0], lon=np.arange(30.0))
     with pytest.raises(UsageError, match="drop the dim 'lat' of one cell .*, or type --task emulate"):

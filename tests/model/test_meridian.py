@@ -53,6 +53,24 @@ def test_draws_are_the_same_from_either_convention():
     np.testing.assert_allclose(turned(two, 0.0).values, one.values, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("west", [-180.0, -20.0, 130.0])
+def test_a_global_pair_stays_nested_where_greenwich_lies_within_a_coarse_cell(tmp_path, west):
+    """Nine coarse cells of four fine ones each around the globe; draws do not depend on where the data begin."""
+    data = fields(lon=np.arange(west + 5.0, west + 360.0, 10.0))
+    given = data.coarsen(lat=4, lon=4).mean(keep_attrs=True).rename(tas="low")
+    pairs = [(data, given), (turned(data, 0.0), turned(given, 0.0)), (turned(data, west, -1), turned(given, 0.0))]
+    drawn = []
+    for i, (one, two) in enumerate(pairs):
+        model = tiny_fit(one, given=two, factor=None, out=tmp_path / f"run-{i}")
+        later = undrift.load(tmp_path / f"run-{i}", data=one, given=two, device="cpu")
+        assert model.problem.pair.factor == later.problem.pair.factor == (4, 4)
+        xr.testing.assert_identical(later.holdout_truth(), model.holdout_truth())
+        drawn.append(draw(later, holdout=True).tas)
+        np.testing.assert_array_equal(drawn[i].lon, one.lon)
+        same = turned(drawn[i], 0.0).values, turned(drawn[0], 0.0).values
+        np.testing.assert_allclose(*same, atol=1e-3, rtol=0)
+
+
 def test_a_run_that_began_at_another_meridian_still_knows_its_data(tmp_path, monkeypatch, caplog):
     """Before 0.1.0 the order of the data was kept; baselines of such a run still fit the held-out samples."""
     data = turned(fields(lon=LON), -180.0)

@@ -270,7 +270,9 @@ def test_emulate_refuses_what_it_does_not_know(emulator):
     for at, text in {
         "year=2022": "lacks 'scenario'",
         "year=2022,scenario=B2": "training met only A1B, E1",
-        "year=2022,scenario=E1,member=3": "names 'member'",
+        "year=2022,scenario=E1,member=3": "names 'member'; the model is given scenario, year",
+        "year=2022,scenaro=E1": "names 'scenaro': did you mean 'scenario'. the model is given scenario, year",
+        "member=3,scenario=E1": "names 'member'; the model is given scenario, year",
         "year=soon,scenario=E1": "is no number",
         "year=nan,scenario=E1": "year=nan is no number; training met 20",
         "year=-inf,scenario=E1": "year=-inf is no number",

@@ -64,6 +64,27 @@ def test_a_pair_inside_one_file(tmp_path, kind):
         tiny_fit(f"{path}:mr", **options)
 
 
+def test_joined_samples_are_told_and_lost_ones_warned_of(caplog):
+    caplog.set_level("INFO", "undrift")
+    target, given = driver()
+    tiny_fit(target, given=given, factor=None, dry_run=True)
+    told = {record.getMessage(): record.levelname for record in caplog.records}
+    assert told["50 of 50 samples are joined with what is given"] == "INFO"
+    tiny_fit(target, given=given.isel(time=slice(None, 40)), factor=None, dry_run=True)
+    told = {record.getMessage(): record.levelname for record in caplog.records}
+    assert told["40 of 50 samples are joined with what is given; the others are not used"] == "WARNING"
+
+
+def test_bare_fill_values_of_what_is_given_are_told(caplog):
+    target, given = driver()
+    given.psl.values[3, 1, :4] = -9999.0
+    found = "given: psl has 4 times -9999, which looks like an undeclared fill value: set the attribute _FillValue"
+    tiny_fit(target, given=given, factor=None, dry_run=True)
+    assert found in caplog.text
+    assert [text[: len(found)] for severity, text in undrift.check(target, given=given).lines if severity == "warning"]\
+        == [found]  # fmt: skip
+
+
 def test_static_fields_of_what_is_given_condition_the_model(tmp_path):
     target, given = driver()
     slope = given.lat + 0 * given.lon  # linear in latitude, so that interpolation is exact

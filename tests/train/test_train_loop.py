@@ -1,5 +1,6 @@
 """The loop and its formulas against closed forms."""
 
+import contextlib
 import json
 import math
 import os
@@ -23,7 +24,7 @@ from undrift.train.prefetch import Prefetch
 from undrift.train.run import RunDirectory
 from undrift.train.schedule import learning_rate
 from undrift.train.settings import Settings
-from undrift.train.signals import Stop
+from undrift.train.signals import Stop, ended_by_signals
 from undrift.train.step import Tally, key_of, private_rng
 from undrift.train.weights import load_tensors
 from undrift.verify.training import under_trained
@@ -589,6 +590,24 @@ def test_handlers_come_back_and_the_second_ctrl_c_is_obeyed(capfd):
         assert "press Ctrl-C again" in capfd.readouterr().err
         os.kill(os.getpid(), signal.SIGINT)
     assert before == {number: signal.getsignal(number) for number in before}
+
+
+def test_a_signal_whose_error_was_lost_is_not_the_last_one_obeyed(monkeypatch):
+    now, went_on_after = [100.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def signalled(name):
+        os.kill(os.getpid(), getattr(signal, name))
+        went_on_after.append(name)
+
+    with pytest.raises(Interrupted, match="stopped by SIGTERM; do this"), ended_by_signals(lambda: "do this"):
+        with contextlib.suppress(Exception):  # as a library may
+            signalled("SIGTERM")
+        now[0] += 4.9
+        signalled("SIGUSR1")  # too soon: time to put things away
+        now[0] += 0.2
+        signalled("SIGTERM")
+    assert went_on_after == ["SIGUSR1"]
 
 
 def test_in_another_thread_signals_are_left_alone():

@@ -69,7 +69,7 @@ def check(
         plan = {"data": _plan(list(data), opening)}
         plan |= {"given": _plan(given, {"dims": names(dims)})} if given else {}
         emit_json(plan) if json else facts(plan)
-        note("no value was read (--dry-run)")
+        note("only a few samples were read (--dry-run)")
         return 0
     report = examine(
         list(data),
@@ -87,9 +87,10 @@ def check(
 
 
 def _plan(paths: list[str], options: dict[str, Any]) -> dict[str, Any]:
-    """What would be read of some files, as their metadata tell."""
+    """What would be read of some files, as their metadata and the time for the first samples tell."""
     from undrift.data.fields import MEMORY_LIMIT
     from undrift.data.open import open_fields
+    from undrift.data.scan import seconds_to_scan
 
     fields = open_fields(paths, **options)
     layout, cells = fields.layout, math.prod(fields.layout.shape)
@@ -101,5 +102,6 @@ def _plan(paths: list[str], options: dict[str, Any]) -> dict[str, Any]:
         "static": [str(name) for name in fields.static.data_vars],
         "covariates": list(fields.covariate_names),
         "bytes_to_read": size,
+        "time": f"about {seconds_to_scan(fields):.2g} s to read all values",
         "memory_mb": round((size if size <= MEMORY_LIMIT else 0) / 2**20 + _PROGRAM_MB),
     }

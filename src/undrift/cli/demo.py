@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from undrift.cli.options import Device, DryRun, Flag, Json, Seed, refuse_existing, set_threads
 from undrift.cli.output import emit_json, facts, note, plain, say, table
-from undrift.errors import UsageError
+from undrift.cli.stopping import stopped_saying
+from undrift.errors import Interrupted, UsageError
 from undrift.progress import Tick, clock, track
 
 if TYPE_CHECKING:
@@ -106,14 +107,14 @@ def demo(
     began = time.monotonic()
     stages = _Stages(_planned(seconds, realizations))
     if not dry_run:
-        note(f"the demo takes about {clock(sum(stages.planned.values()))} (minutes:seconds) on two cores")
-    with stages.running():
+        note(f"the demo takes about {clock(stages.total)} (minutes:seconds) on two cores")
+    with _stopped(out), stages.running():
         set_threads()
         # By its path, so that the runs of the demo can be reported on later like any other.
         data = str(resources.files("undrift.data") / "north_america.nc")
         plans = {job.name: _train(job, data, folder, seconds, seed, device, dry_run, stages) for job in jobs}
         if dry_run:
-            plans["about"] = {"seconds": round(sum(stages.planned.values())), "written": "nothing (--dry-run)"}
+            plans["about"] = {"seconds": round(stages.total), "written": "nothing (--dry-run)"}
             emit_json(plans) if json else facts(plans)
             return 0
         for job in jobs:
@@ -127,34 +128,49 @@ def demo(
     return 0
 
 
-def _planned(seconds: float, realizations: int) -> dict[str, float]:
-    """Seconds that each stage will take, roughly."""
+@contextmanager
+def _stopped(out: str) -> Iterator[None]:
+    """A stop is told in the words of the demo: a training in it would speak of its own directory and of --resume."""
+    advice = f"{out} is incomplete; type the same command with --overwrite"
+    try:
+        with stopped_saying(advice):
+            yield
+    except Interrupted as stopped:
+        raise Interrupted(f"{str(stopped).partition(';')[0]}; {advice}") from None
+
+
+def _planned(seconds: float, realizations: int) -> dict[str, tuple[float, float]]:
+    """Seconds that each stage will take: of the budget, and roughly of what it does not bound."""
     draw = DRAW * realizations / 16
     return {
-        "train downscale": PREPARE + (DOWNSCALE + TWIN) * seconds,
-        "train emulate": PREPARE + EMULATE * seconds,
-        "draw downscale": draw,
-        "score downscale": SCORE,
-        "draw emulate": draw,
-        "score emulate": SCORE,
-        "write": WRITE,
+        "train downscale": ((DOWNSCALE + TWIN) * seconds, PREPARE),
+        "train emulate": (EMULATE * seconds, PREPARE),
+        "draw downscale": (0.0, draw),
+        "score downscale": (0.0, SCORE),
+        "draw emulate": (0.0, draw),
+        "score emulate": (0.0, SCORE),
+        "write": (0.0, WRITE),
     }
 
 
 class _Stages:
-    """The demo as a whole on one bar: its time left is that of the plan, also while a stage is silent."""
+    """The demo as a whole on one bar with the time left, also while a stage is silent.
 
-    def __init__(self, planned: dict[str, float]) -> None:
+    What the budget does not bound takes longer on a slower machine: the stages that are over tell how much.
+    """
+
+    def __init__(self, planned: dict[str, tuple[float, float]]) -> None:
         self.planned = planned
-        self._past, self._end = 0.0, 0.0
-        self._began = time.monotonic()
-        self._name = "starting"
+        self.total = sum(map(sum, planned.values()))
+        self._ahead = list(planned)
+        self._now = ("starting", time.monotonic())
+        self._spent = self._meant = 0.0  # seconds of what the budget does not bound, in stages that are over
         self._over = threading.Event()
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        with track("demo", total=sum(self.planned.values())) as tick:
-            thread = threading.Thread(target=self._watch, args=(tick,), daemon=True)
+        with track("demo", total=1.0) as tick:
+            thread = threading.Thread(target=self._watch, args=(tick, time.monotonic()), daemon=True)
             thread.start()
             try:
                 yield
@@ -162,17 +178,34 @@ class _Stages:
                 self._over.set()
                 thread.join()
 
-    def _watch(self, tick: Tick) -> None:
-        while not self._over.wait(1.0):
-            # A stage that takes longer than planned waits at its end; one that was shorter jumps there.
-            tick(min(self._past + time.monotonic() - self._began, max(self._end - 0.5, 0.1)), self._name)
+    def _watch(self, tick: Tick, start: float) -> None:
+        over = False
+        while not over:
+            left, words = self.state()
+            gone = time.monotonic() - start
+            tick(gone / (gone + left + 1e-9), words, left)
+            over = self._over.wait(1.0)
+
+    def state(self) -> tuple[float, str]:
+        """Seconds left of the whole, and the stage in words."""
+        name, began = self._now
+        rest = self._expected(name) - (time.monotonic() - began)
+        words = name if rest >= 0 or name not in self.planned else f"{name} (longer than expected)"
+        return max(0.0, rest) + sum(map(self._expected, list(self._ahead))), words
+
+    def _expected(self, name: str) -> float:
+        budget, rest = self.planned.get(name, (0.0, 0.0))
+        return budget + rest * (self._spent / self._meant if self._meant else 1.0)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        self._name, self._began = name, time.monotonic()
-        self._end = self._past + self.planned[name]
+        began = time.monotonic()
+        self._now = (name, began)
+        self._ahead.remove(name)
         yield
-        self._past = self._end
+        budget, rest = self.planned[name]
+        self._spent += max(0.0, time.monotonic() - began - budget)
+        self._meant += rest
 
 
 def _train(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from undrift.cli.options import DryRun, Flag, Json, Seed, Truth, refuse_existing
 from undrift.cli.output import emit_json, facts, note, say
+from undrift.cli.stopping import stopped_saying
 from undrift.errors import UsageError
 
 
@@ -47,13 +48,15 @@ def evaluate(
     from undrift.config import valid_seed
 
     valid_seed(seed)
-    from undrift.cli.runs import open_run, tell_scores
-    from undrift.model import evaluate as score
+    with stopped_saying(f"nothing was written{f' to {out}' if out else ''}; type the same command again"):
+        from undrift.cli.runs import open_run, tell_scores
+        from undrift.model import evaluate as score
 
-    model = open_run(run, device="cpu") if run else None
-    scores = score(
-        ensemble, truth or [], run=model, out=out, overwrite=overwrite, bootstrap=bootstrap, seed=seed, dry_run=dry_run
-    )
+        model = open_run(run, device="cpu") if run else None
+        scores = score(
+            ensemble, truth or [], run=model, out=out, overwrite=overwrite, bootstrap=bootstrap, seed=seed,
+            dry_run=dry_run,
+        )  # fmt: skip
     if dry_run:
         emit_json(scores) if json else facts(scores)
         note("nothing was written (--dry-run)")

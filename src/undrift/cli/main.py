@@ -29,7 +29,7 @@ EPILOGUE = """\
 The whole job: undrift check tas_*.nc, then the train line that it suggests, then undrift report RUN.
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 data, 4 run directory, 5 incomplete output, \
-75 stopped on a signal (train goes on with --resume, sample is typed again).
+75 stopped on a signal (train goes on with --resume, other verbs are typed again).
 
 With --debug anywhere, or UNDRIFT_DEBUG=1, errors show where they come from."""
 

@@ -6,7 +6,7 @@ __all__ = ["report", "section_of"]
 
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from undrift.cli.options import (
     set_threads,
 )
 from undrift.cli.output import emit_json, facts, note, say
+from undrift.cli.stopping import stopped_saying
 from undrift.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,33 +70,54 @@ def report(
         raise UsageError(f"got --out {out}, expected a name that ends in .html")
     refuse_existing(out, overwrite or dry_run)
     _enough(realizations)
-    from undrift.cli.runs import open_run, open_truth, tell_scores, wanted_truth
+    with stopped_saying(f"nothing was written to {out}; type the same command again"):
+        from undrift.cli.runs import open_run, tell_scores
+        from undrift.model import evaluate as scored
 
-    set_threads()
-    model = open_run(run, verify=not no_verify, device=device)
-    _enough(realizations or model.config.sample.realizations)
-    draw = partial(model.sample, holdout=True, realizations=realizations, seed=seed, nfe=nfe)
-    if dry_run:
-        plan = draw(dry_run=True) if ensemble is None else model.describe()
-        emit_json(dict(plan)) if json else facts(dict(plan))
-        note("nothing was written (--dry-run)")
-        return 0
-    if ensemble is not None:
-        typed = ["--ensemble", ensemble, "--truth", *(truth or [])]
-        reference = open_truth(truth or [])
-        scores = _write(model, Path(ensemble), reference, model.holdout_given(), run, typed, out, overwrite, own=False)
-    else:
-        # Streamed to disk, so that a long record needs no more memory than a short one.
-        with tempfile.TemporaryDirectory(prefix="undrift-") as folder:
-            reference, path = wanted_truth(model), Path(folder) / "holdout.zarr"  # NetCDF refuses names that Zarr has
-            draw(out=path).close()
+        set_threads()
+        model = open_run(run, verify=not no_verify, device=device)
+        _enough(realizations or model.config.sample.realizations)
+        draw = partial(model.sample, holdout=True, realizations=realizations, seed=seed, nfe=nfe)
+        if dry_run:
+            plan = draw(dry_run=True) if ensemble is None else scored(ensemble, truth or [], run=model, dry_run=True)
+        elif ensemble is not None:
+            scores = _of_an_ensemble(model, ensemble, truth or [], run, out, overwrite)
+        else:
             chosen = {"--realizations": realizations, "--seed": seed or None, "--nfe": nfe}
             typed = [word for name, value in chosen.items() if value is not None for word in (name, str(value))]
-            scores = _write(model, path, reference, model.holdout_given(), run, typed, out, overwrite)
+            scores = _of_a_drawing(model, draw, run, typed, out, overwrite)
+    if dry_run:
+        emit_json(plan) if json else facts(plan)
+        note("nothing was written (--dry-run)")
+        return 0
     tell_scores(scores, {"run": run, "out": out}, json)
     if not json:
         say(f"the report: {out}")
     return 0
+
+
+def _of_an_ensemble(
+    model: FieldModel, ensemble: str, truth: list[str], run: str, out: str, overwrite: bool
+) -> xr.Dataset:
+    """The page about an ensemble that was drawn before; returns the scores."""
+    from undrift.model.evaluation import open_truth
+
+    typed = ["--ensemble", ensemble, "--truth", *truth]
+    reference = open_truth(truth)
+    return _write(model, Path(ensemble), reference, model.holdout_given(), run, typed, out, overwrite, own=False)
+
+
+def _of_a_drawing(
+    model: FieldModel, draw: Callable[..., xr.Dataset], run: str, typed: Sequence[str], out: str, overwrite: bool
+) -> xr.Dataset:
+    """The page about the held-out samples, which are drawn for it; returns the scores."""
+    from undrift.cli.runs import wanted_truth
+
+    # Streamed to disk, so that a long record needs no more memory than a short one.
+    with tempfile.TemporaryDirectory(prefix="undrift-") as folder:
+        truth, path = wanted_truth(model), Path(folder) / "holdout.zarr"  # NetCDF refuses names that Zarr has
+        draw(out=path).close()
+        return _write(model, path, truth, model.holdout_given(), run, typed, out, overwrite)
 
 
 def _enough(realizations: int | None) -> None:

@@ -1,8 +1,8 @@
-"""Opening what a verb is given: run directories, ensembles and truths."""
+"""Runs, and the scores of what was drawn from them."""
 
 from __future__ import annotations
 
-__all__ = ["open_run", "open_truth", "score", "score_rows", "tell_scores", "wanted_truth"]
+__all__ = ["open_run", "score", "score_rows", "tell_scores", "wanted_truth"]
 
 import math
 from collections.abc import Mapping
@@ -32,18 +32,6 @@ def open_run(run: str, *, verify: bool = True, device: str = "auto") -> FieldMod
     from undrift.model import load
 
     return load(path, verify=verify, device=device)
-
-
-def open_truth(paths: list[str]) -> xr.Dataset:
-    """Open the files of a truth lazily, in their own order and labels.
-
-    Raises:
-        DataError: They are absent or cannot be read.
-    """
-    from undrift.data.open import open_fields
-
-    fields = open_fields(paths if len(paths) > 1 else paths[0])
-    return fields.restore(fields.dataset)
 
 
 def score(ensemble: xr.Dataset, truth: xr.Dataset, model: FieldModel, *, bootstrap: int = 200) -> xr.Dataset:

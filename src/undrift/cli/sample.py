@@ -4,9 +4,6 @@ from __future__ import annotations
 
 __all__ = ["sample"]
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from undrift.cli.options import (
     Device,
     DryRun,
@@ -21,8 +18,8 @@ from undrift.cli.options import (
     tell_reversed,
 )
 from undrift.cli.output import emit_json, facts, note, say
+from undrift.cli.stopping import stopped_saying
 from undrift.errors import UsageError
-from undrift.train.signals import ended_by_signals
 
 
 def sample(
@@ -71,7 +68,7 @@ def sample(
     valid_seed(seed)
     which = None if realizations is None else parse_realizations(realizations)
     tell_reversed("--at", at)
-    with _leaving_nothing(out):
+    with stopped_saying(f"nothing was written to {out}; type the same command again"):
         from undrift.cli.runs import open_run
 
         set_threads()
@@ -90,14 +87,3 @@ def sample(
     else:
         say(f"{out}: {', '.join(f'{name} {size}' for name, size in sizes.items())}")
     return 0
-
-
-@contextmanager
-def _leaving_nothing(out: str) -> Iterator[None]:
-    """A stop removes what was drawn so far, and says so."""
-    advice = f"nothing was written to {out}; type the same command again"
-    try:
-        with ended_by_signals(lambda: advice):
-            yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(advice) from None

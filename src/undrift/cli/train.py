@@ -6,7 +6,7 @@ __all__ = ["command_line", "train"]
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -85,37 +85,50 @@ def train(
         resume: Go on from the last checkpoint of RUN; with a larger --budget or --steps a finished run goes on.
         overwrite: Replace RUN once the new run is complete.
     """
-    if resume and overwrite:
-        raise UsageError("--resume keeps RUN and --overwrite replaces it; type one of them")
     arguments = {
         "data": list(data) or None, "task": task, "factor": factor, "given": given, "variables": variables,
         "static": static, "covariates": covariates, "dims": dims, "periodic": periodic, "select": select,
         "holdout": holdout, "crop": crop, "budget": budget, "steps": steps, "baselines": baselines, "device": device,
         "seed": seed,
     }  # fmt: skip
-    from undrift.config import refuse_idle_factor
-
-    resolved = resolve(_base(out, resume), config, arguments, set_)
-    refuse_idle_factor(factor, resolved.task.name, resolved.data.given)
-    if resume and not Path(out).exists():
-        raise CheckpointError(f"{out} does not exist, so there is nothing to resume; leave --resume out to begin")
-    if not resolved.data.paths:
-        raise UsageError("no data is named; type undrift train FILE... --out RUN")
-    mark = _mark(out)
-    # Before torch is imported, which takes seconds; the training loop has handlers of its own.
-    with ended_by_signals(lambda: "nothing was written" if dry_run else _again(resolved, out, overwrite, mark)):
-        tell_reversed("--holdout", resolved.data.holdout)
-        from undrift.model import fit_config
-
-        set_threads()
-        model = fit_config(resolved, out=out, resume=resume, overwrite=overwrite, dry_run=dry_run)
-        described = model if isinstance(model, dict) else model.describe()
+    resolved = _resolved(arguments, set_, config, out, resume, overwrite)
+    described = _trained(resolved, out, resume, overwrite, dry_run)
     if json:
         emit_json(described)
     else:
         facts(described)
         note("nothing was written (--dry-run)" if dry_run else f"next: undrift report {out}")
     return 0
+
+
+def _resolved(
+    arguments: dict[str, Any], settings: list[str] | None, file: str | None, out: str, resume: bool, overwrite: bool
+) -> Config:
+    """What is to be trained, from all that was typed."""
+    if resume and overwrite:
+        raise UsageError("--resume keeps RUN and --overwrite replaces it; type one of them")
+    from undrift.config import refuse_idle_factor
+
+    resolved = resolve(_base(out, resume), file, arguments, settings)
+    refuse_idle_factor(arguments["factor"], resolved.task.name, resolved.data.given)
+    if resume and not Path(out).exists():
+        raise CheckpointError(f"{out} does not exist, so there is nothing to resume; leave --resume out to begin")
+    if not resolved.data.paths:
+        raise UsageError("no data is named; type undrift train FILE... --out RUN")
+    return resolved
+
+
+def _trained(config: Config, out: str, resume: bool, overwrite: bool, dry_run: bool) -> dict[str, Any]:
+    """Train, and describe the model; with ``dry_run`` what would be done."""
+    mark = _mark(out)
+    # Before torch is imported, which takes seconds; the training loop has handlers of its own.
+    with ended_by_signals(lambda: "nothing was written" if dry_run else _again(config, out, overwrite, mark)):
+        tell_reversed("--holdout", config.data.holdout)
+        from undrift.model import fit_config
+
+        set_threads()
+        model = fit_config(config, out=out, resume=resume, overwrite=overwrite, dry_run=dry_run)
+        return model if isinstance(model, dict) else model.describe()
 
 
 def _mark(out: str) -> int | None:

@@ -12,7 +12,17 @@ import xarray as xr
 
 from undrift.data.cf import is_timelike
 from undrift.data.fields import MEMORY_LIMIT, Fields
-from undrift.data.findings import Line, Looks, correlated_steps, extremes, look, missing, time_axis, unit_findings
+from undrift.data.findings import (
+    Line,
+    Looks,
+    correlated_steps,
+    extremes,
+    fill_findings,
+    look,
+    missing,
+    time_axis,
+    unit_findings,
+)
 from undrift.data.layout import no_block, plain
 from undrift.data.open import Data, open_fields
 from undrift.data.order import span
@@ -101,22 +111,8 @@ def check(
         data, dims=dims, variables=variables, static=static, covariates=covariates, periodic=periodic, select=select
     )
     report = Report()
-    for line in _shape(fields):
-        report.add(*line)
-    for warning in fields.warnings:
-        if not any(word in warning for word in ("gaps", "not in order", "occurred twice")):  # said better by time_axis
-            report.add("warning", warning)
-    scan = fields.scan()
-    infinite = bool(scan.inf.any())
-    looks = {} if infinite else look(fields, scan)
-    for lines in (unit_findings(fields, scan), time_axis(fields), missing(fields, scan)):
-        for line in lines:
-            report.add(*line)
-    report.facts = _facts(fields, looks)
-    if infinite:
+    if not _values(fields, report):
         return report
-    for line in (*extremes(fields, scan, looks), *_transforms(looks)):
-        report.add(*line)
     parts = _samples(fields, holdout, report)
     task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * factor else "emulate")
     for line in _task(fields, task, factor, given, dims):
@@ -132,6 +128,25 @@ def check(
             options["--covariates"] = ",".join(_covariates(fields)) or None
         report.suggested = _command(data, task, factor, options, parts.text if parts else holdout)
     return report
+
+
+def _values(fields: Fields, report: Report) -> bool:
+    """Add what the dims and all values tell; whether the values are finite, so that more can be told."""
+    for line in _shape(fields):
+        report.add(*line)
+    for warning in fields.warnings:
+        if not any(word in warning for word in ("gaps", "not in order", "occurred twice")):  # said better by time_axis
+            report.add("warning", warning)
+    scan = fields.scan()
+    infinite = bool(scan.inf.any())
+    looks = {} if infinite else look(fields, scan)
+    for line in (*unit_findings(fields, scan), *time_axis(fields), *missing(fields, scan)):
+        report.add(*line)
+    report.facts = _facts(fields, looks)
+    if not infinite:
+        for line in (*extremes(fields, scan, looks), *_transforms(looks)):
+            report.add(*line)
+    return not infinite
 
 
 def _shape(fields: Fields) -> Iterator[Line]:
@@ -263,6 +278,8 @@ def _given(fields: Fields, other: Fields) -> Iterator[Line]:
     """How many samples join with what is given, and what is done to its grid."""
     for warning in other.warnings:
         yield "note", f"given: {warning}"
+    for severity, text in fill_findings(other.scan()):
+        yield severity, f"given: {text}"
     n = len(fields)
     try:
         mine, _ = join(fields, other)

@@ -18,25 +18,27 @@ def unit_vectors(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
 
 
 def local_cell(xyz: np.ndarray) -> np.ndarray:
-    """Diagonal of the cell around each point of a 2-D grid on the unit sphere; (ny, nx, 3) -> (ny, nx)."""
-    sides = [np.linalg.norm(np.gradient(xyz, axis=axis), axis=-1) for axis in (0, 1)]
-    return np.hypot(*sides)
+    """Diagonal of the cell around each point of a 2-D grid on the unit sphere; (ny, nx, 3) -> (ny, nx).
+
+    A side along which there is one cell counts as 0.
+    """
+    long = [axis for axis in (0, 1) if xyz.shape[axis] > 1]
+    sides = [np.linalg.norm(np.gradient(xyz, axis=axis), axis=-1) for axis in long]
+    return np.hypot(*[*sides, *np.zeros((2, *xyz.shape[:2]))][:2])
 
 
 def curvilinear_weights(latitude: np.ndarray, longitude: np.ndarray, lat: np.ndarray, lon: np.ndarray) -> Any:
     """Barycentric weights of points in the triangles of a source with 2-D latitude and longitude.
 
     The triangulation is made in the plane of latitude and longitude, stretched to the scale of the middle latitude;
-    linear functions of both are reproduced. Points outside of it take the nearest value, up to half a cell.
+    linear functions of both are reproduced. Points outside of it take the nearest value, up to half a cell. Where the
+    source is one cell across, values are linear along it and the same across it.
     """
     from scipy import sparse
     from scipy.spatial import Delaunay, KDTree
 
     if min(latitude.shape) < 2:
-        raise DataError(
-            f"the given data have {latitude.shape} cells with 2-D coordinates, and at least 2 x 2 are needed: choose a "
-            "smaller --factor, or a larger --select"
-        )
+        return _row_weights(latitude.ravel(), longitude.ravel(), lat, lon)
     good, wanted = np.isfinite(latitude.ravel()), np.isfinite(lat) & np.isfinite(lon)
     xyz = unit_vectors(latitude.ravel(), longitude.ravel())
     cell = local_cell(xyz.reshape(*latitude.shape, 3)).ravel()
@@ -55,8 +57,7 @@ def curvilinear_weights(latitude: np.ndarray, longitude: np.ndarray, lat: np.nda
             f"latitude {lat[worst]:.4g}, longitude {lon[worst]:.4g}, about {distance:.3g} degrees from the nearest "
             f"cell (cells are {side:.3g} degrees across): give data that cover it, or ask for less with --select"
         )
-    centre = np.rad2deg(np.arctan2(*unit_vectors(lat[wanted], lon[wanted]).mean(axis=0)[1::-1]))
-    stretch = max(0.05, float(np.cos(np.deg2rad(np.median(lat[wanted])))))
+    centre, stretch = _plane(lat[wanted], lon[wanted])
     slat = latitude.ravel()[columns]
     slon = (longitude.ravel()[columns] - centre + 180.0) % 360.0 - 180.0
     seam = [(slon > 150, -360.0), (slon < -150, 360.0)]  # neighbours across the seam, for sources that go round
@@ -77,3 +78,52 @@ def curvilinear_weights(latitude: np.ndarray, longitude: np.ndarray, lat: np.nda
     at = np.concatenate([np.repeat(rows[inside], 3), rows[~inside]])
     to = np.concatenate([columns[mesh.simplices[simplex[inside]]].ravel(), nearest[~inside]])
     return sparse.csr_matrix((data, (at, to)), shape=(lat.size, int(np.prod(latitude.shape))))
+
+
+def _plane(lat: np.ndarray, lon: np.ndarray) -> tuple[float, float]:
+    """Of some points the middle longitude, and the length of a degree of longitude in degrees of latitude."""
+    centre = np.rad2deg(np.arctan2(*unit_vectors(lat, lon).mean(axis=0)[1::-1]))
+    return float(centre), max(0.05, float(np.cos(np.deg2rad(np.median(lat)))))
+
+
+def _row_weights(latitude: np.ndarray, longitude: np.ndarray, lat: np.ndarray, lon: np.ndarray) -> Any:
+    """Weights of points beside a single row of cells, by their nearest place on the line through the cells' centres.
+
+    How wide the cells are is not known: the points must lie on both sides of the line alike, as those do whose means
+    the cells are.
+    """
+    from scipy import sparse
+
+    columns = np.flatnonzero(np.isfinite(latitude) & np.isfinite(longitude))
+    rows = np.flatnonzero(np.isfinite(lat) & np.isfinite(lon))
+    if not columns.size or not rows.size:
+        raise DataError("the 2-D latitude and longitude of the given data or of the target are all missing")
+    centre, stretch = _plane(lat[rows], lon[rows])
+    line = latitude[columns] + 1j * stretch * ((longitude[columns] - centre + 180.0) % 360.0 - 180.0)
+    points = lat[rows] + 1j * stretch * ((lon[rows] - centre + 180.0) % 360.0 - 180.0)
+    single = columns.size == 1
+    if single:
+        line, columns = np.repeat(line, 2), np.repeat(columns, 2)
+    sides = np.diff(line)
+    units = np.where(sides == 0, 1, sides)
+    segment, foot = np.zeros(rows.size, np.int64), np.full(rows.size, np.inf, complex)
+    for k, (start, side, unit) in enumerate(zip(line[:-1], sides, units)):
+        near = start + np.clip(((points - start) / unit).real, 0, 1) * side
+        closer = np.abs(points - near) < np.abs(points - foot)
+        segment, foot = np.where(closer, k, segment), np.where(closer, near, foot)
+    along = ((points - line[segment]) / units[segment]).real
+    beyond = np.maximum(np.where(segment == 0, -along, 0), np.where(segment == sides.size - 1, along - 1, 0)).max()
+    away = points - foot
+    lopsided = np.abs(away.mean()) > 0.2 * max(np.abs(away).max(), 0.05 * np.abs(sides).max())
+    if lopsided or (beyond > 0.55 and not single):
+        raise DataError(
+            "the target does not lie on both sides of the given data, which are one cell across with 2-D latitude and "
+            "longitude: give data of two cells or more along each side that cover it, or type a smaller --factor"
+        )
+    part = np.clip(along, 0, 1)
+    part = np.where(np.abs(part - np.round(part)) < 1e-9, np.round(part), part)
+    to = np.concatenate([columns[segment], columns[segment + 1]])
+    where = (np.tile(rows, 2), to)
+    out = sparse.csr_matrix((np.concatenate([1 - part, part]), where), shape=(lat.size, latitude.size))
+    out.eliminate_zeros()
+    return out

@@ -20,6 +20,7 @@ __all__ = [
     "correlated_steps",
     "describe_step",
     "extremes",
+    "fill_findings",
     "look",
     "missing",
     "time_axis",
@@ -257,12 +258,16 @@ def missing(fields: Fields, scan: Scan) -> Iterator[Line]:
             yield "error", f"{text}: leave it out with --variables or --select, or give it as --static"
 
 
+def fill_findings(scan: Scan) -> Iterator[Line]:
+    """Undeclared fill values; huge ones would drown all others."""
+    for found in scan.suspicious:
+        yield "error" if abs(found.value) >= 1e15 else "warning", str(found)
+
+
 def extremes(fields: Fields, scan: Scan, looks: dict[str, Looks]) -> Iterator[Line]:
     """Undeclared fill values, and values far beyond all others."""
-    flagged = set()
-    for found in scan.suspicious:
-        flagged.add(found.channel)
-        yield "error" if abs(found.value) >= 1e15 else "warning", str(found)
+    yield from fill_findings(scan)
+    flagged = {found.channel for found in scan.suspicious}
     layout = fields.layout
     for name in layout.variables:
         seen = looks[name]

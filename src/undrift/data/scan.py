@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from undrift.data.fields import Fields
 
-__all__ = ["Scan", "Suspects", "Suspicious", "bit_sums", "block_step", "scan"]
+__all__ = ["Scan", "Suspects", "Suspicious", "bit_sums", "block_step", "scan", "seconds_to_scan"]
 
 _BLOCK_BYTES = 16 << 20
 _HUGE = 1e15
@@ -224,6 +225,19 @@ def scan(fields: Fields) -> Scan:
     result = _finish(sums, n, layout.shape, [channel.label for channel in layout.channels])
     _record(fields.counts, fields, result)
     return result
+
+
+def seconds_to_scan(fields: Fields) -> float:
+    """Seconds that ``scan`` will take, as the first of its blocks tells; the values are not kept."""
+    layout, n = fields.layout, len(fields)
+    channels, cells = len(layout.channels), int(np.prod(layout.shape))
+    step = min(n, block_step(fields, max(1, _BLOCK_BYTES // max(4 * channels * cells, 1))))
+    whole = tuple(slice(None) for _ in layout.space)
+    fields._store.read_files(fields._base([0]), whole)  # opening the file is no measure of the rest
+    began = time.perf_counter()
+    block = fields._store.read_files(fields._base(np.arange(step)), whole)
+    _Sums(channels, cells, step).add(0, block.reshape(step, channels, cells))
+    return (time.perf_counter() - began) * n / step
 
 
 def bit_sums(block: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from undrift.data.fields import Fields
 from undrift.data.scan import Suspects, Suspicious, bit_sums, block_step
 from undrift.errors import DataError, UsageError
 
-__all__ = ["Split", "split"]
+__all__ = ["Split", "fill_values", "split"]
 
 
 @dataclass
@@ -196,6 +196,11 @@ def _once(fields: Fields, result: Split) -> None:
             f"{len(shared)} of {result.holdout.size} held-out samples also are in training, the first at "
             f"{fields.label_digest(shared[0])}: scores on them mean nothing"
         )
+
+
+def fill_values(fields: Fields, samples: np.ndarray) -> list[Suspicious]:
+    """What looks like undeclared fill values among some samples."""
+    return _sums(fields, samples)[1]
 
 
 def _sums(fields: Fields, samples: np.ndarray) -> tuple[np.ndarray, list[Suspicious]]:

@@ -1,5 +1,6 @@
 """What is to be drawn: samples with labels, and what is given for each."""
 
+import difflib
 import itertools
 import logging
 import re
@@ -172,8 +173,10 @@ def request_at(at: str | Mapping[str, Any], codec: Codec) -> Request:
     missing = [n for n in names if n not in chosen]
     unknown = [k for k in chosen if k not in names]
     if missing or unknown:
-        what = f"--at lacks {missing[0]!r}" if missing else f"--at names {unknown[0]!r}"
-        raise UsageError(f"{what}; the model is given {', '.join(names) or 'no covariate'}")
+        near = difflib.get_close_matches(unknown[0].lower(), missing, n=1) if unknown else []
+        said = f"names {unknown[0]!r}" if unknown else f"lacks {missing[0]!r}"
+        meant = f": did you mean {near[0]!r}?" if near else ";"
+        raise UsageError(f"--at {said}{meant} the model is given {', '.join(names) or 'no covariate'}")
     labels = xr.Dataset(coords={n: (n, _array(chosen[n], codec, n)) for n in names})
     mesh = list(itertools.product(*(labels[n].values for n in names)))
     covariates = {n: np.array([row[i] for row in mesh]) for i, n in enumerate(names)}

@@ -1,11 +1,13 @@
 """How good an ensemble is: files or datasets in, scores out, with a run also against its baselines."""
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from undrift import verify
@@ -14,15 +16,16 @@ from undrift.data.ensemble import open_ensemble
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError
 from undrift.progress import track
-from undrift.verify.match import axes_of, pair_samples, same_units
+from undrift.verify.match import Axes, Pairing, aligned_truth, axes_of, pair_samples, same_units
 
 if TYPE_CHECKING:
     from undrift.model.field_model import FieldModel
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "open_truth"]
 
 _BLOCK_MB = 64  # of each side that is held at once
 _COPIES = 6
+_FEW = 5  # samples that are scored to say how long all will take
 _PROGRAM_MB = 400
 
 
@@ -71,7 +74,7 @@ def evaluate(
     _refuse(out, overwrite or dry_run)
     model = _model(run)
     with _opened(ensemble) as members:
-        reference = _truth(truth)
+        reference = open_truth(truth)
         if dry_run:
             return _plan(members, reference, model)
         options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed, "given": given}
@@ -97,6 +100,21 @@ def evaluate(
     if out is not None:
         verify.write_scores(scores, out)
     return scores
+
+
+def open_truth(truth: str | Path | Sequence[str | Path] | xr.Dataset) -> xr.Dataset:
+    """Open the files of a truth lazily, in their own order and labels; a Dataset is one already.
+
+    Raises:
+        DataError: they are absent or cannot be read.
+    """
+    if isinstance(truth, xr.Dataset):
+        return truth
+    if not isinstance(truth, str | Path | Sequence):
+        raise UsageError(f"the truth is a {type(truth).__name__}, expected paths or an xarray.Dataset")
+    paths = [truth] if isinstance(truth, str | Path) else list(truth)
+    fields = open_fields(paths[0] if len(paths) == 1 else paths)
+    return fields.restore(fields.dataset)
 
 
 def _refuse(out: str | Path | None, overwrite: bool) -> None:
@@ -129,17 +147,6 @@ def _opened(ensemble: str | Path | xr.Dataset) -> Iterator[xr.Dataset]:
         raise UsageError(f"the ensemble is a {type(ensemble).__name__}, expected a path or an xarray.Dataset")
 
 
-def _truth(truth: str | Path | Sequence[str | Path] | xr.Dataset) -> xr.Dataset:
-    """A truth lazily, in its own order and labels."""
-    if isinstance(truth, xr.Dataset):
-        return truth
-    if not isinstance(truth, str | Path | Sequence):
-        raise UsageError(f"the truth is a {type(truth).__name__}, expected paths or an xarray.Dataset")
-    paths = [truth] if isinstance(truth, str | Path) else list(truth)
-    fields = open_fields(paths[0] if len(paths) == 1 else paths)
-    return fields.restore(fields.dataset)
-
-
 def _plan(ensemble: xr.Dataset, truth: xr.Dataset, model: "FieldModel | None") -> dict[str, Any]:
     """What would be scored against what."""
     names = [str(name) for name in ensemble.data_vars if name in truth.data_vars]
@@ -148,11 +155,15 @@ def _plan(ensemble: xr.Dataset, truth: xr.Dataset, model: "FieldModel | None") -
     for name in names:
         same_units(ensemble[name], truth[name], name, "truth")
     axes = axes_of(ensemble, truth, names)
+    truth = aligned_truth(truth, ensemble, names, axes)
     fixed = {axes.realization, *axes.space, *(dim for name in names for dim in axes.level(ensemble[name]))}
     dims = [str(dim) for dim in truth[names[0]].dims if dim not in fixed]
-    pairing = pair_samples(ensemble, truth, axes.sample, sorted(dims, key=lambda dim: dim not in axes.sample))
+    dims.sort(key=lambda dim: dim not in axes.sample)
+    pairing = pair_samples(ensemble, truth, axes.sample, dims)
     samples = math.prod(ensemble.sizes[dim] for dim in axes.sample)
-    rivals = [] if model is None else list(model.parts.rivals.dressed)
+    rivals = {} if model is None else {k: len(v.members) for k, v in model.parts.rivals.dressed.items()}
+    seconds = _seconds(ensemble[names], truth[names], axes, dims, pairing, rivals)
+    besides = "" if model is None else ", and that of making the baselines and of a look at the training data"
     size = sum(ensemble[name].nbytes for name in names)
     held = len(rivals) * size / max(1, ensemble.sizes.get(axes.realization or "", 1))
     return {
@@ -162,7 +173,44 @@ def _plan(ensemble: xr.Dataset, truth: xr.Dataset, model: "FieldModel | None") -
         "matched": len(pairing.ensemble),
         "matched by": pairing.by,
         "scores": "paired" if len(pairing.ensemble) else "of the distributions: no CRPS",
-        "baselines": rivals,
+        "baselines": list(rivals),
         "bytes_to_read": size + sum(truth[name].nbytes for name in names),
+        "time": f"about {seconds:.2g} s of scoring{besides}",
         "memory_mb": round(_PROGRAM_MB + _COPIES * max(_BLOCK_MB, 2 * size / max(1, samples) / 2**20) + held / 2**20),
     }
+
+
+def _seconds(
+    ensemble: xr.Dataset,
+    truth: xr.Dataset,
+    axes: Axes,
+    dims: Sequence[str],
+    pairing: Pairing,
+    rivals: Mapping[str, int],
+) -> float:
+    """Seconds of scoring, as a few samples tell; ``rivals`` are baselines and how many members they have."""
+    counts = [math.prod(ds.sizes[dim] for dim in over) for ds, over in ((ensemble, axes.sample), (truth, dims))]
+    rows = [pairing.ensemble, pairing.truth] if len(pairing.ensemble) else [np.arange(min(counts))] * 2
+    total = len(rows[0]) if len(pairing.ensemble) else max(counts)
+
+    def took(count: int) -> float:
+        drawn, seen = (_few(ds, over, at[:count]) for ds, over, at in zip((ensemble, truth), (axes.sample, dims), rows))
+        drawn.attrs |= {"space_dims": " ".join(axes.space)}
+        like = {name: seen.expand_dims(realization=members) for name, members in rivals.items()}
+        like = {name: one.assign_attrs(dressed="quantiles") for name, one in like.items()}
+        began = time.perf_counter()
+        verify.evaluate(drawn, seen, baselines=like, bootstrap=0)
+        return time.perf_counter() - began
+
+    took(1)  # warms up
+    one, count = took(1), min(_FEW, len(rows[0]))
+    return one if count < 2 else one + (total - 1) * max(0.0, took(count) - one) / (count - 1)
+
+
+def _few(ds: xr.Dataset, dims: Sequence[str], rows: np.ndarray) -> xr.Dataset:
+    """Some samples along one dim, without attributes of variables, which were looked at before."""
+    at = np.unravel_index(rows, [ds.sizes[dim] for dim in dims]) if dims else ()
+    part = ds.isel({dim: xr.DataArray(i, dims="pair") for dim, i in zip(dims, at)})
+    for name in part.data_vars:
+        part[name].attrs = {}
+    return part

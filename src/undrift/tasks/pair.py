@@ -12,7 +12,7 @@ from undrift.data.order import unwrap
 from undrift.data.regrid import join
 from undrift.errors import UsageError
 
-__all__ = ["Pair", "begun_at", "coarsened", "join_given", "static_of", "trimmed"]
+__all__ = ["Pair", "begun_at", "begun_with", "coarsened", "join_given", "static_of", "trimmed"]
 
 
 @dataclass
@@ -23,18 +23,20 @@ class Pair:
         target: the samples that are asked.
         given: the same samples of what is given, on a grid of its own; None where only covariates are given.
         factor: fine cells per coarse cell and dim where the two grids are nested, else None.
-        notes: what the user should know.
+        notes: what is done that the user should know.
+        warnings: what may be wrong.
     """
 
     target: Fields
     given: Fields | None
     factor: tuple[int, ...] | None
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def select(self, indices: np.ndarray) -> "Pair":
         """Some of the samples."""
         given = None if self.given is None else self.given.select(indices)
-        return Pair(self.target.select(indices), given, self.factor, self.notes)
+        return replace(self, target=self.target.select(indices), given=given)
 
 
 def _rebuilt(fields: Fields, dataset: xr.Dataset, shape: tuple[int, ...], keep: dict[str, np.ndarray] | None) -> Fields:
@@ -76,10 +78,31 @@ def begun_at(fields: Fields, coords: xr.Dataset) -> Fields:
         fields: as this version opens them.
         coords: those of the run over space.
     """
+    dim = _global_longitude(fields)
+    return fields if dim is None or dim not in coords.coords else _begun(fields, dim, float(coords[dim][0]))
+
+
+def begun_with(target: Fields, given: Fields) -> Fields:
+    """The target from the west of the first cell of what is given, where both go round the globe.
+
+    Global longitudes are begun at Greenwich, which may lie within a given cell that is a block of target cells.
+    """
+    dim, other = _global_longitude(target), _global_longitude(given)
+    if dim is None or other is None or target.dataset.sizes[dim] % given.dataset.sizes[other]:
+        return target
+    cells, wide = 360.0 / target.dataset.sizes[dim], 360.0 / given.dataset.sizes[other]
+    return _begun(target, dim, float(given.dataset[other][0]) - (wide - cells) / 2)
+
+
+def _global_longitude(fields: Fields) -> str | None:
+    """The dim of longitudes that go round the globe."""
     layout, dim = fields.layout, str(fields.layout.longitude)
-    if dim not in coords.coords or not dict(zip(layout.space, layout.periodic)).get(dim):
-        return fields
-    have, first = np.asarray(fields.dataset[dim].values, np.float64), float(coords[dim][0])
+    return dim if dim in fields.dataset.coords and dict(zip(layout.space, layout.periodic)).get(dim) else None
+
+
+def _begun(fields: Fields, dim: str, first: float) -> Fields:
+    """The fields from the longitude ``first`` on, if it is that of a cell."""
+    layout, have = fields.layout, np.asarray(fields.dataset[dim].values, np.float64)
     away = np.abs((have - first + 180.0) % 360.0 - 180.0)
     start = int(away.argmin())
     if start == 0 or away[start] > 1e-3 * 360.0 / have.size:
@@ -122,13 +145,15 @@ def nested(target: Fields, given: Fields) -> tuple[int, ...] | None:
 def join_given(target: Fields, given: Fields) -> Pair:
     """A real pair: samples with equal labels; static fields of what is given condition the model too."""
     mine, theirs = join(target, given)
-    notes = [f"{len(mine)} of {len(target)} samples are joined with what is given"]
+    joins = f"{len(mine)} of {len(target)} samples are joined with what is given"
+    lost = len(mine) < len(target)
+    notes, warnings = ([], [f"{joins}; the others are not used"]) if lost else ([joins], [])
     joined = target.select(mine)
     more = static_of(given, target)
     if more:
         joined.static = target.static.assign(more)
         notes.append(f"static fields of the given data condition the model too: {', '.join(more)}")
-    return Pair(joined, given.select(theirs), nested(target, given), notes)
+    return Pair(joined, given.select(theirs), nested(target, given), notes, warnings)
 
 
 def static_of(given: Fields, target: Fields) -> dict[str, xr.DataArray]:

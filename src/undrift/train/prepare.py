@@ -13,14 +13,14 @@ from undrift.config import Config
 from undrift.data.codec import Codec, Encoded, Predicted
 from undrift.data.codec_fit import fit_codec
 from undrift.data.fields import Fields
-from undrift.data.split import Split, split
+from undrift.data.split import Split, fill_values, split
 from undrift.data.windows import Windows
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, fit_guess
 from undrift.errors import DataError, UsageError
 from undrift.nets.precision import fastest_dtype
 from undrift.tasks import Task
 from undrift.tasks.batch import Batch, Condition
-from undrift.tasks.pair import Pair
+from undrift.tasks.pair import Pair, begun_with
 from undrift.train.settings import Settings
 from undrift.train.shared_errors import SharedErrors
 
@@ -181,15 +181,20 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config, *,
         config: of the run.
         samples: fit the codec to so many at most, spread over the record: enough to say what would be trained.
     """
-    pair = task.pair(target, given)
+    pair = task.pair(target if given is None else begun_with(target, given), given)
     whole = split(pair.target, config.data.holdout)
-    for sentence in [*pair.target.warnings, *pair.notes, *whole.warnings]:
+    for sentence in pair.notes:
+        logger.info("%s", sentence)
+    for sentence in [*pair.target.warnings, *pair.warnings, *whole.warnings]:
         logger.warning("%s", sentence)
     train = whole.train
     if len(train) < 8:
         raise DataError(f"{len(train)} samples are left for training, expected at least 8; hold out less")
     if samples is not None:
         train = train[np.unique(np.linspace(0, len(train) - 1, samples).astype(int))]
+    if given is not None and pair.given is not None:
+        for found in fill_values(pair.given, np.concatenate([train, whole.holdout])):
+            logger.warning("given: %s", found)
     covariates = covariates_of(pair.target, task)
     codec, fold = fit_codec(
         pair.target,

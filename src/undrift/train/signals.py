@@ -4,15 +4,19 @@ from __future__ import annotations
 
 __all__ = ["Stop", "ended_by_signals"]
 
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from undrift.errors import Interrupted
+
+_GRACE = 5.0  # seconds
 
 
 class Stop:
@@ -60,8 +64,9 @@ class Stop:
 def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
     """Within the block, SIGTERM and SIGUSR1 raise `Interrupted` where no `Stop` notes them.
 
-    What is being written is then put away by those who write it, as after any error. Signals that follow the first are
-    ignored, so that they get the time to.
+    What is being written is then put away by those who write it, as after any error. They get the time to: signals that
+    follow within five seconds are ignored. A later one raises again, since an error that is raised within a library may
+    be lost there.
 
     Args:
         advice: What to type next, asked for after all was put away.
@@ -70,9 +75,12 @@ def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
         Interrupted: A signal came.
     """
     came: list[str] = []
+    quiet_until = -math.inf
 
     def end(number: int, frame: FrameType | None) -> None:
-        if not came:
+        nonlocal quiet_until
+        if time.monotonic() >= quiet_until:
+            quiet_until = time.monotonic() + _GRACE
             came.append(signal.Signals(number).name)
             raise Interrupted(f"stopped by {came[0]}")
 

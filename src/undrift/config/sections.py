@@ -1,0 +1,145 @@
+"""The sections of a configuration: their keys, kinds and defaults."""
+
+from __future__ import annotations
+
+__all__ = ["Codec", "Config", "Data", "Net", "Sample", "Section", "Task", "Train"]
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from undrift.config.values import parse_duration
+from undrift.errors import UsageError
+
+
+def _split(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _seconds(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_duration(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+Names = Annotated[list[str], BeforeValidator(_split)]
+Channels = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_split)]
+Seconds = Annotated[float, Field(gt=0), BeforeValidator(_seconds)]
+Transform = Literal["auto", "standard", "censored", "bounded", "power"]
+
+
+class Section(BaseModel):
+    """Keys and their values; what is not among them is refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_assignment=True, validate_default=True)
+
+
+class Data(Section):
+    """Which files are read and what is taken from them; None and empty lists mean "found out from the files"."""
+
+    paths: Names = []
+    """Files or globs; empty when the data came as an object."""
+    given: Names = []
+    """Files of what is given (downscaling from a real pair); empty: the area mean of the target."""
+    variables: Names = []
+    static: Names = []
+    """Files, or names of variables without sample dims, that condition the model."""
+    covariates: Names = []
+    dims: Names = []
+    """Names of the axes, in order, for data that does not name them (NumPy, HDF5)."""
+    periodic: Names = []
+    """Spatial dims that close on themselves; empty: a global longitude is found by itself; ``none``: no dim does."""
+    select: str | None = None
+    holdout: str | None = None
+    """Samples kept out of training, such as ``year=2070/2099,scenario=E1`` or ``20%``; None means ``20%``."""
+
+
+class Task(Section):
+    """What is given and what is asked."""
+
+    name: Literal["downscale", "emulate"] = "downscale"
+    factor: int = Field(default=4, ge=1, le=64)
+    """Cells of the target per coarse cell, along each spatial dim."""
+
+
+class Codec(Section):
+    """How physical values become the network's numbers."""
+
+    transforms: dict[str, Transform] = {}
+    """Per variable; a variable that is absent is ``auto``."""
+    folds: int = Field(default=5, ge=2, le=100)
+    """Contiguous folds of the out-of-fold residuals."""
+    linear: bool = True
+    """Model the residual to a linear predictor of what is given."""
+
+
+class Net(Section):
+    """The network; an empty list of channels is chosen from data size and budget."""
+
+    channels: Channels = []
+    blocks: int = Field(default=1, ge=1, le=16)
+    members: Annotated[int, Field(ge=1)] | None = None
+    """Networks that share the training; realization n is drawn by the n-th in turn. None is chosen from data size and
+    budget."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Probability with which a block drops a channel while training; None is chosen from data size and budget."""
+    padding: Literal["zero", "reflect"] = "zero"
+    """What the network sees beyond the ends of an axis that is not periodic: zeros, or the field mirrored."""
+
+
+class Train(Section):
+    """How long and how the network is trained."""
+
+    budget: Seconds | None = None
+    """Wall clock of the training loop in seconds (text such as ``3m`` is read)."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    batch: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)
+    weight_decay: float = Field(default=1.0, ge=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the training during which the learning rate rises."""
+    ema: float = Field(default=0.05, ge=0, le=0.288)
+    """Width of the weights' moving average, as a share of the training."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Validations (on blocks of the training part) without a new best after which training stops; None: never before
+    the budget or the steps are used. The best weights by validation are the result in any case. The learning rate
+    falls until the end of the budget and the loss with it, so that stopping early saves time and costs quality."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    crop: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Cells along each side of a training window."""
+    save_every: Seconds = 60.0
+    """Seconds between checkpoints."""
+    save_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps between checkpoints, in place of seconds."""
+    baselines: bool = False
+    """Also train the same net as a regression, to be scored beside the model."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+
+class Sample(Section):
+    """How ensembles are drawn unless the command says otherwise."""
+
+    nfe: int = Field(default=10, ge=1, le=10_000)
+    """Network evaluations per realization."""
+    micro_batch: int = Field(default=16, ge=1)
+    """Fields per network call; results are bitwise the same for one value of it."""
+    realizations: int = Field(default=20, ge=1)
+
+
+class Config(Section):
+    """All sections of a run's ``config.toml``."""
+
+    data: Data = Data()
+    task: Task = Task()
+    codec: Codec = Codec()
+    net: Net = Net()
+    train: Train = Train()
+    sample: Sample = Sample()
