@@ -32,11 +32,11 @@ def plain_crps(ensemble: np.ndarray, truth: np.ndarray, estimator: str) -> float
     return float(np.nanmean(np.stack(parts)))
 
 
-def with_block_means(members: np.ndarray, truth: np.ndarray, factor: int) -> np.ndarray:
+def with_block_means(members: np.ndarray, truth: np.ndarray, factor: list[int]) -> np.ndarray:
     """Members (M, n, y, x) moved together in each block so that their mean has the truth's mean over the block."""
     away = xr.DataArray(truth - members.mean(0), dims=("n", "y", "x"))
-    means = away.coarsen(y=factor, x=factor).mean().values
-    return members + np.repeat(np.repeat(means, factor, 1), factor, 2)
+    means = away.coarsen(y=factor[0], x=factor[1]).mean().values
+    return members + np.repeat(np.repeat(means, factor[0], 1), factor[1], 2)
 
 
 def score(model, title: str, started: float) -> dict:
@@ -57,7 +57,7 @@ def score(model, title: str, started: float) -> dict:
             "crps": plain_crps(flat(ensemble[name]), target, "fair"),
             "crps_baselines": {k: plain_crps(flat(b[name]), target, "nrg") for k, b in baselines.items()},
             "crps_linear_with_block_means": plain_crps(
-                with_block_means(flat(baselines["linear predictor"][name]), target, about["task"]["factor"]),
+                with_block_means(flat(baselines["linear predictor"][name]), target, about["cells per given cell"]),
                 target,
                 "nrg",
             )
@@ -88,7 +88,8 @@ def trained(data, title: str, steps: int | None, **arguments) -> dict:
     started = time.perf_counter()
     if steps is not None:
         arguments = {k: v for k, v in arguments.items() if k != "budget"} | {"steps": steps}
-    arguments = {"task": "downscale", "factor": 4, "baselines": True, "progress": False, "device": "cpu"} | arguments
+    usual = {"task": "downscale", "factor": None if "given" in arguments else 4, "baselines": True}
+    arguments = usual | {"progress": False, "device": "cpu"} | arguments
     return score(undrift.fit(data, **arguments), title, started)
 
 

@@ -1,6 +1,7 @@
 """What `import undrift` and `undrift --help` load, and that every public name is there."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -66,20 +67,28 @@ def test_the_python_verbs_have_the_names_of_the_options():
     assert of_sample <= set(inspect.signature(undrift.FieldModel.sample).parameters)
 
 
-def test_the_wheel_holds_what_the_package_needs(tmp_path):
-    tree = tmp_path / "tree"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, and the sources that it was built from."""
+    folder = tmp_path_factory.mktemp("wheel")
+    tree = folder / "tree"
     shutil.copytree(ROOT / "src" / "undrift", tree / "src" / "undrift", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, tree / name)
     done = subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(tree)],
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(tree)],
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = tmp_path.glob("undrift-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
+    (built,) = folder.glob("undrift-*.whl")
+    return built, tree
+
+
+def test_the_wheel_holds_what_the_package_needs(wheel):
+    built, tree = wheel
+    with zipfile.ZipFile(built) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     sources = {str(path.relative_to(tree / "src")) for path in (tree / "src" / "undrift").rglob("*.py")}
     assert sources <= set(sizes)
@@ -89,3 +98,28 @@ def test_the_wheel_holds_what_the_package_needs(tmp_path):
     assert data and sum(data.values()) <= 1_500_000
     assert any(name.endswith("licenses/NOTICE") for name in sizes)
     assert any(name.endswith("licenses/LICENSE") for name in sizes)
+
+
+def test_the_demo_runs_from_the_wheel(wheel, tmp_path):
+    """From its files alone: nothing of the sources' folder is on the path, and nothing is written beside the package."""
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel[0]) as archive:
+        archive.extractall(site)
+    before = sorted(path for path in site.rglob("*") if "__pycache__" not in path.parts)
+    code = (
+        f"import undrift, sys; assert undrift.__file__.startswith({str(site)!r}); from undrift.cli.main import main; "
+    )
+    words = ["demo", "--budget", "2s", "--realizations", "4", "--out", "shown", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}sys.exit(main({words!r}))"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (tmp_path / "shown" / "report.html").stat().st_size > 100_000
+    assert "downscale" in json.dumps(told)
+    assert sorted(path for path in site.rglob("*") if "__pycache__" not in path.parts) == before

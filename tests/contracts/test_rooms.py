@@ -15,7 +15,6 @@ ORDER = [
     {"report"},
     {"distributions"},
     {"infer"},
-    {"guide"},
     {"train"},
     {"objective"},
     {"solve"},

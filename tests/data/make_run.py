@@ -1,10 +1,11 @@
-"""Makes ``tests/data/run_0_1``: a run directory of version 0.1 that every later version must load.
+"""Makes a run directory that every later version must load: ``python tests/data/make_run.py NAME``.
 
-Run once, at version 0.1 only: ``python tests/data/make_run.py``. Beside the run lie what was given (``given.nc``) and
-what was drawn from it (``draw.nc``); ``tests/model/test_kept_run.py`` compares.
+Run once for each format and never again. ``run_0_1`` was made first: one network, and no means over blocks are kept;
+``run_0_1_means`` next: two networks, and they are. Beside the run lie what was given (``given.nc``) and what was drawn
+from it (``draw.nc``); ``tests/model/test_kept_run.py`` compares.
 """
 
-import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ import undrift
 from undrift.model import FieldModel
 
 HERE = Path(__file__).parent
-KEPT = HERE / "run_0_1"
 
 
 def data() -> xr.Dataset:
@@ -36,8 +36,9 @@ def data() -> xr.Dataset:
     )
 
 
-def main() -> None:
+def main(name: str) -> None:
     """Train, save, draw."""
+    kept = HERE / name
     model = undrift.fit(
         data(),
         task="downscale",
@@ -48,17 +49,23 @@ def main() -> None:
         progress=False,
         device="cpu",
         covariates="time",
-        set={"net.channels": [4, 4], "net.blocks": 1, "codec.folds": 3, "train.batch": 8, "train.precision": "float32"},
+        set={
+            "net.channels": [4, 4],
+            "net.blocks": 1,
+            "net.members": 2,
+            "codec.folds": 3,
+            "train.batch": 8,
+            "train.precision": "float32",
+        },
     )
     assert isinstance(model, FieldModel)
-    shutil.rmtree(KEPT, ignore_errors=True)
-    model.save(KEPT / "run")
+    model.save(kept / "run")
     given = model.holdout_given()
     assert given is not None
     given = given.isel(time=slice(0, 3))
-    given.to_netcdf(KEPT / "given.nc")
-    model.sample(given, realizations=4, seed=7, progress=False).to_netcdf(KEPT / "draw.nc")
+    given.to_netcdf(kept / "given.nc")
+    model.sample(given, realizations=4, seed=7, progress=False).to_netcdf(kept / "draw.nc")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -118,3 +118,26 @@ def test_rain_falls_only_where_it_is_given():
     assert 0.05 < (given == 0).mean() < 0.95
     np.testing.assert_array_equal(block_means(x, (4, 4)) == 0, given == 0)
     np.testing.assert_allclose(block_means(x.astype(float), (4, 4)), given, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("gaps", "kept"), [("none", True), ("whole blocks", True), ("few", True), ("many", False)])
+def test_means_of_what_is_known_of_a_block_are_not_kept(gaps, kept):
+    rng = np.random.default_rng(2)
+    fine = np.kron(rng.normal(size=(40, 2, 4)), np.ones((4, 4))) + rng.normal(size=(40, 8, 16))
+    if gaps == "whole blocks":
+        fine[::3, :4, :4] = np.nan
+    elif gaps != "none":
+        fine.reshape(-1)[rng.permutation(fine.size)[: 2 if gaps == "few" else 100]] = np.nan
+    task = Downscale(4).pair(open_fields(field(fine)))
+    codec, _ = fit_codec(task.target, task.given, np.arange(40), factor=task.factor, covariates={})
+    assert codec.conserves.tolist() == [kept]
+
+
+def test_values_given_where_the_target_has_none_do_not_count():
+    rng = np.random.default_rng(3)
+    fine = rng.normal(size=(40, 8, 16))
+    coarse = block_means(fine, (4, 4))
+    fine[:, :4, :4] = np.nan
+    joined = pair.join_given(open_fields(field(fine)), open_fields(field(coarse)))
+    codec, _ = fit_codec(joined.target, joined.given, np.arange(40), factor=joined.factor, covariates={})
+    assert codec.conserves.tolist() == [True]

@@ -195,6 +195,7 @@ def test_set_wins_over_flags_and_flags_over_the_file(tmp_path):
             "net.channels": [8, 16],
         },
         {"train.budget": 5400.0, "data.given": ["c 1.nc", "d.nc"], "train.baselines": True, "net.padding": "reflect"},
+        {"train.steps": 3, "net.padding": ["zero", "reflect"]},
         {"task.name": "emulate", "data.covariates": ["year", "scenario"], "data.holdout": "year=2070/2099"},
         {"task.factor": 2, "data.periodic": ["y", "x"], "data.select": "lat=3/6", "train.seed": 3, "train.crop": 32},
     ],

@@ -257,6 +257,26 @@ def test_inspect_tells_what_the_run_is(run, capsys):
     assert "downscale" in call(capsys, "inspect", "RUN")[0]
 
 
+def test_a_fork_begins_with_the_network_and_the_options_of_a_run(run, folder, capsys):
+    """Row 18: other options end a resume with 2, and the line that it names begins another lineage."""
+    err = call(capsys, *train_words("RUN", 30), "--set", "train.batch=4", "--resume", code=2)[1]
+    assert "train.batch: was 8, now 4" in err and "--fork RUN --out ANOTHER" in err
+    before = digests(run)
+    still = ["--set", "train.learning_rate=1e-12", "--set", "train.weight_decay=0"]
+    words = ["train", "--fork", "RUN", "--steps", "2", "--set", "train.batch=4", *still, "--out", "FORKED"]
+    call(capsys, *words)
+    mine, theirs = (load_file(folder / name / "model.safetensors") for name in ("FORKED", "RUN"))
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(mine[name], tensor, atol=1e-8, rtol=1e-6)
+    config = undrift.load(folder / "FORKED").config
+    assert (config.train.fork, config.train.batch, config.train.steps) == ("RUN", 4, 2)
+    assert config.data.holdout == HELD_DAYS and config.net.channels == [8, 16]
+    assert digests(run) == before
+    other = call(capsys, *words[:-1], "OTHER", "--set", "net.channels=4,8", code=4)[1]
+    assert "RUN/model.safetensors" in other and "another network" in other
+    assert "no is no run directory" in call(capsys, "train", "--fork", "no", "--out", "OTHER", code=4)[1]
+
+
 @pytest.mark.parametrize(
     "words",
     [

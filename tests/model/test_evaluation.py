@@ -113,6 +113,16 @@ def test_the_time_of_scoring_grows_with_the_samples(files, monkeypatch):
     assert free["matched"] == 0 and free["time"] == "about 12 s of scoring"
 
 
+def test_a_dry_run_leaves_what_it_is_given_as_it_is(files):
+    _, ensemble, truth = files
+    one, of = ensemble.isel(time=0, drop=True), truth.isel(time=0, drop=True)
+    before = one.copy(deep=True), of.copy(deep=True)
+    undrift.evaluate(one, of, dry_run=True)
+    for now, then in zip((one, of), before):
+        xr.testing.assert_identical(now, then)
+        assert now.tas.attrs["units"] == "K"
+
+
 def test_a_seed_that_is_none_is_refused_when_drawing(trained):
     for seed in (-1, 1.5, True, 2**63):
         with pytest.raises(UsageError, match="seed"):

@@ -1,6 +1,6 @@
-"""A run directory of version 0.1 loads for ever, and draws what it drew then.
+"""Run directories of version 0.1 load for ever, and draw what they drew then.
 
-``tests/data/make_run.py`` made it. If this fails, the reader has to learn the old format; the files stay as they are.
+``tests/data/make_run.py`` made them. If this fails, the reader has to learn the old format; the files stay as they are.
 """
 
 import shutil
@@ -14,19 +14,24 @@ import undrift
 from undrift.errors import CheckpointError
 from undrift.train.manifest import verify_manifest
 
-KEPT = Path(__file__).parents[1] / "data" / "run_0_1"
+DATA = Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture(scope="module", params=["run_0_1", "run_0_1_means"])
+def kept(request):
+    return DATA / request.param
 
 
 @pytest.fixture(scope="module")
-def model():
-    return undrift.load(KEPT / "run", device="cpu")
+def model(kept):
+    return undrift.load(kept / "run", device="cpu")
 
 
-def test_it_draws_what_it_drew(model):
+def test_it_draws_what_it_drew(kept, model):
     """To a thousandth of the spread in nearly all cells: machines differ in the last bits, and a bit can dry a cell."""
-    with xr.open_dataset(KEPT / "draw.nc") as then:
+    with xr.open_dataset(kept / "draw.nc") as then:
         then = then.load()
-    now = model.sample(KEPT / "given.nc", realizations=4, seed=7, progress=False)
+    now = model.sample(kept / "given.nc", realizations=4, seed=7, progress=False)
     assert now.pr.dims == then.pr.dims and now.pr.attrs["units"] == then.pr.attrs["units"]
     for name in ("realization", "time", "lat", "lon"):
         np.testing.assert_array_equal(now[name].values, then[name].values)
@@ -34,8 +39,11 @@ def test_it_draws_what_it_drew(model):
     spread = float(then.pr.std())
     assert spread > 0 and 0.05 < float((then.pr == 0).mean()) < 0.95
     np.testing.assert_allclose(now.pr.values, then.pr.values, atol=1e-3 * spread, rtol=0)
-    part = model.sample(KEPT / "given.nc", realizations="2:4", seed=7, progress=False)
+    part = model.sample(kept / "given.nc", realizations="2:4", seed=7, progress=False)
     np.testing.assert_array_equal(part.pr.values, now.pr.values[2:4])
+    means = kept.name == "run_0_1_means"
+    assert model.describe()["network"]["members"] == (2 if means else 1)
+    assert model.describe()["block means kept of"] == (["pr"] if means else [])
 
 
 def test_it_keeps_what_a_report_needs(model):
@@ -47,9 +55,9 @@ def test_it_keeps_what_a_report_needs(model):
     assert model.describe()["fingerprint"]
 
 
-def test_its_checksums_hold_and_a_changed_byte_is_found(tmp_path):
-    assert verify_manifest(KEPT / "run")["schema_version"] == 1
-    shutil.copytree(KEPT / "run", tmp_path / "run")
+def test_its_checksums_hold_and_a_changed_byte_is_found(kept, tmp_path):
+    assert verify_manifest(kept / "run")["schema_version"] == 1
+    shutil.copytree(kept / "run", tmp_path / "run")
     broken = bytearray((tmp_path / "run" / "codec.nc").read_bytes())
     broken[len(broken) // 2] ^= 1
     (tmp_path / "run" / "codec.nc").write_bytes(broken)
@@ -57,8 +65,8 @@ def test_its_checksums_hold_and_a_changed_byte_is_found(tmp_path):
         undrift.load(tmp_path / "run")
 
 
-def test_it_can_be_saved_again(model, tmp_path):
+def test_it_can_be_saved_again(kept, model, tmp_path):
     model.save(tmp_path / "again")
     again = undrift.load(tmp_path / "again", device="cpu")
-    drawn = [m.sample(KEPT / "given.nc", realizations=1, progress=False).pr.values for m in (model, again)]
+    drawn = [m.sample(kept / "given.nc", realizations=1, progress=False).pr.values for m in (model, again)]
     np.testing.assert_array_equal(*drawn)

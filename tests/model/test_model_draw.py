@@ -38,6 +38,21 @@ def test_every_field_has_the_means_that_are_given(trained, whole):
     np.testing.assert_allclose(means.values, np.broadcast_to(given.values, means.shape), atol=1e-4)
 
 
+def test_means_that_were_interpolated_are_not_kept(trained, caplog):
+    """Finer ones are averaged and kept; those on cells of another place are neither values nor means of any."""
+    given = trained.holdout_given()
+    lat, lon = given.lat.values, given.lon.values
+    between = given.interp(lat=[lat[0], lat.mean(), lat[1]], lon=[lon[0], lon[0] + 6.0, lon[-1]])
+    fine = trained.holdout_truth()
+    for offered, says in ((between, True), (fine, False), (given, False)):
+        caplog.clear()
+        with caplog.at_level("WARNING", logger="undrift"):
+            got = draw(trained, offered, realizations=2).tas.astype(float).coarsen(lat=4, lon=4).mean()
+        assert ("is interpolated: the drawn fields need not have its means" in caplog.text) == says
+        away = float(np.abs(got - given.tas.values).max())
+        assert away > 1e-2 if says else away < 1e-4
+
+
 def test_a_range_of_realizations_is_the_slice_of_the_whole(trained, whole):
     for which in ("2:4", slice(2, 4)):
         part = draw(trained, holdout=True, realizations=which)

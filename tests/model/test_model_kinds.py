@@ -378,6 +378,16 @@ def test_padding_changes_the_net_at_open_ends_only(tmp_path):
     torch.testing.assert_close(turned, reflect, atol=1e-4, rtol=1e-4)  # the periodic axis has no ends
 
 
+def test_each_axis_may_have_its_own_padding():
+    data, small = fields(30), {"net.channels": [4, 4]}
+    model = tiny_fit(data, steps=1, set={"net.padding": "reflect,zero", **small})
+    assert model.net.padding == ("reflect", "zeros")
+    with pytest.raises(UsageError, match="net.padding=zero,zero,zero: give one for each of lat, lon, or one for all"):
+        tiny_fit(data, steps=1, set={"net.padding": ["zero"] * 3, **small})
+    with pytest.raises(UsageError, match="padding"):
+        tiny_fit(data, steps=1, set={"net.padding": "zero,mirror", **small})
+
+
 # resume
 
 RESUME = """

@@ -8,7 +8,7 @@ from cases import temperature
 from undrift.report import plots
 from undrift.report.channel import Limits, score_maps
 from undrift.report.tables import calibration_table, score_table
-from undrift.report.words import record_text
+from undrift.report.words import provenance, record_text
 
 
 def record(*parts):
@@ -32,6 +32,13 @@ def record(*parts):
 )  # fmt: skip
 def test_a_record_is_not_said_to_hold_what_was_left_out_of_one_scenario(parts, text):
     assert record_text(record(*parts), ["scenario", "year"], ["lat"]) == text
+
+
+def test_many_words_are_not_told_apart(monkeypatch):
+    many = record(*[(f"station {i}", 2000, 2000 + i) for i in range(200)])
+    looked = []
+    monkeypatch.setattr("undrift.report.words._reach", lambda labels: looked.append(labels) or "once")
+    assert record_text(many, ["scenario", "year"], ["lat"]) == "once" and len(looked) == 1
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +95,16 @@ def test_the_words_say_what_was_computed(scores):
     assert "fair" in " ".join(score_table(scores, "K").notes)
     (maps,) = score_maps(scores, {"units": "K"}, ("lat", "lon"), Limits(60, 1, 1))
     assert maps.caption.startswith("At each cell, over all samples.")
+
+
+@pytest.mark.parametrize(
+    ("cells", "task"), [([4, 4], "downscale by 4 x 4"), ([2, 1], "downscale by 2 x 1"), (None, "downscale")]
+)
+def test_a_task_is_told_with_the_cells_that_it_really_has(cells, task):
+    assert provenance({"task": "downscale", "cells per given cell": cells})["task"] == task
+
+
+def test_the_page_says_whose_block_means_are_kept():
+    told = provenance({"task": "downscale", "block means kept of": ["tas", "pr"]})
+    assert "every drawn field of tas, pr; the baselines need not" in str(told["given means over blocks"])
+    assert "given means over blocks" not in provenance({"task": "emulate", "block means kept of": []})

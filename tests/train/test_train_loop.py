@@ -610,6 +610,21 @@ def test_a_signal_whose_error_was_lost_is_not_the_last_one_obeyed(monkeypatch):
     assert went_on_after == ["SIGUSR1"]
 
 
+def test_an_error_after_a_signal_that_was_lost_stays_what_it_is():
+    with pytest.raises(ValueError, match="another thing"), ended_by_signals(lambda: "do this"):
+        with contextlib.suppress(Exception):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise ValueError("another thing")
+
+
+def test_an_error_that_a_library_made_of_a_signal_is_the_signal():
+    with pytest.raises(Interrupted, match="stopped by SIGTERM; do this"), ended_by_signals(lambda: "do this"):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Interrupted as error:
+            raise OSError("could not be written") from error
+
+
 def test_in_another_thread_signals_are_left_alone():
     names = []
 

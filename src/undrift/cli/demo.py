@@ -131,7 +131,9 @@ def demo(
 @contextmanager
 def _stopped(out: str) -> Iterator[None]:
     """A stop is told in the words of the demo: a training in it would speak of its own directory and of --resume."""
-    advice = f"{out} is incomplete; type the same command with --overwrite"
+    advice = "type the same command again"
+    if Path(out).exists():
+        advice = f"{out} is incomplete; type the same command with --overwrite"
     try:
         with stopped_saying(advice):
             yield

@@ -6,7 +6,7 @@ __all__ = ["evaluate"]
 
 from pathlib import Path
 
-from undrift.cli.options import DryRun, Flag, Json, Seed, Truth, refuse_existing
+from undrift.cli.options import DryRun, Flag, Json, Seed, Truth, refuse_existing, set_threads
 from undrift.cli.output import emit_json, facts, note, say
 from undrift.cli.stopping import stopped_saying
 from undrift.errors import UsageError
@@ -52,6 +52,8 @@ def evaluate(
         from undrift.cli.runs import open_run, tell_scores
         from undrift.model import evaluate as score
 
+        if run:  # its regression is a network
+            set_threads()
         model = open_run(run, device="cpu") if run else None
         scores = score(
             ensemble, truth or [], run=model, out=out, overwrite=overwrite, bootstrap=bootstrap, seed=seed,

@@ -155,15 +155,11 @@ def resolve(
         arguments: Options by name; None means that one was not typed.
         items: The words after ``--set``.
     """
-    from undrift.config import Config, apply_arguments, apply_settings, load_config
+    from undrift.config import Config, apply_arguments, apply_settings, load_config, overlaid
 
-    config = (base or Config()).model_copy(deep=True)
+    config = base or Config()
     if file is not None:
-        top = load_config(file)
-        for section in top.model_fields_set:
-            part = getattr(top, section)
-            for key in part.model_fields_set:
-                setattr(getattr(config, section), key, getattr(part, key))
+        config = overlaid(config, load_config(file))
     return apply_settings(apply_arguments(config, arguments), settings(items))
 
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from undrift.cli.options import (
     Device,
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from undrift.model import FieldModel
     from undrift.report.page import Section
+
+# Streamed to disk, so that a long record needs no more memory than a short one. NetCDF refuses names that Zarr has.
+_STREAMED = "holdout.zarr"
 
 
 def report(
@@ -79,7 +82,7 @@ def report(
         _enough(realizations or model.config.sample.realizations)
         draw = partial(model.sample, holdout=True, realizations=realizations, seed=seed, nfe=nfe)
         if dry_run:
-            plan = draw(dry_run=True) if ensemble is None else scored(ensemble, truth or [], run=model, dry_run=True)
+            plan = _plan(model, draw) if ensemble is None else scored(ensemble, truth or [], run=model, dry_run=True)
         elif ensemble is not None:
             scores = _of_an_ensemble(model, ensemble, truth or [], run, out, overwrite)
         else:
@@ -107,15 +110,24 @@ def _of_an_ensemble(
     return _write(model, Path(ensemble), reference, model.holdout_given(), run, typed, out, overwrite, own=False)
 
 
+def _plan(model: FieldModel, draw: Callable[..., Any]) -> dict[str, Any]:
+    """What the page about the held-out samples would take."""
+    from undrift.cli.runs import wanted_truth
+
+    wanted_truth(model)
+    return draw(dry_run=True, out=_STREAMED) | {
+        "besides": "making and scoring the baselines, and the page: not in these seconds"
+    }
+
+
 def _of_a_drawing(
     model: FieldModel, draw: Callable[..., xr.Dataset], run: str, typed: Sequence[str], out: str, overwrite: bool
 ) -> xr.Dataset:
     """The page about the held-out samples, which are drawn for it; returns the scores."""
     from undrift.cli.runs import wanted_truth
 
-    # Streamed to disk, so that a long record needs no more memory than a short one.
     with tempfile.TemporaryDirectory(prefix="undrift-") as folder:
-        truth, path = wanted_truth(model), Path(folder) / "holdout.zarr"  # NetCDF refuses names that Zarr has
+        truth, path = wanted_truth(model), Path(folder) / _STREAMED
         draw(out=path).close()
         return _write(model, path, truth, model.holdout_given(), run, typed, out, overwrite)
 

@@ -58,6 +58,7 @@ def train(
     config: str | None = None,
     set_: Settings = None,
     seed: int | None = None,
+    fork: str | None = None,
     resume: Flag = False,
     overwrite: Flag = False,
     dry_run: DryRun = False,
@@ -71,7 +72,7 @@ def train(
 
     Args:
         data: NetCDF, Zarr, NumPy or HDF5 files, or globs in quotes; PAIR.npz:hr is one variable of a file.
-            With --resume they may be left out.
+            With --resume or --fork they may be left out.
         out: The run directory to write.
         crop: Cells along each side of a training window, or auto. Default auto.
         budget: Wall clock of the training loop, as 90s, 3m or 2h; all of it is used unless train.patience is set.
@@ -82,6 +83,7 @@ def train(
         config: TOML file with any of the settings of RUN/config.toml.
         set_: One setting, as train.batch=8; may be repeated.
         seed: Fixes every random draw. Default 0.
+        fork: Begin with the network of this run, and its options where no others are typed; RUN is a run of its own.
         resume: Go on from the last checkpoint of RUN; with a larger --budget or --steps a finished run goes on.
         overwrite: Replace RUN once the new run is complete.
     """
@@ -89,7 +91,7 @@ def train(
         "data": list(data) or None, "task": task, "factor": factor, "given": given, "variables": variables,
         "static": static, "covariates": covariates, "dims": dims, "periodic": periodic, "select": select,
         "holdout": holdout, "crop": crop, "budget": budget, "steps": steps, "baselines": baselines, "device": device,
-        "seed": seed,
+        "seed": seed, "fork": fork,
     }  # fmt: skip
     resolved = _resolved(arguments, set_, config, out, resume, overwrite)
     described = _trained(resolved, out, resume, overwrite, dry_run)
@@ -109,7 +111,7 @@ def _resolved(
         raise UsageError("--resume keeps RUN and --overwrite replaces it; type one of them")
     from undrift.config import refuse_idle_factor
 
-    resolved = resolve(_base(out, resume), file, arguments, settings)
+    resolved = resolve(_base(out, resume, arguments["fork"]), file, arguments, settings)
     refuse_idle_factor(arguments["factor"], resolved.task.name, resolved.data.given)
     if resume and not Path(out).exists():
         raise CheckpointError(f"{out} does not exist, so there is nothing to resume; leave --resume out to begin")
@@ -151,12 +153,13 @@ def _again(config: Config, out: str, overwrite: bool, mark: int | None) -> str:
     return f"type the same command with --resume{' in place of --overwrite' if overwrite else ''} to go on"
 
 
-def _base(out: str, resume: bool) -> Config | None:
-    """What a resumed run says of itself holds, where nothing else is typed."""
+def _base(out: str, resume: bool, fork: str | None) -> Config | None:
+    """What a run that is gone on with, or begun from, says of itself holds, where nothing else is typed."""
+    from undrift.config import forked, load_config
+
     stored = Path(out) / "config.toml"
     if not (resume and stored.is_file()):
-        return None
-    from undrift.config import load_config
+        return None if fork is None else forked(fork)
     from undrift.train.manifest import verify_manifest
 
     if stored.with_name("manifest.json").is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ARGUMENTS", "apply_arguments", "apply_settings", "refuse_idle_factor"]
+__all__ = ["ARGUMENTS", "apply_arguments", "apply_settings", "overlaid", "refuse_idle_factor"]
 
 import tomllib
 from collections.abc import Mapping
@@ -43,6 +43,16 @@ def apply_settings(config: Config, settings: Mapping[str, object]) -> Config:
     return result
 
 
+def overlaid(config: Config, top: Config) -> Config:
+    """Return a copy of `config` with the keys that `top` was read with in their place."""
+    result = config.model_copy(deep=True)
+    for section in top.model_fields_set:
+        part = getattr(top, section)
+        for key in part.model_fields_set:
+            setattr(getattr(result, section), key, getattr(part, key))
+    return result
+
+
 ARGUMENTS = {
     "data": "data.paths",
     "task": "task.name",
@@ -51,7 +61,7 @@ ARGUMENTS = {
         name: f"data.{name}"
         for name in ("given", "variables", "static", "covariates", "dims", "periodic", "select", "holdout")
     },
-    **{name: f"train.{name}" for name in ("crop", "budget", "steps", "baselines", "device", "seed")},
+    **{name: f"train.{name}" for name in ("crop", "budget", "steps", "baselines", "device", "seed", "fork")},
 }
 """Arguments of `undrift.fit`, which are options of `undrift train` too, and the keys that they set."""
 

@@ -30,6 +30,7 @@ def _seconds(value: Any) -> Any:
 Names = Annotated[list[str], BeforeValidator(_split)]
 Channels = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0), BeforeValidator(_seconds)]
+Padding = Literal["zero", "reflect"]
 Transform = Literal["auto", "standard", "censored", "bounded", "power"]
 
 
@@ -88,8 +89,9 @@ class Net(Section):
     budget."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Probability with which a block drops a channel while training; None is chosen from data size and budget."""
-    padding: Literal["zero", "reflect"] = "zero"
-    """What the network sees beyond the ends of an axis that is not periodic: zeros, or the field mirrored."""
+    padding: Padding | Annotated[list[Padding], BeforeValidator(_split)] = "zero"
+    """What the network sees beyond the ends of an axis that is not periodic: zeros, or the field mirrored; one for all
+    axes, or one for each, as in ``zero,reflect``."""
 
 
 class Train(Section):
@@ -98,6 +100,8 @@ class Train(Section):
     budget: Seconds | None = None
     """Wall clock of the training loop in seconds (text such as ``3m`` is read)."""
     steps: Annotated[int, Field(ge=1)] | None = None
+    fork: str | None = None
+    """Run with whose network the training begins; its own options, steps and budget count."""
     batch: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     weight_decay: float = Field(default=1.0, ge=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["config_text", "dump_config", "load_config", "parse_config"]
+__all__ = ["config_text", "dump_config", "forked", "load_config", "parse_config"]
 
 import re
 import tomllib
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from undrift.config.mistakes import explain
 from undrift.config.sections import Config
-from undrift.errors import UsageError
+from undrift.errors import CheckpointError, UsageError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 8
@@ -101,6 +101,20 @@ def load_config(path: str | Path) -> Config:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is no text in UTF-8; a configuration is a TOML file") from None
+
+
+def forked(run: str | Path) -> Config:
+    """Return the configuration of a run with whose network another begins.
+
+    Raises:
+        CheckpointError: It is no run directory.
+    """
+    stored = Path(run) / "config.toml"
+    if not stored.is_file():
+        raise CheckpointError(f"{run} is no run directory; --fork begins with the network of one")
+    config = load_config(stored)
+    config.train.fork = None
+    return config
 
 
 def config_text(config: Config) -> str:

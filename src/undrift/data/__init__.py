@@ -1,1 +1,1 @@
-"""Data: opening, layout, selection; numpy and xarray only."""
+"""Data: opening, layout, selection; no torch."""

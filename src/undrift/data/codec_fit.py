@@ -34,6 +34,7 @@ _LAW_NUMBERS = 20_000_000  # read for the law of what is given, samples x channe
 _LAW_SAMPLES, _LAW_LEAST = 500, 20  # of what is given: read at most, and without gaps at least
 _AS_GIVEN = 1e-3  # of its standard deviation: how far what is given may be from a block's mean
 _ROUNDED = 1e-6  # of its largest size, likewise
+_PARTLY = 0.01  # blocks known in part, beside those known as a whole: what is given is then a mean of something else
 _POOLED = 10.0  # weight of the pooled variance in a cell's scale, in samples
 
 
@@ -227,7 +228,7 @@ def _standardise(
     latent, coarse, fine = _Running(), _Running(), _Running()
     codec.factor = None if factor is None else tuple(factor)
     codec.conserves = np.array([factor is not None and b is not None for b in codec.base])
-    seen = np.zeros(len(codec.base), dtype=int)
+    blocks = np.zeros((2, len(codec.base)), dtype=int)
     for part in _chunks(target, rows):
         values = target.read(part)
         latents = codec.latents(values)
@@ -235,12 +236,13 @@ def _standardise(
         latent.add(np.clip(latents, codec.low, codec.high))
         if given is not None:
             raw = given.read(part).astype(np.float64)
-            seen += _check_means(codec, values, raw)
+            blocks += _check_means(codec, values, raw)
             c, f, missing = codec.given_latents(raw)
             codec.gappy |= bool(missing.any())
             coarse.add(c)
             fine.add(f)
-    codec.conserves &= seen > 0
+    whole, partly = blocks
+    codec.conserves &= (whole > 0) & (partly <= _PARTLY * whole)
     codec.mean, codec.std = latent.mean_std()
     if given is not None:
         codec.given_mask = np.asarray(coarse.n == 0)
@@ -252,17 +254,22 @@ def _standardise(
 
 
 def _check_means(codec: Codec, values: np.ndarray, raw: np.ndarray) -> np.ndarray:
-    """Strike channels of which what is given is not the mean over blocks; how many blocks were seen of each, (C,)."""
-    seen = np.zeros(len(codec.base), dtype=int)
+    """Strike channels of which what is given is not the mean over blocks.
+
+    Returns:
+        How many blocks with a given value are known as a whole, and how many in part, (2, C).
+    """
+    seen = np.zeros((2, len(codec.base)), dtype=int)
     for i in np.flatnonzero(codec.conserves):
         assert codec.factor is not None
-        given, known = raw[:, codec.base[i]], np.isfinite(values[:, i]) | codec.mask[i]
-        whole = np.isfinite(given) & in_blocks(known, codec.factor).all(-1)
-        given, means = given[whole], block_means(values[:, i].astype(np.float64), codec.factor)[whole]
-        if given.size:
-            near = _AS_GIVEN * given.std() + _ROUNDED * np.abs(given).max()
-            codec.conserves[i] = np.abs(means - given).max() <= near
-        seen[i] = given.size
+        given, cells = raw[:, codec.base[i]], in_blocks(np.isfinite(values[:, i]), codec.factor)
+        there = np.isfinite(given) & cells.any(-1)
+        whole = there & (cells | in_blocks(codec.mask[i], codec.factor)).all(-1)
+        seen[:, i] = whole.sum(), (there & ~whole).sum()
+        if whole.any():
+            means = block_means(values[:, i].astype(np.float64), codec.factor)[whole]
+            near = _AS_GIVEN * given[whole].std() + _ROUNDED * np.abs(given[whole]).max()
+            codec.conserves[i] = np.abs(means - given[whole]).max() <= near
     return seen
 
 

@@ -123,6 +123,7 @@ class Regridder:
 
     Attributes:
         identity: the grids are the same; arrays come back as they are.
+        interpolates: some value is interpolated, and so is no value nor mean over a cell of the source.
         notes: sentences on what is done.
 
     Raises:
@@ -133,7 +134,7 @@ class Regridder:
         self.source, self.target = source, target
         self.notes: list[str] = []
         self._order = list(range(len(source.shape)))
-        self.identity = source.same(target)
+        self.identity, self.interpolates = source.same(target), False
         self.weights: Any = None if self.identity else self._build()
 
     def _build(self) -> Any:
@@ -155,7 +156,7 @@ class Regridder:
                 flat = curvilinear_weights(source.latitude, source.longitude, lat, lon)
             else:
                 flat = _point_weights(source, lat, lon)
-            rest = range(len(source.shape) - 2)
+            rest, self.interpolates = range(len(source.shape) - 2), True
             self.notes.append(
                 "interpolated linearly between 2-D grids" if source.curvilinear else "interpolated bilinearly"
             )
@@ -193,6 +194,8 @@ class Regridder:
         weights, how = axis_weights(have, want, name, longitude=target.roles[i] == "lon", periodic=periodic)
         if how == "mean":
             self.notes.append(f"{name!r} is finer in the given data: averaged over the cells of the target")
+        elif not (weights.data == 1).all():
+            self.interpolates = True
         return weights
 
     def __call__(self, array: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,8 @@ class Drawing:
             rows = np.array([i])
             values = {k: v[rows] for k, v in self.request.covariates.items()}
             draw = None if realization is None else self._generator("given", i, realization)
-            return self.codec.encode(None, None, rows, covariates=values, offered=offered(i), draw=draw)
+            both = self.codec.encode(None, None, rows, covariates=values, offered=offered(i), draw=draw)
+            return (replace(both[0], blocks=None), both[1]) if self.request.interpolated else both
 
         def given(i: int, realization: int) -> tuple[Encoded, Predicted]:
             raw = offered(i)  # what is missing of it is another draw for each realization

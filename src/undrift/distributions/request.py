@@ -38,6 +38,7 @@ class Request:
         digests: text of each sample's labels, part of the keys of its noise.
         offered: ``offered(rows)`` gives what is given on the trained grid, (n, G, *coarse), or None.
         covariates: name -> value of each sample.
+        interpolated: what is given was interpolated to the trained grid, so that it is no mean over its cells.
         outside: share of given values outside the training range, by channel or covariate.
     """
 
@@ -46,6 +47,7 @@ class Request:
     digests: list[str]
     offered: Callable[[np.ndarray], np.ndarray] | None
     covariates: dict[str, np.ndarray]
+    interpolated: bool = False
     outside: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -87,6 +89,9 @@ def request_from(
     match = match_given(fields, codec.given_layout, given_shell.coords, mask=codec.given_mask)
     for sentence in [*match.notes, *match.warnings]:
         logger.warning("%s", sentence)
+    interpolated = match.regridder.interpolates
+    if interpolated and codec.conserves.any():
+        logger.warning("what is given is interpolated: the drawn fields need not have its means over blocks")
 
     def offered(rows: np.ndarray) -> np.ndarray:
         return match(fields.read(rows)).astype(np.float64)
@@ -113,7 +118,8 @@ def request_from(
     if covariates:
         outside |= codec.covariates.outside(values)
     labels, dims = labels_of(fields)
-    return Request(labels, dims, [fields.label_digest(i) for i in range(len(fields))], offered, values, outside)
+    digests = [fields.label_digest(i) for i in range(len(fields))]
+    return Request(labels, dims, digests, offered, values, interpolated, outside)
 
 
 def request_holdout(problem: Problem, given_shell: Shell | None, at: str | Mapping[str, Any] | None) -> Request:
@@ -128,7 +134,7 @@ def request_holdout(problem: Problem, given_shell: Shell | None, at: str | Mappi
     request = Request(*labels_of(pair.target), digests, None, values)
     if pair.given is not None:
         offer = request_from(pair.given, problem.codec, given_shell, None, covariates=False)
-        request.offered, request.outside = offer.offered, offer.outside
+        request.offered, request.interpolated, request.outside = offer.offered, offer.interpolated, offer.outside
     request.outside |= problem.codec.covariates.outside(values)
     return request
 
@@ -181,7 +187,7 @@ def request_at(at: str | Mapping[str, Any], codec: Codec) -> Request:
     mesh = list(itertools.product(*(labels[n].values for n in names)))
     covariates = {n: np.array([row[i] for row in mesh]) for i, n in enumerate(names)}
     digests = [";".join(f"{n}={plain(v)}" for n, v in sorted(zip(names, row))) for row in mesh]
-    return Request(labels, tuple(names), digests, None, covariates, codec.covariates.outside(covariates))
+    return Request(labels, tuple(names), digests, None, covariates, outside=codec.covariates.outside(covariates))
 
 
 def _date(text: str, calendar: str) -> Any:

@@ -211,6 +211,4 @@ def _few(ds: xr.Dataset, dims: Sequence[str], rows: np.ndarray) -> xr.Dataset:
     """Some samples along one dim, without attributes of variables, which were looked at before."""
     at = np.unravel_index(rows, [ds.sizes[dim] for dim in dims]) if dims else ()
     part = ds.isel({dim: xr.DataArray(i, dims="pair") for dim, i in zip(dims, at)})
-    for name in part.data_vars:
-        part[name].attrs = {}
-    return part
+    return part.assign({str(name): array.drop_attrs() for name, array in part.data_vars.items()})

@@ -222,7 +222,8 @@ class FieldModel:
         """What ``undrift inspect`` prints."""
         layout = self.codec.layout
         return {
-            "task": self.config.task.model_dump(),
+            "task": self.config.task.name,
+            "cells per given cell": None if self.codec.factor is None else list(self.codec.factor),
             "data": self.config.data.model_dump(exclude_defaults=True),
             "variables": {c.label: layout.units.get(c.variable, "") for c in layout.channels},
             "grid": dict(zip(layout.space, layout.shape)),

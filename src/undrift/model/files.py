@@ -26,7 +26,9 @@ from undrift.train.network import make_net
 from undrift.train.prepare import precision_of
 from undrift.train.weights import load_state, load_tensors, save_tensors
 
-__all__ = ["Parts", "facts_of", "plain", "read_files", "write_files"]
+__all__ = ["WEIGHTS", "Parts", "facts_of", "plain", "read_files", "write_files"]
+
+WEIGHTS = "model.safetensors"
 
 
 @dataclass
@@ -73,7 +75,7 @@ def facts_of(parts: Parts) -> dict[str, Any]:
 def write_files(parts: Parts, folder: Path) -> None:
     """Write all parts but the manifest into a directory."""
     dump_config(parts.config, folder / "config.toml")
-    save_tensors(folder / "model.safetensors", parts.net.state_dict())
+    save_tensors(folder / WEIGHTS, parts.net.state_dict())
     save_tensors(folder / "guess.safetensors", parts.guess.state_dict())
     if parts.rivals.twin is not None:
         save_tensors(folder / "regression.safetensors", parts.rivals.twin.state_dict())
@@ -108,7 +110,7 @@ def read_files(path: Path, device: torch.device, *, verify: bool) -> Parts:
     twin = net_of("regression.safetensors") if (path / "regression.safetensors").exists() else None
     precision = precision_of(config.train.precision, device)
     rivals = Rivals(codec, device, precision, twin, _read_dressed(path / "baselines.nc"))
-    net, versions = net_of("model.safetensors"), made_with(manifest)
+    net, versions = net_of(WEIGHTS), made_with(manifest)
     return Parts(config, codec, shell, given_shell, net, guess, rivals, extra["facts"], versions)
 
 

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from undrift.config import Config, apply_arguments, apply_settings, load_config, refuse_idle_factor
+from undrift.config import (
+    Config,
+    apply_arguments,
+    apply_settings,
+    forked,
+    load_config,
+    overlaid,
+    refuse_idle_factor,
+)
 from undrift.data.fields import Fields
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError
@@ -50,7 +58,10 @@ def configure(
     arguments: Mapping[str, Any],
 ) -> Config:
     """The resolved configuration of `undrift.fit`: the file, then the arguments, then the single settings."""
-    base = load_config(config) if config is not None else Config()
+    base = Config() if arguments["fork"] is None else forked(arguments["fork"])
+    if arguments["fork"] is not None and not paths_of(data):
+        base.data.paths, base.data.given = [], []  # what is passed is in their place
+    base = base if config is None else overlaid(base, load_config(config))
     name = task if task is None or isinstance(task, str) else task.name
     given = dict(arguments, task=name, data=paths_of(data) or None, given=paths_of(arguments["given"]) or None)
     refuse_idle_factor(given["factor"], name or base.task.name, arguments["given"] is not None or base.data.given)

@@ -9,19 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
 from undrift.config import Config, config_text, dump_config, load_config
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
+from undrift.denoise.guess import FoldedGuess, GaussianGuess
 from undrift.distributions.calibrate import calibrate
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.regression import fit_regression
 from undrift.distributions.rivals import Rivals
 from undrift.errors import UsageError
 from undrift.model.field_model import FieldModel, load
-from undrift.model.files import Parts, facts_of, plain, write_files
+from undrift.model.files import WEIGHTS, Parts, facts_of, plain, write_files
 from undrift.model.opening import Data, configure, open_data
 from undrift.nets.members import member_of, number_of
 from undrift.nets.unet import UNet
@@ -42,9 +44,12 @@ from undrift.train.prepare import (
     precision_of,
     prepare,
     settings_of,
+    to_batch,
 )
 from undrift.train.run import RunDirectory
 from undrift.train.settings import Progress
+from undrift.train.step import private_rng
+from undrift.train.weights import load_state, load_tensors
 
 __all__ = ["fit", "fit_config"]
 
@@ -72,6 +77,7 @@ def fit(
     steps: int | None = None,
     baselines: bool | None = None,
     device: str | None = None,
+    fork: str | Path | None = None,
     config: str | Path | None = None,
     set: Mapping[str, object] | None = None,
     seed: int | None = None,
@@ -102,6 +108,7 @@ def fit(
         steps: number of steps, in place of a budget; such a training repeats bit for bit.
         baselines: also train the same network as a regression, for the same budget again.
         device: "auto", "cpu" or "cuda:0".
+        fork: run with whose network the training begins, and whose options hold where no others are given.
         config: TOML file with any of the settings.
         set: single settings, such as ``{"train.batch": 8}``.
         seed: of all that is drawn.
@@ -119,6 +126,7 @@ def fit(
         "factor": factor, "given": given, "variables": variables, "static": static, "covariates": covariates,
         "dims": dims, "periodic": periodic, "select": select, "holdout": holdout, "crop": crop, "budget": budget,
         "steps": steps, "baselines": baselines, "device": device, "seed": seed,
+        "fork": None if fork is None else str(fork),
     }  # fmt: skip
     return fit_config(
         configure(data, task, config, set, arguments), data=data, given=given, out=out, resume=resume,
@@ -145,6 +153,8 @@ def fit_config(
             "a run directory cannot rebuild a network of your own; leave out= away and keep its weights yourself"
         )
     config = _settled(config)
+    if net is not None and config.train.fork is not None:
+        raise UsageError(f"fork={config.train.fork} begins with the network of that run, net= with one of yours")
     if net is not None and config.net.members not in (None, 1):
         raise UsageError(f"net.members={config.net.members} shares a training among U-Nets; leave it out beside net=")
     if net is not None:
@@ -224,10 +234,29 @@ def _plan(problem: Problem, config: Config, device: torch.device) -> dict[str, A
         "network": {"members": number_of(nets), "channels": list(net.channels),
                     "parameters of each": size // number_of(nets), "dropout": net.dropout},
         "memory_mb": round((16 * size + 4 * 60 * t.batch * math.prod(window) * net.channels[0]) / 2**20 + 400),
-        "time": (f"{t.steps} steps" if t.steps else f"{t.budget:g} s of training")
+        "time": (f"{t.steps} steps, about {t.steps * _step_seconds(problem, config, net, device):.2g} s" if t.steps
+                 else f"{t.budget:g} s of training")
                 + (", and as much again for the regression of --baselines" if t.baselines else ""),
         "device": str(device),
     }  # fmt: skip
+
+
+def _step_seconds(problem: Problem, config: Config, net: nn.Module, device: torch.device) -> float:
+    """Seconds that the network takes for a step of training: those of the second of two, with a white guess."""
+    rows = np.resize(np.flatnonzero(problem.fold >= 0), config.train.batch)
+    crop = problem.crop
+    window = None if crop is None else tuple(slice(0, min(crop, n)) for n in problem.codec.layout.shape)
+    batch = to_batch(problem.encode(rows, window), problem.fold[rows]).to(device)
+    guess = FoldedGuess([GaussianGuess()] * (int(problem.fold.max()) + 1)).to(device)
+    objective = DenoisingScoreMatching(EDM(), guess, precision=precision_of(config.train.precision, device))
+    net, began = net.to(device).train(), 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        with private_rng(0, device):
+            loss = objective(batch, net, 0)[0].mean()
+            loss.backward()
+            float(loss.detach())  # waits for the device
+    return time.perf_counter() - began
 
 
 @contextmanager
@@ -243,6 +272,9 @@ def _fit(
 ) -> Parts | None:  # fmt: skip
     """Train, calibrate and dress; no parts where the run was finished before."""
     net = own if own is not None else build_net(problem, config)
+    if config.train.fork is not None:
+        path = Path(config.train.fork) / WEIGHTS
+        load_state(net, load_tensors(path), str(path))
     precision = precision_of(config.train.precision, device)
     with track("preparing batches", None, enabled=progress):
         guess, folded, guessed = guess_of(problem, config)

@@ -56,8 +56,11 @@ def record_text(data: xr.Dataset, names: Iterable[str], space: Iterable[str]) ->
     known = {name: labels[name] for name in names if name in labels and labels[name].size}
     for name in (name for name, values in known.items() if _are_words(values)):
         rest = {other: values for other, values in known.items() if other != name}
-        apart = {value: {n: v[known[name] == value] for n, v in rest.items()} for value in np.unique(known[name])}
-        if len(apart) <= _MOST_APART and len({_reach(one) for one in apart.values()}) > 1:
+        words = np.unique(known[name])
+        if len(words) > _MOST_APART:
+            continue
+        apart = {value: {n: v[known[name] == value] for n, v in rest.items()} for value in words}
+        if len({_reach(one) for one in apart.values()}) > 1:
             return "; ".join(f"{name} {value}, {_reach(one)}" for value, one in apart.items())
     return _reach(known)
 
@@ -138,9 +141,9 @@ def _samples(number_of: int) -> str:
 def provenance(described: Mapping[str, Any]) -> dict[str, object]:
     """What `FieldModel.describe` says, in words; figures that need the source to be understood are left out."""
     training, data = described.get("training", {}), described.get("data", {})
-    network, task = described.get("network", {}), described.get("task", {})
+    network, cells = described.get("network", {}), described.get("cells per given cell") or []
     told: dict[str, object] = {
-        "task": f"downscale by {task.get('factor')}" if task.get("name") == "downscale" else task.get("name"),
+        "task": f"{described.get('task')}{f' by {by}' if (by := ' x '.join(map(str, cells))) else ''}",
         "files": data.get("paths"),
         "files of what is given": data.get("given"),
         "held out": data.get("holdout") or "the last 20%",
@@ -150,6 +153,9 @@ def provenance(described: Mapping[str, Any]) -> dict[str, object]:
     predictor = described.get("linear predictor", {})
     if predictor.get("stages"):
         told["linear predictor"] = f"in the stages {', '.join(predictor['stages'])}"
+    if described.get("block means kept of"):
+        kept = ", ".join(described["block means kept of"])
+        told["given means over blocks"] = f"kept by every drawn field of {kept}; the baselines need not keep them"
     members, size = network.get("members", 1), network.get("parameters of each")
     if size:
         nets = "U-Net" if members == 1 else f"{members} U-Nets"

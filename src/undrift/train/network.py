@@ -8,6 +8,7 @@ from torch import nn
 
 from undrift.config import Config
 from undrift.data.codec import Codec
+from undrift.errors import UsageError
 from undrift.nets.members import Members
 from undrift.nets.unet import UNet
 from undrift.train.prepare import Problem
@@ -77,7 +78,13 @@ def build_net(problem: Problem, config: Config) -> nn.Module:
 def make_net(codec: Codec, config: Config, in_channels: int, channels: Sequence[int]) -> UNet:
     """The U-Net between the numbers of a codec, untrained."""
     layout = codec.layout
-    open_ends = {"zero": "zeros", "reflect": "reflect"}[config.net.padding]
+    modes = config.net.padding
+    modes = [modes] * len(layout.space) if isinstance(modes, str) else modes
+    if len(modes) != len(layout.space):
+        raise UsageError(
+            f"net.padding={','.join(modes)}: give one for each of {', '.join(layout.space)}, or one for all"
+        )
+    open_ends = [{"zero": "zeros", "reflect": "reflect"}[mode] for mode in modes]
     return UNet(
         in_channels,
         len(layout.channels),
@@ -85,7 +92,7 @@ def make_net(codec: Codec, config: Config, in_channels: int, channels: Sequence[
         channels=tuple(channels),
         blocks=config.net.blocks,
         vector_features=codec.covariates.width,
-        padding=tuple("circular" if p else open_ends for p in layout.periodic),
+        padding=tuple("circular" if p else mode for p, mode in zip(layout.periodic, open_ends)),
     )
 
 

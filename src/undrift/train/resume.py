@@ -40,8 +40,8 @@ def take_up(
         raise UsageError(
             f"--resume {run.path} with other settings or data:\n  "
             + "\n  ".join(differences)
-            + "\nA larger --budget or "
-            "--steps is the one change that goes on; otherwise give another --out, or --overwrite"
+            + "\nA larger --budget or --steps is the one change that goes on; otherwise --overwrite, or begin another "
+            f"run with this one's network: --fork {run.path} --out ANOTHER"
         )
     state.restore(tensors, record)
     if settings.larger_than(old):

@@ -60,6 +60,13 @@ class Stop:
             os.write(2, b"\nundrift: saving after this step; press Ctrl-C again to stop at once\n")
 
 
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came from or while which it came."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 @contextmanager
 def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
     """Within the block, SIGTERM and SIGUSR1 raise `Interrupted` where no `Stop` notes them.
@@ -75,6 +82,7 @@ def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
         Interrupted: A signal came.
     """
     came: list[str] = []
+    raised: list[Interrupted] = []
     quiet_until = -math.inf
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -82,7 +90,8 @@ def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
         if time.monotonic() >= quiet_until:
             quiet_until = time.monotonic() + _GRACE
             came.append(signal.Signals(number).name)
-            raise Interrupted(f"stopped by {came[0]}")
+            raised.append(Interrupted(f"stopped by {came[0]}"))
+            raise raised[-1]
 
     numbers = [signal.Signals[name] for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
@@ -90,10 +99,10 @@ def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
     before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
-    except BaseException:
-        if not came:
+    except BaseException as error:
+        # A library on the way may have made another error of it, or have lost it long before this one.
+        if not any(cause in raised for cause in _causes(error)):
             raise
-        # A library on the way may have made another error of it.
         raise Interrupted(f"stopped by {came[0]}; {advice()}") from None
     finally:
         for number, handler in before.items():

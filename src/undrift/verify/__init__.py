@@ -1,4 +1,4 @@
-"""Verification: is the ensemble right, sharp and calibrated. numpy and xarray only."""
+"""Verification: is the ensemble right, sharp and calibrated; no torch."""
 
 __all__ = ["Finding", "evaluate", "nearest_training", "read_scores", "to_table", "verdict", "write_scores"]
 

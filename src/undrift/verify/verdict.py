@@ -91,8 +91,9 @@ def _skill(variable: str, one: xr.Dataset) -> list[Finding]:
             continue
         low, high = (float(v) for v in one["skill_interval"].sel(baseline=name))
         known = np.isfinite([low, high]).all()
-        if known and low <= 0.0 <= high:
-            even.append(f"{name} ({100 * skill:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}])")
+        if skill == 0.0 or (known and low <= 0.0 <= high):
+            span = f" [{100 * low:+.1f}, {100 * high:+.1f}]" if known else ""
+            even.append(f"{name} ({100 * skill:+.1f} %{span})")
         elif skill > 0:
             beaten.append(_by(name, skill, low, high))
         else:
