@@ -259,8 +259,8 @@ def test_inspect_tells_what_the_run_is(run, capsys):
 
 def test_a_fork_begins_with_the_network_and_the_options_of_a_run(run, folder, capsys):
     """Row 18: other options end a resume with 2, and the line that it names begins another lineage."""
-    err = call(capsys, *train_words("RUN", 30), "--set", "train.batch=4", "--resume", code=2)[1]
-    assert "train.batch: was 8, now 4" in err and "--fork RUN --out ANOTHER" in err
+    err = call(capsys, "train", "--resume", "--steps", 30, "--set", "train.batch=4", "--out", "RUN", code=2)[1]
+    assert "train.batch: was 8, now 4" in err and f"--fork {run} --out ANOTHER" in err
     before = digests(run)
     still = ["--set", "train.learning_rate=1e-12", "--set", "train.weight_decay=0"]
     words = ["train", "--fork", "RUN", "--steps", "2", "--set", "train.batch=4", *still, "--out", "FORKED"]

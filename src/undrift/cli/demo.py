@@ -131,14 +131,18 @@ def demo(
 @contextmanager
 def _stopped(out: str) -> Iterator[None]:
     """A stop is told in the words of the demo: a training in it would speak of its own directory and of --resume."""
-    advice = "type the same command again"
-    if Path(out).exists():
-        advice = f"{out} is incomplete; type the same command with --overwrite"
+
+    def advice() -> str:
+        there = Path(out).exists()
+        return (
+            f"{out} is incomplete; type the same command with --overwrite" if there else "type the same command again"
+        )
+
     try:
         with stopped_saying(advice):
             yield
     except Interrupted as stopped:
-        raise Interrupted(f"{str(stopped).partition(';')[0]}; {advice}") from None
+        raise Interrupted(f"{str(stopped).partition(';')[0]}; {advice()}") from None
 
 
 def _planned(seconds: float, realizations: int) -> dict[str, tuple[float, float]]:

@@ -48,7 +48,7 @@ def evaluate(
     from undrift.config import valid_seed
 
     valid_seed(seed)
-    with stopped_saying(f"nothing was written{f' to {out}' if out else ''}; type the same command again"):
+    with stopped_saying(lambda: f"nothing was written{f' to {out}' if out else ''}; type the same command again"):
         from undrift.cli.runs import open_run, tell_scores
         from undrift.model import evaluate as score
 

@@ -73,7 +73,7 @@ def report(
         raise UsageError(f"got --out {out}, expected a name that ends in .html")
     refuse_existing(out, overwrite or dry_run)
     _enough(realizations)
-    with stopped_saying(f"nothing was written to {out}; type the same command again"):
+    with stopped_saying(lambda: f"nothing was written to {out}; type the same command again"):
         from undrift.cli.runs import open_run, tell_scores
         from undrift.model import evaluate as scored
 

@@ -68,7 +68,7 @@ def sample(
     valid_seed(seed)
     which = None if realizations is None else parse_realizations(realizations)
     tell_reversed("--at", at)
-    with stopped_saying(f"nothing was written to {out}; type the same command again"):
+    with stopped_saying(lambda: f"nothing was written to {out}; type the same command again"):
         from undrift.cli.runs import open_run
 
         set_threads()

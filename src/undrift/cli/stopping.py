@@ -4,22 +4,25 @@ from __future__ import annotations
 
 __all__ = ["stopped_saying"]
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from undrift.train.signals import ended_by_signals
 
 
 @contextmanager
-def stopped_saying(advice: str) -> Iterator[None]:
+def stopped_saying(advice: Callable[[], str]) -> Iterator[None]:
     """Within the block, a signal that stops the process puts away what is half-written, and says what to do next.
+
+    Args:
+        advice: What to type next, asked for after all was put away.
 
     Raises:
         Interrupted: SIGTERM or SIGUSR1 came.
         KeyboardInterrupt: Ctrl-C was pressed.
     """
     try:
-        with ended_by_signals(lambda: advice):
+        with ended_by_signals(advice):
             yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(advice) from None
+        raise KeyboardInterrupt(advice()) from None
