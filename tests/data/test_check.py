@@ -53,7 +53,7 @@ def test_clean_data_get_no_complaint_and_a_line_that_can_be_typed(tmp_path):
     assert words[words.index("--holdout") + 1] == "time=2001-06-01/2001-07-19"
     only(report, "info", "holdout", "151 samples train, 49 test")
     only(report, "info", "200 steps of 1 day", "standard calendar")
-    only(report, "info", "given 4 x 6 area means, asked 16 x 24")
+    only(report, "info", "given 4 x 6 block means, asked 16 x 24")
     json.dumps(report.to_dict(), allow_nan=False)
     assert report.text().endswith(report.suggested) and report.to_dict()["transforms"] == {"tas": "standard"}
 
@@ -203,6 +203,15 @@ def test_effective_samples_of_a_known_process(rho):
     assert abs(lag - want) <= 1 + 0.15 * want and looked == n
     if rho == 0.95:
         only(check(data.isel(time=slice(0, 300))), "warning", "effective samples", ["few", "to", "learn", "from"][0])
+
+
+def test_gaps_do_not_make_samples_independent():
+    data = clean(n=800, shape=(12, 12), rho=0.8, seed=5)
+    whole = correlated_steps(open_fields(data), np.arange(800))[0]
+    rng = np.random.default_rng(0)
+    data.tas.values[rng.random(data.tas.shape) < 0.02] = np.nan
+    data.tas[100:110] = np.nan
+    assert whole > 2 and abs(correlated_steps(open_fields(data), np.arange(800))[0] - whole) <= 1
 
 
 def test_a_shifted_sample_is_no_copy():

@@ -121,7 +121,8 @@ def test_rain_falls_only_where_it_is_given():
 
 
 @pytest.mark.parametrize(("gaps", "kept"), [("none", True), ("whole blocks", True), ("few", True), ("many", False)])
-def test_means_of_what_is_known_of_a_block_are_not_kept(gaps, kept):
+def test_means_of_what_is_known_of_a_block_are_not_kept(gaps, kept, caplog):
+    caplog.set_level("INFO", logger="undrift")
     rng = np.random.default_rng(2)
     fine = np.kron(rng.normal(size=(40, 2, 4)), np.ones((4, 4))) + rng.normal(size=(40, 8, 16))
     if gaps == "whole blocks":
@@ -131,6 +132,7 @@ def test_means_of_what_is_known_of_a_block_are_not_kept(gaps, kept):
     task = Downscale(4).pair(open_fields(field(fine)))
     codec, _ = fit_codec(task.target, task.given, np.arange(40), factor=task.factor, covariates={})
     assert codec.conserves.tolist() == [kept]
+    assert ("need not keep the block means of q" in caplog.text) == (not kept)
 
 
 def test_values_given_where_the_target_has_none_do_not_count():

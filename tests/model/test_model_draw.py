@@ -53,6 +53,11 @@ def test_means_that_were_interpolated_are_not_kept(trained, caplog):
         assert away > 1e-2 if says else away < 1e-4
 
 
+def test_what_is_given_must_have_cells(trained):
+    with pytest.raises(DataError, match="no cells along 'lat'"):
+        draw(trained, trained.holdout_given().isel(lat=slice(0, 0)))
+
+
 def test_a_range_of_realizations_is_the_slice_of_the_whole(trained, whole):
     for which in ("2:4", slice(2, 4)):
         part = draw(trained, holdout=True, realizations=which)

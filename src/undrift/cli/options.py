@@ -59,7 +59,7 @@ Task = Annotated[
 Factor = Annotated[
     int | None,
     Parameter(
-        help="Fine cells per coarse cell along each side, when what is given is the area mean of DATA. Default 4."
+        help="Fine cells per coarse cell along each side, when what is given is the block mean of DATA. Default 4."
     ),
 ]
 Given = Annotated[

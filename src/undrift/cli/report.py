@@ -221,7 +221,7 @@ def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores
     config, (axes, shown) = model.config, axes_for(ensemble, truth)
     names = ", ".join(_named(name, {**ensemble[name].attrs, **truth[name].attrs}) for name in shown)
     if config.task.name == "downscale":
-        source = f"area means over blocks of {config.task.factor} cells along each side"
+        source = f"means over blocks of {config.task.factor} cells along each side"
         if config.data.given:
             source = f"the fields of another dataset ({files_text(config.data.given)})"
         asked = f"{names} on the fine grid, given {source}"

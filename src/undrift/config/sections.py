@@ -46,7 +46,7 @@ class Data(Section):
     paths: Names = []
     """Files or globs; empty when the data came as an object."""
     given: Names = []
-    """Files of what is given (downscaling from a real pair); empty: the area mean of the target."""
+    """Files of what is given (downscaling from a real pair); empty: block means of the target."""
     variables: Names = []
     static: Names = []
     """Files, or names of variables without sample dims, that condition the model."""

@@ -248,7 +248,7 @@ def _places(fields: Fields) -> np.ndarray:
 def _task(
     fields: Fields, task: str, factor: int, given: Data | None, dims: str | Sequence[str] | None
 ) -> Iterator[Line]:
-    """What would be given: a coarse grid by area means, joined files, or covariates."""
+    """What would be given: a coarse grid by block means, joined files, or covariates."""
     layout = fields.layout
     if given is not None:
         yield from _given(fields, open_fields(given, dims=dims))
@@ -263,7 +263,7 @@ def _task(
         return
     coarse = [n // factor for n in layout.shape]
     low, high = " x ".join(map(str, coarse)), " x ".join(str(c * factor) for c in coarse)
-    yield "info", f"downscale x{factor}: given {low} area means, asked {high}"
+    yield "info", f"downscale x{factor}: given {low} block means, asked {high}"
     trimmed = {d: n % factor for d, n in zip(layout.space, layout.shape) if n % factor}
     if trimmed:
         cut = ", ".join(f"{n} cell{'s' if n > 1 else ''} along {d}" for d, n in trimmed.items())

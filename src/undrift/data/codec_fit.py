@@ -4,6 +4,7 @@ Values at a point mass (dry cells) have no latent of their own: the linear predi
 means given what it predicted before (Tobit by expectation-maximisation).
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from undrift.data.transforms import Moments, Transform, fit_transform
 from undrift.errors import DataError
 
 __all__ = ["fit_codec"]
+
+logger = logging.getLogger(__name__)
 
 _BLOCK = 64
 _TOBIT_PASSES = 2
@@ -242,6 +245,11 @@ def _standardise(
             coarse.add(c)
             fine.add(f)
     whole, partly = blocks
+    for i in np.flatnonzero(codec.conserves & (partly > _PARTLY * whole)):
+        name, share = target.layout.channels[i].label, partly[i] / (whole[i] + partly[i])
+        logger.info(
+            "drawn fields need not keep the block means of %s: %.0f %% are of cells in part missing", name, 100 * share
+        )
     codec.conserves &= (whole > 0) & (partly <= _PARTLY * whole)
     codec.mean, codec.std = latent.mean_std()
     if given is not None:

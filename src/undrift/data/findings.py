@@ -32,6 +32,7 @@ Line = tuple[str, str]
 
 ROBUST_SIGMAS = 8.0
 _SUBSAMPLE = 1 << 20
+_KNOWN = 0.8  # share of the samples in which a cell is known that tells the decorrelation time
 
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("K", 100.0, 400.0, "temperatures in K lie between 100 and 400"),
@@ -146,7 +147,9 @@ def correlated_steps(fields: Fields, position: np.ndarray, cells: int = 200) -> 
     every = max(1, round((np.prod(layout.shape) / cells) ** (1 / len(layout.shape))))
     stride = tuple(slice(None, None, every) for _ in layout.shape)
     block = fields.read(rows)[(slice(None), slice(None), *stride)].reshape(rows.size, -1).astype(np.float64)
-    block = block[:, np.isfinite(block).all(axis=0)]
+    known = np.isfinite(block)
+    block, known = block[:, known.mean(axis=0) >= _KNOWN], known[:, known.mean(axis=0) >= _KNOWN]
+    block = np.where(known, block, np.where(known, block, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1))
     stamps = fields.times()
     times = np.arange(rows.size) if stamps is None else stamps[rows]
     t = np.concatenate([[0.0], np.cumsum(steps(times))])

@@ -133,6 +133,9 @@ class Regridder:
     def __init__(self, source: Grid, target: Grid) -> None:
         self.source, self.target = source, target
         self.notes: list[str] = []
+        empty = [dim for dim, size in zip(source.space, source.shape) if size == 0]
+        if empty:
+            raise DataError(f"the given data have no cells along {empty[0]!r}")
         self._order = list(range(len(source.shape)))
         self.identity, self.interpolates = source.same(target), False
         self.weights: Any = None if self.identity else self._build()

@@ -306,8 +306,8 @@ def match_given(
         more, less = int((now & ~was_masked).sum()), int((~now & was_masked).sum())
         if more or less:
             match.warnings.append(
-                f"the mask of missing cells differs from training: {more} cells are missing now that had values, "
-                f"{less} have values that were missing; masked cells stay missing in the output"
+                f"the mask of what is given differs from training: {more} cells are missing now that had values, "
+                f"{less} have values that were missing"
             )
     return match
 
