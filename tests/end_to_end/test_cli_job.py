@@ -234,7 +234,8 @@ def test_a_report_of_the_run_alone(run, folder, capsys):
     page = (folder / "page.html").read_text()
     assert 50_000 < len(page.encode()) < 5_000_000
     for row in told["verdict"]:
-        assert row["text"].split(" (")[0].split(";")[0][:40] in page.replace("&lt;", "<").replace("&gt;", ">")
+        text = f"{row['level']}: {row['text']}"
+        assert text.split(" (")[0].split(";")[0][:40] in page.replace("&lt;", "<").replace("&gt;", ">")
     assert "undrift train tas.nc" in page and "undrift report RUN --realizations 4 --out page.html" in page
     assert "<script" not in page and "http:" not in page.replace("http://www.w3.org", "")
     _, err = call(capsys, "report", "RUN", "--out", "page.html", code=2)

@@ -187,7 +187,7 @@ def section_of(
         ensemble=ensemble,
         truth=truth,
         given=given,
-        verdict=[finding.text for finding in findings],
+        verdict=[f"{finding.level}: {finding.text}" for finding in findings],
         warnings=[finding.text for finding in findings if finding.topic == "range"],
         metrics=model.metrics(),
         facts={**provenance(model.describe()), "commands": list(commands)},
