@@ -275,6 +275,9 @@ def test_a_fork_begins_with_the_network_and_the_options_of_a_run(run, folder, ca
     assert digests(run) == before
     other = call(capsys, *words[:-1], "OTHER", "--set", "net.channels=4,8", code=4)[1]
     assert "RUN/model.safetensors" in other and "another network" in other
+    call(capsys, "train", "--fork", "FORKED", "--steps", "2", "--out", "SECOND")
+    shutil.rmtree(folder / "FORKED")
+    call(capsys, "train", "--resume", "--steps", "3", "--out", "SECOND")  # it has a state of its own
     assert "no is no run directory" in call(capsys, "train", "--fork", "no", "--out", "OTHER", code=4)[1]
 
 

@@ -35,6 +35,7 @@ from undrift.tasks.batch import Batch
 from undrift.train.durable import write_text
 from undrift.train.log import read_metrics
 from undrift.train.loop import train
+from undrift.train.manifest import verify_manifest
 from undrift.train.network import build_net, chosen
 from undrift.train.prepare import (
     Problem,
@@ -272,9 +273,10 @@ def _fit(
 ) -> Parts | None:  # fmt: skip
     """Train, calibrate and dress; no parts where the run was finished before."""
     net = own if own is not None else build_net(problem, config)
-    if config.train.fork is not None:
-        path = Path(config.train.fork) / WEIGHTS
-        load_state(net, load_tensors(path), str(path))
+    if config.train.fork is not None and not (run is not None and run.begun):
+        path = Path(config.train.fork)
+        verify_manifest(path, names=[WEIGHTS])
+        load_state(net, load_tensors(path / WEIGHTS), str(path / WEIGHTS))
     precision = precision_of(config.train.precision, device)
     with track("preparing batches", None, enabled=progress):
         guess, folded, guessed = guess_of(problem, config)

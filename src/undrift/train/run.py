@@ -113,6 +113,11 @@ class RunDirectory:
             return False
         return max(self._steps(), default=-1) <= (published if isinstance(published, int) else -1)
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self.complete or bool(self._steps())
+
     def _steps(self) -> list[int]:
         return sorted((int(path.name[5:]) for path in self.checkpoints.glob("step-*[0-9]")), reverse=True)
 

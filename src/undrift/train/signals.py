@@ -81,7 +81,6 @@ def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
     Raises:
         Interrupted: A signal came.
     """
-    came: list[str] = []
     raised: list[Interrupted] = []
     quiet_until = -math.inf
 
@@ -89,8 +88,7 @@ def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
         nonlocal quiet_until
         if time.monotonic() >= quiet_until:
             quiet_until = time.monotonic() + _GRACE
-            came.append(signal.Signals(number).name)
-            raised.append(Interrupted(f"stopped by {came[0]}"))
+            raised.append(Interrupted(f"stopped by {signal.Signals(number).name}"))
             raise raised[-1]
 
     numbers = [signal.Signals[name] for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
@@ -103,7 +101,7 @@ def ended_by_signals(advice: Callable[[], str]) -> Iterator[None]:
         # A library on the way may have made another error of it, or have lost it long before this one.
         if not any(cause in raised for cause in _causes(error)):
             raise
-        raise Interrupted(f"stopped by {came[0]}; {advice()}") from None
+        raise Interrupted(f"{raised[0]}; {advice()}") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
