@@ -62,6 +62,39 @@ def test_settings_that_differ_are_named_without_the_words_of_python(tmp_path):
     assert "None" not in str(caught.value)
 
 
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_resume_that_the_settings_refuse_reads_no_data(tmp_path, monkeypatch, checkpoint):
+    """Of a finished run, and of one of which there is a checkpoint only; what is allowed goes on to the data."""
+    data, run = tmp_path / "data.nc", tmp_path / "run"
+    fields().to_netcdf(data)
+    open_ends = {"net.channels": []}
+    tiny_fit(data, steps=2, out=run, set=open_ends)
+    if checkpoint:
+        folder = run / "checkpoints" / "step-00000002"
+        folder.mkdir(parents=True)
+        (run / "state.safetensors").rename(folder / "state.safetensors")
+        (run / "manifest.json").unlink()
+
+    def read(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr("undrift.model.training.open_data", read)
+    again = {"steps": 2, "out": run, "resume": True, "set": open_ends}
+    for change, told in [
+        ({"seed": 1}, "config.train.seed: was 0, now 1"),
+        ({"task": "emulate"}, 'config.task.name: was "downscale", now "emulate"'),
+        ({"data": tmp_path / "other.nc"}, "config.data.paths: was .*data.nc.*, now .*other.nc"),
+        ({"steps": 1}, "steps: was 2, now 1"),
+        ({"steps": None, "budget": 3}, "steps: was 2, now absent\n  budget: was absent, now 3"),
+        ({"seed": 1, "dry_run": True}, "config.train.seed"),
+    ]:
+        with pytest.raises(UsageError, match=rf"--resume {run} with other settings or data:\n  {told}"):
+            tiny_fit(**{"data": data, **again, **change})
+    for allowed in ({}, {"steps": 4}):
+        with pytest.raises(InterruptedError):
+            tiny_fit(**{"data": data, **again, **allowed})
+
+
 @pytest.mark.parametrize("argument", ["variables", "static", "covariates", "dims", "periodic"])
 def test_names_that_are_none(argument):
     with pytest.raises(UsageError, match=f"got {argument}=3, expected names"):

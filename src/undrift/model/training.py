@@ -36,7 +36,7 @@ from undrift.train.durable import write_text
 from undrift.train.log import read_metrics
 from undrift.train.loop import train
 from undrift.train.manifest import verify_manifest
-from undrift.train.network import build_net, chosen
+from undrift.train.network import build_net, chosen, completed, left_open
 from undrift.train.prepare import (
     Problem,
     batches,
@@ -47,8 +47,9 @@ from undrift.train.prepare import (
     settings_of,
     to_batch,
 )
+from undrift.train.resume import refuse_other_settings
 from undrift.train.run import RunDirectory
-from undrift.train.settings import Progress
+from undrift.train.settings import Progress, to_record
 from undrift.train.step import private_rng
 from undrift.train.weights import load_state, load_tensors
 
@@ -161,6 +162,8 @@ def fit_config(
     if net is not None:
         config.net.members = 1
     device = device_of(config.train.device)
+    if resume and out is not None:
+        _look_ahead(RunDirectory(out, overwrite=overwrite, resume=True), config)
     target, beside = open_data(config, data, given)
     task = task_of(config.task.name, config.task.factor)
     if dry_run:
@@ -342,12 +345,28 @@ def _check_net(net: nn.Module, batch: Batch, precision: torch.dtype) -> None:
         raise UsageError(f"net={type(net).__name__} returns {got}, expected {expected}, the shape of what is asked")
 
 
+def _look_ahead(run: RunDirectory, config: Config) -> None:
+    """Refuse a ``resume`` with other settings before the data are read; what the data tell is judged when they are."""
+    stored = run.path / "config.toml"
+    if not (run.begun and stored.is_file()):
+        return
+    config = completed(config, load_config(stored))
+    if not left_open(config):
+        told = {"settings": to_record(settings_of(config)), "identity": {"config": _told_config(config)}}
+        refuse_other_settings(run, told)
+
+
+def _told_config(config: Config) -> dict[str, Any]:
+    """The settings that must be the same for a training to be gone on with."""
+    free = {"train": {"device", "save_every", "save_steps"}, "sample": True}
+    return config.model_dump(mode="json", exclude=free)
+
+
 def _identity(problem: Problem, config: Config) -> dict[str, Any]:
     """What must be the same for a training to be gone on with."""
-    free = {"train": {"device", "save_every", "save_steps"}, "sample": True}
     given = problem.pair.given
     return {
-        "config": config.model_dump(mode="json", exclude=free),
+        "config": _told_config(config),
         "data": problem.pair.target.fingerprint,
         "given": None if given is None else given.fingerprint,
     }

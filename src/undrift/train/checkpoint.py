@@ -6,7 +6,7 @@ the last two are kept, so a file that the disk lost after the rename costs one i
 
 from __future__ import annotations
 
-__all__ = ["STATE", "Checkpoints", "read_state", "write_state"]
+__all__ = ["STATE", "Checkpoints", "read_record", "read_state", "write_state"]
 
 import json
 import logging
@@ -37,8 +37,8 @@ def write_state(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, 
     save_tensors(path, tensors, {"undrift": json.dumps(record, allow_nan=False)})
 
 
-def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what ``write_state`` wrote.
+def read_record(path: Path) -> dict[str, Any]:
+    """Read the counters of what ``write_state`` wrote, and no tensor.
 
     Raises:
         CheckpointError: It is absent, damaged, or holds no state of a training.
@@ -49,6 +49,16 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("counters"), dict):
         raise CheckpointError(f"{path} holds no state of a training")
+    return record
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``write_state`` wrote.
+
+    Raises:
+        CheckpointError: It is absent, damaged, or holds no state of a training.
+    """
+    record = read_record(path)
     return load_tensors(path), record
 
 

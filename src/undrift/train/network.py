@@ -13,7 +13,7 @@ from undrift.nets.members import Members
 from undrift.nets.unet import UNet
 from undrift.train.prepare import Problem
 
-__all__ = ["build_net", "chosen", "make_net"]
+__all__ = ["build_net", "chosen", "completed", "left_open", "make_net"]
 
 _SPEED = 1.5e11  # operations a second of a training step on two cores, to foresee the number of steps
 _PASSES_A_MEMBER = 80  # of each sample through one network, from which another network is worth more
@@ -45,11 +45,9 @@ def choose_members(passes: float) -> int:
 
 def chosen(problem: Problem, config: Config, kept: Config | None = None) -> Config:
     """The configuration with what it leaves open of the network: as a run that is gone on with has it, or chosen."""
+    if kept is not None and not left_open(kept):
+        return completed(config, kept)
     config = config.model_copy(deep=True)
-    if kept is not None and not _left_open(kept):
-        for name in _left_open(config):
-            setattr(config.net, name, getattr(kept.net, name))
-        return config
     samples, shape, net = len(problem.fit_rows), problem.codec.layout.shape, config.net
     passes = _passes(problem, config)
     net.members = net.members or choose_members(passes)
@@ -58,7 +56,16 @@ def chosen(problem: Problem, config: Config, kept: Config | None = None) -> Conf
     return config
 
 
-def _left_open(config: Config) -> list[str]:
+def completed(config: Config, kept: Config) -> Config:
+    """The configuration with what it leaves open of the network as another has it."""
+    config = config.model_copy(deep=True)
+    for name in left_open(config):
+        setattr(config.net, name, getattr(kept.net, name))
+    return config
+
+
+def left_open(config: Config) -> list[str]:
+    """What a configuration does not say of the network, and is chosen."""
     return [name for name in ("members", "channels", "dropout") if getattr(config.net, name) in (None, [])]
 
 
