@@ -273,12 +273,37 @@ def test_a_fork_begins_with_the_network_and_the_options_of_a_run(run, folder, ca
     assert (config.train.fork, config.train.batch, config.train.steps) == ("RUN", 4, 2)
     assert config.data.holdout == HELD_DAYS and config.net.channels == [8, 16]
     assert digests(run) == before
-    other = call(capsys, *words[:-1], "OTHER", "--set", "net.channels=4,8", code=4)[1]
-    assert "RUN/model.safetensors" in other and "another network" in other
+    other = call(capsys, *words[:-1], "OTHER", "--set", "net.channels=4,8", code=2)[1]
+    assert "--fork RUN: its network has net.channels=8,16, and here net.channels=4,8 is asked for" in other
+    assert "type --set net.channels=8,16, or leave --fork out" in other
     call(capsys, "train", "--fork", "FORKED", "--steps", "2", "--out", "SECOND")
     shutil.rmtree(folder / "FORKED")
     call(capsys, "train", "--resume", "--steps", "3", "--out", "SECOND")  # it has a state of its own
     assert "no is no run directory" in call(capsys, "train", "--fork", "no", "--out", "OTHER", code=4)[1]
+
+
+def test_a_fork_on_data_of_other_channels_says_what_its_network_was_made_for(run, folder, capsys):
+    with xr.open_dataset("tas.nc") as tas:
+        tas.assign(pr=tas.tas.assign_attrs(units="mm"), hurs=tas.tas * 0.1).to_netcdf("three.nc")
+        tas.assign(orog=tas.tas[0].drop_vars("time")).to_netcdf("orog.nc")
+    words = ["train", "--fork", "RUN", "--steps", "2", "--out", "UNLIKE"]
+    here = "--fork RUN: its network was made for tas on lat x lon given tas at factor 4 (7 channels in, 1 out)"
+    new = "or leave --fork out to begin with a new network"
+    for more, told in [
+        (["three.nc"], "tas, pr, hurs on lat x lon given tas, pr, hurs at factor 4 (17 channels in, 3 out); "
+                       "type --variables tas"),
+        (["orog.nc", "--static", "orog"], "given tas at factor 4 and static orog (8 channels in, 1 out); give it data"),
+        (["--task", "emulate", "--covariates", "time"], "(6 channels and 1 number in, 1 out); give it data and a task"),
+    ]:  # fmt: skip
+        last = call(capsys, *words, *more, code=2)[1].splitlines()[-1]
+        assert here in last and told in last and new in last
+        assert not (folder / "UNLIKE").exists()
+    call(capsys, *words, "three.nc", "--variables", "tas")  # as the sentence says
+    weights = folder / "BROKEN" / "model.safetensors"
+    shutil.copytree(run, weights.parent)
+    weights.write_bytes(weights.read_bytes()[:-8])
+    err = call(capsys, "train", "--fork", "BROKEN", "--steps", "2", "--out", "NONE", code=4)[1]
+    assert "checksum of model.safetensors differs" in err
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from undrift.train.network import make_net
 from undrift.train.prepare import precision_of
 from undrift.train.weights import load_state, load_tensors, save_tensors
 
-__all__ = ["WEIGHTS", "Parts", "facts_of", "plain", "read_files", "write_files"]
+__all__ = ["WEIGHTS", "Parts", "facts_of", "plain", "read_config", "read_files", "write_files"]
 
 WEIGHTS = "model.safetensors"
 
@@ -94,7 +94,7 @@ def read_files(path: Path, device: torch.device, *, verify: bool) -> Parts:
     verify_manifest(path, verify=verify)
     manifest = read_manifest(path)
     extra = manifest.get("extra", manifest)
-    config = _config(path / "config.toml")
+    config = read_config(path / "config.toml")
     codec, shell, given_shell = load_codec(path / "codec.nc")
 
     def net_of(name: str) -> nn.Module:
@@ -114,8 +114,12 @@ def read_files(path: Path, device: torch.device, *, verify: bool) -> Parts:
     return Parts(config, codec, shell, given_shell, net, guess, rivals, extra["facts"], versions)
 
 
-def _config(path: Path) -> Config:
-    """The configuration of a run, which says all of it."""
+def read_config(path: Path) -> Config:
+    """The configuration of a run, which says all of it.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
     try:
         config = load_config(path)
     except UsageError as error:

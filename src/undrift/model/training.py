@@ -23,7 +23,8 @@ from undrift.distributions.regression import fit_regression
 from undrift.distributions.rivals import Rivals
 from undrift.errors import UsageError
 from undrift.model.field_model import FieldModel, load
-from undrift.model.files import WEIGHTS, Parts, facts_of, plain, write_files
+from undrift.model.files import Parts, facts_of, plain, write_files
+from undrift.model.fork import begin_with
 from undrift.model.opening import Data, configure, open_data
 from undrift.nets.members import member_of, number_of
 from undrift.nets.unet import UNet
@@ -35,7 +36,6 @@ from undrift.tasks.batch import Batch
 from undrift.train.durable import write_text
 from undrift.train.log import read_metrics
 from undrift.train.loop import train
-from undrift.train.manifest import verify_manifest
 from undrift.train.network import build_net, chosen, completed, left_open
 from undrift.train.prepare import (
     Problem,
@@ -51,7 +51,6 @@ from undrift.train.resume import refuse_other_settings
 from undrift.train.run import RunDirectory
 from undrift.train.settings import Progress, to_record
 from undrift.train.step import private_rng
-from undrift.train.weights import load_state, load_tensors
 
 __all__ = ["fit", "fit_config"]
 
@@ -277,9 +276,7 @@ def _fit(
     """Train, calibrate and dress; no parts where the run was finished before."""
     net = own if own is not None else build_net(problem, config)
     if config.train.fork is not None and not (run is not None and run.begun):
-        path = Path(config.train.fork)
-        verify_manifest(path, names=[WEIGHTS])
-        load_state(net, load_tensors(path / WEIGHTS), str(path / WEIGHTS))
+        begin_with(net, problem, config)
     precision = precision_of(config.train.precision, device)
     with track("preparing batches", None, enabled=progress):
         guess, folded, guessed = guess_of(problem, config)
