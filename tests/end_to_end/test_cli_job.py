@@ -205,6 +205,22 @@ def test_scores_are_those_of_python_and_beat_climatology(run, folder, capsys):
     assert "--overwrite" in err
 
 
+def test_only_a_training_says_that_there_is_no_gpu(run, capsys, monkeypatch):
+    from undrift.train.prepare import _note_once
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    _note_once.cache_clear()
+    for words in (
+        ["sample", "RUN", "--holdout", "--out", "cpu.nc", "--dry-run"],
+        ["evaluate", "ens.nc", "--truth", "tas.nc", "--run", "RUN", "--dry-run"],
+        ["report", "RUN", "--out", "cpu.html", "--dry-run"],
+        ["inspect", "RUN"],
+    ):
+        assert "GPU" not in call(capsys, *words)[1]
+    words = train_words("CPU", 2, "--dry-run")
+    assert [call(capsys, *words)[1].count("no GPU was found: computing on the CPU") for _ in range(2)] == [1, 0]
+
+
 def test_long_stages_are_shown(run, capsys, monkeypatch):
     from undrift import progress
 
@@ -299,10 +315,10 @@ def test_a_fork_on_data_of_other_channels_says_what_its_network_was_made_for(run
         assert here in last and told in last and new in last
         assert not (folder / "UNLIKE").exists()
     call(capsys, *words, "three.nc", "--variables", "tas")  # as the sentence says
-    weights = folder / "BROKEN" / "model.safetensors"
+    weights = folder / "TORN" / "model.safetensors"
     shutil.copytree(run, weights.parent)
     weights.write_bytes(weights.read_bytes()[:-8])
-    err = call(capsys, "train", "--fork", "BROKEN", "--steps", "2", "--out", "NONE", code=4)[1]
+    err = call(capsys, "train", "--fork", "TORN", "--steps", "2", "--out", "NONE", code=4)[1]
     assert "checksum of model.safetensors differs" in err
 
 

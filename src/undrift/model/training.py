@@ -160,9 +160,9 @@ def fit_config(
         raise UsageError(f"net.members={config.net.members} shares a training among U-Nets; leave it out beside net=")
     if net is not None:
         config.net.members = 1
-    device = device_of(config.train.device)
     if resume and out is not None:
         _look_ahead(RunDirectory(out, overwrite=overwrite, resume=True), config)
+    device = device_of(config.train.device, tell=True)
     target, beside = open_data(config, data, given)
     task = task_of(config.task.name, config.task.factor)
     if dry_run:

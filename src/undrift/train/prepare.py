@@ -49,15 +49,19 @@ _VALIDATION_BLOCKS = 3
 _VALIDATION_FIELDS = 128
 
 
-def device_of(name: str) -> torch.device:
-    """The device of ``--device``; ``auto`` takes CUDA where there is one, and says so once where there is none.
+def device_of(name: str, *, tell: bool = False) -> torch.device:
+    """The device of ``--device``; ``auto`` takes CUDA where there is one.
+
+    Args:
+        name: as it is typed.
+        tell: say once where ``auto`` finds none: a training is what the CPU makes long.
 
     Raises:
         UsageError: the machine has no such device.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        if not count:
+        if tell and not count:
             _note_once("no GPU was found: computing on the CPU")
         return torch.device("cuda" if count else "cpu")
     if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= count:
