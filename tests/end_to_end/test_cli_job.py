@@ -439,6 +439,23 @@ def test_inspect_tells_the_versions_of_the_making(run, folder, capsys):
     assert told["running versions that differ"] == {"torch": now, "abacus": "absent"}
 
 
+def test_what_is_no_run_is_not_to_be_resumed(run, folder, capsys):
+    (folder / "PLAIN").mkdir()
+    shutil.copy(folder / "tas.nc", folder / "PLAIN")
+    shutil.copytree(run, folder / "RUNS" / "first", dirs_exist_ok=True)
+    inner = folder / "RUNS" / "first" / "figures"
+    inner.mkdir()
+    why = "is no run directory: it has no manifest.json, and undrift train --out did not write it"
+    for name, advice in [
+        ("PLAIN", "type the name that was typed after --out"),
+        ("RUNS", f"the runs in it are {os.path.join('RUNS', 'first')}: type one of them"),
+        (str(inner), f"it is in the run {inner.parent}: type that"),
+    ]:
+        for words in (["inspect", name], ["report", name, "--out", "no.html"], ["sample", name, "--out", "no.nc"]):
+            err = call(capsys, *words, code=4)[1]
+            assert err == f"undrift: {name} {why}; {advice}\n"
+
+
 @pytest.mark.parametrize("damage", [b"", b"text instead of weights\n", "half"])
 def test_a_damaged_checkpoint_is_one_line(run, folder, capsys, damage):
     broken = folder / f"DAMAGED{len(damage)}"

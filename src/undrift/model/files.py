@@ -24,6 +24,7 @@ from undrift.nets.unet import UNet
 from undrift.train.manifest import read_manifest, verify_manifest
 from undrift.train.network import make_net
 from undrift.train.prepare import precision_of
+from undrift.train.run import refuse_no_run
 from undrift.train.weights import load_state, load_tensors, save_tensors
 
 __all__ = ["WEIGHTS", "Parts", "facts_of", "plain", "read_config", "read_files", "write_files"]
@@ -89,8 +90,7 @@ def read_files(path: Path, device: torch.device, *, verify: bool) -> Parts:
     Raises:
         CheckpointError: There is no complete run, or a file differs from what was written.
     """
-    if not path.is_dir():
-        raise CheckpointError(f"{path} is no run directory; expected one as undrift train --out writes it")
+    refuse_no_run(path)
     verify_manifest(path, verify=verify)
     manifest = read_manifest(path)
     extra = manifest.get("extra", manifest)

@@ -11,7 +11,7 @@ RUN.replaced/                      the result that --overwrite replaces, until t
 
 from __future__ import annotations
 
-__all__ = ["RunDirectory", "begin", "changes", "staged"]
+__all__ = ["RunDirectory", "begin", "changes", "refuse_no_run", "staged"]
 
 import json
 import logging
@@ -55,6 +55,29 @@ def _is_run(path: Path) -> bool:
         return "undrift" in read_manifest(path)
     except CheckpointError:
         return False
+
+
+def refuse_no_run(path: Path) -> None:
+    """Refuse to read a directory in which no training ever began, and name the runs in it or around it.
+
+    Raises:
+        CheckpointError: It is no run directory, finished or not.
+    """
+    if _marked(path):
+        return
+    why = f"it has no {MANIFEST}, and undrift train --out did not write it" if path.exists() else "it does not exist"
+    fault = f"{path} is no run directory: {why}"
+    above = next((folder for folder in path.absolute().parents[:3] if _marked(folder)), None)
+    within = sorted(str(folder) for folder in path.iterdir() if _marked(folder)) if path.is_dir() else []
+    if above is not None:
+        raise CheckpointError(f"{fault}; it is in the run {above}: type that")
+    if within:
+        raise CheckpointError(f"{fault}; the runs in it are {', '.join(within)}: type one of them")
+    raise CheckpointError(f"{fault}; type the name that was typed after --out")
+
+
+def _marked(path: Path) -> bool:
+    return (path / _MARK).is_file() or (path / MANIFEST).is_file()
 
 
 class RunDirectory:
