@@ -1,6 +1,7 @@
 """`undrift.evaluate` takes what the verb takes: paths, a run, a file to write to."""
 
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import xarray as xr
 from model_fields import draw, fields
 
 import undrift
-from undrift import verify
+from undrift import progress, verify
 from undrift.cli.evaluate import evaluate as verb
+from undrift.distributions.rivals import Rivals
 from undrift.errors import CheckpointError, DataError, UsageError
 
 
@@ -48,6 +50,27 @@ def test_paths_and_a_run_give_the_scores_of_the_parts(trained, files, tmp_path, 
         undrift.evaluate(ensemble, truth, out=tmp_path / out)
     again = undrift.evaluate(ensemble, [folder / "truth.nc"], out=tmp_path / out, overwrite=True, bootstrap=0)
     np.testing.assert_allclose(again.crps, got.crps, rtol=1e-6)
+
+
+def test_making_baselines_tells_the_time_left(trained, files, monkeypatch, capsys):
+    """A second a sample: after k of n there are n - k seconds left."""
+    now, count = [0.0], trained.problem.split.holdout.size
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    point = Rivals._point
+
+    def slow(self, name, *rest):
+        now[0] += name == "climatology"
+        return point(self, name, *rest)
+
+    monkeypatch.setattr(Rivals, "_point", slow)
+    trained.baselines()
+    lines = [line for line in capsys.readouterr().err.splitlines() if "making baselines" in line]
+    assert count > 3 and lines == ["undrift: making baselines 0 %"] + [
+        f"undrift: making baselines {100 * k / count:.0f} %, {progress.clock(count - k)} left" for k in range(1, count)
+    ]
+    trained.baselines(progress=False)
+    assert "making baselines" not in capsys.readouterr().err
 
 
 def test_a_run_by_its_path(trained, files):

@@ -14,6 +14,7 @@ from undrift.data.fields import Fields
 from undrift.distributions.baselines import Dressed, QuantileMap, around, dress, fit_baselines
 from undrift.distributions.regression import errors_of, predict
 from undrift.distributions.request import Request, labels_of, template, variables_of
+from undrift.progress import Tick
 from undrift.train.prepare import Problem
 
 __all__ = ["Rivals"]
@@ -75,14 +76,16 @@ class Rivals:
             out.append("no regression: train with --baselines to have the same network trained as one")
         return out
 
-    def draw(self, problem: Problem, shell: Shell) -> dict[str, xr.Dataset]:
+    def draw(self, problem: Problem, shell: Shell, tick: Tick | None = None) -> dict[str, xr.Dataset]:
         """Each baseline for the held-out samples, as an ensemble whose members are made when they are read.
 
-        A channel for which a baseline has no prediction is NaN.
+        A channel for which a baseline has no prediction is NaN. ``tick`` is told the number of samples done.
         """
         rows = problem.split.holdout
         points: dict[str, list[np.ndarray]] = {name: [] for name in self.dressed}
-        for row in rows:
+        for done, row in enumerate(rows):
+            if tick is not None:
+                tick(done)
             at = np.array([row])
             values = {k: v[at] for k, v in problem.covariates.items()}
             encoded, linear = self.codec.encode(None, problem.pair.given, at, covariates=values)

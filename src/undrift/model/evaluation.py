@@ -83,8 +83,7 @@ def evaluate(
         if model is not None:
             train = model.training_data() if train is None else train
             if baselines is None:
-                with track("making baselines", None, enabled=progress):
-                    baselines, absent = model.baselines(), model.absent_baselines()
+                baselines, absent = model.baselines(progress), model.absent_baselines()
         with track("scoring", None, enabled=progress):
             try:
                 scores = verify.evaluate(members, reference, baselines=baselines, train=train, **options)

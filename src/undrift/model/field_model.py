@@ -23,6 +23,7 @@ from undrift.model.opening import Data, open_data
 from undrift.model.versions import versions_of
 from undrift.nets.members import member_of, number_of
 from undrift.nets.unet import UNet
+from undrift.progress import track
 from undrift.tasks import task_of
 from undrift.tasks.pair import begun_at
 from undrift.train.log import read_metrics
@@ -183,13 +184,15 @@ class FieldModel:
         used = self.problem.pair.target.select(self.problem.split.train)
         return used.restore(used.dataset)
 
-    def baselines(self) -> dict[str, xr.Dataset]:
+    def baselines(self, progress: bool = True) -> dict[str, xr.Dataset]:
         """Dressed baselines for the held-out samples, each an ensemble of error quantiles.
 
         Their predictions are held in memory; the members around them, fifty times as many numbers, are made where and
-        when they are read. A channel for which a baseline has no prediction is NaN.
+        when they are read. A channel for which a baseline has no prediction is NaN. ``progress`` shows a progress bar.
         """
-        return self.parts.rivals.draw(self.problem, self.parts.shell)
+        problem = self.problem
+        with track("making baselines", len(problem.split.holdout), enabled=progress) as tick:
+            return self.parts.rivals.draw(problem, self.parts.shell, tick)
 
     def absent_baselines(self) -> list[str]:
         """Which baselines there are not, and why, a sentence each."""
