@@ -84,6 +84,7 @@ def train(
         set_: One setting, as train.batch=8; may be repeated.
         seed: Fixes every random draw. Default 0.
         fork: Begin with the network of this run, and its options where no others are typed; RUN is a run of its own.
+            The regression of --baselines begins anew.
         resume: Go on from the last checkpoint of RUN; with a larger --budget or --steps a finished run goes on.
         overwrite: Replace RUN once the new run is complete.
     """

@@ -101,7 +101,8 @@ class Train(Section):
     """Wall clock of the training loop in seconds (text such as ``3m`` is read)."""
     steps: Annotated[int, Field(ge=1)] | None = None
     fork: str | None = None
-    """Run with whose network the training begins; its own options, steps and budget count."""
+    """Run with whose network the training begins; its own options, steps and budget count, and the regression of
+    ``baselines`` begins anew. Kept as it was typed, as ``data.paths`` are."""
     batch: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     weight_decay: float = Field(default=1.0, ge=0)

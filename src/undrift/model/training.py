@@ -109,7 +109,8 @@ def fit(
         steps: number of steps, in place of a budget; such a training repeats bit for bit.
         baselines: also train the same network as a regression, for the same budget again.
         device: "auto", "cpu" or "cuda:0".
-        fork: run with whose network the training begins, and whose options hold where no others are given.
+        fork: run with whose network the training begins, and whose options hold where no others are given; the
+            regression of ``baselines`` begins anew.
         config: TOML file with any of the settings.
         set: single settings, such as ``{"train.batch": 8}``.
         seed: of all that is drawn.
