@@ -144,7 +144,7 @@ def track(title: str, total: float | None, *, enabled: bool = True) -> Iterator[
         _Tracker.last_line = tracker.start
     _open.append(tracker)
     over = threading.Event()
-    if total is None and bar is None:
+    if bar is None:  # a line is due where ticks are far between, too
         threading.Thread(target=_lines, args=(tracker, over), daemon=True).start()
     try:
         yield tracker.tick

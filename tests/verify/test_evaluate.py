@@ -45,6 +45,28 @@ def value(scores, name, **at):
     return float(scores[name].isel(variable=0, **at))
 
 
+def test_scoring_tells_how_much_is_done(monkeypatch):
+    """Blocks of two samples of two variables: each is told before it is read, and so has a pace of its own."""
+    from undrift import progress
+    from undrift.verify import stream
+
+    rng, told = np.random.default_rng(0), []
+    names, coords = ("a", "b"), {"time": np.arange(6)}
+    truth = xr.Dataset({name: (("time", "y", "x"), rng.normal(size=(6, 4, 5))) for name in names}, coords)
+    ensemble = truth.expand_dims(realization=3) + rng.normal(size=(3, 1, 1, 1))
+    monkeypatch.setattr(stream, "_BLOCK_BYTES", 2 * 8 * 20 * (3 + 1))
+    monkeypatch.setattr(progress._Tracker, "tick", lambda self, done: told.append((self.title, self.total, done)))
+    evaluate(ensemble, truth, bootstrap=0, progress=True)
+    assert [(title, total) for title, total, _ in told] == [("scoring", 2.0)] * 6
+    assert [done for *_, done in told] == pytest.approx([0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3])
+    del told[:]
+    evaluate(ensemble.assign_coords(time=np.arange(100, 106)), truth, bootstrap=0, progress=True)
+    assert [done for *_, done in told][-1] < 2 and [done for *_, done in told] == sorted(done for *_, done in told)
+    del told[:]
+    evaluate(ensemble, truth, bootstrap=0)
+    assert not told
+
+
 def test_calibrated_ensemble_has_the_closed_form_scores():
     ensemble, truth = pair(members=10, time=60)
     scores = evaluate(ensemble, truth)

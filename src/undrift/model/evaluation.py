@@ -15,7 +15,6 @@ from undrift.config import valid_seed
 from undrift.data.ensemble import open_ensemble
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError
-from undrift.progress import track
 from undrift.verify.match import Axes, Pairing, aligned_truth, axes_of, pair_samples, same_units
 
 if TYPE_CHECKING:
@@ -77,22 +76,22 @@ def evaluate(
         reference = open_truth(truth)
         if dry_run:
             return _plan(members, reference, model)
-        options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed, "given": given}
+        options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed}
+        options |= {"given": given, "progress": progress}
         absent: list[str] = []
         own = baselines is not None
         if model is not None:
             train = model.training_data() if train is None else train
             if baselines is None:
                 baselines, absent = model.baselines(progress), model.absent_baselines()
-        with track("scoring", None, enabled=progress):
-            try:
-                scores = verify.evaluate(members, reference, baselines=baselines, train=train, **options)
-            except DataError as error:
-                if model is None or own:
-                    raise
-                # What is wrong with the ensemble itself comes up again.
-                scores = verify.evaluate(members, reference, train=train, **options)
-                absent = [f"no baseline of the run: {error}"]
+        try:
+            scores = verify.evaluate(members, reference, baselines=baselines, train=train, **options)
+        except DataError as error:
+            if model is None or own:
+                raise
+            # What is wrong with the ensemble itself comes up again.
+            scores = verify.evaluate(members, reference, train=train, **options)
+            absent = [f"no baseline of the run: {error}"]
         scores = scores.load()  # coordinates may still be in the file
     if absent:
         scores.attrs["baselines_absent"] = "; ".join(absent)

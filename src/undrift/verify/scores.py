@@ -3,7 +3,7 @@
 __all__ = ["evaluate"]
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from undrift.data.layout import Channel, plain
 from undrift.errors import DataError, UsageError
+from undrift.progress import track
 from undrift.verify.law import Law
 from undrift.verify.marginal import QUANTILES, histogram, wet_threshold
 from undrift.verify.match import (
@@ -91,6 +92,7 @@ def evaluate(
     wet_threshold: float | Mapping[str, float] | None = None,
     bootstrap: int = 200,
     seed: int = 0,
+    progress: bool = False,
 ) -> xr.Dataset:
     """Score an ensemble.
 
@@ -111,6 +113,7 @@ def evaluate(
             units are of precipitation, any positive value elsewhere.
         bootstrap: replicates of the block bootstrap over samples, 0 for no intervals.
         seed: of rank ties, pairs of cells and the bootstrap.
+        progress: show a progress bar on stderr.
 
     Returns:
         Scores along `variable` (channels such as "ta[plev=50000]"). With attribute `matched = 1`: crps, rmse, bias,
@@ -133,15 +136,16 @@ def evaluate(
     names = _common_variables(ensemble, truth)
     job = _prepare(ensemble, truth, names, dict(baselines or {}), bootstrap, seed)
     channels: list[_Channel] = []
-    for name in names:
-        threshold = _threshold(wet_threshold, ensemble[name], truth[name], name)
-        units = str(ensemble[name].attrs.get("units", truth[name].attrs.get("units", "")))
-        scored = _score_variable(job, name, threshold)
-        channels += [_Channel(label, units, values) for label, values in scored.items()]
-    scores = _assemble(job, ensemble, channels)
-    if train is not None:
-        seen, rows = single(truth, job.axes), (job.pairing.ensemble, job.pairing.truth)
-        scores.update(nearest_training(ensemble[names], train, truth=seen, rows=rows, seed=seed))
+    with track("scoring", len(names), enabled=progress) as tick:
+        for place, name in enumerate(names):
+            threshold = _threshold(wet_threshold, ensemble[name], truth[name], name)
+            units = str(ensemble[name].attrs.get("units", truth[name].attrs.get("units", "")))
+            scored = _score_variable(job, name, threshold, lambda share, before=place: tick(before + share))
+            channels += [_Channel(label, units, values) for label, values in scored.items()]
+        scores = _assemble(job, ensemble, channels)
+        if train is not None:
+            seen, rows = single(truth, job.axes), (job.pairing.ensemble, job.pairing.truth)
+            scores.update(nearest_training(ensemble[names], train, truth=seen, rows=rows, seed=seed))
     scores.attrs |= _remarks(ensemble, names, given, train)
     return scores
 
@@ -263,8 +267,8 @@ def _threshold(asked: float | Mapping[str, float] | None, ours: xr.DataArray, th
     return wet_threshold(str(attrs.get("units", "")), hints) or 0.0
 
 
-def _score_variable(job: _Job, name: str, wet: float) -> dict[str, Values]:
-    """Scores of all channels of one variable, by label."""
+def _score_variable(job: _Job, name: str, wet: float, tell: Callable[[float], None]) -> dict[str, Values]:
+    """Scores of all channels of one variable, by label; ``tell`` hears the share that is done."""
     axes, matched = job.axes, job.pairing.by != "nothing"
     level = axes.level(job.ensemble.dataset[name])
     labels = _channel_labels(job.ensemble.dataset, name, level)
@@ -276,8 +280,8 @@ def _score_variable(job: _Job, name: str, wet: float) -> dict[str, Values]:
     ens_laws = [Law(*grid, job.labels, ours.members, wet, job.seed, not matched) for _ in labels]
     truth_laws = [Law(*grid, truth_labels, 1, wet, job.seed, not matched) for _ in labels]
     if not matched:
-        _stream_law(ours, ens_laws)
-        _stream_law(truth, truth_laws)
+        _stream_law(ours, ens_laws, lambda share: tell(share / 2))
+        _stream_law(truth, truth_laws, lambda share: tell((1 + share) / 2))
         return {
             label: _law_scores(a, b, wet) | law_shift(a, b, job.weights, job.bootstrap, job.seed)
             for label, a, b in zip(labels, ens_laws, truth_laws)
@@ -287,6 +291,7 @@ def _score_variable(job: _Job, name: str, wet: float) -> dict[str, Values]:
         Paired(job.spectrum, job.weights, job.labels, ours.members, axes.periodic, dressed, job.seed) for _ in labels
     ]
     for part in blocks([ours, truth, *others.values()]):
+        tell(part.start / len(ours))
         drawn, seen = ours.read(part), truth.read(part)[0]
         rivals = {label: reader.read(part) for label, reader in others.items()}
         for k in range(len(labels)):
@@ -301,8 +306,9 @@ def _score_variable(job: _Job, name: str, wet: float) -> dict[str, Values]:
     }
 
 
-def _stream_law(reader: Reader, laws: list[Law]) -> None:
+def _stream_law(reader: Reader, laws: list[Law], tell: Callable[[float], None]) -> None:
     for part in blocks([reader]):
+        tell(part.start / len(reader))
         values = reader.read(part)
         for k, law in enumerate(laws):
             valid = np.asarray(np.isfinite(values[:, :, k]).all(axis=0))
