@@ -66,6 +66,7 @@ FAULTS = [
     Fault("data/conserve.py", "np.where(counted, cells, -np.inf).max(-1)", "cells.min(-1)", "data/test_conserve.py"),
     Fault("data/conserve.py", "in_blocks(~mask, factor)", "in_blocks(np.ones_like(mask), factor)",
           "data/test_conserve.py"),
+    Fault("nets/unet.py", ".add_(skips.pop())", ".add_(0.5 * skips.pop())", "contracts/test_nets.py"),
     Fault("nets/members.py", "net.nets[number % len(net.nets)]", "net.nets[0]", "model/test_members.py"),
     Fault("distributions/regression.py", ".sum(0) / number", ".sum(0)", "model/test_members.py"),
     Fault("data/codec_fit.py", "usual[channel] -= codec.given_mean[source]", "pass", "data/test_codec.py"),
