@@ -1,7 +1,9 @@
 """What `import undrift` and `undrift --help` load, and that every public name is there."""
 
+import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,11 +43,13 @@ def test_help_is_light(words):
 @pytest.mark.parametrize("name", undrift.__all__)
 def test_every_public_name_resolves(name):
     value = getattr(undrift, name)
-    assert value is not None
-    assert getattr(undrift, name) is value
     assert name in dir(undrift)
-    if callable(value):
-        assert value.__doc__, f"undrift.{name} has no docstring"
+    if name == "__version__":
+        assert value == re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+        return
+    assert value.__name__ == name and value.__module__.startswith("undrift.")
+    assert getattr(importlib.import_module(value.__module__), name) is value
+    assert len(value.__doc__.split()) > 3, f"undrift.{name} has no docstring"
 
 
 def test_an_unknown_name_is_an_attribute_error():

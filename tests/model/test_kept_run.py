@@ -52,7 +52,7 @@ def test_it_keeps_what_a_report_needs(model):
         "climatology", "interpolation", "quantile mapping", "linear predictor", "regression",
     }  # fmt: skip
     assert model.parts.rivals.twin is not None and model.codec.given_mask is not None
-    assert model.describe()["fingerprint"]
+    assert model.describe()["fingerprint"] == "d489054c6bfc67abec9bf7cc81436029be6669713a3b3d77a8dd3afc7d563f6d"
 
 
 def test_its_checksums_hold_and_a_changed_byte_is_found(kept, tmp_path):
