@@ -568,12 +568,15 @@ def test_a_batch_maker_that_forgets_the_device_is_found_out(meta):
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [{}, {"steps": 5, "budget": 3.0}, {"steps": 0}, {"budget": math.nan}, {"steps": 5, "learning_rate": math.nan}, {"steps": 5, "warmup": 1.0},
-     {"steps": 5, "patience": 0}, {"steps": 5, "betas": (0.9, 1.0)}, {"steps": 5, "clip": 0.0}],
+    ("bad", "says"),
+    [({}, "steps is None and budget is None"), ({"steps": 5, "budget": 3.0}, "steps is 5 and budget is 3.0"),
+     ({"steps": 0}, "steps is 0,"), ({"budget": math.nan}, "budget is nan,"),
+     ({"steps": 5, "learning_rate": math.nan}, "learning_rate is nan,"), ({"steps": 5, "warmup": 1.0}, "warmup is 1.0,"),
+     ({"steps": 5, "patience": 0}, "patience is 0,"), ({"steps": 5, "betas": (0.9, 1.0)}, "betas is"),
+     ({"steps": 5, "clip": 0.0}, "clip is 0.0,")],
 )  # fmt: skip
-def test_settings_out_of_range(bad):
-    with pytest.raises(UsageError):
+def test_settings_out_of_range(bad, says):
+    with pytest.raises(UsageError, match=says):
         Settings(**bad)
 
 
