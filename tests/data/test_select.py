@@ -253,7 +253,7 @@ def test_missing_frames_are_no_duplicates():
 
 @pytest.mark.parametrize("text", ["0%", "100%", "120%"])
 def test_impossible_shares(text):
-    with pytest.raises((UsageError, DataError)):
+    with pytest.raises(UsageError, match=f"--holdout {text}: give a share between 0% and 100%"):
         split(open_fields(grid(10)), text)
 
 
