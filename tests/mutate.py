@@ -85,6 +85,10 @@ FAULTS = [
     Fault("verify/shift.py", "np.square(law.std_map)", "law.std_map", "contracts/test_scores.py"),
     Fault("verify/shift.py", "interval(one[1:] - one[0])", "interval(one[1:])", "verify/test_evaluate.py"),
     Fault("verify/verdict.py", "waves = [place,", "waves = [-place,", "verify/test_evaluate.py"),
+    Fault("verify/verdict.py", "wavelength[worst]", "wavelength[0]", "verify/test_verdict.py"),
+    Fault("verify/marginal.py", "return np.histogram(", "return 2 * np.histogram(", "verify/test_verdict.py"),
+    Fault("verify/bootstrap.py", "exponent = 2.0 / 3.0", "exponent = 2.2 / 3.0", "verify/test_kernels.py"),
+    Fault("train/step.py", "tally.add(diagnostics, len(batch))", "tally.add(diagnostics)", "train/test_train_loop.py"),
     Fault("verify/training.py", "step <= 2 * last / 3", "step <= last", "train/test_train_loop.py"),
     Fault("verify/ranks.py", "1.0 / frequency.shape[-1]", "1.0 / (frequency.shape[-1] - 1)", "verify/test_kernels.py"),
 ]  # fmt: skip
