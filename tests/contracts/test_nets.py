@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import undrift.nets
@@ -56,16 +58,80 @@ def test_every_public_net_is_held_by_this_suite():
     assert public == CLASSES
 
 
+def lengthened(x, before, after, padding):
+    """x with cells added at both ends of every axis of space, by numpy."""
+    for axis, mode in enumerate(padding, start=2):
+        width = [(0, 0)] * x.ndim
+        width[axis] = (before[axis - 2], after[axis - 2])
+        mode = (
+            "edge"
+            if mode == "reflect" and x.shape[axis] == 1
+            else {"zeros": "constant", "circular": "wrap"}.get(mode, mode)
+        )
+        x = torch.from_numpy(np.pad(x.numpy(), width, mode=mode))
+    return x
+
+
+def by_hand(net, x, t, vector):
+    """The U-Net written down anew from its weights, in float64: additive skips around hard-swish blocks."""
+    weights = {key: value.double() for key, value in net.state_dict().items()}
+    conv = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[net.space]
+
+    def layer(x, key, **how):
+        if weights[f"{key}.weight"].shape[-1] == 3:
+            x = lengthened(x, (1,) * net.space, (1,) * net.space, net.padding)
+        return conv(x, weights[f"{key}.weight"], weights[f"{key}.bias"], **how)
+
+    def dense(x, key):
+        return x @ weights[f"{key}.weight"].T + weights[f"{key}.bias"]
+
+    def block(x, key):
+        scale, shift = dense(e, f"{key}.film").reshape(len(x), 2, -1, *[1] * net.space).unbind(1)
+        group = x.reshape(len(x), max(x.shape[1] // 16, 1), -1)  # of 16 channels
+        group = (group - group.mean(2, keepdim=True)) / (group.var(2, keepdim=True, correction=0) + 1e-5).sqrt()
+        y = layer((1 + scale) * group.reshape(x.shape) + shift, f"{key}.first.conv")
+        return x + layer(y * (y + 3).clamp(0, 6) / 6, f"{key}.second.conv")
+
+    x, t, vector = x.double(), t.double(), vector.double()
+    frequencies = torch.from_numpy(64 ** np.linspace(0, 1, net.embedding // 2))
+    e = torch.cat([(frequencies * t[:, None]).cos(), (frequencies * t[:, None]).sin(), vector], 1)
+    for key in ("embed.first", "embed.second"):
+        e = dense(e, key) / (1 + (-dense(e, key)).exp())
+    sizes, stride, levels = x.shape[2:], 2 ** (len(net.channels) - 1), len(net.channels)
+    # whole coarsest cells, and one more of them beside the seam of a circle that is cut in parts of one
+    missing = [-n % stride + stride * (mode == "circular" and n % stride > 0) for n, mode in zip(sizes, net.padding)]
+    x = layer(lengthened(x, [m // 2 for m in missing], [m - m // 2 for m in missing], net.padding), "first.conv")
+    skips = []
+    for level in range(levels):
+        if level:
+            skips.append(x)
+            x = layer(x, f"shrink.{level - 1}", stride=2)
+        for n in range(net.blocks[level]):
+            x = block(x, f"down.{level}.{n}")
+    for level in reversed(range(levels)):
+        for n in range(net.blocks[level]):
+            x = block(x, f"up.{level}.{n}")
+        if level:
+            x = layer(x, f"grow.{level - 1}")
+            for axis in range(2, x.ndim):
+                x = x.repeat_interleave(2, axis)
+            x = x + skips.pop()
+    x = layer(x, "last.conv")
+    return x[(..., *(slice(m // 2, m // 2 + n) for m, n in zip(missing, sizes)))]
+
+
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 13])
-def test_any_size_goes_in_and_comes_out(name, size):
+def test_any_size_goes_in_and_what_the_formula_says_comes_out(name, size):
     shape = (size, 5, 1)[: NETS[name]["space"]]
     x, t, vector = inputs(shape, batch=2)
+    net = build(blocks=(1, 2, 1), **NETS[name]).eval()
+    expected = by_hand(net, x, t, vector)
+    assert expected.std() > 0.1
     with torch.no_grad():
         assert torch.equal(build(fresh=True, **NETS[name])(x, t, vector), torch.zeros(2, 2, *shape, device="cpu"))
-        y = build(**NETS[name])(x, t, vector)
-    assert y.shape == (2, 2, *shape)
-    assert y.isfinite().all() and y.std() > 0.01
+        torch.testing.assert_close(net(x, t, vector).double(), expected, rtol=0, atol=2e-5)
+    torch.testing.assert_close(net(x, t, vector).detach().double(), expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -105,12 +171,26 @@ def test_rolling_a_periodic_axis_rolls_the_output(name):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_every_weight_learns(name):
+def test_every_weight_learns_by_the_slope_of_the_loss(name):
+    """Finite differences of the loss, by the way that is taken where no gradient is kept, along the gradient of each."""
     net = build(dropout=0.2, **NETS[name])
     x, t, vector = inputs((8, 8, 8)[: net.space])
-    net(x, t, vector).square().mean().backward()
+
+    def loss():
+        torch.manual_seed(3)  # of the channels that are dropped
+        return net(x, t, vector).square().mean()
+
+    loss().backward()
     for key, parameter in net.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().max() > 0, key
+        slope = parameter.grad.norm()
+        assert slope > 1e-3, key
+        step, values = 0.01 * parameter.grad / slope, []
+        with torch.no_grad():
+            for way in (1, -2):
+                parameter += way * step
+                values.append(float(loss()))
+            parameter += step
+        assert (values[0] - values[1]) / 0.02 == pytest.approx(float(slope), rel=0.03), key
 
 
 def test_a_fresh_net_learns_from_zero():
@@ -235,8 +315,9 @@ def test_inputs_of_another_net():
 
 def test_the_fastest_type_follows_the_hardware(monkeypatch):
     cases = [("AVX512", True, False), ("AVX512", False, True), ("AVX512", False, False), ("AVX2", False, False)]
-    expected = [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
-    for (capability, bf16, amx), dtype in zip(cases, expected):
+    cases += [("AVX2", True, True)]  # as ATEN_CPU_CAPABILITY may ask for
+    expected = [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32, torch.float32]
+    for (capability, bf16, amx), dtype in zip(cases, expected, strict=True):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda b=bf16: b, raising=False)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda a=amx: a, raising=False)

@@ -1,7 +1,9 @@
 """What `import undrift` and `undrift --help` load, and that every public name is there."""
 
+import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +11,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
 import undrift
+from undrift.data.examples import north_america
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "numpy", "xarray", "pandas", "matplotlib", "scipy", "dask", "zarr", "netCDF4"}
@@ -41,11 +45,13 @@ def test_help_is_light(words):
 @pytest.mark.parametrize("name", undrift.__all__)
 def test_every_public_name_resolves(name):
     value = getattr(undrift, name)
-    assert value is not None
-    assert getattr(undrift, name) is value
     assert name in dir(undrift)
-    if callable(value):
-        assert value.__doc__, f"undrift.{name} has no docstring"
+    if name == "__version__":
+        assert value == re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+        return
+    assert value.__name__ == name and value.__module__.startswith("undrift.")
+    assert getattr(importlib.import_module(value.__module__), name) is value
+    assert len(value.__doc__.split()) > 3, f"undrift.{name} has no docstring"
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -120,6 +126,12 @@ def test_the_demo_runs_from_the_wheel(wheel, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert (tmp_path / "shown" / "report.html").stat().st_size > 100_000
-    assert "downscale" in json.dumps(told)
+    assert told["report"] == str(Path("shown", "report.html"))
+    page = (tmp_path / "shown" / "report.html").read_text("utf-8")
+    assert page.count("<img ") > 30 and "Fine maps from coarse ones" in page and "Maps given a year" in page
+    with xr.open_dataset(tmp_path / "shown" / "downscale.nc") as drawn:
+        scores = undrift.evaluate(drawn.load(), north_america(), bootstrap=0)
+    (crps,) = [row["value"] for row in told["scores"]["downscale"] if row["score"] == "crps"]
+    assert crps == pytest.approx(float(scores.crps.item()), rel=1e-6)
+    assert {row["variable"] for row in told["scores"]["emulate"] if row["score"] == "crps"} == {"tas"}
     assert sorted(path for path in site.rglob("*") if "__pycache__" not in path.parts) == before

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from undrift.verify import evaluate
+from undrift.verify import evaluate, to_table
 
 A, B = 1.8, 32.0  # from degC to degF
 
@@ -118,6 +118,16 @@ def test_laws_without_counterparts_scale_likewise():
     for name in (n for n in first.data_vars if str(n).removesuffix("_interval") in FREE):
         power = FREE[str(name).removesuffix("_interval")]
         np.testing.assert_allclose(other[name], A**power * first[name], rtol=1e-6, atol=1e-6, err_msg=str(name))
+
+
+def test_the_table_gives_units_to_what_has_them(scores):
+    ensemble, truth, _ = case()
+    free = evaluate(ensemble.assign_coords(time=ensemble.time + np.timedelta64(9999, "D")), truth, bootstrap=20)
+    rows = {row["score"]: row["units"] for table in (scores, free) for row in to_table(table)}
+    assert {"crps", "rmse_baseline", "truth_deviation", "skill"} <= set(rows)
+    for name, units in rows.items():
+        has = {**POWER, **FREE}[name] == 1 or name == "wet_threshold"  # a threshold is chosen by the unit
+        assert units == ("degC" if has else ""), name
 
 
 def test_the_order_of_realizations_and_samples_is_nothing(scores):

@@ -80,6 +80,35 @@ def test_implausible_units(mean, sd, units, words):
     only(check(clean(mean=mean, sd=sd, units=units)), "warning", "check the units", *words)
 
 
+@pytest.mark.parametrize(
+    "units,low,high",
+    [("K", 100, 400), ("degC", -120, 100), ("%", -1, 150), ("kg m-2 s-1", -1, 1), ("hPa", -2000, 2000), ("mbar", -2000, 2000)],
+)  # fmt: skip
+def test_units_are_doubted_just_beyond_what_is_plausible_and_not_just_inside(units, low, high):
+    sd = 1e-4 * (high - low)
+    for mean, told in (
+        (low - 20 * sd, True),
+        (low + 20 * sd, False),
+        (high - 20 * sd, False),
+        (high + 20 * sd, True),
+    ):
+        said = rows(check(clean(mean=mean, sd=sd, units=units)), "warning", "error")
+        assert len(said) == told and all("check the units" in text and repr(units) in text for text in said), mean
+        values = clean(mean=mean, sd=sd, units=units).tas
+        assert not told or f"with values {float(values.min()):.4g} to {float(values.max()):.4g}" in said[0]
+
+
+def test_a_fraction_that_is_called_a_percentage():
+    data = clean(mean=0.5, sd=0.1, units="%")
+    only(check(data.clip(0, 1)), "warning", "a fraction, not a percentage?")
+    for largest in (2, 100):
+        assert (
+            rows(check(data.clip(0, 1).assign(tas=lambda d, n=largest: (n * d.tas).assign_attrs(units="%"))), "warning")
+            == []
+        )
+    assert rows(check(data.clip(0, 1).assign(tas=lambda d: d.tas.assign_attrs(units="1"))), "warning") == []
+
+
 def test_missing_units_are_a_note_and_anomalies_in_kelvin_are_none():
     only(check(clean(units="")), "note", "no units: tas")
     data = clean(mean=0.0)
@@ -189,7 +218,13 @@ def test_transforms_follow_zeros_and_bounds():
 def test_negative_rain_is_told():
     """Row 42, on the way in."""
     data = clean(name="pr", units="mm/day", mean=5.0)
-    only(check(data), "warning", "pr should not be negative")
+    low = float(data.pr.min())
+    only(check(data), "warning", "pr should not be negative", f"goes down to {low:.3g} (real)")
+    packed = data.clip(0)
+    packed.pr.values[3, 2, 1] = -1e-6
+    only(check(packed), "warning", "pr should not be negative", "goes down to -1e-06 (tiny)")
+    for dry_or_cold in (data.clip(0), clean(units="degC", mean=5.0)):
+        assert rows(check(dry_or_cold), "warning") == []
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.8, 0.95])
@@ -202,7 +237,16 @@ def test_effective_samples_of_a_known_process(rho):
     want = 0.0 if rho == 0 else -1 / np.log(rho)
     assert abs(lag - want) <= 1 + 0.15 * want and looked == n
     if rho == 0.95:
-        only(check(data.isel(time=slice(0, 300))), "warning", "effective samples", ["few", "to", "learn", "from"][0])
+        few = check(data.isel(time=slice(0, 300)))
+        lag = few.facts["decorrelation_steps"]
+        count = few.facts["effective_samples"]
+        assert 8 <= lag <= 30 and count == pytest.approx(300 / (1 + 2 * lag), abs=0.05)
+        only(
+            few,
+            "warning",
+            f"about {count:.0f} effective samples (cells stay correlated over {lag} steps)",
+            "few to learn",
+        )
 
 
 def test_gaps_do_not_make_samples_independent():
@@ -231,7 +275,7 @@ def test_repeated_samples_are_counted():
     report = check(data)
     only(report, "warning", "10 training samples repeat another exactly")
     data.tas[190:195] = data.tas[20:25].values
-    only(check(data), "warning", "5 of", "held-out samples also are in training")
+    only(check(data), "warning", "5 of 40 held-out samples also are in training, the first at time=2001-07-10")
 
 
 def test_far_edge_is_told_and_periodic_circles_are_kept_whole():
@@ -303,9 +347,11 @@ def test_missing_chunk_of_a_store_is_named(tmp_path):
     only(check(str(tmp_path / "a.zarr")), "warning", "1 of 10 chunks of 'tas' are missing", "c/3/0/0")
 
 
-def test_sixteen_megabytes_take_a_moment():
-    """The pace that 1 GB in 10 s asks for, with an allowance for start-up and a busy machine."""
-    data = clean(n=400, shape=(100, 100))
-    start = time.process_time()
-    check(data)
-    assert time.process_time() - start < 5
+def test_the_pace_is_that_of_a_gigabyte_in_ten_seconds():
+    """Of 64 MB, by the clock of this process, at the best of three on a busy machine."""
+    data, seconds = clean(n=1600, shape=(100, 100)), []
+    for _ in range(3):
+        start = time.process_time()
+        check(data)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.64, seconds

@@ -321,13 +321,22 @@ def test_data_without_space_or_samples(tmp_path):
         open_fields(xr.Dataset({"a": (("p", "q"), np.zeros((3, 4)))}))
     with pytest.raises(DataError, match="no variable has samples over space"):
         open_fields(grid(3).isel(time=0))
-    with pytest.raises(DataError, match="not over|a field needs numbers|at least one"):
+    with pytest.raises(
+        DataError, match=r"'s' has dims \(time\) of float64; a field needs numbers over lat, lon and at least one"
+    ):
         open_fields(grid(3).assign(s=("time", np.zeros(3))), variables="s")
 
 
-@pytest.mark.parametrize("dims", ["sample,sample,x", "a,b,c", "sample,,x"])
-def test_dims_that_cannot_be(dims):
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize(
+    ("dims", "says"),
+    [
+        ("sample,sample,x", "names must be different and not empty"),
+        ("a,b,c", "none is space"),
+        ("sample,,x", "names must be different and not empty"),
+    ],
+)
+def test_dims_that_cannot_be(dims, says):
+    with pytest.raises(UsageError, match=f"--dims {dims}: {says}"):
         open_fields(np.zeros((3, 4, 5)), dims=dims)
 
 

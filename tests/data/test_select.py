@@ -36,9 +36,14 @@ def test_parsing(text, parsed):
     assert parse_selection(text) == parsed
 
 
-@pytest.mark.parametrize("text", ["", "year", "year=", "=3", "year=1/2/3", "year=1,year=2", "year=/", "a=1,,b=2"])
-def test_unreadable_selections(text):
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("", "cannot read ''"), ("year", "cannot read 'year'"), ("year=", "cannot read 'year='"), ("=3", "cannot read '=3'"),
+     ("year=1/2/3", "a range is year=A/B, got '1/2/3'"), ("year=1,year=2", "year is given twice"),
+     ("year=/", "a range is year=A/B, got '/'"), ("a=1,,b=2", "cannot read ''")],
+)  # fmt: skip
+def test_unreadable_selections(text, says):
+    with pytest.raises(UsageError, match=f"selection '{text}': {says}"):
         parse_selection(text)
 
 
@@ -248,7 +253,7 @@ def test_missing_frames_are_no_duplicates():
 
 @pytest.mark.parametrize("text", ["0%", "100%", "120%"])
 def test_impossible_shares(text):
-    with pytest.raises((UsageError, DataError)):
+    with pytest.raises(UsageError, match=f"--holdout {text}: give a share between 0% and 100%"):
         split(open_fields(grid(10)), text)
 
 

@@ -3,6 +3,7 @@
 import inspect
 import math
 import shlex
+import tomllib
 
 import numpy as np
 import pytest
@@ -96,12 +97,28 @@ def test_a_file_that_is_no_text_or_absent(tmp_path):
         load_config(tmp_path)
 
 
-@given(st.text(max_size=200))
-def test_any_text_is_a_configuration_or_a_usage_error(text):
+KEYS = {"train": {"batch", "seed", "warmup"}, "net": {"blocks"}}
+LINES = [
+    *("[train]", "[net]", "[trian]", "", "# batch = 9", "batch = 8", "seed=3", "warmup = 0.25", "blocks = 2"),
+    *("train.seed = 3", "net = {blocks = 2}", "batch", "batch = ", "batch = 8 8", "x = 1", '"batch" = 8', "batch = [8"),
+]
+
+
+@given(st.one_of(st.text(max_size=200), st.lists(st.sampled_from(LINES), max_size=6).map("\n".join)))
+def test_any_text_is_the_configuration_that_toml_says_or_a_usage_error(text):
     try:
-        assert isinstance(parse_config(text), Config)
-    except UsageError:
-        pass
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        table = {"": None}
+    sections = {name: KEYS.get(name, set()) for name in Config.model_fields}
+    if all(
+        isinstance(part, dict) and name in sections and part.keys() <= sections[name] for name, part in table.items()
+    ):
+        typed = {f"{name}.{key}": value for name, part in table.items() for key, value in part.items()}
+        assert parse_config(text) == apply_settings(Config(), typed)
+    else:
+        with pytest.raises(UsageError):
+            parse_config(text)
 
 
 def test_a_configuration_survives_being_written(tmp_path):

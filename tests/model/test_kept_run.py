@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import undrift
 from undrift.errors import CheckpointError
 from undrift.train.manifest import verify_manifest
+from undrift.train.weights import load_tensors
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -46,13 +48,16 @@ def test_it_draws_what_it_drew(kept, model):
     assert model.describe()["block means kept of"] == (["pr"] if means else [])
 
 
-def test_it_keeps_what_a_report_needs(model):
+def test_it_keeps_what_a_report_needs(kept, model):
     assert model.config.task.factor == 2 and model.facts["steps"] == 3
     assert set(model.parts.rivals.dressed) == {
         "climatology", "interpolation", "quantile mapping", "linear predictor", "regression",
     }  # fmt: skip
-    assert model.parts.rivals.twin is not None and model.codec.given_mask is not None
-    assert model.describe()["fingerprint"]
+    assert model.codec.given_mask.tolist() == [[[False] * 4] * 4]
+    tensors = load_tensors(kept / "run" / "regression.safetensors")
+    twin = model.parts.rivals.twin.state_dict()
+    assert tensors and all(torch.equal(twin[name], value) for name, value in tensors.items())
+    assert model.describe()["fingerprint"] == "d489054c6bfc67abec9bf7cc81436029be6669713a3b3d77a8dd3afc7d563f6d"
 
 
 def test_its_checksums_hold_and_a_changed_byte_is_found(kept, tmp_path):

@@ -175,8 +175,14 @@ def test_masks_stay_and_gaps_are_filled():
     assert land[:3, :4].all() and not land[3:, 4:].any()
     got = np.isnan(ensemble.tas.values)
     np.testing.assert_array_equal(got, np.broadcast_to(land, got.shape))
-    assert abs(float(ensemble.tas.mean()) - 280) < 4
-    assert float(ensemble.tas.std()) < 8
+    truth = fields(40).tas.sel(time=ensemble.time)
+    error = (ensemble.tas - truth).transpose("time", "lat", "lon", "realization").values
+    gap = np.isnan(data.tas.sel(time=ensemble.time).values) & ~land
+    whole = gap.sum((1, 2)) == (~land).sum()
+    assert whole.tolist() == [False] * 6 + [True, False] and gap[~whole].sum() > 10
+    # gaps have the noise of 0.3 of what is around them; of a frame of which nothing is known the waves are drawn
+    assert 0.2 < np.sqrt(np.square(error[~whole][gap[~whole]]).mean()) < 0.25 * float(truth.std())
+    assert 0.5 * float(truth.std()) < np.sqrt(np.square(error[whole][gap[whole]]).mean()) < 2.5 * float(truth.std())
 
 
 def test_an_ensemble_for_a_frame_of_which_nothing_is_given_is_as_wide_as_the_record(caplog):
@@ -219,7 +225,7 @@ def test_another_land_mask_of_what_is_given_is_told(tmp_path, caplog):
 def test_infinite_values_and_constant_channels_are_refused():
     data = fields(30)
     data.tas.values[3, 2, 1] = np.inf
-    with pytest.raises(DataError, match=r"tas.*2001-01-04|inf"):
+    with pytest.raises(DataError, match=r"tas has 1 infinite values .*first at time=2001-01-04"):
         tiny_fit(data)
     still = fields(30).assign(snow=lambda d: 0 * d.tas)
     with pytest.raises(DataError, match=r"snow is constant \(0\)"):
@@ -281,7 +287,8 @@ def test_emulate_refuses_what_it_does_not_know(emulator):
             draw(emulator, at=at)
     with pytest.raises(UsageError, match="--at year=2085"):
         draw(emulator)
-    assert draw(emulator, at="year=2100,scenario=E1").attrs["given_out_of_range"] > 0
+    for year, share in ((2100, 1.0), (2010, 0.0)):
+        assert draw(emulator, at=f"year={year},scenario=E1").attrs["given_out_of_range"] == share
 
 
 def test_emulate_refuses_a_date_that_is_none():
@@ -434,9 +441,9 @@ def test_a_killed_fit_resumes_to_the_same_bits(tmp_path):
         model = tiny_fit(fields(), steps=12, out=path, resume=True, set={"train.save_steps": 5})
         assert (path / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
         np.testing.assert_array_equal(draw(model, holdout=True).tas.values, want.tas.values)
-    with pytest.raises(UsageError, match=r"(?s)batch.*8.*4|batch"):
+    with pytest.raises(UsageError, match="config.train.batch: was 8, now 4"):
         tiny_fit(fields(), steps=12, out=path, resume=True, set={"train.save_steps": 5, "train.batch": 4})
-    with pytest.raises(UsageError, match="data"):
+    with pytest.raises(UsageError, match=r'data: was "[0-9a-f]{64}", now "'):
         tiny_fit(fields(seed=1), steps=12, out=path, resume=True, set={"train.save_steps": 5})
     with pytest.raises(UsageError, match="overwrite"):
         tiny_fit(fields(), steps=12, out=path)

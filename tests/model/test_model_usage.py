@@ -1,7 +1,9 @@
 """What a caller may get wrong, and is told before anything is trained."""
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
 from model_fields import draw, fields, tiny_fit
 from torch import nn
 
@@ -31,10 +33,19 @@ def test_a_network_of_ones_own_is_asked_once_before_it_is_trained():
             tiny_fit(fields(), net=wrong)
         assert wrong.calls == 1
     right = Own(taken)
+    before = right.layer.weight.detach().clone()
     random = torch.random.get_rng_state()
     model = tiny_fit(fields(), net=right)
     assert torch.equal(random, torch.random.get_rng_state())
-    assert draw(model, holdout=True).tas.shape[2:] == (8, 12)
+    assert isinstance(model.net, Own) and not torch.equal(model.net.layer.weight, before)
+    first, model.net.calls = draw(model, holdout=True), 0
+    truth = model.holdout_truth()
+    assert float((first.tas.mean("realization") - truth.tas).std()) < 0.5 * float(truth.tas.std())
+    xr.testing.assert_identical(draw(model, holdout=True), first)
+    assert model.net.calls == 2 * -(-2 * truth.sizes["time"] // 8)  # two evaluations of eight fields at a time
+    with torch.no_grad():
+        model.net.layer.bias += 1.0
+    assert float(np.abs(draw(model, holdout=True).tas - first.tas).max()) > 1e-2, "it is this network that draws"
 
 
 def test_a_budget_and_steps_are_refused_however_they_are_set(tmp_path):
@@ -108,4 +119,5 @@ def test_a_factor_that_nothing_is_averaged_by():
     with pytest.raises(UsageError, match="got --factor 4, but --given"):
         undrift.fit(fields(), given=coarse, factor=4, steps=1)
     task = undrift.Downscale(factor=4)  # which always has a factor
-    assert undrift.fit(fields(), given=coarse, task=task, steps=1, dry_run=True)
+    plan = undrift.fit(fields(), given=coarse, task=task, steps=1, dry_run=True)
+    assert (plan["given"], plan["target"]) == ({"tas": [2, 3]}, {"tas": [8, 12]})

@@ -2,17 +2,18 @@ import numpy as np
 import pytest
 import xarray as xr
 from cases import SAMPLES, curvilinear, law, rain_on_levels, section_of, temperature
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, PowerNorm
 
 from undrift.report.channel import Limits, Source, channel_maps
 from undrift.report.geometry import central, plan_axes, thin
-from undrift.report.maps import draw_groups, draw_sample
+from undrift.report.maps import draw_departures, draw_groups, draw_sample
 from undrift.report.picture import Picture
 from undrift.report.plots import score_plots
 from undrift.report.samples import choose_samples, counterpart, given_for, take
 from undrift.report.style import kind_of, label, number, plain, power_of, scale_for, tick, units_text, with_power
 from undrift.report.words import grid_text
-from undrift.verify.match import Axes
+from undrift.verify.match import Axes as Dims
 
 
 def sample_of(section):
@@ -37,6 +38,35 @@ def test_fields_of_one_unit_share_one_scale_and_the_spread_has_its_own():
     assert spread[0] == 0 and 0 < spread[1] < own["Truth"].limits[1] / 10
     assert own["Truth"].label == "2 m temperature [K]" and drawn.scales["Ensemble spread"].label.endswith("[K]")
     assert [bar.title for bar in drawn.bars] == [", ".join(own), "Ensemble spread"]
+
+
+def test_each_map_shows_its_field_on_its_cells(monkeypatch):
+    seen = []
+    mesh = Axes.pcolormesh
+    monkeypatch.setattr(
+        Axes, "pcolormesh", lambda self, x, y, c, **how: seen.append((x, y, c)) or mesh(self, x, y, c, **how)
+    )
+    truth, members, given = sample_of(temperature())
+    drawn = draw_sample(truth, members, given, space=("lat", "lon"))
+    departures = draw_departures(truth, members, space=("lat", "lon"), member="realization")
+    values, mean = members.values.astype(float), members.values.astype(float).mean(0)
+    expected = {
+        "Given": given.values,
+        "Truth": truth.values,
+        **{f"Realization {m + 1}": values[m] for m in range(3)},
+        "Ensemble mean": mean,
+        "Ensemble spread": np.sqrt(((values - mean) ** 2).sum(0) / (len(values) - 1)),
+        "Truth − mean": truth.values - mean,
+        **{f"Realization {m + 1} − mean": values[m] - mean for m in range(2)},
+    }
+    titles = [panel.title for panel in (*drawn.panels, *departures.panels)]
+    assert titles == list(expected)
+    maps = [one for one in seen if one[2].shape[1] > 1]  # the others are colour bars
+    for title, (x, y, cells) in zip(titles, maps, strict=True):
+        np.testing.assert_allclose(cells, expected[title], rtol=1e-5, atol=1e-3, err_msg=title)
+        field = given if title == "Given" else truth
+        for edges, centres in ((x, field.lon.values), (y, field.lat.values)):
+            np.testing.assert_allclose((edges[1:] + edges[:-1]) / 2, centres, err_msg=title)
 
 
 def test_given_of_other_units_has_a_scale_of_its_own():
@@ -241,7 +271,7 @@ def test_degrees_are_written_as_on_the_axes():
             "x": ("x", np.arange(3.0) * 500, {"units": "m"}),
         }
     )
-    on = lambda *space: Axes(None, (), space, tuple(grid.sizes[d] for d in space), (False,) * 2, None, None)  # noqa: E731
+    on = lambda *space: Dims(None, (), space, tuple(grid.sizes[d] for d in space), (False,) * 2, None, None)  # noqa: E731
     assert grid_text(grid, on("lat", "lon")) == "5 x 6 cells, 10°S to 58.75°N, 20°W to 20°E"
     assert grid_text(grid, on("lat", "x")) == "5 x 3 cells, 10°S to 58.75°N, x 0 to 1000 m"
 

@@ -232,13 +232,22 @@ def test_the_browser_test_sees_faults(browser, tmp_path):
     assert len(facts["cut"]) == 1 and facts["wide"] == [], "what scrolls by itself is wide nowhere else"
 
 
-@pytest.mark.parametrize("make", [curvilinear, profile, volume])
-def test_other_geometries_in_a_browser(make, browser, tmp_path):
+@pytest.mark.parametrize(
+    ("make", "shown"),
+    [
+        (curvilinear, "Map of truth: sst [degC]"),
+        (profile, "Line plot of given, truth and realizations: u [m\u00a0s⁻¹]"),
+        (volume, "Map of truth: density"),
+    ],
+)
+def test_other_geometries_in_a_browser(make, shown, browser, tmp_path):
     """Curvilinear grids across the date line, one dimension and three."""
     path = write_page(tmp_path / "r.html", [make()])
     facts = browser.open(path, 400)
     assert facts["console"] == [] and facts["scroll"] <= facts["width"]
-    assert all(i["natural"] > 0 for i in facts["images"])
+    assert sum(i["alt"].startswith(shown) for i in facts["images"]) == 2, "of a typical and of a hard sample"
+    assert len(facts["images"]) > 10
+    assert all(i["done"] and i["natural"] > 0 and i["shown"] > 100 for i in facts["images"])
 
 
 def test_levels_are_matched_with_their_own_scores():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from cases import temperature
+from scipy import stats
 
 from undrift.report import plots
 from undrift.report.channel import Limits, score_maps
@@ -69,6 +70,61 @@ def test_every_axis_has_its_units(monkeypatch, scores):
         assert captions["Over the samples"].endswith(f" {units}).")
     axes, _ = drawn(monkeypatch, scores, "1")
     assert axes["Distribution"][0].get_ylabel() == "density" and axes["Scales"][0].get_ylabel() == "power"
+
+
+def test_each_plot_shows_the_scores(monkeypatch, scores):
+    axes, captions = drawn(monkeypatch, scores, "K")
+    same = np.testing.assert_allclose
+    points = {
+        title: [{line.get_label(): line.get_xydata().T for line in one.lines} for one in axes[title]] for title in axes
+    }
+    top, _ = points["Scales"]
+    for name in ("truth", "ensemble"):
+        same(top[name], [scores.wavelength, scores[f"spectrum_{name}"]])
+    same(axes["Scales"][1].lines[-1].get_xydata().T, [scores.wavelength, scores.spectrum_ratio])
+    for name in scores.baseline.values:
+        same(top[name][1], (scores.spectrum_ratio_baseline.sel(baseline=name) * scores.spectrum_truth).values)
+    inside = int(((scores.spectrum_ratio >= 0.8) & (scores.spectrum_ratio <= 1.25)).sum())
+    assert f"at {inside} of {scores.sizes['wavenumber']} wavenumbers" in captions["Scales"]
+
+    (ranks,), count = axes["Rank histogram"], scores.sizes["rank"]
+    *bars, band = ranks.patches
+    same([bar.get_height() for bar in bars], count * scores.rank_histogram)
+    # the index is the mean distance of a bar from 1; of a normal number, that is sqrt(2 / pi) deviations
+    half = stats.norm.ppf(0.975) * float(scores.reliability_expected) / np.sqrt(2 / np.pi)
+    same([band.get_y(), band.get_y() + band.get_height()], [1 - half, 1 + half], rtol=1e-4)
+
+    same(axes["Spread against error"][0].lines[1].get_xydata().T, [scores.binned_spread, scores.binned_rmse])
+    same(points["Over the samples"][0].popitem()[1][1], [scores.crps] * 2)
+    same(axes["Over the samples"][0].lines[0].get_ydata(), scores.crps_sample)
+    stairs = {one.get_label(): one.get_data() for one in axes["Distribution"][0].patches}
+    for name in ("truth", "ensemble"):
+        density = scores[f"histogram_{name}"].values / np.diff(scores.histogram_edges)
+        same(stairs[name].edges, scores.histogram_edges)
+        same(stairs[name].values[density > 0], density[density > 0])
+    skills = [(line.get_xdata(), line.get_ydata()) for line in axes["Skill"][0].lines]
+    labels = [text.get_text() for text in axes["Skill"][0].get_yticklabels()]
+    assert sorted(labels) == sorted(scores.baseline.values) and len(labels) == 2
+    for row, name in enumerate(labels):
+        for shift, key in ((0.11, "skill"), (-0.11, "variogram_skill")):
+            at = [x for x, y in skills if np.allclose(y, row + shift)]
+            same(at[0], scores[f"{key}_interval"].sel(baseline=name))
+            same(at[1], [scores[key].sel(baseline=name)])
+
+
+def test_intervals_of_the_tables_are_those_of_the_scores(scores):
+    seen = 0
+    for row in (*score_table(scores, "K").rows, *calibration_table(scores, "K").rows):
+        for cell in row.cells:
+            key, *at = cell.key.split(";")
+            if f"{key}_interval" not in scores or not cell.interval:
+                continue
+            bounds = scores[f"{key}_interval"].sel(dict(one.split("=") for one in at)).values
+            told = [float(part.replace("−", "-")) for part in cell.interval.split(" to ")]
+            assert told == pytest.approx(bounds.tolist(), rel=6e-3), cell.key
+            assert told[0] < told[1]
+            seen += 1
+    assert seen >= 6
 
 
 def test_samples_are_named_at_equal_distances(monkeypatch, scores):

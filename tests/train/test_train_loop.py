@@ -232,7 +232,7 @@ def test_an_error_in_a_batch_comes_through():
         train(make_net(), objective, batches, settings=STEPS)
 
 
-def test_validation_is_by_the_average_with_fixed_noise_and_without_dropout():
+def test_validation_is_by_the_average_with_fixed_noise_and_without_dropout(tmp_path):
     seen = []
 
     def spy(batch, net, key):
@@ -242,12 +242,19 @@ def test_validation_is_by_the_average_with_fixed_noise_and_without_dropout():
         return objective(batch, net, key)
 
     big, small = make_batch(50, size=12), make_batch(51, size=4)
-    trained = train(make_net(), spy, make_batch, settings=STEPS, validation=[big, small])
+    with RunDirectory(tmp_path / "run") as run:
+        trained = train(make_net(), spy, make_batch, settings=STEPS, validation=[big, small], run=run)
     assert [key for key, _ in seen] == [key_of(3, "validation", 0), key_of(3, "validation", 1)] * 10
     assert [step for step, _ in trained.history] == list(range(2, 21, 2))
     trained.net.eval()
     with torch.no_grad():
-        losses = [objective(batch, trained.net, key_of(3, "validation", n))[0] for n, batch in enumerate((big, small))]
+        found = [objective(batch, trained.net, key_of(3, "validation", n)) for n, batch in enumerate((big, small))]
+    losses = [loss for loss, _ in found]
+    # what is told of each level of noise is a mean over samples too, and not over batches
+    by_noise = (12 * found[0][1]["loss_by_noise"] + 4 * found[1][1]["loss_by_noise"]) / 16
+    lines = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "validation"]
+    told = {line["step"]: line["loss_by_noise"] for line in lines}
+    assert told[trained.best_step] == pytest.approx(by_noise.tolist(), rel=1e-6)
     assert trained.best_loss == pytest.approx(float(torch.cat(losses).double().mean()), abs=1e-12)
     assert trained.best_loss == min(loss for _, loss in trained.history)
 
@@ -568,12 +575,15 @@ def test_a_batch_maker_that_forgets_the_device_is_found_out(meta):
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [{}, {"steps": 5, "budget": 3.0}, {"steps": 0}, {"budget": math.nan}, {"steps": 5, "learning_rate": math.nan}, {"steps": 5, "warmup": 1.0},
-     {"steps": 5, "patience": 0}, {"steps": 5, "betas": (0.9, 1.0)}, {"steps": 5, "clip": 0.0}],
+    ("bad", "says"),
+    [({}, "steps is None and budget is None"), ({"steps": 5, "budget": 3.0}, "steps is 5 and budget is 3.0"),
+     ({"steps": 0}, "steps is 0,"), ({"budget": math.nan}, "budget is nan,"),
+     ({"steps": 5, "learning_rate": math.nan}, "learning_rate is nan,"), ({"steps": 5, "warmup": 1.0}, "warmup is 1.0,"),
+     ({"steps": 5, "patience": 0}, "patience is 0,"), ({"steps": 5, "betas": (0.9, 1.0)}, "betas is"),
+     ({"steps": 5, "clip": 0.0}, "clip is 0.0,")],
 )  # fmt: skip
-def test_settings_out_of_range(bad):
-    with pytest.raises(UsageError):
+def test_settings_out_of_range(bad, says):
+    with pytest.raises(UsageError, match=says):
         Settings(**bad)
 
 

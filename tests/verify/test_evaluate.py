@@ -522,8 +522,17 @@ def test_table_has_a_row_per_number():
     scores = evaluate(*pair(time=5), baselines={"b": pair(1, time=5)[0]}, bootstrap=10)
     rows = {(row["score"], row["baseline"]): row for row in to_table(scores)}
     assert rows["crps", ""]["value"] == value(scores, "crps") and rows["crps", ""]["units"] == "K"
-    assert rows["skill", "b"]["lower"] <= rows["skill", "b"]["value"] <= rows["skill", "b"]["upper"]
     assert rows["skill", "b"]["units"] == "" and rows["wet_fraction_truth", ""]["value"] is None
+    single = {str(name): one for name, one in scores.data_vars.items() if set(one.dims) <= {"variable", "baseline"}}
+    assert {score for score, _ in rows} == set(single) and len(rows) == len(to_table(scores)) > 20
+    for (score, baseline), row in rows.items():
+        assert (baseline == "b") == ("baseline" in single[score].dims) and row["variable"] == "tas"
+        if row["value"] is not None:
+            assert row["value"] == float(single[score].squeeze())
+        if f"{score}_interval" in scores and row["value"] is not None:
+            assert [row["lower"], row["upper"]] == scores[f"{score}_interval"].values.ravel().tolist(), score
+        else:
+            assert row["lower"] is None or row["value"] is None
 
 
 def test_same_seed_same_scores():
@@ -536,6 +545,17 @@ def test_same_seed_same_scores():
     assert (other["crps_interval"] != first["crps_interval"]).all(), "the seed is that of the bootstrap"
 
 
-def test_evaluate_needs_no_torch():
-    code = "import sys, undrift; undrift.evaluate; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+def test_scoring_needs_no_torch(tmp_path):
+    """The scores of a process that cannot import it are those of this one."""
+    ensemble, truth = pair(time=5)
+    ensemble.to_netcdf(tmp_path / "e.nc")
+    truth.to_netcdf(tmp_path / "t.nc")
+    code = (
+        "import sys; sys.modules['torch'] = None; import xarray as xr; from undrift.verify import evaluate, write_scores\n"
+        "write_scores(evaluate(*map(xr.open_dataset, sys.argv[1:3]), baselines={'b': xr.open_dataset(sys.argv[1])}), sys.argv[3])"
+    )
+    files = [str(tmp_path / name) for name in ("e.nc", "t.nc", "scores.nc")]
+    subprocess.run([sys.executable, "-c", code, *files], check=True, timeout=60)
+    expected = evaluate(ensemble, truth, baselines={"b": ensemble})
+    assert value(expected, "crps") > 0.1
+    xr.testing.assert_allclose(read_scores(tmp_path / "scores.nc"), expected, rtol=1e-9)

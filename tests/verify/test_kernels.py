@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scoringrules
 import xarray as xr
+from scipy.optimize import brentq
 
 from undrift.verify.bootstrap import block_length, interval, replicate_counts
 from undrift.verify.crps import discrete_crps, fair_crps
@@ -266,8 +267,12 @@ class TestBootstrap:
 
     def test_blocks_are_one_for_white_noise_and_grow_with_correlation(self):
         rng = np.random.default_rng(0)
-        lengths = [np.mean([block_length(self.ar1(rng, r, 300)) for _ in range(20)]) for r in (0.0, 0.5, 0.9)]
-        assert lengths[0] < 2 and 4 < lengths[1] < 20 and lengths[2] > lengths[1]
+        assert np.mean([block_length(self.ar1(rng, 0.0, 300)) for _ in range(20)]) < 2
+        for r, count in ((0.5, 300), (0.9, 300), (0.5, 20_000), (0.9, 20_000)):
+            share = (1 - r) / (1 + r)  # of independent samples; Wilks 1997, equation 20
+            exact = brentq(lambda n, e=2 / 3 * (1 - share), of=count: n - (of - n + 1) ** e, 1, count)
+            lengths = [block_length(self.ar1(rng, r, count)) for _ in range(40 if count == 300 else 4)]
+            assert np.mean(lengths) == pytest.approx(exact, rel=0.12 if count == 300 else 0.06)
         assert block_length(np.ones(50)) == 1 and block_length(np.arange(4.0)) == 1
 
     def test_counts_are_contiguous_blocks(self):

@@ -52,7 +52,7 @@ def _units_of(score: str, units: str) -> str:
     return units if score.removesuffix("_baseline") in _WITH_UNITS else ""
 
 
-_WITH_UNITS = {"crps", "rmse", "bias", "mae", "spread", "wet_threshold", "variogram"}
+_WITH_UNITS = {"crps", "rmse", "bias", "mae", "spread", "wet_threshold", "variogram", "truth_deviation"}
 
 
 def _plain(value: Any) -> Any:
