@@ -14,6 +14,7 @@ from undrift.data.findings import correlated_steps
 from undrift.data.open import open_fields
 from undrift.data.split import split
 from undrift.errors import DataError, UsageError
+from undrift.tasks import Downscale
 
 
 def clean(n=200, shape=(16, 24), *, units="K", mean=285.0, sd=3.0, seed=0, name="tas", rho=0.0):
@@ -244,6 +245,22 @@ def test_far_edge_is_told_and_periodic_circles_are_kept_whole():
     assert not rows(check(globe, factor=2), "warning")
     only(check(clean(shape=(16, 3)), task="downscale"), "error", "no block of 4 cells", "a --factor of at most 3")
     only(check(clean(shape=(1, 30)), task="downscale"), "error", "drop the dim 'lat' of one cell")
+
+
+def test_samples_are_counted_as_training_counts_them():
+    """After trimming and joining: what is slow on the far edge alone leaves no gap, and what is not joined no sample."""
+    data = clean(shape=(16, 25))
+    data.tas[:, :, 24] += 200 * np.sin(np.arange(200) / 20)[:, None].astype("f4")
+    fields = open_fields(data)
+    told, trains = check(data).facts, split(Downscale(4).pair(fields).target)
+    assert (told["train"], told["holdout"]) == (trains.train.size, trains.holdout.size)
+    assert told["train"] > split(fields).train.size + 5, "the far edge counts"
+    coarse = clean(shape=(4, 6), seed=1).isel(time=slice(50, 170))
+    trains = split(Downscale().pair(fields, open_fields(coarse)).target)
+    data.tas[60] = data.tas[55].values
+    told = check(data, given=coarse).facts
+    assert (told["train"] + 1, told["holdout"], told["duplicates"]) == (trains.train.size, trains.holdout.size, 1)
+    assert told["train"] < 96
 
 
 def test_given_data_join_regrid_or_are_refused():

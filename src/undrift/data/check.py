@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from undrift.data.cf import is_timelike
+from undrift.data.cut import begun_with, trimmed
 from undrift.data.fields import MEMORY_LIMIT, Fields
 from undrift.data.findings import (
     Line,
@@ -27,6 +28,7 @@ from undrift.data.layout import no_block, plain
 from undrift.data.open import Data, open_fields
 from undrift.data.order import span
 from undrift.data.regrid import Grid, Regridder, join
+from undrift.data.scan import Scan
 from undrift.data.split import Split, split
 from undrift.data.tidy import steps
 from undrift.errors import DataError, UsageError
@@ -113,9 +115,10 @@ def check(
     report = Report()
     if not _values(fields, report):
         return report
-    parts = _samples(fields, holdout, report)
     task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * factor else "emulate")
-    for line in _task(fields, task, factor, given, dims):
+    other = None if given is None else open_fields(given, dims=dims, periodic=periodic)
+    parts = _samples(*_asked(fields, task, factor, other), holdout, report)
+    for line in _task(fields, task, factor, other):
         report.add(*line)
     report.add(*_memory(fields))
     report.facts["task"] = task
@@ -203,14 +206,29 @@ def _transforms(looks: dict[str, Looks]) -> Iterator[Line]:
         yield "info", f"transform of {name}: {seen.kind} ({why[seen.kind](seen)})"
 
 
-def _samples(fields: Fields, holdout: str | None, report: Report) -> Split | None:
+def _asked(fields: Fields, task: str, factor: int, other: Fields | None) -> tuple[Fields, Scan]:
+    """The samples that training pairs with what is given, on its cells, and their part of the scan."""
+    seen = fields.scan()
+    if other is not None:
+        target = begun_with(fields, other)
+        try:
+            mine, _ = join(target, other)
+        except DataError:  # a line of its own says so
+            return fields, seen
+        return target.select(mine), replace(seen, bit_sums=seen.bit_sums[mine])
+    if task == "downscale" and 2 <= factor <= min(fields.layout.shape):
+        return trimmed(fields, factor)[0], seen
+    return fields, seen
+
+
+def _samples(fields: Fields, seen: Scan, holdout: str | None, report: Report) -> Split | None:
     """Effective samples, duplicates and the holdout; adds its lines."""
     n = len(fields)
     if n < 2:
         report.add("error", "there is 1 sample: a distribution cannot be learned from it")
         return None
     try:
-        parts = split(fields, holdout)
+        parts = split(fields, holdout, seen)
     except DataError as error:
         if holdout is not None:
             raise
@@ -245,13 +263,11 @@ def _places(fields: Fields) -> np.ndarray:
     return np.unique(np.array([str(plain(t)) for t in times]), return_inverse=True)[1]
 
 
-def _task(
-    fields: Fields, task: str, factor: int, given: Data | None, dims: str | Sequence[str] | None
-) -> Iterator[Line]:
+def _task(fields: Fields, task: str, factor: int, other: Fields | None) -> Iterator[Line]:
     """What would be given: a coarse grid by block means, joined files, or covariates."""
     layout = fields.layout
-    if given is not None:
-        yield from _given(fields, open_fields(given, dims=dims))
+    if other is not None:
+        yield from _given(fields, other)
         return
     if task == "emulate":
         yield "info", "emulate: maps are drawn given covariates and static fields only"
