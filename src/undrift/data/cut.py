@@ -38,13 +38,23 @@ def trimmed(fields: Fields, factor: int) -> tuple[Fields, list[str]]:
         raise UsageError(no_block(layout, factor))
     if shape == layout.shape:
         return fields, []
-    cut = ", ".join(f"{d} {n} -> {m}" for d, n, m in zip(layout.space, layout.shape, shape) if n != m)
+    cut = ", ".join(
+        f"{d} {n} -> {m}{_ends(fields.dataset, d, m)}" for d, n, m in zip(layout.space, layout.shape, shape) if n != m
+    )
     keep = {d: np.arange(m) for d, m in zip(layout.space, shape)}
     part = {d: slice(0, m) for d, m in zip(layout.space, shape)}
     out = _rebuilt(fields, fields.dataset.isel(part), shape, keep)
     if fields._index is None and fields._store.memory is not None:
         out._store.remember(fields._store.memory[(..., *part.values())], finite=fields._store.finite)
     return out, [f"the far edge is trimmed to a multiple of {factor} cells: {cut}"]
+
+
+def _ends(dataset: xr.Dataset, dim: str, size: int) -> str:
+    """The first and last label of what stays of a dim, where it has any."""
+    if dim not in dataset.coords or dataset[dim].dtype.kind not in "iuf":
+        return ""
+    first, last = dataset[dim].values[[0, size - 1]]
+    return f" ({first:.7g} to {last:.7g})"
 
 
 def begun_at(fields: Fields, coords: xr.Dataset) -> Fields:
