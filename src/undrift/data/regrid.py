@@ -295,7 +295,7 @@ def match_given(
     try:
         regridder = Regridder(have, want)
     except DataError as error:
-        where = _apart(have, want) if len(have.shape) == len(want.shape) else ""
+        where = _apart(have, want) if len(have.shape) == len(want.shape) and min(have.shape) else ""
         why = f" ({where})" if where.endswith(_OTHER_END) else ""
         raise DataError(f"the given data are of another region or grid than in training{why}: {error}") from error
     why = "regridded, for the given cells are not those trained with"
