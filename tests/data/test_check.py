@@ -54,7 +54,7 @@ def test_clean_data_get_no_complaint_and_a_line_that_can_be_typed(tmp_path):
     assert words[words.index("--holdout") + 1] == "time=2001-06-01/2001-07-19"
     only(report, "info", "holdout", "151 samples train, 49 test")
     only(report, "info", "200 steps of 1 day", "standard calendar")
-    only(report, "info", "given 4 x 6 block means, asked 16 x 24")
+    only(report, "info", "given 4 x 6 block means, asked 16 x 24", "plain ones, not weighted by area")
     json.dumps(report.to_dict(), allow_nan=False)
     assert report.text().endswith(report.suggested) and report.to_dict()["transforms"] == {"tas": "standard"}
 

@@ -279,7 +279,8 @@ def _task(fields: Fields, task: str, factor: int, other: Fields | None) -> Itera
         return
     coarse = [n // factor for n in layout.shape]
     low, high = " x ".join(map(str, coarse)), " x ".join(str(c * factor) for c in coarse)
-    yield "info", f"downscale x{factor}: given {low} block means, asked {high}"
+    plain_means = "; the means are plain ones, not weighted by area" if layout.latitude else ""
+    yield "info", f"downscale x{factor}: given {low} block means, asked {high}{plain_means}"
     trimmed = {d: n % factor for d, n in zip(layout.space, layout.shape) if n % factor}
     if trimmed:
         cut = ", ".join(f"{n} cell{'s' if n > 1 else ''} along {d}" for d, n in trimmed.items())
