@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from undrift.data.check import check
+from undrift.data.check import check, window
 from undrift.data.findings import correlated_steps
 from undrift.data.open import open_fields
 from undrift.data.split import split
 from undrift.errors import DataError, UsageError
 from undrift.tasks import Downscale
+from undrift.train.prepare import _crop
 
 
 def clean(n=200, shape=(16, 24), *, units="K", mean=285.0, sd=3.0, seed=0, name="tas", rho=0.0):
@@ -299,6 +300,25 @@ def test_a_curvilinear_region_across_greenwich_has_its_true_span():
         lon=(("y", "x"), (350 + x - 0.1 * y) % 360, {"units": "degrees_east"}),
     )
     only(check(data), "info", "2-D latitude 45 to 52.5, longitude -11.5 to 13")
+
+
+def test_memory_is_that_of_a_training_window_and_a_warning_where_the_machine_lacks_it(monkeypatch):
+    boxes = xr.Dataset({"n": (("sample", "z", "y", "x"), np.random.default_rng(4).normal(size=(8, 64, 64, 64)))})
+
+    def told(machine):
+        monkeypatch.setattr("undrift.data.check._machine_memory", lambda: machine * 10**9)
+        (line,) = (line for line in check(boxes).lines if "of memory" in line[1])
+        return line
+
+    # 16 boxes of 64^3 cells, 16 channels of 90 bytes: 6.04 GB
+    assert told(24) == ("info", "0.00839 GB as float32 (kept in memory); training takes roughly 6.5 GB of memory")
+    for machine, words in ((8, "has 8 GB: add --set train.batch=8"), (4, "train.batch=2"), (1, "add --crop 32")):
+        severity, text = told(machine)
+        assert severity == "warning" and words in text
+    for shape in ((64, 64, 64), (128, 128), (129, 128), (16, 2000), (20000,), (40, 80, 80)):
+        one = xr.DataArray(np.zeros((2, *shape), "f4"), dims=("sample", *"zyx"[: len(shape)])).to_dataset(name="n")
+        crop = _crop("auto", open_fields(one, dims="sample," + ",".join("zyx"[: len(shape)])))
+        assert window(shape) == tuple(min(n, crop or n) for n in shape), shape
 
 
 def test_bad_options_and_files(tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,9 @@ from undrift.errors import DataError, UsageError
 __all__ = ["Report", "check"]
 
 FEW = 20
+_BATCH = 16
+_ACTIVATIONS = 90  # bytes of a cell and channel of the finest level, as measured in float32; bfloat16 takes half of it
+_CROP_ABOVE, _CROP = 128 * 128, 64  # as training chooses its windows
 
 
 @dataclass
@@ -319,15 +324,43 @@ def _given(fields: Fields, other: Fields) -> Iterator[Line]:
 
 
 def _memory(fields: Fields) -> Line:
-    """Rough memory for training."""
+    """Rough memory for training; a warning where it is more than half of the machine's."""
     layout = fields.layout
     cells, channels = int(np.prod(layout.shape)), len(layout.channels)
     data = 4 * len(fields) * channels * cells
     held = data if data <= MEMORY_LIMIT else 0
     how = "kept in memory" if held else "read from disk as needed"
-    network = 16 * 8 * cells * 64 * 4  # activations of a batch of 16 at about 64 channels and 8 maps alive
-    total = (held + network) / 1e9 + 0.5  # half a GB for Python, torch and xarray
-    return "info", f"{data / 1e9:.3g} GB as float32 ({how}); training takes roughly {total:.2g} GB of memory"
+
+    width = (
+        16 if len(fields) < 100 else 64
+    )  # as narrow as training chooses for a small record, and as wide as for others
+
+    def total(batch: int) -> float:
+        network = _ACTIVATIONS * width * batch * int(np.prod(window(layout.shape)))
+        return (held + network) / 1e9 + 0.5  # half a GB for Python, torch and xarray
+
+    text = f"{data / 1e9:.3g} GB as float32 ({how}); training takes roughly {total(_BATCH):.2g} GB of memory"
+    room = _machine_memory() / 1e9
+    if total(_BATCH) <= room / 2:
+        return "info", text
+    small = next((n for n in (8, 4, 2, 1) if total(n) <= room / 2), None)
+    less = f"--set train.batch={small}" if small else "--crop 32, windows of so many cells along each side"
+    return "warning", f"{text}, and this machine has {room:.2g} GB: add {less}"
+
+
+def window(shape: Sequence[int]) -> tuple[int, ...]:
+    """Cells along each side of what a training step sees unless told otherwise: large domains are seen in windows."""
+    large = int(np.prod(shape)) > _CROP_ABOVE and max(shape) > _CROP
+    return tuple(min(n, _CROP) if large else n for n in shape)
+
+
+def _machine_memory() -> int:
+    """Bytes of memory of the machine, or those that its control group may have."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(pages, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no control group, or one without a limit
+        return pages
 
 
 def _facts(fields: Fields, looks: dict[str, Looks]) -> dict[str, Any]:
