@@ -303,16 +303,21 @@ def test_a_curvilinear_region_across_greenwich_has_its_true_span():
 
 
 def test_memory_is_that_of_a_training_window_and_a_warning_where_the_machine_lacks_it(monkeypatch):
-    boxes = xr.Dataset({"n": (("sample", "z", "y", "x"), np.random.default_rng(4).normal(size=(8, 64, 64, 64)))})
+    boxes = xr.Dataset({"n": (("sample", "z", "y", "x"), np.random.default_rng(4).normal(size=(5, 64, 64, 64)))})
 
     def told(machine):
-        monkeypatch.setattr("undrift.data.check._machine_memory", lambda: machine * 10**9)
+        monkeypatch.setattr("undrift.data.check._machine_memory", lambda: int(machine * 1e9))
         (line,) = (line for line in check(boxes).lines if "of memory" in line[1])
         return line
 
     # 16 boxes of 64^3 cells, 16 channels of 90 bytes: 6.04 GB
-    assert told(24) == ("info", "0.00839 GB as float32 (kept in memory); training takes roughly 6.5 GB of memory")
-    for machine, words in ((8, "has 8 GB: add --set train.batch=8"), (4, "train.batch=2"), (1, "add --crop 32")):
+    assert told(24) == ("info", "0.00524 GB as float32 (kept in memory); training takes roughly 6.5 GB of memory")
+    for machine, words in (
+        (8, "has 8 GB: add --set train.batch=8"),
+        (4, "train.batch=2"),
+        (1.7, "add --crop 32"),
+        (1, "--select"),
+    ):
         severity, text = told(machine)
         assert severity == "warning" and words in text
     for shape in ((64, 64, 64), (128, 128), (129, 128), (16, 2000), (20000,), (40, 80, 80)):

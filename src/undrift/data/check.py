@@ -40,6 +40,7 @@ __all__ = ["Report", "check"]
 FEW = 20
 _BATCH = 16
 _ACTIVATIONS = 90  # bytes of a cell and channel of the finest level, as measured in float32; bfloat16 takes half of it
+_ENCODING = 250  # bytes of a cell and channel of up to 64 whole samples while preparing, as measured
 _CROP_ABOVE, _CROP = 128 * 128, 64  # as training chooses its windows
 
 
@@ -330,21 +331,22 @@ def _memory(fields: Fields) -> Line:
     data = 4 * len(fields) * channels * cells
     held = data if data <= MEMORY_LIMIT else 0
     how = "kept in memory" if held else "read from disk as needed"
-
-    width = (
-        16 if len(fields) < 100 else 64
-    )  # as narrow as training chooses for a small record, and as wide as for others
+    preparing = _ENCODING * min(len(fields), 64) * channels * cells
+    width = 16 if len(fields) < 100 else 64  # what training chooses for a small record, and at most for others
 
     def total(batch: int) -> float:
         network = _ACTIVATIONS * width * batch * int(np.prod(window(layout.shape)))
-        return (held + network) / 1e9 + 0.5  # half a GB for Python, torch and xarray
+        return (held + max(preparing, network)) / 1e9 + 0.5  # half a GB for Python, torch and xarray
 
     text = f"{data / 1e9:.3g} GB as float32 ({how}); training takes roughly {total(_BATCH):.2g} GB of memory"
     room = _machine_memory() / 1e9
     if total(_BATCH) <= room / 2:
         return "info", text
     small = next((n for n in (8, 4, 2, 1) if total(n) <= room / 2), None)
-    less = f"--set train.batch={small}" if small else "--crop 32, windows of so many cells along each side"
+    if preparing / 1e9 + 0.5 > room / 2:
+        less = f"--select {layout.space[0]}=FROM/TO for a part of the domain"
+    else:
+        less = f"--set train.batch={small}" if small else "--crop 32, windows of so many cells along each side"
     return "warning", f"{text}, and this machine has {room:.2g} GB: add {less}"
 
 
