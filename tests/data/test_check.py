@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from undrift.data.check import check
+from undrift.data.check import check, window
 from undrift.data.findings import correlated_steps
 from undrift.data.open import open_fields
 from undrift.data.split import split
 from undrift.errors import DataError, UsageError
+from undrift.tasks import Downscale
+from undrift.train.prepare import _crop
 
 
 def clean(n=200, shape=(16, 24), *, units="K", mean=285.0, sd=3.0, seed=0, name="tas", rho=0.0):
@@ -53,7 +55,7 @@ def test_clean_data_get_no_complaint_and_a_line_that_can_be_typed(tmp_path):
     assert words[words.index("--holdout") + 1] == "time=2001-06-01/2001-07-19"
     only(report, "info", "holdout", "151 samples train, 49 test")
     only(report, "info", "200 steps of 1 day", "standard calendar")
-    only(report, "info", "given 4 x 6 block means, asked 16 x 24")
+    only(report, "info", "given 4 x 6 block means, asked 16 x 24", "plain ones, not weighted by area")
     json.dumps(report.to_dict(), allow_nan=False)
     assert report.text().endswith(report.suggested) and report.to_dict()["transforms"] == {"tas": "standard"}
 
@@ -290,6 +292,22 @@ def test_far_edge_is_told_and_periodic_circles_are_kept_whole():
     only(check(clean(shape=(1, 30)), task="downscale"), "error", "drop the dim 'lat' of one cell")
 
 
+def test_samples_are_counted_as_training_counts_them():
+    """After trimming and joining: what is slow on the far edge alone leaves no gap, and what is not joined no sample."""
+    data = clean(shape=(16, 25))
+    data.tas[:, :, 24] += 200 * np.sin(np.arange(200) / 20)[:, None].astype("f4")
+    fields = open_fields(data)
+    told, trains = check(data).facts, split(Downscale(4).pair(fields).target)
+    assert (told["train"], told["holdout"]) == (trains.train.size, trains.holdout.size)
+    assert told["train"] > split(fields).train.size + 5, "the far edge counts"
+    coarse = clean(shape=(4, 6), seed=1).isel(time=slice(50, 170))
+    trains = split(Downscale().pair(fields, open_fields(coarse)).target)
+    data.tas[60] = data.tas[55].values
+    told = check(data, given=coarse).facts
+    assert (told["train"] + 1, told["holdout"], told["duplicates"]) == (trains.train.size, trains.holdout.size, 1)
+    assert told["train"] < 96
+
+
 def test_given_data_join_regrid_or_are_refused():
     coarse = clean(shape=(6, 8), seed=1)
     both = check(clean(), given=coarse.isel(time=slice(50, 200)))
@@ -326,6 +344,30 @@ def test_a_curvilinear_region_across_greenwich_has_its_true_span():
         lon=(("y", "x"), (350 + x - 0.1 * y) % 360, {"units": "degrees_east"}),
     )
     only(check(data), "info", "2-D latitude 45 to 52.5, longitude -11.5 to 13")
+
+
+def test_memory_is_that_of_a_training_window_and_a_warning_where_the_machine_lacks_it(monkeypatch):
+    boxes = xr.Dataset({"n": (("sample", "z", "y", "x"), np.random.default_rng(4).normal(size=(5, 64, 64, 64)))})
+
+    def told(machine):
+        monkeypatch.setattr("undrift.data.check._machine_memory", lambda: int(machine * 1e9))
+        (line,) = (line for line in check(boxes).lines if "of memory" in line[1])
+        return line
+
+    # 16 boxes of 64^3 cells, 16 channels of 90 bytes: 6.04 GB
+    assert told(24) == ("info", "0.00524 GB as float32 (kept in memory); training takes roughly 6.5 GB of memory")
+    for machine, words in (
+        (8, "has 8 GB: add --set train.batch=8"),
+        (4, "train.batch=2"),
+        (1.7, "add --crop 32"),
+        (1, "--select"),
+    ):
+        severity, text = told(machine)
+        assert severity == "warning" and words in text
+    for shape in ((64, 64, 64), (128, 128), (129, 128), (16, 2000), (20000,), (40, 80, 80)):
+        one = xr.DataArray(np.zeros((2, *shape), "f4"), dims=("sample", *"zyx"[: len(shape)])).to_dataset(name="n")
+        crop = _crop("auto", open_fields(one, dims="sample," + ",".join("zyx"[: len(shape)])))
+        assert window(shape) == tuple(min(n, crop or n) for n in shape), shape
 
 
 def test_bad_options_and_files(tmp_path):

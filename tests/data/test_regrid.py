@@ -11,6 +11,7 @@ from undrift.data.grid import axis_weights
 from undrift.data.open import open_fields
 from undrift.data.regrid import Grid, Regridder, join, match_given, regrid, same_units
 from undrift.errors import DataError
+from undrift.tasks import Downscale
 
 
 def field(lat, lon, fn, *, time=4, name="tas", units="K", **coords):
@@ -365,6 +366,29 @@ def test_match_given_names_what_differs_from_training():
     mask[5, 5:8] = True
     (warning,) = match_given(open_fields(holes), *args, mask=mask).warnings
     assert "2 cells are missing now that had values, 3 have values that were missing" in warning
+
+
+def test_a_coarse_file_that_is_trimmed_at_the_other_end_is_told_by_its_labels():
+    """Blocks from the south and west are those trained with, in whatever order latitudes come; others are named."""
+    fine = field(np.arange(50.0, 40, -1), np.arange(0.0, 15), plane)
+    trained = Downscale(4).pair(open_fields(fine))
+    assert trained.given is not None and len(trained.notes) == 1
+    assert "lat 10 -> 8 (41 to 48), lon 15 -> 12 (0 to 11)" in trained.notes[0]
+
+    def notes(coarse):
+        match = match_given(open_fields(coarse), trained.given.layout, trained.given.dataset)
+        return match.regridder.interpolates, "; ".join(match.notes)
+
+    blocks, ascending = {"lat": 4, "lon": 4, "boundary": "trim"}, fine.sortby("lat")
+    coarse = ascending.coarsen(**blocks).mean()
+    assert notes(coarse) == (False, "")
+    why = ", as where blocks of cells are trimmed at the other end"
+    interpolated, note = notes(fine.coarsen(**blocks).mean())
+    assert interpolated and note.endswith(f"not those trained with: lat is 44.5 to 48.5, expected 42.5 to 46.5{why}")
+    with pytest.raises(DataError, match=rf"in training \(lon is 4.5 to 12.5, expected 1.5 to 9.5{why}\): .*0.75 cells"):
+        notes(ascending.coarsen(**blocks, side={"lat": "left", "lon": "right"}).mean())
+    wider = xr.concat([coarse.isel(lat=[0]).assign_coords(lat=[38.5]), coarse], "lat")
+    assert notes(wider)[1].endswith("lat is 38.5 to 46.5, expected 42.5 to 46.5 (3 and 2 cells)")
 
 
 def test_levels_match_by_their_values():

@@ -204,6 +204,29 @@ def test_every_zarr_array_has_zstd_and_crc32c_and_no_chunk_is_left_out(tmp_path)
             assert len(chunks) == n, file
 
 
+def test_a_finished_zarr_is_opened_plainly_and_quietly_in_the_order_of_the_model(tmp_path):
+    """With warnings as errors, for writer and reader: order and labels come from metadata in one place."""
+    truth = fill(make_template()).rename(tas="zz", ta="aa").assign(mm=lambda ds: ds.zz)
+    order = ["zz", "aa", "mm"]
+    assert list(truth.data_vars) == order
+    truth.to_netcdf(tmp_path / "truth.nc")
+    code = """
+import sys
+import xarray as xr
+from undrift.data.write import EnsembleWriter, open_ensemble
+
+truth = xr.load_dataset("truth.nc", decode_times=xr.coders.CFDatetimeCoder(use_cftime=True))
+with EnsembleWriter("E.zarr", truth) as writer:
+    writer.write(slice(0, 3), None, truth)
+for back in (xr.open_zarr("E.zarr"), xr.open_zarr("E.zarr", consolidated=True), open_ensemble("E.zarr")):
+    assert list(back.data_vars) == sys.argv[1:] and back.attrs["complete"] == "true", back
+    assert all(back[name].variable.identical(truth[name].variable) for name in truth.variables), back
+"""
+    command = [sys.executable, "-W", "error", "-c", code, *order]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
 def test_every_netcdf_field_has_fletcher32_and_zlib(tmp_path):
     truth = fill(make_template())
     with EnsembleWriter(tmp_path / "E.nc", truth) as writer:

@@ -46,6 +46,7 @@ def test_it_draws_what_it_drew(kept, model):
     means = kept.name == "run_0_1_means"
     assert model.describe()["network"]["members"] == (2 if means else 1)
     assert model.describe()["block means kept of"] == (["pr"] if means else [])
+    assert now.attrs["block_means"].startswith("kept: " if means else "not applicable: training knew of no blocks")
 
 
 def test_it_keeps_what_a_report_needs(kept, model):

@@ -48,7 +48,10 @@ def test_means_that_were_interpolated_are_not_kept(trained, caplog):
     for offered, says in ((between, True), (fine, False), (given, False)):
         caplog.clear()
         with caplog.at_level("WARNING", logger="undrift"):
-            got = draw(trained, offered, realizations=2).tas.astype(float).coarsen(lat=4, lon=4).mean()
+            drawn = draw(trained, offered, realizations=2)
+        got = drawn.tas.astype(float).coarsen(lat=4, lon=4).mean()
+        told = "not kept: what is given was interp" if says else "kept: plain means, not weighted by area, over 4 x 4"
+        assert drawn.attrs["block_means"].startswith(told)
         assert ("is interpolated: the drawn fields need not have its means" in caplog.text) == says
         away = float(np.abs(got - given.tas.values).max())
         assert away > 1e-2 if says else away < 1e-4

@@ -256,6 +256,7 @@ def test_emulate_at_covariates(emulator):
     one = draw(emulator, at="year=2022,scenario=E1", realizations=4)
     assert one.tas.dims == ("realization", "scenario", "year", "lat", "lon")
     assert one.year.values.tolist() == [2022] and one.scenario.values.tolist() == ["E1"]
+    assert one.attrs["block_means"].startswith("not applicable: ")
     held = draw(emulator, holdout=True, realizations=4)
     there = (
         held.tas.sel(year=2022).squeeze("scenario", drop=True)

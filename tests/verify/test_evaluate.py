@@ -474,7 +474,31 @@ def test_verdict_names_a_bias_and_which_way_the_ranks_lean():
     mean = ensemble.mean("realization")
     wide = (mean + (ensemble - mean) * 1.08).tas.transpose("realization", ...).assign_attrs(units="K").to_dataset()
     dome = found_of(wide, truth)["calibration"]
-    assert dome.level == "good" and "seen and small: a dome" in dome.text
+    assert dome.level == "good" and "seen and small: a dome, as of members too far apart (spread" in dome.text
+
+
+def test_verdict_of_a_bow_in_the_ranks_does_not_contradict_the_spread():
+    """Ranks count cells and spread/skill weighs them by variance: of two kinds of cells they may say opposite things."""
+    rng = np.random.default_rng(11)
+    noise, drawn = (fields(rng, time=60, mean=0.0, members=m).tas for m in (None, 20))
+    drawn = drawn.transpose("realization", ...)
+
+    def text(error, spread):
+        ensemble, truth = (280 + drawn * spread, 280 + noise * error)
+        scores = evaluate(*(one.assign_attrs(units="K").to_dataset(name="tas") for one in (ensemble, truth)))
+        return value(scores, "spread_skill"), next(f.text for f in verdict(scores) if f.topic == "calibration")
+
+    calm = noise.copy(data=np.broadcast_to(np.arange(12) % 3 > 0, noise.shape))
+    # two cells of three are calm, and the members there 1.5 times too far apart; the others are 5 % too close together
+    ratio, said = text(xr.where(calm, 0.2, 1.0), xr.where(calm, 0.3, 0.95))
+    mixed = "a dome, as of members too far apart in many cells, and too close together where errors are large"
+    assert 0.9 < ratio < 1 and mixed in said
+    # errors with heavy tails, and members of one spread
+    ratio, said = text(np.where(rng.uniform(size=noise.shape) < 0.1, 3.0, 1.0), 1.3)
+    assert 0.9 < ratio < 1 and mixed in said
+    ratio, said = text(xr.where(calm, 0.3, 0.95), xr.where(calm, 0.2, 1.08))
+    mixed = "a U, as of members too close together in many cells, and too far apart where they spread widely"
+    assert 1 < ratio < 1.1 and mixed in said
 
 
 def test_verdict_of_spread_waits_for_its_interval():

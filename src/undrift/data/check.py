@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from undrift.data.cf import is_timelike
+from undrift.data.cut import begun_with, trimmed
 from undrift.data.fields import MEMORY_LIMIT, Fields
 from undrift.data.findings import (
     Line,
@@ -27,6 +30,7 @@ from undrift.data.layout import no_block, plain
 from undrift.data.open import Data, open_fields
 from undrift.data.order import span
 from undrift.data.regrid import Grid, Regridder, join
+from undrift.data.scan import Scan
 from undrift.data.split import Split, split
 from undrift.data.tidy import steps
 from undrift.errors import DataError, UsageError
@@ -34,6 +38,10 @@ from undrift.errors import DataError, UsageError
 __all__ = ["Report", "check"]
 
 FEW = 20
+_BATCH = 16
+_ACTIVATIONS = 90  # bytes of a cell and channel of the finest level, as measured in float32; bfloat16 takes half of it
+_ENCODING = 250  # bytes of a cell and channel of up to 64 whole samples while preparing, as measured
+_CROP_ABOVE, _CROP = 128 * 128, 64  # as training chooses its windows
 
 
 @dataclass
@@ -113,9 +121,10 @@ def check(
     report = Report()
     if not _values(fields, report):
         return report
-    parts = _samples(fields, holdout, report)
     task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * factor else "emulate")
-    for line in _task(fields, task, factor, given, dims):
+    other = None if given is None else open_fields(given, dims=dims, periodic=periodic)
+    parts = _samples(*_asked(fields, task, factor, other), holdout, report)
+    for line in _task(fields, task, factor, other):
         report.add(*line)
     report.add(*_memory(fields))
     report.facts["task"] = task
@@ -203,14 +212,29 @@ def _transforms(looks: dict[str, Looks]) -> Iterator[Line]:
         yield "info", f"transform of {name}: {seen.kind} ({why[seen.kind](seen)})"
 
 
-def _samples(fields: Fields, holdout: str | None, report: Report) -> Split | None:
+def _asked(fields: Fields, task: str, factor: int, other: Fields | None) -> tuple[Fields, Scan]:
+    """The samples that training pairs with what is given, on its cells, and their part of the scan."""
+    seen = fields.scan()
+    if other is not None:
+        target = begun_with(fields, other)
+        try:
+            mine, _ = join(target, other)
+        except DataError:  # a line of its own says so
+            return fields, seen
+        return target.select(mine), replace(seen, bit_sums=seen.bit_sums[mine])
+    if task == "downscale" and 2 <= factor <= min(fields.layout.shape):
+        return trimmed(fields, factor)[0], seen
+    return fields, seen
+
+
+def _samples(fields: Fields, seen: Scan, holdout: str | None, report: Report) -> Split | None:
     """Effective samples, duplicates and the holdout; adds its lines."""
     n = len(fields)
     if n < 2:
         report.add("error", "there is 1 sample: a distribution cannot be learned from it")
         return None
     try:
-        parts = split(fields, holdout)
+        parts = split(fields, holdout, seen)
     except DataError as error:
         if holdout is not None:
             raise
@@ -245,13 +269,11 @@ def _places(fields: Fields) -> np.ndarray:
     return np.unique(np.array([str(plain(t)) for t in times]), return_inverse=True)[1]
 
 
-def _task(
-    fields: Fields, task: str, factor: int, given: Data | None, dims: str | Sequence[str] | None
-) -> Iterator[Line]:
+def _task(fields: Fields, task: str, factor: int, other: Fields | None) -> Iterator[Line]:
     """What would be given: a coarse grid by block means, joined files, or covariates."""
     layout = fields.layout
-    if given is not None:
-        yield from _given(fields, open_fields(given, dims=dims))
+    if other is not None:
+        yield from _given(fields, other)
         return
     if task == "emulate":
         yield "info", "emulate: maps are drawn given covariates and static fields only"
@@ -263,7 +285,8 @@ def _task(
         return
     coarse = [n // factor for n in layout.shape]
     low, high = " x ".join(map(str, coarse)), " x ".join(str(c * factor) for c in coarse)
-    yield "info", f"downscale x{factor}: given {low} block means, asked {high}"
+    plain_means = "; the means are plain ones, not weighted by area" if layout.latitude else ""
+    yield "info", f"downscale x{factor}: given {low} block means, asked {high}{plain_means}"
     trimmed = {d: n % factor for d, n in zip(layout.space, layout.shape) if n % factor}
     if trimmed:
         cut = ", ".join(f"{n} cell{'s' if n > 1 else ''} along {d}" for d, n in trimmed.items())
@@ -302,15 +325,44 @@ def _given(fields: Fields, other: Fields) -> Iterator[Line]:
 
 
 def _memory(fields: Fields) -> Line:
-    """Rough memory for training."""
+    """Rough memory for training; a warning where it is more than half of the machine's."""
     layout = fields.layout
     cells, channels = int(np.prod(layout.shape)), len(layout.channels)
     data = 4 * len(fields) * channels * cells
     held = data if data <= MEMORY_LIMIT else 0
     how = "kept in memory" if held else "read from disk as needed"
-    network = 16 * 8 * cells * 64 * 4  # activations of a batch of 16 at about 64 channels and 8 maps alive
-    total = (held + network) / 1e9 + 0.5  # half a GB for Python, torch and xarray
-    return "info", f"{data / 1e9:.3g} GB as float32 ({how}); training takes roughly {total:.2g} GB of memory"
+    preparing = _ENCODING * min(len(fields), 64) * channels * cells
+    width = 16 if len(fields) < 100 else 64  # what training chooses for a small record, and at most for others
+
+    def total(batch: int) -> float:
+        network = _ACTIVATIONS * width * batch * int(np.prod(window(layout.shape)))
+        return (held + max(preparing, network)) / 1e9 + 0.5  # half a GB for Python, torch and xarray
+
+    text = f"{data / 1e9:.3g} GB as float32 ({how}); training takes roughly {total(_BATCH):.2g} GB of memory"
+    room = _machine_memory() / 1e9
+    if total(_BATCH) <= room / 2:
+        return "info", text
+    small = next((n for n in (8, 4, 2, 1) if total(n) <= room / 2), None)
+    if preparing / 1e9 + 0.5 > room / 2:
+        less = f"--select {layout.space[0]}=FROM/TO for a part of the domain"
+    else:
+        less = f"--set train.batch={small}" if small else "--crop 32, windows of so many cells along each side"
+    return "warning", f"{text}, and this machine has {room:.2g} GB: add {less}"
+
+
+def window(shape: Sequence[int]) -> tuple[int, ...]:
+    """Cells along each side of what a training step sees unless told otherwise: large domains are seen in windows."""
+    large = int(np.prod(shape)) > _CROP_ABOVE and max(shape) > _CROP
+    return tuple(min(n, _CROP) if large else n for n in shape)
+
+
+def _machine_memory() -> int:
+    """Bytes of memory of the machine, or those that its control group may have."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(pages, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no control group, or one without a limit
+        return pages
 
 
 def _facts(fields: Fields, looks: dict[str, Looks]) -> dict[str, Any]:

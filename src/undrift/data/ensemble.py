@@ -70,12 +70,21 @@ class CheckedStore(LocalStore):
     def _says_complete(self) -> bool:
         """Whether the store carries our mark of completeness."""
         if self._ours is None:
-            try:
-                attrs = json.loads((Path(self.root) / "zarr.json").read_text()).get("attributes", {})
-                self._ours = str(attrs.get("complete")).lower() == "true"
-            except (OSError, ValueError, AttributeError):
-                self._ours = False
+            attrs = self._about().get("attributes")
+            self._ours = isinstance(attrs, dict) and str(attrs.get("complete")).lower() == "true"
         return self._ours
+
+    def consolidated(self) -> bool:
+        """Whether the metadata of all arrays are kept in one place, in the order in which they were written (v3)."""
+        return bool(self._about().get("consolidated_metadata"))
+
+    def _about(self) -> dict[str, Any]:
+        """The metadata of the whole store (v3), empty where there are none."""
+        try:
+            found = json.loads((Path(self.root) / "zarr.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 def open_ensemble(path: str | Path, *, incomplete: str = "raise", members: bool = True) -> xr.Dataset:
@@ -98,7 +107,8 @@ def open_ensemble(path: str | Path, *, incomplete: str = "raise", members: bool 
         raise DataError(f"{path} does not exist: give the path of an ensemble (.nc or .zarr)")
     try:
         if path.is_dir():
-            data = xr.open_dataset(CheckedStore(path), engine="zarr", chunks={}, consolidated=False)  # type: ignore[arg-type]
+            store: Any = CheckedStore(path)
+            data = xr.open_dataset(store, engine="zarr", chunks={}, consolidated=store.consolidated())
         else:
             data = xr.open_dataset(path, chunks={})
     except DataError:

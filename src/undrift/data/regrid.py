@@ -13,7 +13,7 @@ import xarray as xr
 
 from undrift.data.cf import is_timelike
 from undrift.data.fields import Fields
-from undrift.data.grid import Grid, Regridder
+from undrift.data.grid import SAME, Grid, Regridder
 from undrift.data.layout import Layout, plain
 from undrift.data.units import same_units
 from undrift.errors import DataError
@@ -21,6 +21,7 @@ from undrift.errors import DataError
 __all__ = ["Grid", "Match", "Regridder", "join", "match_given", "regrid", "same_units"]
 
 _EAGER_BYTES = 256 << 20
+_OTHER_END = ", as where blocks of cells are trimmed at the other end"
 _GREGORIAN = {"standard", "gregorian", "proleptic_gregorian"}
 
 
@@ -294,10 +295,11 @@ def match_given(
     try:
         regridder = Regridder(have, want)
     except DataError as error:
-        raise DataError(f"the given data are of another region or grid than in training: {error}") from error
-    notes = [f"the given grid {have.shape} differs from the one trained with {want.shape}: regridded"] * (
-        not regridder.identity
-    )
+        where = _apart(have, want) if len(have.shape) == len(want.shape) and min(have.shape) else ""
+        why = f" ({where})" if where.endswith(_OTHER_END) else ""
+        raise DataError(f"the given data are of another region or grid than in training{why}: {error}") from error
+    why = "regridded, for the given cells are not those trained with"
+    notes = [] if regridder.identity else [f"{why}: {_apart(have, want)}"]
     picks = [given.layout.channels.index(found) for c in layout.channels if (found := _find(c, given.layout))]
     match = Match(regridder, picks, [*notes, *regridder.notes])
     if mask is not None and len(given):
@@ -310,6 +312,36 @@ def match_given(
                 f"{less} have values that were missing"
             )
     return match
+
+
+def _apart(have: Grid, want: Grid) -> str:
+    """Where the cells of two grids lie, as far as they differ, and whether blocks may have been begun elsewhere."""
+    one, two = ("2-D" if grid.curvilinear else "1-D" for grid in (have, want))
+    if one != two:
+        return f"{one} latitudes and longitudes, expected {two}"
+    said, shifted = [], True
+    for i, (role, dim) in enumerate(zip(want.roles, want.space)):
+        j = have.roles.index(role) if role in have.roles else i
+        a, b = have.axes[j], want.axes[i]
+        n, m = have.shape[j], want.shape[i]
+        if a is None or b is None:
+            if n != m:
+                said.append(f"{n} along {dim}, expected {m}")
+                shifted = False
+            continue
+        step = np.abs(b[-1] - b[0]) / (m - 1) if m > 1 else 1.0
+        ends = a[[0, -1]] - b[[0, -1]]
+        if role == "lon":
+            ends = (ends + 180.0) % 360.0 - 180.0
+        if n == m and (np.abs(ends) <= SAME * step).all():
+            continue
+        shifted &= n == m and bool(np.ptp(ends) <= 0.01 * step and np.abs(ends).max() < 0.999 * step)
+        span, expected = (f"{v[0]:.7g} to {v[-1]:.7g}" for v in (a, b))
+        sizes = f" ({n} and {m} cells)" if n != m else ""
+        said.append(f"{dim} is {span}, expected {expected}{sizes}")
+    if not said:
+        return "they lie elsewhere"
+    return " and ".join(said) + (_OTHER_END if shifted else "")
 
 
 def _find(channel: Any, layout: Layout) -> Any:

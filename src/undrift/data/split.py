@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from undrift.data.fields import Fields
-from undrift.data.scan import Suspects, Suspicious, bit_sums, block_step
+from undrift.data.scan import Scan, Suspects, Suspicious, bit_sums, block_step
 from undrift.errors import DataError, UsageError
 
 __all__ = ["Split", "fill_values", "split"]
@@ -37,13 +37,14 @@ class Split:
     duplicates: int = 0
 
 
-def split(fields: Fields, holdout: str | None = None) -> Split:
+def split(fields: Fields, holdout: str | None = None, scan: Scan | None = None) -> Split:
     """Split samples into those that train and those that test.
 
     Args:
         fields: Samples.
         holdout: A share such as "20%" (the default), taken from the end of the record after a gap of one decorrelation
             time, or a selection such as "year=2070/2099,scenario=E1", for which everything else trains.
+        scan: Of these samples, also before cells were trimmed, where there was one: values are not all read again.
 
     Raises:
         UsageError: The text cannot be read.
@@ -62,7 +63,7 @@ def split(fields: Fields, holdout: str | None = None) -> Split:
     if train.size == 0:
         raise DataError(f"--holdout {text} leaves none of {n} samples for training; hold out fewer")
     result = Split(train, held, gap, text)
-    _once(fields, result)
+    _once(fields, result, scan or fields._scan)
     return result
 
 
@@ -172,10 +173,10 @@ def _bare(sample: np.ndarray) -> bool:
     return True
 
 
-def _once(fields: Fields, result: Split) -> None:
+def _once(fields: Fields, result: Split, scan: Scan | None) -> None:
     """Leave exact duplicates out of train, and warn of fill values and of held-out samples that also train."""
     samples = np.concatenate([result.train, result.holdout])
-    sums, suspicious = _sums(fields, samples)
+    sums, suspicious = _sums(fields, samples, scan)
     result.warnings += map(str, suspicious)
     digests = _digests(fields, samples, sums)
     seen: set[bytes] = set()
@@ -200,13 +201,13 @@ def _once(fields: Fields, result: Split) -> None:
 
 def fill_values(fields: Fields, samples: np.ndarray) -> list[Suspicious]:
     """What looks like undeclared fill values among some samples."""
-    return _sums(fields, samples)[1]
+    return _sums(fields, samples, fields._scan)[1]
 
 
-def _sums(fields: Fields, samples: np.ndarray) -> tuple[np.ndarray, list[Suspicious]]:
+def _sums(fields: Fields, samples: np.ndarray, scan: Scan | None) -> tuple[np.ndarray, list[Suspicious]]:
     """Bit sums of samples, and what looks like fill values: from the scan, where there was one, else in one pass."""
-    if fields._scan is not None:
-        return fields._scan.bit_sums[samples], fields._scan.suspicious
+    if scan is not None:
+        return scan.bit_sums[samples], scan.suspicious
     sums, suspects = [], Suspects(len(fields.layout.channels))
     for _, block in _read(fields, samples):
         sums.append(bit_sums(block))

@@ -2,8 +2,9 @@
 
 An ensemble is written beside its final name (`.ENS.nc.partial-<pid>`), marked `complete: "true"`, synced and only then
 renamed, so that a file under its final name is never half of something. NetCDF gets zlib and fletcher32, Zarr (v3)
-gets zstd and crc32c on every array: one flipped bit is a read error instead of a wrong number. Memory is that of one
-block and a bounded chunk cache, whatever the number of realizations.
+gets zstd and crc32c on every array: one flipped bit is a read error instead of a wrong number. A finished Zarr has
+consolidated metadata: any reader has all in one read, and the variables in the order of the template. Memory is that
+of one block and a bounded chunk cache, whatever the number of realizations.
 """
 
 __all__ = ["EnsembleWriter", "open_ensemble"]
@@ -11,6 +12,7 @@ __all__ = ["EnsembleWriter", "open_ensemble"]
 import contextlib
 import errno
 import itertools
+import json
 import logging
 import os
 import shutil
@@ -313,12 +315,18 @@ class _Zarr:
         with zarr.config.set({"array.write_empty_chunks": True}):
             self.group = zarr.open_group(path, mode="r+", use_consolidated=False)
             self.arrays: dict[str, Any] = {str(name): self.group[str(name)] for name in template.data_vars}
+        self.path, self.names = path, [str(name) for name in template.variables]
 
     def write(self, name: str, region: tuple[slice, ...], values: np.ndarray) -> None:
         self.arrays[name][region] = values
 
     def finish(self, complete: bool) -> None:
         self.group.attrs["complete"] = "true" if complete else "false"
+        # as zarr.consolidate_metadata, which warns of format 3 whatever the reader, and sorts by name
+        metadata = {name: json.loads((self.path / name / "zarr.json").read_text()) for name in self.names}
+        root = self.path / "zarr.json"
+        inline = {"kind": "inline", "must_understand": False, "metadata": metadata}
+        root.write_text(json.dumps(json.loads(root.read_text()) | {"consolidated_metadata": inline}, indent=2))
 
 
 def _tidy(template: xr.Dataset) -> xr.Dataset:

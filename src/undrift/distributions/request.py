@@ -53,6 +53,21 @@ class Request:
     def __len__(self) -> int:
         return len(self.digests)
 
+    def block_means(self, codec: Codec) -> str:
+        """Whether drawn fields keep the means over blocks that are given: kept, not kept, or not applicable, and why.
+
+        These are plain means of the cells of a block, whatever their areas.
+        """
+        if self.offered is None or codec.factor is None:
+            return "not applicable: training knew of no blocks of cells that are given"
+        if not codec.conserves.any():
+            return "not kept: what is given are no means over blocks of cells, or some of these cells have no value"
+        if self.interpolated:
+            return "not kept: what is given was interpolated to the blocks of training"
+        kept = [c.label for c, keeps in zip(codec.layout.channels, codec.conserves) if keeps]
+        names = "" if codec.conserves.all() else f" of {', '.join(kept)}"
+        return f"kept{names}: plain means, not weighted by area, over {' x '.join(map(str, codec.factor))} cells"
+
     def warn(self) -> float:
         """Warn of values outside the training range; returns the largest share."""
         for name, share in self.outside.items():

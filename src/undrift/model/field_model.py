@@ -114,13 +114,15 @@ class FieldModel:
             dry_run: return sizes and an estimate instead.
 
         Returns:
-            Dataset with dims (realization, *sample, *level, *space), coordinates, units and attributes of the data.
+            Dataset with dims (realization, *sample, *level, *space), coordinates, units and attributes of the data. Its
+            attribute ``block_means`` says whether the fields keep the means over blocks of cells that are given.
         """
         nfe = self.config.sample.nfe if nfe is None else nfe
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
         seed = valid_seed(seed)
         request, numbers = self._request(given, holdout, at), np.arange(which.start, which.stop)
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
+        attrs["block_means"] = request.block_means(self.codec)
         labelled = template(request, self.codec, self.parts.shell, numbers, {**self._attrs(), **attrs})
         drawing = Drawing(
             self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe, labelled

@@ -14,7 +14,8 @@ class Downscale:
     """Draw the fine field given the coarse one.
 
     What is given is the mean of the target over blocks of ``factor`` cells along each space dim, or, where a dataset
-    is given beside the target, that one: on any grid, of any variables.
+    is given beside the target, that one: on any grid, of any variables. The means are plain ones, each cell counting
+    alike whatever its area; what is given when drawing should be made so too.
 
     Args:
         factor: fine cells per coarse cell along each space dim.

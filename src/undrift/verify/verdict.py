@@ -168,7 +168,21 @@ def _shape(one: xr.Dataset) -> str:
         return ""
     if abs(parts[0]) >= abs(parts[1]):
         return f": a slope, as of members too {'low' if parts[0] > 0 else 'high'}"
-    return ": a U, as of members too close together" if parts[1] > 0 else ": a dome, as of members too far apart"
+    return _bow(one, up=parts[1] > 0)
+
+
+def _bow(one: xr.Dataset, *, up: bool) -> str:
+    """A U (`up`) or a dome, and what it is of where the spread as a whole says the opposite.
+
+    Ranks count cells alike, and spread/skill counts each by its variance: a dome beside too little spread is of members
+    that are too far apart in many cells, and too close together where errors are so large that they outweigh those.
+    """
+    name, here, there = ("a U", "close together", "far apart") if up else ("a dome", "far apart", "close together")
+    text = f": {name}, as of members too {here}"
+    ratio = float(one["spread_skill"])
+    if (ratio <= 1) if up else (ratio >= 1):
+        return text
+    return f"{text} in many cells, and too {there} where {'they spread widely' if up else 'errors are large'}"
 
 
 def _biased(one: xr.Dataset) -> bool:
