@@ -5,8 +5,9 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from undrift.data.censored import _below, expected
 from undrift.data.codec_file import Shell, load_codec, save_codec
-from undrift.data.codec_fit import _below, _expected, fit_codec
+from undrift.data.codec_fit import fit_codec
 from undrift.data.open import open_fields
 from undrift.errors import CheckpointError
 from undrift.tasks import Downscale
@@ -121,7 +122,7 @@ def test_conditional_moments_below_a_threshold(mean, std):
     assert float(m) == pytest.approx(law.mean(), rel=1e-6, abs=1e-6) and float(v) == pytest.approx(law.var(), rel=1e-5)
     above = stats.truncnorm((0.4 - mean) / std, np.inf, mean, std)
     u = np.full((1, 1, 1), np.inf)
-    e, v = _expected(u, np.full(1, mean), np.full(1, std), np.full(1, -9.0), np.full(1, 0.4))
+    e, v = expected(u, np.full(1, mean), np.full(1, std), np.full(1, -9.0), np.full(1, 0.4))
     assert float(e[0, 0, 0]) == pytest.approx(above.mean(), rel=1e-6) and float(v[0, 0, 0]) == pytest.approx(
         above.var(), rel=1e-5
     )

@@ -35,11 +35,11 @@ from undrift.data.split import Split, split
 from undrift.data.tidy import steps
 from undrift.errors import DataError, UsageError
 
-__all__ = ["Report", "check"]
+__all__ = ["ACTIVATIONS", "Report", "check"]
 
 FEW = 20
 _BATCH = 16
-_ACTIVATIONS = 90  # bytes of a cell and channel of the finest level, as measured in float32; bfloat16 takes half of it
+ACTIVATIONS = 90  # bytes of a cell and channel of the finest level, as measured in float32; bfloat16 takes half of it
 _ENCODING = 250  # bytes of a cell and channel of up to 64 whole samples while preparing, as measured
 _CROP_ABOVE, _CROP = 128 * 128, 64  # as training chooses its windows
 
@@ -335,7 +335,7 @@ def _memory(fields: Fields) -> Line:
     width = 16 if len(fields) < 100 else 64  # what training chooses for a small record, and at most for others
 
     def total(batch: int) -> float:
-        network = _ACTIVATIONS * width * batch * int(np.prod(window(layout.shape)))
+        network = ACTIVATIONS * width * batch * int(np.prod(window(layout.shape)))
         return (held + max(preparing, network)) / 1e9 + 0.5  # half a GB for Python, torch and xarray
 
     text = f"{data / 1e9:.3g} GB as float32 ({how}); training takes roughly {total(_BATCH):.2g} GB of memory"

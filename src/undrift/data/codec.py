@@ -2,10 +2,11 @@
 
 A field x becomes
 
-    r = (T(x) - linear prediction) / (scale a),
+    r = (T(x) - prediction) / (scale a),
 
-where T is each variable's transform, the prediction is made from what is given, the scale is the standard deviation
-per cell of out-of-fold residuals, and the amplitude a says how lively they are in this state. Missing cells become 0
+where T is each variable's transform, the prediction is made from what is given: linear, and bent near the bounds of a
+variable (:mod:`undrift.data.curves`). The scale is the standard deviation per cell of out-of-fold residuals, and the
+amplitude a says how lively they are in this state. Missing cells become 0
 with weight 0. Values at a point mass (dry cells) have no latent of their own: training draws one anew at each step.
 :mod:`undrift.data.codec_fit` fits all this.
 """
@@ -18,8 +19,9 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from undrift.data.amplitude import Activity, clipped, log_amplitude
-from undrift.data.conserve import conserved
+from undrift.data.conserve import conserved, over_blocks
 from undrift.data.covariates import Covariates
+from undrift.data.curves import Curve
 from undrift.data.fields import Fields
 from undrift.data.given_law import GivenLaw
 from undrift.data.grid import Regridder
@@ -55,7 +57,7 @@ class Predicted:
     """What is known of latents before a network is asked.
 
     Attributes:
-        mean: the linear prediction, (n, C, *window).
+        mean: the prediction, (n, C, *window).
         std: standard deviation of what it leaves over, same shape.
     """
 
@@ -77,6 +79,7 @@ class Codec:
         mask: target cells that never have a value, (C, *space).
         given_mask: given cells that never had a value, (G, *coarse), or None.
         predictor: the linear predictor of the latents.
+        curves: channel -> how its law departs from the linear prediction, where it does.
         scale: (C, *space).
         amplitude: weights of the features of the amplitude, (C, 3); zeros where residuals are equally lively always.
         gappy: whether given cells are missing now and then; patchy: whether target cells are. The network sees which.
@@ -114,6 +117,8 @@ class Codec:
         self.linear = bool(arrays.get("linear", np.ones(())))
         self.base = base_channels(layout, given_layout)
         self.amplitude = arrays.get("amplitude", np.zeros((len(transforms), 3)))
+        self.curves = {i: Curve.from_arrays(arrays, f"curve_{i}") for i in range(len(transforms))
+                       if f"curve_{i}_knots" in arrays}  # fmt: skip
         self.given_law: GivenLaw | None = None
         if "law_modes" in arrays:
             self.given_law = GivenLaw(arrays["law_modes"], arrays["law_variances"], float(arrays["law_floor"]))
@@ -133,6 +138,8 @@ class Codec:
             value = getattr(self, name)
             if value is not None:
                 out[name] = value
+        for i, curve in self.curves.items():
+            out |= curve.to_arrays(f"curve_{i}")
         if self.given_law is not None:
             law = self.given_law
             out |= {"law_modes": law.modes, "law_variances": law.variances}
@@ -229,13 +236,33 @@ class Codec:
         return (named * (part.base - self.mean) / self.std).mean(tuple(range(2, part.base.ndim)), keepdims=True)
 
     def predict(self, part: Given, fold: np.ndarray | None = None, window: Sequence[slice] | None = None) -> Predicted:
-        """The linear prediction and the standard deviation of what it leaves over."""
+        """The prediction and the standard deviation of what it leaves over."""
         mean = self.predictor.predict(part, fold, window)
         cut = (slice(None), *(window or (slice(None),) * len(self.layout.space)))
+        owns = {i: self.own(part, i)[cut] for i in self.curves}
+        for i, curve in self.curves.items():
+            mean[:, i] += curve.moved(owns[i], fold)
         std = np.broadcast_to(self.scale[cut], mean.shape)
         if self.amplitude.any():
             std = std * np.exp(0.5 * log_amplitude(self.amplitude, *self.liveliness(part, mean, window)))
+        if self.curves:
+            std = std.copy()
+        for i, curve in self.curves.items():
+            std[:, i] *= curve.widened(owns[i])
         return Predicted(mean, std)
+
+    def own(self, part: Given, channel: int) -> np.ndarray:
+        """Latents of what is given of a target channel itself, on its cells, (n, *space).
+
+        Where the grids are nested that of a cell's own block, which interpolation blurs.
+        """
+        source = self.base[channel]
+        if self.factor is None:
+            return part.base[:, channel]
+        assert part.coarse is not None and source is not None
+        assert self.coarse_mean is not None and self.coarse_std is not None
+        latents = self.coarse_mean[source] + self.coarse_std[source] * part.coarse[:, source]
+        return over_blocks(latents, self.factor)
 
     def encode(
         self,

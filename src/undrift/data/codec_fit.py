@@ -1,26 +1,21 @@
-"""Fitting the codec: transforms, masks, standardisation, the linear predictor, scale and amplitude of what it leaves.
+"""Fitting the codec: transforms, masks, standardisation and the law of what is given.
 
-Values at a point mass (dry cells) have no latent of their own: the linear predictor is fitted with their conditional
-means given what it predicted before (Tobit by expectation-maximisation).
+What it predicts of the latents is fitted by :mod:`undrift.data.prediction_fit`.
 """
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from scipy.special import log_ndtr
-from scipy.stats import norm
 
-from undrift.data.amplitude import choose_weights, curvature
 from undrift.data.codec import Codec, base_channels
 from undrift.data.conserve import block_means, in_blocks
 from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
 from undrift.data.given_law import GivenLaw
 from undrift.data.grid import Grid, Regridder
-from undrift.data.linear import Given, LinearPredictor, design_of, folds
-from undrift.data.ridge import Design
+from undrift.data.linear import LinearPredictor, folds
+from undrift.data.prediction_fit import fit_prediction
 from undrift.data.scan import block_step
 from undrift.data.transforms import Moments, Transform, fit_transform
 from undrift.errors import DataError
@@ -30,37 +25,11 @@ __all__ = ["fit_codec"]
 logger = logging.getLogger(__name__)
 
 _BLOCK = 64
-_TOBIT_PASSES = 2
-_AMPLITUDE_SAMPLES = 400
-_AMPLITUDE_CELLS = 2048
 _LAW_NUMBERS = 20_000_000  # read for the law of what is given, samples x channels x cells
 _LAW_SAMPLES, _LAW_LEAST = 500, 20  # of what is given: read at most, and without gaps at least
 _AS_GIVEN = 1e-3  # of its standard deviation: how far what is given may be from a block's mean
 _ROUNDED = 1e-6  # of its largest size, likewise
 _PARTLY = 0.01  # blocks known in part, beside those known as a whole: what is given is then a mean of something else
-_POOLED = 10.0  # weight of the pooled variance in a cell's scale, in samples
-
-
-def _below(threshold: np.ndarray, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of N(mean, std^2) below a threshold."""
-    a = (threshold - mean) / std
-    ratio = np.exp(norm.logpdf(a) - log_ndtr(a))
-    return mean - std * ratio, std**2 * np.clip(1 - a * ratio - ratio**2, 1e-6, 1)
-
-
-def _expected(
-    u: np.ndarray, mean: np.ndarray, std: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Latents with those at a point mass replaced by conditional means, and the conditional variances (0 elsewhere)."""
-    dry, wet = np.isneginf(u), np.isposinf(u)
-    if not (dry.any() or wet.any()):
-        return u, np.zeros_like(u)
-    mean, std, low, high = (np.broadcast_to(v, u.shape) for v in (mean, std, low, high))
-    out, variance = u.copy(), np.zeros_like(u)
-    out[dry], variance[dry] = _below(low[dry], mean[dry], std[dry])
-    m, v = _below(-high[wet], -mean[wet], std[wet])
-    out[wet], variance[wet] = -m, v
-    return out, variance
 
 
 def _chunks(fields: Fields, rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -177,7 +146,7 @@ def fit_codec(
     _standardise(codec, target, given, rows, factor)
     if given is not None:
         codec.given_law = _given_law(codec, given, rows)
-    _fit_predictor(codec, target, given, rows, fold, factor, covariates, linear)
+    fit_prediction(codec, target, given, rows, fold, covariates, linear)
     codec.static = np.concatenate([codec.static, _geography(codec)]).astype(np.float32)
     return codec, fold
 
@@ -294,126 +263,3 @@ def _given_law(codec: Codec, given: Fields, rows: np.ndarray) -> GivenLaw:
         gaps.append(codec.gaps(raw).reshape(len(part), -1).any(1))
     z, whole = np.nan_to_num(np.concatenate(parts)), ~np.concatenate(gaps)
     return GivenLaw.fit(z[whole] if whole.sum() >= _LAW_LEAST else z)
-
-
-def _fit_predictor(
-    codec: Codec,
-    target: Fields,
-    given: Fields | None,
-    rows: np.ndarray,
-    fold: np.ndarray,
-    factor: Sequence[int] | None,
-    covariates: Mapping[str, np.ndarray],
-    linear: bool,
-) -> None:
-    """The linear predictor and the scale, by expectation-maximisation where there are point masses."""
-
-    def parts(at: np.ndarray) -> tuple[Given, np.ndarray]:
-        which = rows[at]
-        raw = None if given is None else codec.filled(given.read(which).astype(np.float64), None)
-        return codec.predictors(raw, {k: v[which] for k, v in covariates.items()}, len(which))[0], codec.latents(
-            target.read(which)
-        )
-
-    censored = any(t.kind in ("censored", "bounded") for t in codec.transforms)
-    current: LinearPredictor | None = None
-    design: Design | None = None  # of what is given, which is the same in every pass
-    for _ in range(_TOBIT_PASSES + 1 if censored else 1):
-        previous, scale = current, codec.scale
-
-        def read(
-            at: np.ndarray, previous: LinearPredictor | None = previous, scale: np.ndarray = scale
-        ) -> tuple[Given, np.ndarray]:
-            part, u = parts(at)
-            if previous is None:  # from the thresholds on: a start far beyond them would drown what varies
-                return part, np.clip(u, codec.low, codec.high)
-            return part, _expected(u, previous.predict(part, fold[at]), scale, codec.low, codec.high)[0]
-
-        if linear and previous is None:
-            current, design = _best_degree(codec, read, fold, factor)
-        elif linear:
-            current = LinearPredictor.fit(read, fold, factor=factor, periodic=codec.layout.periodic, design=design)
-        else:
-            current = LinearPredictor(None, None, {}, (len(codec.transforms), *codec.layout.shape))
-        codec.predictor = current
-        codec.scale = _scale(codec, parts, fold, first=previous is None)
-    codec.amplitude = _amplitude(codec, parts, fold)
-    if codec.amplitude.any():
-        codec.scale = _scale(codec, parts, fold, first=not censored)
-
-
-def _amplitude(codec: Codec, parts: Any, fold: np.ndarray) -> np.ndarray:
-    """Weights of the features of the amplitude for each channel, (C, 3), from some samples and cells."""
-    rows = np.unique(np.linspace(0, len(fold) - 1, min(len(fold), _AMPLITUDE_SAMPLES)).astype(int))
-    blocks = np.array_split(rows, -(-len(rows) // _BLOCK))
-    if codec.given_layout is not None:
-        _fit_activity(codec, [parts(at)[0] for at in blocks])
-    cells = int(np.prod(codec.layout.shape))
-    some = np.unique(np.linspace(0, cells - 1, min(cells, _AMPLITUDE_CELLS)).astype(int))
-    features, squares = [], []
-    for at in blocks:
-        part, u = parts(at)
-        predicted = codec.predict(part, fold[at])
-        expected, variance = _expected(u, predicted.mean, predicted.std, codec.low, codec.high)
-        square = ((expected - predicted.mean) ** 2 + variance) / predicted.std**2
-        columns = [v.reshape(*v.shape[:2], -1) for v in (*codec.liveliness(part, predicted.mean), square)]
-        columns = [np.broadcast_to(v, (*v.shape[:2], cells))[:, :, some] for v in columns]
-        features.append(np.stack(columns[:3], -1))
-        squares.append(columns[3])
-    x, y = np.concatenate(features), np.concatenate(squares)
-    known = np.isfinite(y)
-    which = np.broadcast_to(fold[rows, None], y[:, 0].shape)
-    channels = range(len(codec.transforms))
-    return np.stack([choose_weights(x[:, c][known[:, c]], y[:, c][known[:, c]], which[known[:, c]]) for c in channels])
-
-
-def _fit_activity(codec: Codec, given: Sequence[Given]) -> None:
-    """Mean activity of each given channel, and the usual pattern of the local one."""
-    assert codec.given_layout is not None
-    coarse = np.concatenate([part.coarse for part in given if part.coarse is not None])
-    square = curvature(coarse, codec.given_layout.periodic) ** 2
-    codec.activity_mean = np.maximum(square.mean((0, *range(2, square.ndim))), 1e-12)
-    near = [codec.activity(part)[1].sum(0) for part in given]
-    codec.activity_centre = np.sum(near, 0) / len(coarse)
-
-
-def _best_degree(
-    codec: Codec, read: Any, fold: np.ndarray, factor: Sequence[int] | None
-) -> tuple[LinearPredictor, Design]:
-    """The predictor with the degree of the trends that cross-validation prefers (left in the codec's covariates).
-
-    Also the design that it was fitted with.
-    """
-    degrees = (1, 2, 3) if any(part.kind != "category" for part in codec.covariates.parts) else (1,)
-    best: tuple[float, int, LinearPredictor, Design] | None = None
-    for degree in degrees:
-        codec.covariates.degree = degree
-        design = design_of(read, fold)
-        found = LinearPredictor.fit(read, fold, factor=factor, periodic=codec.layout.periodic, design=design)
-        error = min(found.scores.values())
-        if best is None or error < best[0]:
-            best = error, degree, found, design
-    assert best is not None
-    codec.covariates.degree = best[1]
-    return best[2], best[3]
-
-
-def _scale(codec: Codec, parts: Any, fold: np.ndarray, first: bool) -> np.ndarray:
-    """Standard deviation per cell of out-of-fold residuals of amplitude 1, shrunk to the channel's mean variance."""
-    total = np.zeros(codec.scale.shape)
-    count = np.zeros(codec.scale.shape)
-    for start in range(0, len(fold), _BLOCK):
-        at = np.arange(start, min(start + _BLOCK, len(fold)))
-        part, u = parts(at)
-        predicted = codec.predict(part, fold[at])
-        expected, variance = np.clip(u, codec.low, codec.high), np.zeros(1)
-        if not first:
-            expected, variance = _expected(u, predicted.mean, predicted.std, codec.low, codec.high)
-        known = np.isfinite(expected)
-        square = ((expected - predicted.mean) ** 2 + variance) * (codec.scale / predicted.std) ** 2
-        total += np.where(known, square, 0).sum(0)
-        count += known.sum(0)
-    axes = tuple(range(1, total.ndim))
-    pooled = total.sum(axes, keepdims=True) / np.maximum(count.sum(axes, keepdims=True), 1)
-    variance = (total + _POOLED * pooled) / (count + _POOLED)
-    return np.sqrt(np.maximum(variance, 1e-12))

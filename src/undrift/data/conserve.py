@@ -13,7 +13,7 @@ from scipy.optimize import elementwise
 
 from undrift.data.transforms import Transform
 
-__all__ = ["block_means", "conserved", "in_blocks"]
+__all__ = ["block_means", "conserved", "in_blocks", "over_blocks"]
 
 
 def in_blocks(x: np.ndarray, factor: Sequence[int]) -> np.ndarray:
@@ -34,6 +34,11 @@ def _out_of_blocks(x: np.ndarray, factor: Sequence[int]) -> np.ndarray:
     outer = x.ndim - 1 - k
     back = np.moveaxis(split, range(split.ndim - k, split.ndim), [outer + 2 * i + 1 for i in range(k)])
     return back.reshape(*x.shape[:outer], *(n * f for n, f in zip(coarse, factor)))
+
+
+def over_blocks(x: np.ndarray, factor: Sequence[int]) -> np.ndarray:
+    """A value of each block (..., *coarse) at all of its cells, (..., *space)."""
+    return _out_of_blocks(np.broadcast_to(x[..., None], (*x.shape, int(np.prod(factor)))), factor)
 
 
 def block_means(x: np.ndarray, factor: Sequence[int]) -> np.ndarray:

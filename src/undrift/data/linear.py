@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from undrift.data.ridge import PENALTIES, Design, PenaltyErrors, Ridge, blocks
 from undrift.data.stencil import Stencil, StencilSums
 
-__all__ = ["Given", "LinearPredictor", "design_of", "folds"]
+__all__ = ["Given", "LinearPredictor", "Reader", "design_of", "folds"]
 
 Array = NDArray[np.float64]
 _SHRINKAGE = (0.5, 1.0)  # weights of the stencil that are tried; half is the mean of the predictors with and without

@@ -238,7 +238,7 @@ class FieldModel:
             "static": self.facts.get("static", []),
             "covariates": self.codec.covariates.names,
             "linear predictor": {
-                "stages": self.codec.predictor.stages,
+                "stages": [*self.codec.predictor.stages, *(["curve"] if self.codec.curves else [])],
                 "mean squared error": self.codec.predictor.scores,
             },
             "network": {

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from undrift.config import Config, config_text, dump_config, load_config
+from undrift.data.check import ACTIVATIONS
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
 from undrift.denoise.guess import FoldedGuess, GaussianGuess
@@ -237,7 +238,7 @@ def _plan(problem: Problem, config: Config, device: torch.device) -> dict[str, A
         "window": window,
         "network": {"members": number_of(nets), "channels": list(net.channels),
                     "parameters of each": size // number_of(nets), "dropout": net.dropout},
-        "memory_mb": round((16 * size + 4 * 60 * t.batch * math.prod(window) * net.channels[0]) / 2**20 + 400),
+        "memory_mb": round((16 * size + ACTIVATIONS * t.batch * math.prod(window) * net.channels[0]) / 2**20 + 400),
         "time": (f"{t.steps} steps, about {t.steps * _step_seconds(problem, config, net, device):.2g} s" if t.steps
                  else f"{t.budget:g} s of training")
                 + (", and as much again for the regression of --baselines" if t.baselines else ""),

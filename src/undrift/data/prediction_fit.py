@@ -1,0 +1,193 @@
+"""Fitting what a codec predicts of the latents: the linear predictor, its curves, scale and amplitude of what is left.
+
+Values at a point mass (dry cells) have no latent of their own: the linear predictor is fitted with their conditional
+means given what was predicted before (Tobit by expectation-maximisation).
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from undrift.data.amplitude import choose_weights, curvature
+from undrift.data.censored import expected
+from undrift.data.codec import Codec
+from undrift.data.curves import Curve, fit_curve
+from undrift.data.fields import Fields
+from undrift.data.linear import Given, LinearPredictor, Reader, design_of
+from undrift.data.ridge import Design
+
+__all__ = ["fit_prediction"]
+
+_BLOCK = 64
+_TOBIT_PASSES = 2
+_AMPLITUDE_SAMPLES = 400
+_AMPLITUDE_CELLS = 2048
+_CURVE_CELLS = 256
+_POOLED = 10.0  # weight of the pooled variance in a cell's scale, in samples
+
+Parts = Callable[[np.ndarray], tuple[Given, np.ndarray]]  # what is given and the latents of training samples
+
+
+def fit_prediction(
+    codec: Codec,
+    target: Fields,
+    given: Fields | None,
+    rows: np.ndarray,
+    fold: np.ndarray,
+    covariates: Mapping[str, np.ndarray],
+    linear: bool,
+) -> None:
+    """Fit all of it and leave it in the codec, which is standardised already.
+
+    Args:
+        codec: its predictor, curves, scale and amplitude are set, and the degree of its covariates.
+        target: what is asked.
+        given: what is given.
+        rows: positions of the training samples.
+        fold: of each of them.
+        covariates: name -> value of each sample of ``target``.
+        linear: False leaves the prediction at its base.
+    """
+
+    def parts(at: np.ndarray) -> tuple[Given, np.ndarray]:
+        which = rows[at]
+        raw = None if given is None else codec.filled(given.read(which).astype(np.float64), None)
+        return codec.predictors(raw, {k: v[which] for k, v in covariates.items()}, len(which))[0], codec.latents(
+            target.read(which)
+        )
+
+    def read(at: np.ndarray) -> tuple[Given, np.ndarray]:
+        part, u = parts(at)
+        if first:  # from the thresholds on: a start far beyond them would drown what varies
+            return part, np.clip(u, codec.low, codec.high)
+        before = codec.predict(part, fold[at])
+        return part, expected(u, before.mean, before.std, codec.low, codec.high)[0]
+
+    censored = any(t.kind in ("censored", "bounded") for t in codec.transforms)
+    design: Design | None = None  # of what is given, which is the same in every pass
+    for number in range(_TOBIT_PASSES + 1 if censored else 1):
+        first = number == 0
+        if linear and first:
+            current, design = _best_degree(codec, read, fold)
+        elif linear:
+            current = LinearPredictor.fit(
+                read, fold, factor=codec.factor, periodic=codec.layout.periodic, design=design
+            )
+        else:
+            current = LinearPredictor(None, None, {}, (len(codec.transforms), *codec.layout.shape))
+        codec.predictor = current
+        codec.scale = _scale(codec, parts, fold, first)
+    if linear:
+        codec.curves = _curves(codec, parts, fold)
+    if codec.curves:
+        codec.scale = _scale(codec, parts, fold, first=not censored)
+    codec.amplitude = _amplitude(codec, parts, fold)
+    if codec.amplitude.any():
+        codec.scale = _scale(codec, parts, fold, first=not censored)
+
+
+def _some(number: int, most: int) -> np.ndarray:
+    """So many evenly spaced positions at most."""
+    return np.unique(np.linspace(0, number - 1, min(number, most)).astype(int))
+
+
+def _curves(codec: Codec, parts: Parts, fold: np.ndarray) -> dict[int, Curve]:
+    """The curves of the channels that have any, from some samples and cells."""
+    which = [i for i, t in enumerate(codec.transforms) if t.kind != "standard" and codec.base[i] is not None]
+    if not which:
+        return {}
+    rows = _some(len(fold), _AMPLITUDE_SAMPLES)
+    some = _some(int(np.prod(codec.layout.shape)), _CURVE_CELLS)
+    found: dict[int, list[list[np.ndarray]]] = {i: [] for i in which}
+    for at in np.array_split(rows, -(-len(rows) // _BLOCK)):
+        part, u = parts(at)
+        predicted = codec.predict(part, fold[at])
+        for i in which:
+            columns = (codec.own(part, i), u[:, i], predicted.mean[:, i], predicted.std[:, i])
+            columns = [v.reshape(len(at), -1)[:, some] for v in columns]
+            found[i].append([*columns, np.broadcast_to(fold[at, None], columns[0].shape)])
+    curves = {}
+    for i in which:
+        columns = [np.concatenate(v).ravel() for v in zip(*found[i])]
+        known = ~np.isnan(columns[1])
+        own, u, mean, std, folds = (v[known] for v in columns)
+        low, high = codec.transforms[i].thresholds
+        curve = fit_curve(own, u, mean, std, folds, low=low, high=high)
+        if curve is not None:
+            curves[i] = curve
+    return curves
+
+
+def _amplitude(codec: Codec, parts: Parts, fold: np.ndarray) -> np.ndarray:
+    """Weights of the features of the amplitude for each channel, (C, 3), from some samples and cells."""
+    rows = _some(len(fold), _AMPLITUDE_SAMPLES)
+    blocks = np.array_split(rows, -(-len(rows) // _BLOCK))
+    if codec.given_layout is not None:
+        _fit_activity(codec, [parts(at)[0] for at in blocks])
+    cells = int(np.prod(codec.layout.shape))
+    some = _some(cells, _AMPLITUDE_CELLS)
+    features, squares = [], []
+    for at in blocks:
+        part, u = parts(at)
+        predicted = codec.predict(part, fold[at])
+        latents, variance = expected(u, predicted.mean, predicted.std, codec.low, codec.high)
+        square = ((latents - predicted.mean) ** 2 + variance) / predicted.std**2
+        columns = [v.reshape(*v.shape[:2], -1) for v in (*codec.liveliness(part, predicted.mean), square)]
+        columns = [np.broadcast_to(v, (*v.shape[:2], cells))[:, :, some] for v in columns]
+        features.append(np.stack(columns[:3], -1))
+        squares.append(columns[3])
+    x, y = np.concatenate(features), np.concatenate(squares)
+    known = np.isfinite(y)
+    which = np.broadcast_to(fold[rows, None], y[:, 0].shape)
+    channels = range(len(codec.transforms))
+    return np.stack([choose_weights(x[:, c][known[:, c]], y[:, c][known[:, c]], which[known[:, c]]) for c in channels])
+
+
+def _fit_activity(codec: Codec, given: list[Given]) -> None:
+    """Mean activity of each given channel, and the usual pattern of the local one."""
+    assert codec.given_layout is not None
+    coarse = np.concatenate([part.coarse for part in given if part.coarse is not None])
+    square = curvature(coarse, codec.given_layout.periodic) ** 2
+    codec.activity_mean = np.maximum(square.mean((0, *range(2, square.ndim))), 1e-12)
+    near = [codec.activity(part)[1].sum(0) for part in given]
+    codec.activity_centre = np.sum(near, 0) / len(coarse)
+
+
+def _best_degree(codec: Codec, read: Reader, fold: np.ndarray) -> tuple[LinearPredictor, Design]:
+    """The predictor with the degree of the trends that cross-validation prefers (left in the codec's covariates).
+
+    Also the design that it was fitted with.
+    """
+    degrees = (1, 2, 3) if any(part.kind != "category" for part in codec.covariates.parts) else (1,)
+    best: tuple[float, int, LinearPredictor, Design] | None = None
+    for degree in degrees:
+        codec.covariates.degree = degree
+        design = design_of(read, fold)
+        found = LinearPredictor.fit(read, fold, factor=codec.factor, periodic=codec.layout.periodic, design=design)
+        error = min(found.scores.values())
+        if best is None or error < best[0]:
+            best = error, degree, found, design
+    assert best is not None
+    codec.covariates.degree = best[1]
+    return best[2], best[3]
+
+
+def _scale(codec: Codec, parts: Parts, fold: np.ndarray, first: bool) -> np.ndarray:
+    """Standard deviation per cell of out-of-fold residuals of amplitude 1, shrunk to the channel's mean variance."""
+    total = np.zeros(codec.scale.shape)
+    count = np.zeros(codec.scale.shape)
+    for start in range(0, len(fold), _BLOCK):
+        at = np.arange(start, min(start + _BLOCK, len(fold)))
+        part, u = parts(at)
+        predicted = codec.predict(part, fold[at])
+        latents, variance = np.clip(u, codec.low, codec.high), np.zeros(1)
+        if not first:
+            latents, variance = expected(u, predicted.mean, predicted.std, codec.low, codec.high)
+        known = np.isfinite(latents)
+        square = ((latents - predicted.mean) ** 2 + variance) * (codec.scale / predicted.std) ** 2
+        total += np.where(known, square, 0).sum(0)
+        count += known.sum(0)
+    axes = tuple(range(1, total.ndim))
+    pooled = total.sum(axes, keepdims=True) / np.maximum(count.sum(axes, keepdims=True), 1)
+    variance = (total + _POOLED * pooled) / (count + _POOLED)
+    return np.sqrt(np.maximum(variance, 1e-12))
