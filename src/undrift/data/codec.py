@@ -26,7 +26,8 @@ from undrift.data.fields import Fields
 from undrift.data.given_law import GivenLaw
 from undrift.data.grid import Regridder
 from undrift.data.layout import Layout
-from undrift.data.linear import Given, LinearPredictor
+from undrift.data.linear import Given
+from undrift.data.predictors import Predictors
 from undrift.data.transforms import Transform
 
 __all__ = ["Codec", "Encoded", "Predicted", "base_channels"]
@@ -78,7 +79,7 @@ class Codec:
         transforms: one per target channel; given_transforms: one per given channel.
         mask: target cells that never have a value, (C, *space).
         given_mask: given cells that never had a value, (G, *coarse), or None.
-        predictor: the linear predictor of the latents.
+        predictor: the linear predictors of the latents.
         curves: channel -> how its law departs from the linear prediction, where it does.
         scale: (C, *space).
         amplitude: weights of the features of the amplitude, (C, 3); zeros where residuals are equally lively always.
@@ -96,7 +97,7 @@ class Codec:
         transforms: Sequence[Transform],
         given_transforms: Sequence[Transform],
         covariates: Covariates,
-        predictor: LinearPredictor,
+        predictor: Predictors,
         arrays: Mapping[str, np.ndarray],
     ) -> None:
         self.layout, self.given_layout, self.regridder = layout, given_layout, regridder

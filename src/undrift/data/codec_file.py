@@ -12,8 +12,8 @@ from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
 from undrift.data.grid import Grid, Regridder
 from undrift.data.layout import Layout
-from undrift.data.linear import LinearPredictor
 from undrift.data.order import Order
+from undrift.data.predictors import Predictors
 from undrift.data.transforms import Transform
 from undrift.errors import CheckpointError
 
@@ -69,7 +69,7 @@ def save_codec(path: Path, codec: Codec, target: Shell, given: Shell | None) -> 
         "given_transforms": [t.to_dict() for t in codec.given_transforms],
         "covariates": codec.covariates.to_list(),
         "degree": codec.covariates.degree,
-        "scores": codec.predictor.scores,
+        "predictors": codec.predictor.to_list(),
         "order": target.order.to_dict(),
         "given_order": None if given is None else given.order.to_dict(),
         "attrs": target.attrs,
@@ -99,11 +99,13 @@ def load_codec(path: Path) -> tuple[Codec, Shell, Shell | None]:
     layout = Layout.from_dict(facts["layout"])
     given_layout = None if given_coords is None else Layout.from_dict(facts["given_layout"])
     transforms = [Transform.from_dict(t) for t in facts["transforms"]]
-    predictor = LinearPredictor.from_arrays(
-        {k.removeprefix(_SPECIAL): v for k, v in arrays.items() if k.startswith(_SPECIAL)},
-        facts["scores"],
-        (len(transforms), *layout.shape),
-    )
+    shape = (len(transforms), *layout.shape)
+    special = {k.removeprefix(_SPECIAL): v for k, v in arrays.items() if k.startswith(_SPECIAL)}
+    if "predictors" in facts:
+        predictor = Predictors.from_arrays(special, facts["predictors"], shape)
+    else:  # one for all channels, as there were before
+        one = {"channels": range(len(transforms)), "inputs": None, "scores": facts["scores"]}
+        predictor = Predictors.from_arrays({f"0_{k}": v for k, v in special.items()}, [one], shape)
     covariates = Covariates.from_list(facts["covariates"])
     covariates.degree = facts["degree"]
     regridder = None

@@ -14,8 +14,9 @@ from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
 from undrift.data.given_law import GivenLaw
 from undrift.data.grid import Grid, Regridder
-from undrift.data.linear import LinearPredictor, folds
+from undrift.data.linear import folds
 from undrift.data.prediction_fit import fit_prediction
+from undrift.data.predictors import Predictors
 from undrift.data.scan import block_step
 from undrift.data.transforms import Moments, Transform, fit_transform
 from undrift.errors import DataError
@@ -139,7 +140,7 @@ def fit_codec(
         transforms=chosen,
         given_transforms=given_transforms,
         covariates=Covariates.fit({k: v[rows] for k, v in covariates.items()}),
-        predictor=LinearPredictor(None, None, {}, shape),
+        predictor=Predictors.base(shape),
         arrays=blank,
     )
     fold = folds(len(rows), number_of_folds)

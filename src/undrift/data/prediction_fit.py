@@ -13,8 +13,8 @@ from undrift.data.censored import expected
 from undrift.data.codec import Codec
 from undrift.data.curves import Curve, fit_curve
 from undrift.data.fields import Fields
-from undrift.data.linear import Given, LinearPredictor, Reader, design_of
-from undrift.data.ridge import Design
+from undrift.data.linear import Given, Reader
+from undrift.data.predictors import Designs, Predictors
 
 __all__ = ["fit_prediction"]
 
@@ -64,18 +64,15 @@ def fit_prediction(
         return part, expected(u, before.mean, before.std, codec.low, codec.high)[0]
 
     censored = any(t.kind in ("censored", "bounded") for t in codec.transforms)
-    design: Design | None = None  # of what is given, which is the same in every pass
+    designs: Designs = {}  # of what is given, which is the same in every pass
     for number in range(_TOBIT_PASSES + 1 if censored else 1):
         first = number == 0
         if linear and first:
-            current, design = _best_degree(codec, read, fold)
+            codec.predictor, designs = _best_degree(codec, read, fold)
         elif linear:
-            current = LinearPredictor.fit(
-                read, fold, factor=codec.factor, periodic=codec.layout.periodic, design=design
-            )
+            codec.predictor = _predictors(codec, read, fold, designs)
         else:
-            current = LinearPredictor(None, None, {}, (len(codec.transforms), *codec.layout.shape))
-        codec.predictor = current
+            codec.predictor = Predictors.base((len(codec.transforms), *codec.layout.shape))
         codec.scale = _scale(codec, parts, fold, first)
     if linear:
         codec.curves = _curves(codec, parts, fold)
@@ -153,23 +150,26 @@ def _fit_activity(codec: Codec, given: list[Given]) -> None:
     codec.activity_centre = np.sum(near, 0) / len(coarse)
 
 
-def _best_degree(codec: Codec, read: Reader, fold: np.ndarray) -> tuple[LinearPredictor, Design]:
-    """The predictor with the degree of the trends that cross-validation prefers (left in the codec's covariates).
+def _predictors(codec: Codec, read: Reader, fold: np.ndarray, designs: Designs) -> Predictors:
+    return Predictors.fit(read, fold, codec.base, factor=codec.factor, periodic=codec.layout.periodic, designs=designs)
 
-    Also the design that it was fitted with.
+
+def _best_degree(codec: Codec, read: Reader, fold: np.ndarray) -> tuple[Predictors, Designs]:
+    """The predictors with the degree of the trends that cross-validation prefers (left in the codec's covariates).
+
+    Also the designs that they were fitted with.
     """
     degrees = (1, 2, 3) if any(part.kind != "category" for part in codec.covariates.parts) else (1,)
-    best: tuple[float, int, LinearPredictor, Design] | None = None
+    best: tuple[int, Predictors, Designs] | None = None
     for degree in degrees:
         codec.covariates.degree = degree
-        design = design_of(read, fold)
-        found = LinearPredictor.fit(read, fold, factor=codec.factor, periodic=codec.layout.periodic, design=design)
-        error = min(found.scores.values())
-        if best is None or error < best[0]:
-            best = error, degree, found, design
+        designs: Designs = {}
+        found = _predictors(codec, read, fold, designs)
+        if best is None or found.error < best[1].error:
+            best = degree, found, designs
     assert best is not None
-    codec.covariates.degree = best[1]
-    return best[2], best[3]
+    codec.covariates.degree = best[0]
+    return best[1], best[2]
 
 
 def _scale(codec: Codec, parts: Parts, fold: np.ndarray, first: bool) -> np.ndarray:

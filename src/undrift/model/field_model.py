@@ -239,7 +239,7 @@ class FieldModel:
             "covariates": self.codec.covariates.names,
             "linear predictor": {
                 "stages": [*self.codec.predictor.stages, *(["curve"] if self.codec.curves else [])],
-                "mean squared error": self.codec.predictor.scores,
+                "mean squared error": self.codec.predictor.scores([c.label for c in layout.channels]),
             },
             "network": {
                 "members": number_of(self.net),
