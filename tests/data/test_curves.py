@@ -30,7 +30,7 @@ def samples(seed: int, count: int = 60_000) -> dict[str, np.ndarray]:
 
 
 def test_curves_are_those_that_the_cells_were_drawn_from():
-    curve = fit_curve(**samples(0, 200_000), low=LOW, high=np.inf)
+    curve = fit_curve(**samples(0, 200_000), folds=5, low=LOW, high=np.inf)
     assert curve is not None and curve.knots[0] == LOW and curve.bend.shape == (6, len(curve.knots))
     at = np.linspace(-0.5, 1.4, 20)
     truth = np.interp(at, [-0.5, 0.5, 1.5], B), np.interp(at, [-0.5, 0.5, 1.5], C)
@@ -42,7 +42,7 @@ def test_curves_are_those_that_the_cells_were_drawn_from():
 def test_a_fold_is_bent_by_the_others_alone():
     one = samples(1, 20_000)
     other = one | {"u": np.where(one["fold"] == 2, one["u"] + 1, one["u"])}
-    a, b = (fit_curve(**x, low=LOW, high=np.inf) for x in (one, other))
+    a, b = (fit_curve(**x, folds=5, low=LOW, high=np.inf) for x in (one, other))
     assert a is not None and b is not None
     np.testing.assert_array_equal(a.bend[2], b.bend[2])
     for k in (0, 1, 3, 4, -1):  # a fifth of the cells, or a quarter, say 1 more, and more where none was out of sight
@@ -53,14 +53,24 @@ def test_what_is_straight_has_no_curve():
     x = samples(2)
     rng = np.random.default_rng(3)
     u = x["mean"] + x["std"] * rng.normal(size=len(x["u"]))
-    assert fit_curve(**(x | {"u": np.where(u <= LOW, -np.inf, u)}), low=LOW, high=np.inf) is None
-    assert fit_curve(**(x | {"own": np.full(len(u), LOW)}), low=LOW, high=np.inf) is None
+    assert fit_curve(**(x | {"u": np.where(u <= LOW, -np.inf, u)}), folds=5, low=LOW, high=np.inf) is None
+    assert fit_curve(**(x | {"own": np.full(len(u), LOW)}), folds=5, low=LOW, high=np.inf) is None
+
+
+def test_a_fold_without_cells_is_bent_by_all():
+    x = samples(7, 20_000)
+    some = {k: v[x["fold"] < 3] for k, v in x.items()}
+    curve = fit_curve(**some, folds=5, low=LOW, high=np.inf)
+    assert curve is not None and curve.bend.shape[0] == 6
+    for k in (3, 4):
+        np.testing.assert_array_equal(curve.bend[k], curve.bend[-1])
+    assert not np.allclose(curve.bend[2], curve.bend[-1], atol=1e-3)
 
 
 def test_the_upper_bound_mirrors_the_lower():
     x = samples(4, 20_000)
     mirrored = x | {k: -x[k] for k in ("own", "u", "mean")}
-    a, b = fit_curve(**x, low=LOW, high=np.inf), fit_curve(**mirrored, low=-np.inf, high=-LOW)
+    a, b = fit_curve(**x, folds=5, low=LOW, high=np.inf), fit_curve(**mirrored, folds=5, low=-np.inf, high=-LOW)
     assert a is not None and b is not None
     at = np.linspace(-0.5, 1.5, 30)
     np.testing.assert_allclose(b.moved(-at[None]), -a.moved(at[None]), atol=1e-9)
@@ -72,6 +82,7 @@ def test_each_sample_has_the_curve_of_its_fold_and_ends_are_constant():
     own = np.array([[-4.0, 0.5, 2.0], [9.0, 1.0, 0.0]])
     np.testing.assert_allclose(curve.moved(own, np.array([0, 1])), [[0.0, 0.5, 3.0], [2.0, 2.0, 2.0]])
     np.testing.assert_allclose(curve.moved(own), 2.0)
+    assert curve.moved(np.full((1, 1), np.nan)) == 0 and curve.widened(np.full((1, 1), np.nan)) == 1
     np.testing.assert_allclose(curve.widened(own), [[1.0, np.sqrt(2), 4.0], [8.0, 2.0, 1.0]])
 
 
@@ -144,3 +155,24 @@ def test_curves_are_saved_with_the_codec(rainy, tmp_path):
     again = load_codec(tmp_path / "codec.nc")[0]
     np.testing.assert_array_equal(drawn(rainy, again), drawn(rainy, codec))
     assert list(again.curves) == [0]
+
+
+@pytest.mark.parametrize("nested", [True, False], ids=["nested", "interpolated"])
+def test_what_is_never_given_says_nothing_of_the_law(nested):
+    """Blocks of which nothing is given are not taken for dry ones: their cells have no part in the curves."""
+    ds = drizzle()
+    coarse = ds.coarsen(y=4, x=4).mean()
+    axis = lambda n: np.arange(n) + 0.5  # noqa: E731
+    ds = ds.assign_coords(y=axis(12), x=axis(16))
+    coarse = coarse.assign_coords(y=4 * axis(3), x=4 * axis(4))
+    if not nested:
+        coarse = coarse.assign_coords(y=4.1 * axis(3), x=4.1 * axis(4))
+    coarse = coarse.where(coarse.x > 8)
+    made = Downscale().pair(open_fields(ds), open_fields(coarse))
+    codec, _ = fit_codec(made.target, made.given, np.arange(240), factor=made.factor, covariates={})
+    given = made.given.read(np.arange(2)).astype(np.float64)
+    part = codec.predictors(given, {}, 2)[0]
+    own = codec.own(part, 0)
+    assert (made.factor is not None) == nested and np.isnan(own[:, :, :6]).all() and np.isfinite(own[:, :, 10:]).all()
+    moved = codec.predict(part).mean - codec.predictor.predict(part)
+    assert (moved[:, 0, :, :6] == 0).all() and np.abs(moved[:, 0, :, 10:]).max() > 0.01

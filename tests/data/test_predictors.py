@@ -70,7 +70,14 @@ def test_what_does_not_fit_in_memory_has_one_predictor_for_all(monkeypatch):
     assert [(p.channels, p.inputs) for p in found.parts] == [((0, 1), None)]
     together = LinearPredictor.fit(read, fold, factor=(4, 4), periodic=(False, False))
     np.testing.assert_array_equal(found.predict(given), together.predict(given))
-    assert found.scores(["a", "b"]) == together.scores
+    told = found.described(["a", "b"])
+    assert told["a"] == told["b"] and told["a"]["mean squared error"] == together.scores
+
+
+def test_many_channels_have_one_predictor(monkeypatch):
+    read, _, _ = problem()
+    monkeypatch.setattr(predictors, "_APART", 1)
+    assert [(p.channels, p.inputs) for p in fitted(read, folds(N, 5)).parts] == [((0, 1), None)]
 
 
 def test_a_channel_of_which_nothing_is_given_is_predicted_from_all():
@@ -85,6 +92,8 @@ def test_they_come_back_from_their_arrays():
     again = Predictors.from_arrays(found.to_arrays(), found.to_list(), SHAPE)
     np.testing.assert_array_equal(again.predict(given), found.predict(given))
     assert again.stages == found.stages == ["base", "ridge"]
-    assert again.scores(["pr", "u"]) == found.scores(["pr", "u"]) and list(found.scores(["pr", "u"])) == ["pr", "u"]
+    told = again.described(["pr", "u"])
+    assert told == found.described(["pr", "u"])
+    assert {k: v["from"] for k, v in told.items()} == {"pr": "its own field", "u": "all that is given"}
     base = Predictors.base(SHAPE)
     np.testing.assert_array_equal(base.predict(given), given.base)

@@ -40,6 +40,7 @@ __all__ = ["ACTIVATIONS", "Report", "check"]
 FEW = 20
 _BATCH = 16
 ACTIVATIONS = 90  # bytes of a cell and channel of the finest level, as measured in float32; bfloat16 takes half of it
+_FITTING, _FITTING_MOST = 40, 800_000_000  # bytes of a cell and channel while the linear predictors are fitted, at most
 _ENCODING = 250  # bytes of a cell and channel of up to 64 whole samples while preparing, as measured
 _CROP_ABOVE, _CROP = 128 * 128, 64  # as training chooses its windows
 
@@ -332,6 +333,7 @@ def _memory(fields: Fields) -> Line:
     held = data if data <= MEMORY_LIMIT else 0
     how = "kept in memory" if held else "read from disk as needed"
     preparing = _ENCODING * min(len(fields), 64) * channels * cells
+    preparing += min(_FITTING * len(fields) * channels * cells, _FITTING_MOST)
     width = 16 if len(fields) < 100 else 64  # what training chooses for a small record, and at most for others
 
     def total(batch: int) -> float:

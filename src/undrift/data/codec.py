@@ -2,13 +2,13 @@
 
 A field x becomes
 
-    r = (T(x) - prediction) / (scale a),
+    r = (T(x) - prediction) / (scale a exp(c)),
 
-where T is each variable's transform, the prediction is made from what is given: linear, and bent near the bounds of a
-variable (:mod:`undrift.data.curves`). The scale is the standard deviation per cell of out-of-fold residuals, and the
-amplitude a says how lively they are in this state. Missing cells become 0
+where T is each variable's transform. The prediction is made from what is given: it is linear, and bent near the bounds
+of a variable, where c is also not 0 (:mod:`undrift.data.curves`). The scale is the standard deviation per cell of
+out-of-fold residuals, and the amplitude a says how lively they are in this state. Missing cells become 0
 with weight 0. Values at a point mass (dry cells) have no latent of their own: training draws one anew at each step.
-:mod:`undrift.data.codec_fit` fits all this.
+:mod:`undrift.data.codec_fit` and :mod:`undrift.data.prediction_fit` fit all this.
 """
 
 from collections.abc import Mapping, Sequence
@@ -253,17 +253,19 @@ class Codec:
         return Predicted(mean, std)
 
     def own(self, part: Given, channel: int) -> np.ndarray:
-        """Latents of what is given of a target channel itself, on its cells, (n, *space).
+        """Latents of what is given of a target channel itself, on its cells, (n, *space), NaN where none ever is.
 
         Where the grids are nested that of a cell's own block, which interpolation blurs.
         """
         source = self.base[channel]
+        assert part.coarse is not None and source is not None and self.regridder is not None
+        assert self.coarse_mean is not None and self.coarse_std is not None and self.given_mask is not None
+        never = self.given_mask[source]
         if self.factor is None:
-            return part.base[:, channel]
-        assert part.coarse is not None and source is not None
-        assert self.coarse_mean is not None and self.coarse_std is not None
+            known = self.regridder(np.where(self.given_mask, np.nan, 0.0)[None])[0, source]
+            return part.base[:, channel] + known
         latents = self.coarse_mean[source] + self.coarse_std[source] * part.coarse[:, source]
-        return over_blocks(latents, self.factor)
+        return over_blocks(np.where(never, np.nan, latents), self.factor)
 
     def encode(
         self,

@@ -44,14 +44,13 @@ class Curve:
     log_std: Array
 
     def moved(self, own: Array, fold: NDArray[np.intp] | None = None) -> Array:
-        """B of given latents (n, *space); ``fold`` is that of each sample, None for what all say."""
-        if fold is None:
-            return np.interp(own, self.knots, self.bend[-1])
-        return np.stack([np.interp(v, self.knots, self.bend[k]) for v, k in zip(own, fold)])
+        """What is added at given latents (n, *space), 0 where NaN, by the fold of each sample or, with none, by all."""
+        which = [-1] * len(own) if fold is None else fold
+        return np.nan_to_num(np.stack([np.interp(v, self.knots, self.bend[k]) for v, k in zip(own, which)]))
 
     def widened(self, own: Array) -> Array:
-        """exp(c) of given latents, same shape."""
-        return np.exp(np.interp(own, self.knots, self.log_std))
+        """exp(c) of given latents, same shape; 1 where NaN."""
+        return np.exp(np.nan_to_num(np.interp(own, self.knots, self.log_std)))
 
     def to_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Arrays that hold the curve."""
@@ -64,7 +63,15 @@ class Curve:
 
 
 def fit_curve(
-    own: Array, u: Array, mean: Array, std: Array, fold: NDArray[np.intp], *, low: float, high: float
+    own: Array,
+    u: Array,
+    mean: Array,
+    std: Array,
+    fold: NDArray[np.intp],
+    *,
+    folds: int,
+    low: float,
+    high: float,
 ) -> Curve | None:
     """The curve of one channel, or none where it is straight.
 
@@ -74,6 +81,7 @@ def fit_curve(
         mean: out-of-fold linear predictions, (N,).
         std: standard deviation of what they leave over, (N,).
         fold: of each, (N,).
+        folds: how many there are; some may have no cell.
         low: latent of the lower bound, -inf where there is none.
         high: latent of the upper bound, inf where there is none.
     """
@@ -81,10 +89,10 @@ def fit_curve(
     if len(knots) < 3:
         return None
     bends, gain = [], 0.0
-    for k, train in _without_each(fold):
+    for k, train in _without_each(fold, folds):
         bend, log_std = _greatest(own[train], u[train], mean[train], std[train], knots, low, high)
         bends.append(bend)
-        if k is not None:
+        if k is not None and not train.all():
             test = ~train
             m = mean[test] + np.interp(own[test], knots, bend)
             s = std[test] * np.exp(np.interp(own[test], knots, log_std))
@@ -93,9 +101,9 @@ def fit_curve(
     return Curve(knots, np.stack(bends), log_std) if gain > _GAIN else None
 
 
-def _without_each(fold: NDArray[np.intp]) -> Iterator[tuple[int | None, NDArray[np.bool_]]]:
+def _without_each(fold: NDArray[np.intp], folds: int) -> Iterator[tuple[int | None, NDArray[np.bool_]]]:
     """Each fold with the samples outside it and, last, all samples."""
-    for k in range(int(fold.max()) + 1):
+    for k in range(folds):
         yield k, fold != k
     yield None, np.ones(len(fold), dtype=bool)
 

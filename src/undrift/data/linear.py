@@ -175,12 +175,15 @@ class LinearPredictor:
         return cls(stencils, ridges, scores, shape)
 
 
-def design_of(read: Reader, fold: NDArray[np.intp]) -> Design:
-    """The principal directions of all that is given, which every fit from the same given numbers shares."""
+def design_of(read: Reader, fold: NDArray[np.intp], size: int | None = None) -> Design:
+    """The principal directions of all that is given, which every fit from the same given numbers shares.
+
+    ``size`` counts the cells of all that is predicted beside each other; by default those that ``read`` has.
+    """
     flat = np.concatenate([read(rows)[0].flat() for rows in blocks(np.arange(len(fold)))])
-    size = read(np.arange(1))[1][0].size
+    cells = read(np.arange(1))[1][0].size if size is None else size
     number = int(fold.max()) + 1
-    return Design(flat, fold, int(max(1, _MEMORY / (number + 1) / size)))
+    return Design(flat, fold, int(max(1, _MEMORY / (number + 1) / cells)))
 
 
 def _names(weights: Sequence[float]) -> list[tuple[str, str]]:

@@ -106,10 +106,10 @@ def _curves(codec: Codec, parts: Parts, fold: np.ndarray) -> dict[int, Curve]:
     curves = {}
     for i in which:
         columns = [np.concatenate(v).ravel() for v in zip(*found[i])]
-        known = ~np.isnan(columns[1])
+        known = ~np.isnan(columns[0]) & ~np.isnan(columns[1])
         own, u, mean, std, folds = (v[known] for v in columns)
         low, high = codec.transforms[i].thresholds
-        curve = fit_curve(own, u, mean, std, folds, low=low, high=high)
+        curve = fit_curve(own, u, mean, std, folds, folds=int(fold.max()) + 1, low=low, high=high)
         if curve is not None:
             curves[i] = curve
     return curves

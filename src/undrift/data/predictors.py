@@ -2,8 +2,8 @@
 
 One penalty for all channels is that of the one with the largest errors, and what is given of one variable is mostly
 noise to another that is given too. So each channel has a predictor, penalty and inputs of its own, those that blocked
-cross-validation prefers. Training parts that do not fit in memory are predicted by one for all channels, whose samples
-are read fewer times.
+cross-validation prefers. More than a few channels, and training parts that are too large to be held, are predicted by
+one for all channels: it has one set of directions, and reads its samples fewer times.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,8 @@ __all__ = ["Designs", "Part", "Predictors"]
 
 Array = NDArray[np.float64]
 Designs = dict[tuple[int, ...] | None, Design]
-_HELD = 5e7  # numbers of the training part, up to which it is held while fitting
+_HELD = 5e7  # numbers of the training part, target and given, up to which it is held while fitting
+_APART = 8  # channels that have predictors of their own at most
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,14 @@ class Predictors:
         """Cross-validated mean squared error, in latent units."""
         return float(np.mean([min(p.predictor.scores.values()) for p in self.parts for _ in p.channels]))
 
-    def scores(self, names: Sequence[str]) -> dict[str, object]:
-        """What was tried of each part and its cross-validated mean squared error; ``names`` are those of channels."""
-        if len(self.parts) == 1:
-            return dict(self.parts[0].predictor.scores)
-        return {names[p.channels[0]]: dict(p.predictor.scores) for p in self.parts}
+    def described(self, names: Sequence[str]) -> dict[str, object]:
+        """Of each channel, by name: its stages and inputs, and the cross-validated mean squared errors that chose."""
+        told: dict[str, object] = {}
+        for part in self.parts:
+            used = "all that is given" if part.inputs is None else "its own field"
+            one = {"stages": part.predictor.stages, "from": used}
+            told |= {names[i]: {**one, "mean squared error": dict(part.predictor.scores)} for i in part.channels}
+        return {name: told[name] for name in names}
 
     def predict(
         self, given: Given, fold: NDArray[np.intp] | None = None, window: Sequence[slice] | None = None
@@ -111,7 +115,8 @@ class Predictors:
         """
         given, target = read(np.arange(1))
         shape = target.shape[1:]
-        held = target.size * len(fold) <= _HELD
+        numbers = target.size + given.base.size + (0 if given.coarse is None else given.coarse.size)
+        held = numbers * len(fold) <= _HELD
         if held:
             read = _held(read, len(fold))
 
@@ -121,11 +126,12 @@ class Predictors:
                 return _restricted(given, channels, inputs), target[:, channels]
 
             if inputs not in designs:
-                designs[inputs] = design_of(part, fold)
+                designs[inputs] = design_of(part, fold, int(np.prod(shape)))
             found = LinearPredictor.fit(part, fold, factor=factor, periodic=periodic, design=designs[inputs])
             return Part(channels, inputs, found)
 
-        if not held or (shape[0] == 1 and (given.coarse is None or given.coarse.shape[1] == 1)):
+        alone = shape[0] == 1 and (given.coarse is None or given.coarse.shape[1] == 1)
+        if alone or not held or shape[0] > _APART:
             return cls([fitted(tuple(range(shape[0])), None)], shape)
         parts = []
         for channel, own in enumerate(base):

@@ -122,5 +122,5 @@ def fit_baselines(
         final = QuantileMap.fit(interpolated, truth)
         state = {"source": final.source.astype(np.float32), "target": final.target.astype(np.float32)}
         out["quantile mapping"] = Dressed(dress(truth - mapped), state, "interpolation, quantile-mapped per cell")
-    out["linear predictor"] = Dressed(dress(truth - linear), {}, "ridge from all that is given")
+    out["linear predictor"] = Dressed(dress(truth - linear), {}, "ridge from what is given, along curves near bounds")
     return out

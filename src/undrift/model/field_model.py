@@ -11,6 +11,7 @@ import xarray as xr
 
 import undrift
 from undrift.config import parse_realizations, valid_seed
+from undrift.data.cut import begun_at
 from undrift.data.ensemble import open_ensemble
 from undrift.data.fields import Fields
 from undrift.data.open import open_fields
@@ -25,7 +26,6 @@ from undrift.nets.members import member_of, number_of
 from undrift.nets.unet import UNet
 from undrift.progress import track
 from undrift.tasks import task_of
-from undrift.tasks.pair import begun_at
 from undrift.train.log import read_metrics
 from undrift.train.prepare import Problem, device_of, precision_of, reopen
 from undrift.train.run import staged
@@ -239,7 +239,7 @@ class FieldModel:
             "covariates": self.codec.covariates.names,
             "linear predictor": {
                 "stages": [*self.codec.predictor.stages, *(["curve"] if self.codec.curves else [])],
-                "mean squared error": self.codec.predictor.scores([c.label for c in layout.channels]),
+                "channels": self.codec.predictor.described([c.label for c in layout.channels]),
             },
             "network": {
                 "members": number_of(self.net),

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from undrift.data.cut import coarsened, trimmed
 from undrift.data.fields import Fields
 from undrift.errors import UsageError
-from undrift.tasks.pair import Pair, coarsened, join_given, trimmed
+from undrift.tasks.pair import Pair, join_given
 
 __all__ = ["Downscale"]
 

@@ -5,12 +5,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import xarray as xr
 
-from undrift.data.cut import begun_at, begun_with, coarsened, trimmed
 from undrift.data.fields import Fields
 from undrift.data.grid import Grid, Regridder
 from undrift.data.regrid import join
 
-__all__ = ["Pair", "begun_at", "begun_with", "coarsened", "join_given", "static_of", "trimmed"]
+__all__ = ["Pair", "join_given", "static_of"]
 
 
 @dataclass

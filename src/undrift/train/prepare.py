@@ -12,6 +12,7 @@ import torch
 from undrift.config import Config
 from undrift.data.codec import Codec, Encoded, Predicted
 from undrift.data.codec_fit import fit_codec
+from undrift.data.cut import begun_with
 from undrift.data.fields import Fields
 from undrift.data.split import Split, fill_values, split
 from undrift.data.windows import Windows
@@ -20,7 +21,7 @@ from undrift.errors import DataError, UsageError
 from undrift.nets.precision import fastest_dtype
 from undrift.tasks import Task
 from undrift.tasks.batch import Batch, Condition
-from undrift.tasks.pair import Pair, begun_with
+from undrift.tasks.pair import Pair
 from undrift.train.settings import Settings
 from undrift.train.shared_errors import SharedErrors
 

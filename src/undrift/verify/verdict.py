@@ -13,6 +13,7 @@ _SPREAD_SKILL = (0.9, 1.1)
 # above 0.1: that of a Gaussian ensemble whose spread is 10 % off, or whose bias is an eighth of its error.
 _INDEX_MATTERS = 0.1
 _BIAS_MATTERS = 0.2  # of the RMSE; matters where its interval also excludes 0
+_EVEN = 0.02  # of spread/skill beside 1, which says nothing of too much or too little
 _SHAPE = 0.25  # share of the ranks' departure from flat that a slope or a bow must explain to be named
 _SPECTRUM = (0.8, 1.25)
 # Of laws that can only be compared as distributions, in standard deviations of the truth; each has to be beyond chance.
@@ -180,7 +181,7 @@ def _bow(one: xr.Dataset, *, up: bool) -> str:
     name, here, there = ("a U", "close together", "far apart") if up else ("a dome", "far apart", "close together")
     text = f": {name}, as of members too {here}"
     ratio = float(one["spread_skill"])
-    if (ratio <= 1) if up else (ratio >= 1):
+    if (ratio <= 1 + _EVEN) if up else (ratio >= 1 - _EVEN):
         return text
     return f"{text} in many cells, and too {there} where {'they spread widely' if up else 'errors are large'}"
 
