@@ -13,7 +13,7 @@ _SPREAD_SKILL = (0.9, 1.1)
 # above 0.1: that of a Gaussian ensemble whose spread is 10 % off, or whose bias is an eighth of its error.
 _INDEX_MATTERS = 0.1
 _BIAS_MATTERS = 0.2  # of the RMSE; matters where its interval also excludes 0
-_EVEN = 0.02  # of spread/skill beside 1, which says nothing of too much or too little
+_EVEN = 0.005  # of spread/skill beside 1, as which it is printed
 _SHAPE = 0.25  # share of the ranks' departure from flat that a slope or a bow must explain to be named
 _SPECTRUM = (0.8, 1.25)
 # Of laws that can only be compared as distributions, in standard deviations of the truth; each has to be beyond chance.
