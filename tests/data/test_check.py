@@ -359,7 +359,7 @@ def test_memory_is_that_of_a_training_window_and_a_warning_where_the_machine_lac
     for machine, words in (
         (8, "has 8 GB: add --set train.batch=8"),
         (4, "train.batch=2"),
-        (1.8, "add --crop 32"),
+        (1.765, "add --crop 32"),
         (1, "--select"),
     ):
         severity, text = told(machine)
