@@ -269,3 +269,14 @@ def test_ranges_do_not_depend_on_the_unit_of_length(unit):
     fields = open_fields(ds, select={"x": (0.3 * unit, 0.7 * unit)})
     np.testing.assert_allclose(fields.dataset.x, x[3:8], rtol=1e-6)
     assert open_fields(ds, select={"x": 0.2 * unit}).layout.shape == (3, 1)
+
+
+def test_samples_without_labels_are_held_out_by_position():
+    values = np.zeros((5, 2, 4, 6), dtype="f4")
+    fields = open_fields(values, dims="sample,member,y,x")
+    mask = sample_mask(fields, "sample=3/4").reshape(5, 2)
+    np.testing.assert_array_equal(mask, (np.arange(5) >= 3)[:, None].repeat(2, 1))
+    both = sample_mask(fields, "sample=1/3,member=1").reshape(5, 2)
+    assert np.argwhere(both).tolist() == [[1, 1], [2, 1], [3, 1]]
+    with pytest.raises(DataError, match=r"selects 0 of 10; sample is 0 to 4"):
+        sample_mask(fields, "sample=7/9")

@@ -204,6 +204,8 @@ def sample_mask(fields: Fields, selection: str | Mapping[str, Any]) -> np.ndarra
         DataError: Nothing is selected.
     """
     wide = xr.merge([fields._dataset.coords.to_dataset(), fields.covariates], compat="override")
+    bare = [dim for dim in fields.layout.sample if dim not in wide.coords]
+    wide = wide.assign_coords({dim: np.arange(fields._dataset.sizes[dim]) for dim in bare})
     ok = np.ones(len(fields), dtype=bool)
     chosen = normalise(selection)
     for key, ends in chosen.items():
