@@ -55,7 +55,7 @@ FAULTS = [
     Fault("data/censored.py", "return mean - std * ratio, std**2", "return mean + std * ratio, std**2",
           "data/test_codec.py"),
     Fault("data/predictors.py", "tried.append(fitted((channel,), (own,)))", "pass", "data/test_predictors.py"),
-    Fault("data/curves.py", "0.5 * np.log((sums(square)", "np.log((sums(square)", "data/test_curves.py"),
+    Fault("data/curves.py", "** 2 + variance) * weight", "** 2) * weight", "data/test_curves.py"),
     Fault("data/curves.py", "yield k, fold != k", "yield k, fold >= 0", "data/test_curves.py"),
     Fault("data/curves.py", "beside = np.bincount(at, left * right", "beside = np.bincount(at, right * right",
           "data/test_curves.py"),
