@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from undrift.data.check import check, window
+from undrift.data.check import check
 from undrift.data.findings import correlated_steps
 from undrift.data.open import open_fields
 from undrift.data.split import split
+from undrift.data.windows import auto_crop
 from undrift.errors import DataError, UsageError
 from undrift.tasks import Downscale
-from undrift.train.prepare import _crop
 
 
 def clean(n=200, shape=(16, 24), *, units="K", mean=285.0, sd=3.0, seed=0, name="tas", rho=0.0):
@@ -364,10 +364,8 @@ def test_memory_is_that_of_a_training_window_and_a_warning_where_the_machine_lac
     ):
         severity, text = told(machine)
         assert severity == "warning" and words in text
-    for shape in ((64, 64, 64), (128, 128), (129, 128), (16, 2000), (20000,), (40, 80, 80)):
-        one = xr.DataArray(np.zeros((2, *shape), "f4"), dims=("sample", *"zyx"[: len(shape)])).to_dataset(name="n")
-        crop = _crop("auto", open_fields(one, dims="sample," + ",".join("zyx"[: len(shape)])))
-        assert window(shape) == tuple(min(n, crop or n) for n in shape), shape
+    crops = {(64, 64, 64): None, (128, 128): None, (129, 128): 64, (16, 2000): 64, (20000,): 64, (40, 80, 80): 64}
+    assert {shape: auto_crop(shape) for shape in crops} == crops
 
 
 def test_bad_options_and_files(tmp_path):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from undrift.config import Config
 from undrift.data.cf import is_timelike
 from undrift.data.cut import begun_with, trimmed
 from undrift.data.fields import MEMORY_LIMIT, Fields
@@ -33,16 +34,15 @@ from undrift.data.regrid import Grid, Regridder, join
 from undrift.data.scan import Scan
 from undrift.data.split import Split, split
 from undrift.data.tidy import steps
+from undrift.data.windows import auto_crop
 from undrift.errors import DataError, UsageError
 
 __all__ = ["ACTIVATIONS", "Report", "check"]
 
 FEW = 20
-_BATCH = 16
 ACTIVATIONS = 90  # bytes of a cell and channel of the finest level, as measured in float32; bfloat16 takes half of it
 _FITTING, _FITTING_MOST = 40, 800_000_000  # bytes of a cell and channel while the linear predictors are fitted, at most
 _ENCODING = 250  # bytes of a cell and channel of up to 64 whole samples while preparing, as measured
-_CROP_ABOVE, _CROP = 128 * 128, 64  # as training chooses its windows
 
 
 @dataclass
@@ -288,12 +288,12 @@ def _task(fields: Fields, task: str, factor: int, other: Fields | None) -> Itera
     low, high = " x ".join(map(str, coarse)), " x ".join(str(c * factor) for c in coarse)
     plain_means = "; the means are plain ones, not weighted by area" if layout.latitude else ""
     yield "info", f"downscale x{factor}: given {low} block means, asked {high}{plain_means}"
-    trimmed = {d: n % factor for d, n in zip(layout.space, layout.shape) if n % factor}
-    if trimmed:
-        cut = ", ".join(f"{n} cell{'s' if n > 1 else ''} along {d}" for d, n in trimmed.items())
+    beyond = {d: n % factor for d, n in zip(layout.space, layout.shape) if n % factor}
+    if beyond:
+        cut = ", ".join(f"{n} cell{'s' if n > 1 else ''} along {d}" for d, n in beyond.items())
         yield "note", f"the size is no multiple of {factor}: the far edge is trimmed by {cut}"
         for dim, flag in zip(layout.space, layout.periodic):
-            if flag and dim in trimmed:
+            if flag and dim in beyond:
                 text = f"{dim} is periodic, and trimming opens the circle: choose a --factor that divides its size"
                 yield "warning", text
 
@@ -334,15 +334,18 @@ def _memory(fields: Fields) -> Line:
     how = "kept in memory" if held else "read from disk as needed"
     preparing = _ENCODING * min(len(fields), 64) * channels * cells
     preparing += min(_FITTING * len(fields) * channels * cells, _FITTING_MOST)
+    crop = auto_crop(layout.shape)
+    window = [min(n, crop or n) for n in layout.shape]
+    usual = Config().train.batch
     width = 16 if len(fields) < 100 else 64  # what training chooses for a small record, and at most for others
 
     def total(batch: int) -> float:
-        network = ACTIVATIONS * width * batch * int(np.prod(window(layout.shape)))
+        network = ACTIVATIONS * width * batch * int(np.prod(window))
         return (held + max(preparing, network)) / 1e9 + 0.5  # half a GB for Python, torch and xarray
 
-    text = f"{data / 1e9:.3g} GB as float32 ({how}); training takes roughly {total(_BATCH):.2g} GB of memory"
+    text = f"{data / 1e9:.3g} GB as float32 ({how}); training takes roughly {total(usual):.2g} GB of memory"
     room = _machine_memory() / 1e9
-    if total(_BATCH) <= room / 2:
+    if total(usual) <= room / 2:
         return "info", text
     small = next((n for n in (8, 4, 2, 1) if total(n) <= room / 2), None)
     if preparing / 1e9 + 0.5 > room / 2:
@@ -350,12 +353,6 @@ def _memory(fields: Fields) -> Line:
     else:
         less = f"--set train.batch={small}" if small else "--crop 32, windows of so many cells along each side"
     return "warning", f"{text}, and this machine has {room:.2g} GB: add {less}"
-
-
-def window(shape: Sequence[int]) -> tuple[int, ...]:
-    """Cells along each side of what a training step sees unless told otherwise: large domains are seen in windows."""
-    large = int(np.prod(shape)) > _CROP_ABOVE and max(shape) > _CROP
-    return tuple(min(n, _CROP) if large else n for n in shape)
 
 
 def _machine_memory() -> int:

@@ -1,11 +1,21 @@
 """Which samples, and which window of them, a training step sees: a function of (seed, step) and nothing else."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Windows"]
+__all__ = ["Windows", "auto_crop"]
+
+_CROP_ABOVE = 128 * 128  # cells from which a training window is smaller than the domain
+_CROP = 64
+
+
+def auto_crop(shape: Sequence[int]) -> int | None:
+    """Cells along each side of a window unless told otherwise; None for the whole of a domain that is not large."""
+    return _CROP if math.prod(shape) > _CROP_ABOVE and max(shape) > _CROP else None
 
 
 @dataclass(frozen=True)

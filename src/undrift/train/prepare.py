@@ -15,7 +15,7 @@ from undrift.data.codec_fit import fit_codec
 from undrift.data.cut import begun_with
 from undrift.data.fields import Fields
 from undrift.data.split import Split, fill_values, split
-from undrift.data.windows import Windows
+from undrift.data.windows import Windows, auto_crop
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, fit_guess
 from undrift.errors import DataError, UsageError
 from undrift.nets.precision import fastest_dtype
@@ -37,8 +37,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_CROP_ABOVE = 128 * 128  # cells from which a training window is smaller than the domain
-_CROP = 64
 _GUESS_CELLS = 40_000  # channels x cells up to which principal components are computed
 _GUESS_SAMPLES = 1500
 _MEMORY_SAMPLES = 512
@@ -263,7 +261,7 @@ def reopen(target: Fields, given: Fields | None, task: Task, config: Config, cod
 def _crop(wanted: str | int, fields: Fields) -> int | None:
     shape = fields.layout.shape
     if wanted == "auto":
-        return _CROP if math.prod(shape) > _CROP_ABOVE and max(shape) > _CROP else None
+        return auto_crop(shape)
     size = int(wanted)
     if size < 8:
         raise UsageError(f"crop is {size}, expected at least 8 cells or auto")
