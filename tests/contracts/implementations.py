@@ -7,21 +7,117 @@ from types import SimpleNamespace
 
 import torch
 
+from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
 from undrift.denoise.guess import FoldedGuess, GaussianGuess
 from undrift.denoise.precondition import Preconditioned
 from undrift.nets import UNet
 from undrift.objective.denoising import DenoisingScoreMatching, Regression
 from undrift.objective.times import LogNormal
-from undrift.process import EDM
+from undrift.process import (
+    EDM,
+    NCSN,
+    VE,
+    Coloured,
+    Cosine,
+    DataToData,
+    DiscreteBetas,
+    FromSchedule,
+    FromSDE,
+    Independent,
+    LinearBeta,
+    LinearLogSNR,
+    MinibatchOT,
+    RectifiedFlow,
+    StudentT,
+    SubVP,
+    White,
+)
 from undrift.solve.adams_bashforth import AdamsBashforth
-from undrift.solve.grid import UniformBridge
+from undrift.solve.ancestral import DDIM, Ancestral
+from undrift.solve.dpm_solver import DPMSolver
+from undrift.solve.exponential import DEIS, DPMSolverPlusPlus, ExponentialAdamsBashforth, SDEDPMSolverPlusPlus
+from undrift.solve.frames import Angle, Plain, Ratio, Straight
+from undrift.solve.grid import EvenAngle, EvenLogSNR, EvenTime, Karras, Nodes, ShortFirst
+from undrift.solve.pndm import PNDM
+from undrift.solve.runge_kutta import DORMAND_PRINCE, KUTTA, MIDPOINT, Euler, Heun, RungeKutta
+from undrift.solve.sde import (
+    AnnealedLangevin,
+    EulerMaruyama,
+    ImprovedEuler,
+    Langevin,
+    PredictorCorrector,
+    ReverseDiffusion,
+)
 from undrift.tasks import Downscale, Emulate
+from undrift.tasks.batch import Condition
 
 CPU = torch.device("cpu")
 
-PROCESSES = {"EDM": EDM(), "EDM of little noise": EDM(sigma_max=5.0)}
-SOLVERS = {f"Adams-Bashforth {order}": AdamsBashforth(order) for order in (1, 2, 3)}
-GRIDS = {"uniform bridge": UniformBridge()}
+PROCESSES = {
+    "EDM": EDM(),
+    "EDM of little noise": EDM(sigma_max=5.0, sigma_min=0.01),
+    "rectified flow": RectifiedFlow(),
+    "linear beta": LinearBeta(),
+    "DDPM": DiscreteBetas(),
+    "few betas": DiscreteBetas([0.05, 0.1, 0.2, 0.3, 0.5, 0.7]),
+    "cosine": Cosine(),
+    "cosine and sine": Cosine(offset=0.0),
+    "linear log-SNR": LinearLogSNR(),
+    "VE": VE(),
+    "NCSN": NCSN(),
+    "sub-VP": SubVP(),
+    "own schedule": FromSchedule(lambda t: 1 - t**2, lambda t: t + t**3 / 2),
+    "own SDE": FromSDE(lambda t: -0.5 - 4 * t, lambda t: 1 + 2 * t**2),
+}
+NOISES = {"white": White(), "coloured": Coloured.isotropic((4, 6), -2.0), "Student's": StudentT(3.0)}
+COUPLINGS = {
+    "independent": Independent(),
+    "optimal transport": MinibatchOT(),
+    "data to data": DataToData(torch.arange(24.0, device=CPU).reshape(4, 6)),
+}
+FRAMES = {"plain": Plain(), "ratio": Ratio(), "straight": Straight(), "angle": Angle()}
+SOLVERS = {
+    **{
+        f"Adams-Bashforth {order}, {name}": AdamsBashforth(order, f)
+        for order in (1, 2, 3)
+        for name, f in FRAMES.items()
+    },
+    **{f"DEIS {order}": DEIS(order) for order in (1, 2, 3)},
+    **{f"exponential {of} {order}": ExponentialAdamsBashforth(order, of) for order in (1, 2, 3) for of in ("x", "z")},
+    **{f"DPM-Solver {order}": DPMSolver(order) for order in (1, 2, 3)},
+    "DPM-Solver++ 2M": DPMSolverPlusPlus(),
+    "PNDM": PNDM(),
+    "PLMS": PNDM(warm_up=False),
+    **{f"Euler, {name}": Euler(frame) for name, frame in FRAMES.items()},
+    "Heun": Heun(),
+    "Heun, angle": Heun(frame=Angle()),
+    "midpoint": RungeKutta(MIDPOINT),
+    "Kutta": RungeKutta(KUTTA),
+    "Dormand-Prince": RungeKutta(DORMAND_PRINCE),
+    "DDIM": DDIM(),
+    # with noise
+    "DDIM, eta 1": DDIM(1.0),
+    "DDPM, posterior variance": Ancestral(),
+    "DDPM, upper variance": Ancestral("upper"),
+    "DDPM, learned variance": Ancestral("learned"),
+    "churn": Heun(0.2),
+    "SDE-DPM-Solver++": SDEDPMSolverPlusPlus(),
+    "Euler-Maruyama": EulerMaruyama(),
+    "improved Euler": ImprovedEuler(),
+    "reverse diffusion": ReverseDiffusion(),
+    "predictor-corrector": PredictorCorrector(),
+    "annealed Langevin": AnnealedLangevin(0.1, 3),
+    "Langevin": Langevin(),
+}
+GRIDS = {
+    "short first": ShortFirst(),
+    "even time": EvenTime(),
+    "even angle": EvenAngle(),
+    "even log-SNR": EvenLogSNR(),
+    "Karras": Karras(),
+}
+NODES = Nodes()  # of discrete processes only
 TIMES = {"log-normal": LogNormal()}
 TASKS = {"downscale": Downscale(2), "emulate": Emulate()}
 
@@ -42,13 +138,33 @@ def net() -> UNet:
     return made.eval()
 
 
-def denoisers() -> dict[str, object]:
-    """Of fields (B, 2, 4, 6)."""
-    return {
-        f"{law}, {name}": Preconditioned(net(), process, guess)
-        for law, process in PROCESSES.items()
+def denoisers() -> dict[str, SimpleNamespace]:
+    """Of fields (B, 2, 4, 6), and whether they use what is given."""
+    made = {
+        f"{law}, {name}": SimpleNamespace(denoiser=Preconditioned(net(), PROCESSES[law], guess), given=True)
+        for law in ("EDM", "rectified flow", "linear log-SNR")
         for name, guess in guesses().items()
     }
+    generator = torch.Generator().manual_seed(2)
+    means = torch.randn(3, 48, generator=generator, dtype=torch.float64, device=CPU)
+    root = torch.randn(48, 48, generator=generator, dtype=torch.float64, device=CPU)
+    weigh = torch.randn(2, generator=generator, device=CPU)
+
+    def own(x_t: torch.Tensor, label: torch.Tensor, condition: Condition) -> torch.Tensor:
+        factor = 1 + condition.vectors["covariates"] @ weigh
+        return x_t * (factor * torch.cos(label))[:, None, None, None] + condition.fields["given"]
+
+    for law in ("EDM", "rectified flow"):
+        process = PROCESSES[law]
+        exact = {
+            "Gaussian": Gaussian(means[0], root @ root.T / 48 + torch.eye(48, device=CPU), process),
+            "mixture": Mixture(means, 0.5, [1.0, 2.0, 3.0], process),
+            "random field": GaussianRandomField(Coloured.isotropic((4, 6), -2.0).power, process),
+        }
+        made |= {f"{law}, {name}": SimpleNamespace(denoiser=one, given=False) for name, one in exact.items()}
+        function = Denoiser.from_callable(own, predicts="v", process=process)
+        made[f"{law}, function"] = SimpleNamespace(denoiser=function, given=True)
+    return made
 
 
 def objectives() -> dict[str, SimpleNamespace]:

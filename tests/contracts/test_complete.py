@@ -8,7 +8,11 @@ import implementations as listed
 import pytest
 
 import undrift
-from undrift.process import Process
+from undrift.denoise.denoiser import Denoiser
+from undrift.process import Coupling, Noise, Process
+from undrift.solve.frames import Frame
+from undrift.solve.grid import TimeGrid
+from undrift.solve.solver import Solver
 
 SOURCE = Path(undrift.__file__).parent
 
@@ -35,10 +39,17 @@ def called_with(cls: type, *names: str) -> bool:
 
 NOUNS = {
     "process": ("process", lambda c: issubclass(c, Process), listed.PROCESSES),
-    "solver": ("solve", lambda c: hasattr(c, "step"), listed.SOLVERS),
-    "time grid": ("solve", lambda c: called_with(c, "process", "steps"), listed.GRIDS),
+    "law of noise": ("process", lambda c: issubclass(c, Noise), listed.NOISES),
+    "coupling": ("process", lambda c: issubclass(c, Coupling), listed.COUPLINGS),
+    "solver": ("solve", lambda c: issubclass(c, Solver), listed.SOLVERS),
+    "frame": ("solve", lambda c: issubclass(c, Frame), listed.FRAMES),
+    "time grid": ("solve", lambda c: issubclass(c, TimeGrid), {**listed.GRIDS, "nodes": listed.NODES}),
     "guess": ("denoise", lambda c: hasattr(c, "posterior_variance"), listed.guesses()),
-    "denoiser": ("denoise", lambda c: called_with(c, "x_t", "t", "condition"), listed.denoisers()),
+    "denoiser": (
+        "denoise",
+        lambda c: issubclass(c, Denoiser),
+        {k: case.denoiser for k, case in listed.denoisers().items()},
+    ),
     "objective": (
         "objective",
         lambda c: called_with(c, "batch", "net", "key"),

@@ -7,7 +7,7 @@ from implementations import CPU, denoisers, guesses
 from undrift.tasks.batch import Condition
 
 DENOISERS, GUESSES = denoisers(), guesses()
-each = pytest.mark.parametrize("denoiser", DENOISERS.values(), ids=DENOISERS)
+each = pytest.mark.parametrize("denoiser", [case.denoiser for case in DENOISERS.values()], ids=DENOISERS)
 
 
 def problem(denoiser, count=5, seed=0):
@@ -31,14 +31,17 @@ def test_the_pair_explains_the_noisy_field(denoiser):
     assert estimate.x.dtype == estimate.z.dtype == x_t.dtype
 
 
-@each
+@pytest.mark.parametrize("case", DENOISERS.values(), ids=DENOISERS)
 @torch.no_grad()
-def test_a_row_has_its_own_time_and_its_own_given(denoiser):
+def test_a_row_has_its_own_time_and_its_own_given(case):
+    denoiser = case.denoiser
     x_t, t, condition = problem(denoiser)
     together = denoiser(x_t, t, condition)
     for i in range(len(x_t)):
         alone = denoiser(x_t[i : i + 1], t[i : i + 1], condition.index(torch.tensor([i], device=CPU)))
         torch.testing.assert_close(alone.x, together.x[i : i + 1], rtol=1e-5, atol=1e-5)
+    if not case.given:
+        return
     other = Condition({"given": condition.fields["given"].roll(1, 0)}, condition.vectors)
     assert not torch.allclose(denoiser(x_t, t, other).x, together.x)
     other = Condition(condition.fields, {"covariates": condition.vectors["covariates"].roll(1, 0)})
@@ -52,6 +55,21 @@ def test_almost_no_noise_leaves_the_field(denoiser):
     x_t = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(3), device=CPU)
     estimate = denoiser(x_t, torch.full_like(t, 1e-4), condition)
     torch.testing.assert_close(estimate.x, x_t, rtol=0, atol=3e-3)
+
+
+@each
+def test_the_pullback_carries_gradients_back(denoiser):
+    """Against a central difference of the sum of x times a field."""
+    x_t, t, condition = problem(denoiser, count=2)
+    weight = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(5), device=CPU)
+    push = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(6), device=CPU)
+    estimate, back = denoiser.pullback(x_t, t, condition)
+    torch.testing.assert_close(estimate.x, denoiser(x_t, t, condition).x)
+    with torch.no_grad():
+        step = 1e-2
+        ends = [denoiser(x_t + sign * step * push, t, condition).x.double() for sign in (1, -1)]
+        slope = float(((ends[0] - ends[1]) * weight).sum()) / (2 * step)
+    assert float((back(weight).double() * push).sum()) == pytest.approx(slope, rel=5e-3, abs=5e-3)
 
 
 @pytest.mark.parametrize("guess", GUESSES.values(), ids=GUESSES)

@@ -9,11 +9,15 @@ import pytest
 import torch
 from numpy.polynomial import Polynomial
 
-from undrift.denoise.denoiser import Estimate
+from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.estimate import Estimate
+from undrift.denoise.exact import Gaussian, GaussianRandomField
 from undrift.infer.sample import sample
-from undrift.process import EDM
+from undrift.process import EDM, Coloured, StudentT
 from undrift.solve.adams_bashforth import AdamsBashforth, weights
-from undrift.solve.grid import UniformBridge
+from undrift.solve.ancestral import Ancestral
+from undrift.solve.grid import ShortFirst
+from undrift.solve.sde import EulerMaruyama
 
 CPU = torch.device("cpu")
 VARIANCES = np.array([4.0, 1.0, 0.3, 0.05])
@@ -21,7 +25,7 @@ MEAN = np.array([1.0, -2.0, 0.5, 0.0])
 
 
 @dataclass
-class ExactGaussian:
+class ExactGaussian(Denoiser):
     """E[x | x_t] for x ~ N(mean, diag(variances)): mean + v / (v + sigma^2) (x_t - mean), with alpha = 1."""
 
     process: EDM
@@ -30,7 +34,7 @@ class ExactGaussian:
         sigma = (t / (1 - t)).reshape(-1, 1)
         v, m = torch.tensor(VARIANCES, device=CPU).to(x_t.dtype), torch.tensor(MEAN, device=CPU).to(x_t.dtype)
         x = m + v / (v + sigma**2) * (x_t - m)
-        return Estimate(x, (x_t - x) / sigma)
+        return Estimate(x, (x_t - x) / sigma, self.process, t)
 
 
 def exact_flow(x, sigma_t, sigma_s):
@@ -61,7 +65,7 @@ def integrate(order, times, x):
     process, solver = EDM(), AdamsBashforth(order)
     denoiser, state = ExactGaussian(process), solver.init(torch.from_numpy(x))
     for t, s in itertools.pairwise(times):
-        state = solver.step(lambda x_t, t: denoiser(x_t, t, None), state, process, t, s)
+        state = solver.step(lambda x_t, t: denoiser(x_t, t, None), state, process, t, s, None)
     return state.x.numpy()
 
 
@@ -73,9 +77,9 @@ def between(high, low):
 
 
 GRIDS = {
-    "bridge": lambda steps: UniformBridge()(between(10.0, 0.05), steps, CPU),
+    "bridge": lambda steps: ShortFirst()(between(10.0, 0.05), steps, CPU),
     # shrinking steps: only weights from the true nodes keep the order
-    "uneven": lambda steps: UniformBridge()(between(10.0, 0.05), steps, CPU) ** 1.3 * (10 / 11) ** -0.3,
+    "uneven": lambda steps: ShortFirst()(between(10.0, 0.05), steps, CPU) ** 1.3 * (10 / 11) ** -0.3,
     "equal": lambda steps: torch.linspace(10 / 11, 0.05 / 1.05, steps + 1, dtype=torch.float64, device=CPU),
 }
 
@@ -103,15 +107,18 @@ def test_order_of_convergence(order, grid, slope):
     assert slope - 0.15 < slopes[-1] < slope + 0.6, (errors, slopes)
 
 
-def test_the_grid_is_even_in_u_after_a_short_first_step():
+def test_the_grid_is_even_in_a_power_of_u_after_a_short_first_step():
     process = EDM(sigma_max=40.0)
-    t = UniformBridge()(process, 8, CPU).numpy()
+    t = ShortFirst()(process, 9, CPU).numpy()
     sigma = t / (1 - t)
-    u = sigma / (1 + sigma)
-    assert u[0] - u[1] == pytest.approx((40 / 41 / 8) ** 1.5)
-    np.testing.assert_allclose(u[1:], np.linspace(u[1], 0, 8), atol=1e-15)
+    u = (sigma / (1 + sigma)) ** 0.9
+    h = (40 / 41) ** 0.9 / 9
+    assert u[0] - u[1] == pytest.approx(h**1.5)
+    np.testing.assert_allclose(u[1:], np.linspace(u[1], 0, 9), atol=1e-15)
     assert t[0] == process.t_max and t[-1] == 0
-    assert UniformBridge()(process, 1, CPU).tolist() == [process.t_max, 0.0]
+    assert ShortFirst()(process, 1, CPU).tolist() == [process.t_max, 0.0]
+    with pytest.raises(ValueError, match="power is 0"):
+        ShortFirst(0)
 
 
 @pytest.mark.parametrize("nfe", [10, 40])
@@ -138,11 +145,11 @@ def test_few_steps_are_enough_for_data_of_unit_scale():
 
 
 def test_a_field_that_leaves_the_finite_numbers_is_reported():
-    class Broken:
+    class Broken(Denoiser):
         process = EDM()
 
         def __call__(self, x_t, t, condition):
-            return Estimate(torch.full_like(x_t, math.nan), x_t)
+            return Estimate(torch.full_like(x_t, math.nan), x_t, self.process, t)
 
     assert sample(Broken(), torch.ones(1, 3, dtype=torch.float64), nfe=2).status == "non-finite"
 
@@ -156,3 +163,59 @@ def test_unknown_orders_are_refused(order):
 def test_no_evaluation_is_refused():
     with pytest.raises(ValueError, match="nfe is 0"):
         sample(ExactGaussian(EDM()), torch.zeros(1, 4), nfe=0)
+
+
+def test_anyones_network_is_sampled_in_a_line():
+    """A function of (x, sigma), as EDM's networks are; the last call at sigma(t_min) above 0 is the denoising."""
+    process = EDM(80.0, 0.002)
+    calls = []
+
+    def network(x, sigma):
+        calls.append(float(sigma[0]))
+        return x * 0.3 / (0.3 + sigma[:, None] ** 2)
+
+    z = torch.tensor([[1.0, -2.0]], dtype=torch.float64)
+    denoiser = Denoiser.from_callable(network, predicts="x", process=process, label=process.sigma)
+    draw = sample(denoiser, 80 * z, nfe=40)
+    assert (draw.nfe, draw.steps, len(calls), draw.status) == (40, 39, 40, "done")
+    assert calls[0] == pytest.approx(80.0) and calls[-1] == pytest.approx(0.002)
+    torch.testing.assert_close(draw.x, 0.3**0.5 * z, rtol=1e-3, atol=0)
+    # the estimated error is that of lower order, so above the true one and going down with it
+    finer = sample(denoiser, 80 * z, nfe=80)
+    assert draw.error is not None and finer.error is not None
+    true = float((draw.x - sample(denoiser, 80 * z, nfe=400).x).square().mean().sqrt())
+    assert true < float(draw.error[0]) and float(finer.error[0]) < float(draw.error[0]) / 2
+
+
+def test_noise_of_the_sde_is_a_rows_own_and_goes_with_the_seed():
+    x = 80 * torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    process = EDM()
+    denoiser = Denoiser.from_callable(
+        lambda x, s: x / (1 + s[:, None] ** 2), predicts="x", process=process, label=process.sigma
+    )
+    run = lambda x, seed=3: sample(denoiser, x, nfe=12, solver=Ancestral(), seed=seed).x  # noqa: E731
+    torch.testing.assert_close(run(x[:2]), run(x)[:2], rtol=0, atol=0)
+    assert not torch.equal(run(x, 4), run(x)) and torch.equal(run(x), run(x))
+
+
+def test_what_only_white_noise_allows_is_refused_for_others():
+    x = torch.ones(1, 3, dtype=torch.float64)
+    student = Gaussian(torch.zeros(3), torch.ones(3), noise=StudentT(3.0))
+    with pytest.raises(TypeError, match="that of the denoiser is StudentT"):
+        sample(student, x, solver=EulerMaruyama())
+    assert sample(student, x).status == "done"
+    coloured = GaussianRandomField(torch.ones(3), noise=Coloured.isotropic((3,), -1.0))
+    with pytest.raises(TypeError, match="expected white noise"):
+        sample(coloured, x, solver=EulerMaruyama())
+    assert sample(coloured, x, solver=Ancestral()).status == "done"
+
+
+def test_ancestral_noise_has_the_colour_of_the_process():
+    """From nothing but noise to the law of the data: the spectrum of draws, within standard errors."""
+    data, noise = Coloured.isotropic((8,), -2.0), Coloured.isotropic((8,), -1.0)
+    process, n = EDM(80.0), 1500
+    denoiser = GaussianRandomField(data.power, process, noise=noise)
+    start = 80 * noise.draw((n, 8), torch.Generator().manual_seed(0))
+    x = sample(denoiser, start, nfe=60, solver=Ancestral()).x
+    power = (torch.fft.fft(x).abs() ** 2 / 8).mean(0) / data.power
+    assert (abs(power - 1) < 0.05 + 4.5 * (2 / n) ** 0.5).all(), power

@@ -17,7 +17,8 @@ empirical orthogonal functions of the field, make the untrained denoiser that of
 import torch
 from torch import Tensor, nn
 
-from undrift.denoise.denoiser import Estimate
+from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.estimate import Estimate
 from undrift.denoise.guess import GaussianGuess
 from undrift.nets.precision import evaluate
 from undrift.process import Process
@@ -31,7 +32,7 @@ def coefficients(guess: GaussianGuess, ratio: Tensor, size: int) -> tuple[Tensor
     return (ratio**2 + guess.total(size)).rsqrt(), guess.posterior_variance(ratio, size).sqrt()
 
 
-class Preconditioned:
+class Preconditioned(Denoiser):
     """The denoiser of a network that predicts EDM's F.
 
     Args:
@@ -56,12 +57,12 @@ class Preconditioned:
         inputs = scaled if fields is None else torch.cat([scaled, fields], 1)
         return evaluate(net, precision, inputs, torch.atan(ratio).to(scaled.dtype), condition.vector())
 
-    def __call__(self, x_t: Tensor, t: Tensor, condition: Condition) -> Estimate:
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:
         """See :class:`undrift.denoise.denoiser.Denoiser`."""
         shape = (-1,) + (1,) * (x_t.ndim - 1)
         ratio = self.process.ratio(t)
         y = x_t / self.process.alpha(t).to(x_t.dtype).reshape(shape)
         c_in, c_out = (c.to(y.dtype).reshape(shape) for c in coefficients(self.guess, ratio, y[0].numel()))
-        f = self.network(self.net, c_in * y, ratio, condition, self.precision)
+        f = self.network(self.net, c_in * y, ratio, condition or Condition(), self.precision)
         x = self.guess.denoise(y, ratio) + c_out * f
-        return Estimate(x, (y - x) / ratio.to(x_t.dtype).reshape(shape))
+        return Estimate(x, (y - x) / ratio.to(x_t.dtype).reshape(shape), self.process, t)

@@ -1,14 +1,17 @@
 """The loop that turns noise into a field."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from undrift.denoise.denoiser import Denoiser, Estimate
+from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.estimate import Estimate
+from undrift.process import Coloured, White
 from undrift.solve.adams_bashforth import AdamsBashforth
-from undrift.solve.grid import UniformBridge
+from undrift.solve.grid import ShortFirst, TimeGrid
+from undrift.solve.solver import Solver
+from undrift.solve.step_size import Adaptive, Control, Fixed
 from undrift.tasks.batch import Condition
 
 __all__ = ["Draw", "sample"]
@@ -20,13 +23,18 @@ class Draw:
 
     Attributes:
         x: the field, (B, C, *space).
-        nfe: evaluations of the denoiser.
-        status: "done" or "non-finite".
+        nfe: evaluations of the denoiser, the last one included where sigma(t_min) is above 0.
+        status: "done", "not converged" or "non-finite".
+        steps: steps taken; of an adaptive run those that were accepted by any row.
+        error: root mean square over cells of each row's estimated error, summed over steps, (B,), where the solver
+            estimates it.
     """
 
     x: Tensor
     nfe: int
     status: str
+    steps: int
+    error: Tensor | None = None
 
 
 @torch.no_grad()
@@ -36,27 +44,43 @@ def sample(
     condition: Condition | None = None,
     *,
     nfe: int = 10,
-    solver: AdamsBashforth | None = None,
-    grid: UniformBridge | None = None,
+    solver: Solver | None = None,
+    grid: TimeGrid | Adaptive | None = None,
+    seed: int = 0,
+    denoise: bool = True,
 ) -> Draw:
-    """Integrate the probability-flow ODE from the largest noise to the data.
+    """Integrate from the largest noise to the data.
 
     Args:
         denoiser: the denoiser.
         x_1: start at ``t_max``, (B, C, *space), a draw of ``sigma(t_max) z``.
         condition: what is given, one row for each of x_1.
-        nfe: evaluations of the denoiser.
-        solver: Adams-Bashforth of order 3 on the straight path's velocity if None.
-        grid: :class:`UniformBridge` if None.
+        nfe: evaluations of the denoiser at most; of an adaptive run, before it ends as not converged.
+        solver: Adams-Bashforth of order 3 on the velocity of the straight path if None.
+        grid: :class:`ShortFirst` if None; :class:`undrift.solve.step_size.Adaptive` chooses steps by their error.
+        seed: of the noise that stochastic solvers add: a row's noise depends on its position and on nothing else.
+        denoise: end with the denoiser's estimate of x where ``sigma(t_min)`` is above 0.
 
     Returns:
         The fields and the run's facts; a field that left the finite numbers is reported in ``status``, never silently.
+
+    Raises:
+        ValueError: too few evaluations for one step.
     """
-    if nfe < 1:
-        raise ValueError(f"nfe is {nfe}, expected at least 1")
-    condition = condition or Condition()
-    solver = solver or AdamsBashforth()
-    times = (grid or UniformBridge())(denoiser.process, nfe, x_1.device)
+    solver, grid, process = solver or AdamsBashforth(), grid or ShortFirst(), denoiser.process
+    if solver.stochastic and not (
+        isinstance(denoiser.noise, White) or (solver.any_gaussian and denoiser.noise.gaussian)
+    ):
+        raise TypeError(
+            f"{type(solver).__name__} adds noise, and that of the denoiser is {type(denoiser.noise).__name__}; "
+            "expected white noise, or use a solver of the ODE"
+        )
+    ends = torch.tensor(process.t_min, dtype=torch.float64, device=x_1.device)
+    last = denoise and float(process.sigma(ends)) > 0
+    if nfe < solver.least + last:
+        raise ValueError(
+            f"nfe is {nfe}, expected at least {solver.least + last} for one step of {type(solver).__name__}"
+        )
     calls = 0
 
     def evaluate(x_t: Tensor, t: Tensor) -> Estimate:
@@ -64,8 +88,25 @@ def sample(
         calls += 1
         return denoiser(x_t, t.expand(len(x_t)), condition)
 
-    state = solver.init(x_1)
-    for t, s in pairwise(times):
-        state = solver.step(evaluate, state, denoiser.process, t, s)
-    finite = bool(torch.isfinite(state.x).all())
-    return Draw(state.x, calls, "done" if finite else "non-finite")
+    control: Control
+    if isinstance(grid, Adaptive):
+        control = grid.begin(process, x_1, solver, nfe - last, seed)
+    else:
+        control = Fixed(grid(process, solver.steps(nfe - last), x_1.device))
+    state, error = solver.init(x_1), None
+    while control.goes_on:
+
+        def draw(stage: int) -> Tensor:
+            z = control.draw(x_1, seed, stage)
+            return denoiser.noise.filtered(z, 0.5) if isinstance(denoiser.noise, Coloured) else z
+
+        trial = solver.step(evaluate, state, process, control.t, control.s, draw)
+        state, found = control.settled(state, trial, calls)
+        if found is not None:
+            error = found if error is None else error + found
+    x, status = state.x, control.status
+    if last:
+        x = evaluate(x, ends).x
+    if not bool(torch.isfinite(x).all()):
+        status = "non-finite"
+    return Draw(x, calls, status, control.accepted, error)

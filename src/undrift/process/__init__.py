@@ -1,6 +1,42 @@
-"""Noising processes and keyed noise."""
+"""Noising processes, the laws of their noise, the joint laws of their ends, and keyed numbers."""
 
-from undrift.process.noise import Key, normal, uniform
-from undrift.process.process import EDM, Process, Transition
+from undrift.process.coupling import Bridge, Coupling, DataToData, Independent, MinibatchOT
+from undrift.process.custom import FromSchedule, FromSDE
+from undrift.process.discrete_betas import DiscreteBetas
+from undrift.process.edm import EDM
+from undrift.process.keyed import Key, normal, uniform
+from undrift.process.noise import Coloured, Noise, StudentT, White
+from undrift.process.process import Posterior, Process, Transition
+from undrift.process.rectified_flow import RectifiedFlow
+from undrift.process.variance_exploding import NCSN, VE, SubVP
+from undrift.process.variance_preserving import Cosine, LinearBeta, LinearLogSNR, VariancePreserving
 
-__all__ = ["EDM", "Key", "Process", "Transition", "normal", "uniform"]
+__all__ = [
+    "EDM",
+    "NCSN",
+    "VE",
+    "Bridge",
+    "Coloured",
+    "Cosine",
+    "Coupling",
+    "DataToData",
+    "DiscreteBetas",
+    "FromSDE",
+    "FromSchedule",
+    "Independent",
+    "Key",
+    "LinearBeta",
+    "LinearLogSNR",
+    "MinibatchOT",
+    "Noise",
+    "Posterior",
+    "Process",
+    "RectifiedFlow",
+    "StudentT",
+    "SubVP",
+    "Transition",
+    "VariancePreserving",
+    "White",
+    "normal",
+    "uniform",
+]

@@ -1,81 +1,130 @@
-"""Noise that is a function of its key.
+"""Laws of the noise z in ``x_t = alpha x + sigma z``.
 
-Each cell of each field has its own number, fixed by (seed, purpose, realization, digest of the sample's labels,
-variable) and by the global index of the cell, through the counter-based generator Philox 4x64 (Salmon et al. 2011,
-"Parallel random numbers: as easy as 1, 2, 3", doi:10.1145/2063384.2063405). So neither batch size nor the number of
-realizations, workers or variables changes a number, and any window of a field can be drawn alone.
+What holds for any law: the velocity of the probability flow, ``alpha' E[x | x_t] + sigma' E[z | x_t]``, and so every
+solver of the ODE. What holds for Gaussian noise only (the score as ``-C^{-1} E[z | x_t] / sigma``, transitions, SDEs,
+Langevin steps) is the declared capability ``gaussian``; asking a law without it for it raises.
 """
 
-import hashlib
-import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
-from scipy.special import ndtri
+import torch
+from scipy.special import gammaincinv
+from torch import Tensor
 
-__all__ = ["Key", "normal", "uniform"]
-
-_LANES = 4  # Philox 4x64 yields four words for each value of its counter
+__all__ = ["Coloured", "Noise", "StudentT", "White"]
 
 
-@dataclass(frozen=True)
-class Key:
-    """What a random field belongs to."""
+class Noise(ABC):
+    """A law of z of mean 0."""
 
-    seed: int
-    purpose: str
-    realization: int = 0
-    labels: str = ""
-    variable: str = ""
-    stage: int = 0
+    gaussian: bool
 
-    def words(self) -> np.ndarray:
-        """Two 64-bit words, the key of the generator."""
-        parts = (self.seed, self.purpose, self.realization, self.labels, self.variable, self.stage)
-        text = "\x1f".join(str(part) for part in parts)
-        return np.frombuffer(hashlib.blake2b(text.encode(), digest_size=16).digest(), dtype="<u8")
+    @abstractmethod
+    def draw(self, shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Draws, (B, ...) = ``shape``, on the generator's device."""
+
+    def whitened(self, z: Tensor) -> Tensor:
+        """``C^{-1} z`` for Gaussian noise of covariance C, (B, ...): the score is ``-C^{-1} E[z | x_t] / sigma``."""
+        raise TypeError(f"{type(self).__name__} noise is not Gaussian: it has no score and no transitions, only a flow")
 
 
-def _run(key: Key, start: int, count: int) -> np.ndarray:
-    """``count`` words of the key's stream from cell ``start`` on."""
-    first, skip = divmod(start, _LANES)
-    generator = np.random.Philox(key=key.words(), counter=[first, 0, 0, 0])
-    return generator.random_raw(skip + count)[skip:]
+class White(Noise):
+    """Independent standard normal numbers."""
+
+    gaussian = True
+
+    def draw(self, shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
+        """See :class:`Noise`."""
+        return torch.randn(tuple(shape), generator=generator, dtype=dtype, device=generator.device)
+
+    def whitened(self, z: Tensor) -> Tensor:
+        """Z itself."""
+        return z
 
 
-def uniform(key: Key, shape: Sequence[int], window: Sequence[slice] | None = None) -> np.ndarray:
-    """Uniform numbers in (0, 1) for the cells of a field, multiples of 2^-53.
+class Coloured(Noise):
+    """A stationary Gaussian field on a periodic grid, by its power spectrum.
+
+    With wavenumbers k of the discrete Fourier transform, ``E |FFT(z)_k|^2 = cells * power_k``: the variance of a cell
+    is the mean of ``power``, and ``power = 1`` is white.
 
     Args:
-        key: what the field belongs to.
-        shape: the whole field's shape.
-        window: the part that is wanted, a slice of step 1 for each dim; the numbers are those of the same cells in the
-            whole field.
-
-    Returns:
-        float64 array with the window's shape.
-
-    Raises:
-        ValueError: the window has another number of dims, or a step.
+        power: at each wavenumber in the order of ``torch.fft.fftfreq``, above 0 and even in k, (*space); as
+            :meth:`isotropic` makes it.
     """
-    shape = tuple(shape)
-    parts = (slice(None),) * len(shape) if window is None else tuple(window)
-    if len(parts) != len(shape) or any(part.step not in (None, 1) for part in parts):
-        raise ValueError(f"window is {parts}, expected {len(shape)} slices without a step")
-    bounds = [part.indices(size)[:2] for part, size in zip(parts, shape)]
-    out_shape = tuple(max(stop - start, 0) for start, stop in bounds)
-    if out_shape == shape or 0 in out_shape:
-        words = _run(key, 0, int(np.prod(out_shape)))
-    else:
-        first, last = bounds[-1]
-        leading = itertools.product(*(range(start, stop) for start, stop in bounds[:-1]))
-        rows = [int(np.ravel_multi_index((*index, first), shape)) for index in leading]
-        words = np.concatenate([_run(key, row, last - first) for row in rows])
-    # 52 bits and a half: the greatest is 1 - 2^-53, where 53 bits and a half would round to 1
-    return (((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52).reshape(out_shape)
+
+    gaussian = True
+
+    def __init__(self, power: Tensor) -> None:
+        power = power.to(torch.float64)
+        if not (torch.isfinite(power) & (power > 0)).all():
+            raise ValueError("power has values that are not above 0, expected a finite spectrum above 0")
+        dims = tuple(range(power.ndim))
+        if not torch.allclose(power, power.flip(dims).roll((1,) * power.ndim, dims), rtol=1e-12, atol=0):
+            raise ValueError("power at k differs from that at -k, expected a spectrum that is even in k")
+        self.power = power
+
+    @classmethod
+    def isotropic(cls, shape: Sequence[int], slope: float) -> "Coloured":
+        """``power ~ |k|^slope`` with unit variance, the mean at the power of the smallest wavenumber.
+
+        Args:
+            shape: cells along each dim.
+            slope: of the spectrum of modes; -2 is that of Brownian motion in one dim.
+        """
+        frequencies = [torch.fft.fftfreq(n, dtype=torch.float64, device="cpu") for n in shape]
+        radius = sum((f**2 for f in torch.meshgrid(*frequencies, indexing="ij")), torch.zeros(())).sqrt()
+        power = radius.clamp(min=1 / max(shape)) ** slope
+        return cls(power / power.mean())
+
+    def draw(self, shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
+        """See :class:`Noise`; the last dims are those of the grid."""
+        white = torch.randn(tuple(shape), generator=generator, dtype=torch.float64, device=generator.device)
+        return self.filtered(white, 0.5).to(dtype)
+
+    def whitened(self, z: Tensor) -> Tensor:
+        """See :class:`Noise`."""
+        return self.filtered(z, -1.0)
+
+    def filtered(self, z: Tensor, exponent: float) -> Tensor:
+        """``C^exponent z``, (B, ..., *space)."""
+        dims = tuple(range(-self.power.ndim, 0))
+        if z.shape[z.ndim - self.power.ndim :] != self.power.shape:
+            raise ValueError(f"fields are {tuple(z.shape)}, expected a last part of {tuple(self.power.shape)} cells")
+        gain = self.power.to(z.device) ** exponent
+        return torch.fft.ifftn(torch.fft.fftn(z, dim=dims) * gain, dim=dims).real.to(z.dtype)
 
 
-def normal(key: Key, shape: Sequence[int], window: Sequence[slice] | None = None) -> np.ndarray:
-    """Standard normal numbers, ``ndtri`` of :func:`uniform`: one word a cell whatever its value."""
-    return ndtri(uniform(key, shape, window))
+class StudentT(Noise):
+    """The noise of PFGM++: all numbers of a field over one common random scale, ``z = g / sqrt(chi2_D / D)``.
+
+    Xu et al. (2023), "PFGM++: unlocking the potential of physics-inspired generative models",
+    https://arxiv.org/abs/2302.04265, perturb x by a vector of uniform direction and radius R with density proportional
+    to ``R^{N-1} / (R^2 + r^2)^{(N+D)/2}``, ``r = sigma sqrt(D)`` (their eq. 4 and section 3.3). Then ``R^2 / r^2`` is a
+    ratio of two chi-squares of N and D degrees, so that R / sigma is the length of a multivariate Student t with D
+    degrees: one law, whatever sigma. ``D = 1`` is the Poisson flow of Xu et al. (2022),
+    https://arxiv.org/abs/2209.11178; ``D -> infinity`` is white noise.
+
+    Args:
+        dof: D, the number of added dimensions.
+    """
+
+    gaussian = False
+
+    def __init__(self, dof: float) -> None:
+        if not dof > 0:
+            raise ValueError(f"dof is {dof}, expected a number above 0")
+        self.dof = float(dof)
+
+    def draw(self, shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
+        """See :class:`Noise`; each row has its own scale."""
+        normal = torch.randn(tuple(shape), generator=generator, dtype=torch.float64, device=generator.device)
+        share = torch.rand(shape[0], generator=generator, dtype=torch.float64, device=generator.device)
+        scale = self.scale(share).reshape(-1, *[1] * (len(shape) - 1))
+        return (normal * scale).to(dtype)
+
+    def scale(self, share: Tensor) -> Tensor:
+        """``1 / sqrt(chi2_D / D)`` at quantiles of chi2_D, (B,): what all numbers of a field are multiplied by."""
+        half = gammaincinv(self.dof / 2, share.cpu().numpy())
+        return torch.tensor(half * 2 / self.dof, dtype=torch.float64, device=share.device).rsqrt()

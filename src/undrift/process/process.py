@@ -1,8 +1,11 @@
 """Noising processes: how a clean field becomes noise.
 
-Every process is Gaussian, ``x_t = alpha(t) x + sigma(t) z`` with ``z ~ N(0, 1)``, and is fixed by the two functions
-``alpha`` and ``sigma`` of the time label ``t``; ``t = 0`` is data. Methods compute in
-``lambda = log(alpha^2 / sigma^2)`` or in a function of it, so that ``t`` remains a label.
+Every process is ``x_t = alpha(t) x + sigma(t) z`` and is fixed by the two functions ``alpha`` and ``sigma`` of the time
+label ``t``; ``t = 0`` is data and ``t = 1`` noise. Methods compute in ``lambda = log(alpha^2 / sigma^2)`` or in a
+function of it, so that ``t`` remains a label.
+
+``sigma(t_min)`` may be 0 or more, and ``alpha(t_max)`` may be 0. What is here is finite at both ends nevertheless, but
+for what is infinite by nature: lambda where alpha or sigma is 0, and the drift where alpha is.
 """
 
 from abc import ABC, abstractmethod
@@ -11,21 +14,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["EDM", "Process", "Transition"]
+__all__ = ["Posterior", "Process", "Transition"]
+
+_HALVINGS = 60  # of the interval of times: all the bits of a float64
 
 
 @dataclass(frozen=True)
 class Transition:
-    """The law ``q(x_t | x_s) = N(alpha x_s, variance)`` for ``s < t``."""
+    """The law ``q(x_t | x_s) = N(alpha x_s, variance)`` for ``s <= t``."""
 
     alpha: Tensor
+    variance: Tensor
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The law ``q(x_s | x_t, x) = N(from_noisy x_t + from_clean x, variance)`` for ``s <= t``."""
+
+    from_noisy: Tensor
+    from_clean: Tensor
     variance: Tensor
 
 
 class Process(ABC):
     """A pair ``(alpha, sigma)`` on ``[t_min, t_max]`` within [0, 1].
 
-    All methods take and return float64 tensors of any shape, on the device of their argument.
+    All methods take and return float64 tensors of any shape, on the device of their argument. Transitions, posteriors,
+    drift and diffusion are those of Gaussian noise ``z``.
     """
 
     t_min: float
@@ -47,63 +62,65 @@ class Process(ABC):
     def sigma_dot(self, t: Tensor) -> Tensor:
         """D sigma / d t."""
 
-    @abstractmethod
-    def t_of_ratio(self, ratio: Tensor) -> Tensor:
-        """The time at which ``sigma / alpha`` equals ``ratio``."""
+    def log_snr(self, t: Tensor) -> Tensor:
+        """``lambda(t) = log(alpha^2 / sigma^2)``, strictly decreasing; infinite where alpha or sigma is 0."""
+        return 2 * (self.alpha(t).log() - self.sigma(t).log())
+
+    def log_snr_dot(self, t: Tensor) -> Tensor:
+        """D lambda / d t."""
+        return 2 * (self.alpha_dot(t) / self.alpha(t) - self.sigma_dot(t) / self.sigma(t))
+
+    def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """Inverse of :meth:`log_snr`, by bisection where a process has no closed form; beyond the ends, the end."""
+        low, high = torch.full_like(log_snr, self.t_min), torch.full_like(log_snr, self.t_max)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            later = self.log_snr(middle) > log_snr
+            low, high = torch.where(later, middle, low), torch.where(later, high, middle)
+        return (low + high) / 2
 
     def ratio(self, t: Tensor) -> Tensor:
         """``sigma / alpha``, the noise level in units of the clean field (``exp(-lambda / 2)``)."""
         return self.sigma(t) / self.alpha(t)
 
-    def log_snr(self, t: Tensor) -> Tensor:
-        """``lambda(t) = log(alpha^2 / sigma^2)``, strictly decreasing; infinite where sigma is 0."""
-        return 2 * (self.alpha(t).log() - self.sigma(t).log())
+    def t_of_ratio(self, ratio: Tensor) -> Tensor:
+        """The time at which ``sigma / alpha`` equals ``ratio``."""
+        return self.t_of_log_snr(-2 * ratio.log())
 
-    def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        """Inverse of :meth:`log_snr`."""
-        return self.t_of_ratio(torch.exp(-log_snr / 2))
+    def drift(self, t: Tensor) -> Tensor:
+        """``f = alpha' / alpha`` of the forward SDE ``dx = f x dt + g dw``; infinite where alpha is 0.
+
+        Song et al. (2021), "Score-based generative modeling through SDEs", https://arxiv.org/abs/2011.13456, eq. 5,
+        with f and g from alpha and sigma as in Kingma et al. (2021), "Variational diffusion models",
+        https://arxiv.org/abs/2107.00630, appendix H.
+        """
+        return self.alpha_dot(t) / self.alpha(t)
+
+    def diffusion_squared(self, t: Tensor) -> Tensor:
+        """``g^2 = -sigma^2 lambda' = 2 sigma (sigma' - sigma alpha' / alpha)``, the same source."""
+        sigma = self.sigma(t)
+        return 2 * sigma * (self.sigma_dot(t) - sigma * self.drift(t))
 
     def transition(self, s: Tensor, t: Tensor) -> Transition:
         """``alpha_{t|s} = alpha_t / alpha_s`` and ``sigma^2_{t|s} = sigma_t^2 - alpha_{t|s}^2 sigma_s^2``.
 
-        Kingma et al. (2021), "Variational Diffusion Models", https://arxiv.org/abs/2107.00630, eq. 20.
+        Kingma et al. (2021), https://arxiv.org/abs/2107.00630, eq. 20; the variance is their
+        ``-expm1(lambda_t - lambda_s) sigma_t^2``, which does not cancel.
         """
-        alpha = self.alpha(t) / self.alpha(s)
-        return Transition(alpha, self.sigma(t) ** 2 - (alpha * self.sigma(s)) ** 2)
+        same = s == t
+        alpha = torch.where(same, 1.0, self.alpha(t) / self.alpha(s))
+        return Transition(alpha, self._lost(s, t) * self.sigma(t) ** 2)
 
+    def posterior(self, s: Tensor, t: Tensor) -> Posterior:
+        """The law of x_s given x_t and x.
 
-class EDM(Process):
-    """Noise is added to the data as it is: ``alpha = 1``, ``sigma = t / (1 - t)``.
+        Kingma et al. (2021), eq. 25-28: ``from_noisy = alpha_{t|s} sigma_s^2 / sigma_t^2``,
+        ``from_clean = alpha_s sigma_{t|s}^2 / sigma_t^2``, ``variance = sigma_s^2 sigma_{t|s}^2 / sigma_t^2``.
+        """
+        lost, sigma_s = self._lost(s, t), self.sigma(s)
+        kept = torch.where(s == t, 1.0, self.alpha(t) / self.alpha(s) * (sigma_s / self.sigma(t)) ** 2)
+        return Posterior(kept, self.alpha(s) * lost, sigma_s**2 * lost)
 
-    The law of Karras et al. (2022), "Elucidating the Design Space of Diffusion-Based Generative Models",
-    https://arxiv.org/abs/2206.00364, whose own label is sigma itself. The label here is ``t = sigma / (1 + sigma)``: it
-    is smooth, has ``sigma(0) = 0``, and makes a straight line from data to noise of the rescaled ``(1 - t) x_t``.
-
-    Args:
-        sigma_max: largest noise, in standard deviations of the data.
-    """
-
-    def __init__(self, sigma_max: float = 80.0) -> None:
-        self.sigma_max = float(sigma_max)
-        self.t_min = 0.0
-        self.t_max = self.sigma_max / (1 + self.sigma_max)
-
-    def alpha(self, t: Tensor) -> Tensor:
-        """Factor of the clean field: 1."""
-        return torch.ones_like(t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """``t / (1 - t)``."""
-        return t / (1 - t)
-
-    def alpha_dot(self, t: Tensor) -> Tensor:
-        """0."""
-        return torch.zeros_like(t)
-
-    def sigma_dot(self, t: Tensor) -> Tensor:
-        """``1 / (1 - t)^2``."""
-        return (1 - t) ** -2
-
-    def t_of_ratio(self, ratio: Tensor) -> Tensor:
-        """``ratio / (1 + ratio)``."""
-        return ratio / (1 + ratio)
+    def _lost(self, s: Tensor, t: Tensor) -> Tensor:
+        """Share of the variance of the noise at t that came after s, ``1 - exp(lambda_t - lambda_s)``; 0 for s = t."""
+        return torch.where(s == t, 0.0, -torch.expm1(self.log_snr(t) - self.log_snr(s)))

@@ -1,0 +1,149 @@
+"""What a network may predict, and how x and z follow from it.
+
+Every target is a combination of the two unknowns, so with the tie between them all are rows of one linear system,
+
+    [ alpha  sigma ] [x]   [ x_t     ]
+    [ p_x    p_z   ] [z] = [ scale F ],     x = (p_z x_t - sigma scale F) / det,   z = (alpha scale F - p_x x_t) / det,
+
+with ``det = alpha p_z - sigma p_x``. Where it is 0 the prediction says nothing of one of the two: of x at alpha = 0 for
+a network that predicts the noise, of z at sigma = 0 for one that predicts the data.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from undrift.denoise.estimate import Estimate, along
+from undrift.process import Noise, Process
+
+__all__ = ["Eps", "F", "Mean", "Score", "Target", "V", "Velocity", "X", "target"]
+
+
+class Target(ABC):
+    """What a network predicts, ``F = (p_x x + p_z z) / scale``."""
+
+    @abstractmethod
+    def row(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``(p_x, p_z, scale)`` at times t, float64, finite at both ends."""
+
+    def of(self, x: Tensor, z: Tensor, process: Process, t: Tensor) -> Tensor:
+        """What is predicted of known x and z, (B, ...)."""
+        p_x, p_z, scale = (along(v, x) for v in self.row(process, t))
+        return (p_x * x + p_z * z) / scale
+
+    def solve(self, prediction: Tensor, x_t: Tensor, process: Process, t: Tensor, noise: Noise) -> Estimate:
+        """X and z from a prediction, (B, ...), at the noisy field x_t."""
+        p_x, p_z, scale = self.row(process, t)
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        det = alpha * p_z - sigma * p_x
+        x = along(p_z / det, x_t) * x_t - along(sigma * scale / det, x_t) * prediction
+        z = along(alpha * scale / det, x_t) * prediction - along(p_x / det, x_t) * x_t
+        return Estimate(x, z, process, t, noise)
+
+
+class Eps(Target):
+    """The noise z (Ho et al. 2020, https://arxiv.org/abs/2006.11239, eq. 11)."""
+
+    def row(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See :class:`Target`."""
+        return torch.zeros_like(t), torch.ones_like(t), torch.ones_like(t)
+
+
+class X(Target):
+    """The clean field x."""
+
+    def row(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See :class:`Target`."""
+        return torch.ones_like(t), torch.zeros_like(t), torch.ones_like(t)
+
+
+class V(Target):
+    """``alpha z - sigma x`` (Salimans & Ho 2022, https://arxiv.org/abs/2202.00512, appendix D)."""
+
+    def row(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See :class:`Target`."""
+        return -process.sigma(t), process.alpha(t), torch.ones_like(t)
+
+
+class Velocity(Target):
+    """``d x_t / d t = alpha' x + sigma' z``, towards noise: flow matching with time reversed."""
+
+    def row(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See :class:`Target`."""
+        return process.alpha_dot(t), process.sigma_dot(t), torch.ones_like(t)
+
+
+class Score(Target):
+    """``-z / sigma``, the score of white noise (Song & Ermon 2019, https://arxiv.org/abs/1907.05600)."""
+
+    def row(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See :class:`Target`."""
+        return torch.zeros_like(t), -torch.ones_like(t), process.sigma(t)
+
+
+class F(Target):
+    """EDM's F, of unit variance: ``x = c_skip x_t / alpha + c_out F``.
+
+    Karras et al. (2022), https://arxiv.org/abs/2206.00364, eq. 7 and table 1, for ``x_t / alpha`` and
+    ``sigma / alpha``: ``F = (sigma x - alpha sigma_data^2 z) / (sigma_data sqrt(sigma^2 + alpha^2 sigma_data^2))``.
+
+    Args:
+        sigma_data: standard deviation of the data.
+    """
+
+    def __init__(self, sigma_data: float = 0.5) -> None:
+        if not sigma_data > 0:
+            raise ValueError(f"sigma_data is {sigma_data}, expected a number above 0")
+        self.sigma_data = float(sigma_data)
+
+    def row(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See :class:`Target`."""
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        norm = torch.hypot(sigma, alpha * self.sigma_data)
+        return sigma / (self.sigma_data * norm), -alpha * self.sigma_data / norm, torch.ones_like(t)
+
+
+class Mean(Target):
+    """The mean of ``q(x_s | x_t, x)`` (Ho et al. 2020, https://arxiv.org/abs/2006.11239, eq. 7 and 8).
+
+    Args:
+        previous: the time s before t, t_min at least; at t = t_min the mean is x itself, as at DDPM's last step.
+    """
+
+    def __init__(self, previous: Callable[[Tensor], Tensor]) -> None:
+        self.previous = previous
+
+    def row(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See :class:`Target`."""
+        law = process.posterior(self.previous(t).clamp(min=process.t_min), t)
+        last = t <= process.t_min
+        p_x = torch.where(last, 1.0, law.from_noisy * process.alpha(t) + law.from_clean)
+        return p_x, torch.where(last, 0.0, law.from_noisy * process.sigma(t)), torch.ones_like(t)
+
+
+_NAMED = {"eps": Eps(), "x": X(), "v": V(), "velocity": Velocity(), "score": Score(), "F": F()}
+
+
+def target(predicts: str | Target, process: Process) -> Target:
+    """A target by its name, checked against the process.
+
+    Args:
+        predicts: "eps", "x", "v", "velocity", "score", "F" (with EDM's sigma_data of 0.5), or a target.
+        process: the noising process.
+
+    Raises:
+        ValueError: an unknown name, or a prediction that says nothing of x where the process has no signal.
+    """
+    if isinstance(predicts, str) and predicts not in _NAMED:
+        raise ValueError(f"predicts is {predicts!r}, expected one of {', '.join(_NAMED)}, or a Target")
+    found = _NAMED[predicts] if isinstance(predicts, str) else predicts
+    end = torch.tensor(process.t_max, dtype=torch.float64, device="cpu")
+    p_x, p_z, _ = found.row(process, end)
+    if abs(float(process.alpha(end) * p_z - process.sigma(end) * p_x)) < 1e-12 * float(process.sigma(end)):
+        raise ValueError(
+            f"a network that predicts {predicts!r} says nothing of x at t = {process.t_max:g}, where alpha is 0; "
+            "use a target such as 'v', or a process that ends before"
+        )
+    return found

@@ -1,0 +1,154 @@
+"""Processes of one's own: from (alpha, sigma), or from drift and diffusion, as plain functions of t.
+
+Both are checked when they are made, and are used wherever a built-in one is.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from undrift.process.panels import Integral
+from undrift.process.process import Process
+
+__all__ = ["FromSDE", "FromSchedule"]
+
+Function = Callable[[Tensor], Tensor]
+_CHECKED = 4097  # times at which a process of one's own is checked
+
+
+class FromSchedule(Process):
+    """``alpha`` and ``sigma`` as functions; derivatives by automatic differentiation, the inverse by bisection.
+
+    Args:
+        alpha: function of float64 tensors of any shape, made of torch operations; a constant may be a number.
+        sigma: likewise.
+        t_min: smallest time.
+        t_max: largest time.
+
+    Raises:
+        ValueError: a value that is negative or not finite, or a ratio alpha / sigma that does not fall everywhere.
+    """
+
+    def __init__(self, alpha: Function, sigma: Function, t_min: float = 0.0, t_max: float = 1.0) -> None:
+        _check_times(t_min, t_max)
+        self.t_min, self.t_max = float(t_min), float(t_max)
+        self._alpha, self._sigma = alpha, sigma
+        _check(self)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """The function that was given."""
+        return _value(self._alpha, t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """The function that was given."""
+        return _value(self._sigma, t)
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        """Its derivative."""
+        return _slope(self._alpha, t)
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        """Its derivative."""
+        return _slope(self._sigma, t)
+
+
+class FromSDE(Process):
+    """The process of the forward SDE ``dx = f(t) x dt + g(t) dw`` that begins at t = 0 with the data.
+
+        alpha = exp(A),  A = integral of f,    sigma^2 = alpha^2 integral of g^2 / alpha^2
+
+    (Song et al. 2021, https://arxiv.org/abs/2011.13456, appendix B; Sarkka & Solin 2019, "Applied stochastic
+    differential equations", section 6.1), integrated to about 1e-13.
+
+    Args:
+        drift: f, a smooth function of float64 tensors of any shape on [0, t_max]; a constant may be a number.
+        diffusion: g, likewise, above 0 but at single times.
+        t_min: smallest time, above 0, where sigma is 0.
+        t_max: largest time.
+
+    Raises:
+        ValueError: a function that is not finite or not smooth, or without noise.
+    """
+
+    def __init__(self, drift: Function, diffusion: Function, t_min: float = 1e-5, t_max: float = 1.0) -> None:
+        _check_times(t_min, t_max)
+        if t_min == 0:
+            raise ValueError("t_min is 0, where sigma is 0 and its derivative infinite; expected a small number")
+        self.t_min, self.t_max = float(t_min), float(t_max)
+        self._drift, self._diffusion = drift, diffusion
+        self._log_alpha = Integral(drift, self.t_min, self.t_max, "drift")
+
+        def rate(t: Tensor) -> Tensor:
+            return _value(diffusion, t) ** 2 * torch.exp(-2 * self._log_alpha(t))
+
+        self._ratio_squared = Integral(rate, self.t_min, self.t_max, "diffusion")
+        _check(self)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """``exp(A)``."""
+        return torch.exp(self._log_alpha(t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """``alpha sqrt(integral of g^2 / alpha^2)``."""
+        return self.alpha(t) * self.ratio(t)
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        """``f alpha``."""
+        return _value(self._drift, t) * self.alpha(t)
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        """``f sigma + g^2 / (2 sigma)``."""
+        sigma = self.sigma(t)
+        return _value(self._drift, t) * sigma + _value(self._diffusion, t) ** 2 / (2 * sigma)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """``-log(integral of g^2 / alpha^2)``."""
+        return -self._ratio_squared(t).log()
+
+    def ratio(self, t: Tensor) -> Tensor:
+        """``sqrt(integral of g^2 / alpha^2)``."""
+        return self._ratio_squared(t).sqrt()
+
+
+def _check_times(t_min: float, t_max: float) -> None:
+    if not 0 <= t_min < t_max <= 1:
+        raise ValueError(f"t_min, t_max are {t_min}, {t_max}, expected 0 <= t_min < t_max <= 1")
+
+
+def _value(f: Function, t: Tensor) -> Tensor:
+    return torch.as_tensor(f(t), dtype=torch.float64, device=t.device).broadcast_to(t.shape)
+
+
+def _slope(f: Function, t: Tensor) -> Tensor:
+    """D f / d t of each element."""
+    with torch.enable_grad():
+        x = t.detach().requires_grad_()
+        value = _value(f, x)
+        if not value.requires_grad:  # a constant
+            return torch.zeros_like(t)
+        return torch.autograd.grad(value.sum(), x)[0]
+
+
+def _check(process: Process) -> None:
+    """Alpha and sigma are finite and above 0 but at their ends, and lambda falls everywhere."""
+    t = torch.linspace(process.t_min, process.t_max, _CHECKED, dtype=torch.float64, device="cpu")
+    for name, end in (("alpha", -1), ("sigma", 0)):
+        value = getattr(process, name)(t)
+        wrong = (
+            ~torch.isfinite(value) | (value < 0) | ((value == 0) & (torch.arange(len(t), device="cpu") != end % len(t)))
+        )
+        if wrong.any():
+            first = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"{name} is {float(value[first]):g} at t = {float(t[first]):.6g}, expected a finite number above 0"
+            )
+    level = process.alpha(t) / torch.hypot(process.alpha(t), process.sigma(t))
+    rising = (process.log_snr(t).diff() >= 0).nonzero()
+    if len(rising):
+        at = int(rising[0])
+        raise ValueError(
+            f"alpha / sigma does not fall between t = {float(t[at]):.6g} and {float(t[at + 1]):.6g} "
+            f"(alpha / sqrt(alpha^2 + sigma^2) goes from {float(level[at]):.6g} to {float(level[at + 1]):.6g}); "
+            "expected t = 0 to be data and t = 1 noise"
+        )

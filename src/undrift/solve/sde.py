@@ -1,0 +1,167 @@
+"""Steps of the reverse SDE ``dx = (f x - g^2 score) dt + g dw``, and Langevin steps at one time."""
+
+from torch import Tensor
+
+from undrift.denoise.estimate import along
+from undrift.process import Process
+from undrift.solve.solver import Draws, Evaluate, Solver, State
+
+__all__ = [
+    "AnnealedLangevin",
+    "EulerMaruyama",
+    "ImprovedEuler",
+    "Langevin",
+    "PredictorCorrector",
+    "ReverseDiffusion",
+]
+
+
+class EulerMaruyama(Solver):
+    """``x_s = x_t - (t - s) (f x_t - g^2 score) + g sqrt(t - s) noise``: not where alpha is 0.
+
+    Anderson (1982), doi:10.1016/0304-4149(82)90051-5; Song et al. (2021), https://arxiv.org/abs/2011.13456, eq. 6.
+    """
+
+    stochastic = True
+    order = 1
+
+    def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
+        """See :class:`undrift.solve.solver.Solver`."""
+        return State(state.x + _increment(f, state.x, process, t, t - s, draw(0)))
+
+
+class ImprovedEuler(Solver):
+    """Euler-Maruyama, again from where it ends, and the mean of the two; their distance estimates the error.
+
+    Jolicoeur-Martineau et al. (2021), "Gotta go fast when generating data with score-based models",
+    https://arxiv.org/abs/2105.14080, algorithm 1, with the same noise in both; made for
+    :class:`undrift.solve.step_size.Adaptive`.
+    """
+
+    stochastic = True
+    order = 1
+    evaluations = 2
+
+    def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
+        """See :class:`undrift.solve.solver.Solver`."""
+        noise, span = draw(0), t - s
+        first = state.x + _increment(f, state.x, process, t, span, noise)
+        again = state.x + _increment(f, first, process, s, span, noise)
+        both = (first + again) / 2
+        return State(both, error=first - both)
+
+
+class ReverseDiffusion(Solver):
+    """The transition turned around: ``x_s = (2 - alpha_{t|s}) x_t + sigma_{t|s}^2 score + sigma_{t|s} noise``.
+
+    Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix E, eq. 46, with ``f_i = (alpha_{t|s} - 1) x`` and
+    ``G_i = sigma_{t|s}`` (their algorithms 2 and 3).
+    """
+
+    stochastic = True
+    order = 1
+
+    def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
+        """See :class:`undrift.solve.solver.Solver`."""
+        law, score = process.transition(s, t), f(state.x, t).score
+        kept, variance = along(2 - law.alpha, state.x), along(law.variance, state.x)
+        return State(kept * state.x + variance * score + variance.sqrt() * draw(0))
+
+
+class Langevin(Solver):
+    """A Langevin step at one time, ``x + step score + sqrt(2 step) noise``: a corrector, for s = t.
+
+    Song et al. (2021), https://arxiv.org/abs/2011.13456, algorithm 4: the step is ``2 (snr |noise| / |score|)^2``, with
+    norms of each field by itself, or a share of sigma^2.
+
+    Args:
+        snr: their signal-to-noise ratio r; None with ``share``.
+        share: step in units of sigma(t)^2, the same for all fields.
+    """
+
+    stochastic = True
+    order = 1
+
+    def __init__(self, snr: float | None = 0.16, share: float | None = None) -> None:
+        if (snr is None) == (share is None):
+            raise ValueError(f"snr and share are {snr} and {share}, expected one of them")
+        self.snr, self.share = snr, share
+
+    def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
+        """See :class:`undrift.solve.solver.Solver`."""
+        if bool((t != s).any()):
+            raise ValueError("a Langevin step stays at its time, expected s = t; use PredictorCorrector to move")
+        score, noise = f(state.x, t).score, draw(0)
+        if self.share is not None:
+            step = along(self.share * process.sigma(t) ** 2, state.x)
+        else:
+            assert self.snr is not None
+            norms = [v.flatten(1).norm(dim=1) for v in (noise, score)]
+            step = along(2 * (self.snr * norms[0] / norms[1]) ** 2, state.x)
+        return State(state.x + step * score + (2 * step).sqrt() * noise)
+
+
+class PredictorCorrector(Solver):
+    """A step of one solver to s, then steps of another that stay there.
+
+    Song et al. (2021), https://arxiv.org/abs/2011.13456, algorithm 1.
+
+    Args:
+        predictor: what moves, :class:`ReverseDiffusion` if None.
+        corrector: what stays, :class:`Langevin` if None.
+        corrections: how many steps of it.
+    """
+
+    stochastic = True
+
+    def __init__(self, predictor: Solver | None = None, corrector: Solver | None = None, corrections: int = 1) -> None:
+        self.predictor, self.corrector = predictor or ReverseDiffusion(), corrector or Langevin()
+        if corrections < 0:
+            raise ValueError(f"corrections is {corrections}, expected at least 0")
+        self.corrections, self.order = corrections, self.predictor.order
+        self.evaluations = self.predictor.evaluations + corrections * self.corrector.evaluations
+
+    def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
+        """See :class:`undrift.solve.solver.Solver`; no corrections where sigma is 0."""
+        state = self.predictor.step(f, state, process, t, s, draw)
+        if bool((process.sigma(s) == 0).any()):
+            return state
+        history = state.history
+        for i in range(self.corrections):
+            state = self.corrector.step(f, state, process, s, s, lambda stage, i=i: draw(100 * (i + 1) + stage))
+        return State(state.x, history)
+
+
+class AnnealedLangevin(Solver):
+    """Langevin steps at each noise level in turn, ``x + step / 2 score + sqrt(step) noise``.
+
+    Song & Ermon (2019), https://arxiv.org/abs/1907.05600, algorithm 1: ``step = epsilon sigma_i^2 / sigma_min^2``; then
+    the field is taken for one of the next level.
+
+    Args:
+        epsilon: step at the smallest level.
+        repeats: steps at each level.
+    """
+
+    stochastic = True
+    order = 1
+
+    def __init__(self, epsilon: float = 2e-5, repeats: int = 100) -> None:
+        if not (epsilon > 0 and repeats > 0):
+            raise ValueError(f"epsilon and repeats are {epsilon} and {repeats}, expected numbers above 0")
+        self.epsilon, self.repeats, self.evaluations = epsilon, repeats, repeats
+
+    def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
+        """See :class:`undrift.solve.solver.Solver`."""
+        least = process.sigma(t.new_full((), process.t_min))
+        step, x = along(self.epsilon * (process.sigma(t) / least) ** 2, state.x), state.x
+        for i in range(self.repeats):
+            x = x + step / 2 * f(x, t).score + step.sqrt() * draw(i)
+        return State(along(process.alpha(s) / process.alpha(t), x) * x)
+
+
+def _increment(f: Evaluate, x: Tensor, process: Process, t: Tensor, span: Tensor, noise: Tensor) -> Tensor:
+    """Of the reverse SDE over ``span``, with drift and diffusion at (x, t)."""
+    g2 = process.diffusion_squared(t)
+    drift = along(process.drift(t), x) * x - along(g2, x) * f(x, t).score
+    return along((g2 * span).sqrt(), x) * noise - along(span, x) * drift

@@ -1,0 +1,74 @@
+"""The contract of a solver: it steps, and the loop that calls it is :func:`undrift.infer.sample.sample`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from undrift.denoise.estimate import Estimate
+from undrift.process import Process
+
+__all__ = ["Draws", "Evaluate", "Solver", "State"]
+
+Evaluate = Callable[[Tensor, Tensor], Estimate]
+Draws = Callable[[int], Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a solver is.
+
+    Attributes:
+        x: the noisy field, (B, C, *space).
+        history: what the solver remembers of the last steps, the newest first.
+        error: difference to a solution of lower order that the last step found beside its own, same shape as x, where
+            the solver has one.
+    """
+
+    x: Tensor
+    history: tuple[Any, ...] = ()
+    error: Tensor | None = None
+
+
+class Solver(ABC):
+    """A step from one time to the next.
+
+    Attributes:
+        order: of convergence: of the end point for solvers of the ODE, weak for those of the SDE.
+        stochastic: whether steps draw noise.
+        evaluations: calls of the denoiser in one step.
+        any_gaussian: whether the noise that is added may be coloured as z is; else z has to be white.
+    """
+
+    order: float
+    stochastic: bool = False
+    evaluations: int = 1
+    any_gaussian: bool = False
+
+    @property
+    def least(self) -> int:
+        """Evaluations that one step needs."""
+        return self.evaluations
+
+    def steps(self, nfe: int) -> int:
+        """Steps that so many evaluations allow."""
+        return nfe // self.evaluations
+
+    def init(self, x: Tensor) -> State:
+        """The state at the start."""
+        return State(x)
+
+    @abstractmethod
+    def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
+        """One step from t to s <= t.
+
+        Args:
+            f: ``f(x_t, t) -> Estimate``.
+            state: where the solver is.
+            process: the noising process.
+            t: time of the state, float64, a scalar or (B,).
+            s: time to reach, likewise.
+            draw: ``draw(stage)`` is standard normal noise of the shape of x, the same for the same stage of this step.
+        """

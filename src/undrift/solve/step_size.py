@@ -1,0 +1,149 @@
+"""How long the steps of a run are: a grid that is known before, or steps that are chosen by their error."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from undrift.denoise.estimate import along
+from undrift.process import Key, Process, normal
+from undrift.solve.brownian import BrownianPath
+from undrift.solve.frames import Frame, Plain
+from undrift.solve.solver import Solver, State
+
+__all__ = ["Adaptive", "Control", "Fixed"]
+
+_CLIP = (0.2, 5.0)  # of the change of a step's length
+
+
+class Control(ABC):
+    """What the loop asks: whether it goes on, from where to where, and what comes of a step.
+
+    Attributes:
+        t: where the next step begins, a scalar or (B,).
+        s: where it ends.
+        number: steps tried.
+        accepted: steps that moved any row.
+        goes_on: whether there is a step to take.
+        status: "done", or "not converged" of a run that has not reached its end.
+    """
+
+    t: Tensor
+    s: Tensor
+    number: int = 0
+    accepted: int = 0
+    goes_on: bool = True
+    status: str = "not converged"
+
+    def draw(self, x: Tensor, seed: int, stage: int) -> Tensor:
+        """Standard normal noise of the shape of x for a stage of the step, by seed, row, step and stage."""
+        rows = [normal(Key(seed, f"step {self.number}", row, stage=stage), x.shape[1:]) for row in range(len(x))]
+        return torch.stack([torch.from_numpy(row) for row in rows]).to(x.device, x.dtype)
+
+    @abstractmethod
+    def settled(self, before: State, trial: State, calls: int) -> tuple[State, Tensor | None]:
+        """The state after the step, and each row's estimated error, (B,), where there is one."""
+
+
+class Fixed(Control):
+    """The steps of a grid.
+
+    Args:
+        times: decreasing, float64, (steps + 1,).
+    """
+
+    def __init__(self, times: Tensor) -> None:
+        self.times = times
+        self.t, self.s = times[0], times[1]
+
+    def settled(self, before: State, trial: State, calls: int) -> tuple[State, Tensor | None]:
+        """See :class:`Control`."""
+        self.number += 1
+        self.accepted += 1
+        if self.number == len(self.times) - 1:
+            self.goes_on, self.status = False, "done"
+        else:
+            self.t, self.s = self.times[self.number], self.times[self.number + 1]
+        return trial, None if trial.error is None else _size(trial.error)
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Steps whose estimated error is below a tolerance, for each row by itself.
+
+    A step is accepted where the root mean square over cells of ``error / (absolute + relative max(|x|, |x'|))`` is 1 at
+    most; the next one is ``safety norm^(-exponent)`` times as long, between a fifth and five times (Hairer, Norsett &
+    Wanner 1993, section II.4). The solver has to estimate its error. Where a step of an SDE is rejected the path of its
+    noise stays, and the shorter step follows it.
+
+    Attributes:
+        relative: tolerance.
+        absolute: tolerance, in units of the data.
+        first: length of the first step, in units of the solver's clock.
+        safety: factor of the next step.
+        exponent: one over the order if None.
+        least: ratio sigma / alpha at which a run to clean data ends, with a denoising.
+    """
+
+    relative: float = 1e-3
+    absolute: float = 1e-3
+    first: float = 0.01
+    safety: float = 0.9
+    exponent: float | None = None
+    least: float = 0.002
+
+    def begin(self, process: Process, x: Tensor, solver: Solver, most: int, seed: int) -> "_AdaptiveControl":
+        """The control of one run of at most so many evaluations."""
+        return _AdaptiveControl(self, process, x, solver, most, seed)
+
+
+class _AdaptiveControl(Control):
+    def __init__(self, rule: Adaptive, process: Process, x: Tensor, solver: Solver, most: int, seed: int) -> None:
+        self.rule, self.process, self.most, self.per_step = rule, process, most, solver.evaluations
+        self.frame: Frame = getattr(solver, "frame", Plain())
+        self.exponent = rule.exponent or 1 / solver.order
+        ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64, device=x.device)
+        if float(process.sigma(ends[1])) == 0:
+            ends[1] = process.t_of_ratio(ends.new_tensor(rule.least))
+        self.t, self.end = ends[0].expand(len(x)).clone(), ends[1]
+        self.length = torch.full_like(self.t, rule.first)
+        self.path = BrownianPath(x, seed) if solver.stochastic else None
+        self._aim()
+
+    def draw(self, x: Tensor, seed: int, stage: int) -> Tensor:
+        if self.path is None:
+            return super().draw(x, seed, stage)
+        span = (self.t - self.s).clamp(min=1e-300)
+        return self.path.increment(self.process.t_max - self.t, self.process.t_max - self.s) / along(span.sqrt(), x)
+
+    def settled(self, before: State, trial: State, calls: int) -> tuple[State, Tensor | None]:
+        if trial.error is None:
+            raise ValueError("the solver estimates no error, and steps cannot be chosen by it; use a grid")
+        size = self.rule.absolute + self.rule.relative * torch.maximum(before.x.abs(), trial.x.abs())
+        norm = _size(trial.error / size).double()
+        active = self.t > self.end
+        accepted = active & (norm <= 1)
+        x = torch.where(along(accepted.double(), before.x) > 0, trial.x, before.x)
+        factor = (self.rule.safety * norm.clamp(min=1e-12) ** -self.exponent).clamp(*_CLIP).nan_to_num(nan=_CLIP[0])
+        spans = self.frame.clock(self.process, self.t) - self.frame.clock(self.process, self.s)
+        self.length = torch.where(active, spans * factor, self.length)
+        self.t = torch.where(accepted, self.s, self.t)
+        self.number += 1
+        self.accepted += int(accepted.any())
+        self._aim()
+        left = bool((self.t > self.end).any())
+        self.goes_on, self.status = left and calls + self.per_step <= self.most, "not converged" if left else "done"
+        return State(x), _size(trial.error) * accepted
+
+    def _aim(self) -> None:
+        """The end of the next step of each row; rows that are done stay."""
+        clock = self.frame.clock(self.process, self.t) - self.length
+        last = self.frame.clock(self.process, self.end)
+        s = self.frame.time(self.process, torch.maximum(clock, last))
+        self.s = torch.where((clock <= last) | (self.t <= self.end), self.end.expand_as(s), s).minimum(self.t)
+
+
+def _size(error: Tensor) -> Tensor:
+    """Root mean square over the cells of each row, (B,)."""
+    return error.flatten(1).square().mean(1).sqrt()

@@ -1,0 +1,255 @@
+"""Exact denoisers against dense conditioning, quadrature and Bayes' rule, written with numpy and scipy alone."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal, norm
+from scipy.stats import t as student
+
+from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
+from undrift.process import EDM, Coloured, RectifiedFlow, StudentT
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+from implementations import PROCESSES
+
+CPU = torch.device("cpu")
+RNG = np.random.default_rng(0)
+MEANS = RNG.normal(size=(3, 4))
+ROOTS = RNG.normal(size=(3, 4, 4))
+COVARIANCES = ROOTS @ ROOTS.transpose(0, 2, 1) + 0.1 * np.eye(4)
+WEIGHTS = np.array([0.2, 0.5, 0.3])
+
+
+def oracle(x_t, alpha, sigma, means=MEANS, covariances=COVARIANCES, weights=WEIGHTS):
+    """E[x | x_t], E[z | x_t] and log p(x_t) by conditioning joint Gaussians of (x, z, x_t)."""
+    logs, xs, zs = [], [], []
+    for m, c, w in zip(means, covariances, weights):
+        s = alpha**2 * c + sigma**2 * np.eye(len(m))
+        away = np.linalg.solve(s, x_t - alpha * m)
+        logs.append(np.log(w) + multivariate_normal(alpha * m, s).logpdf(x_t))
+        xs.append(m + alpha * c @ away)
+        zs.append(sigma * away)
+    share = np.exp(logs - logsumexp(logs))
+    return share @ np.array(xs), share @ np.array(zs), logsumexp(logs)
+
+
+def compare(denoiser, x_t, times, covariances):
+    process = denoiser.process
+    t = torch.tensor(times, dtype=torch.float64, device=CPU)
+    found, logs = denoiser(torch.tensor(x_t), t), denoiser.log_prob(torch.tensor(x_t), t)
+    for i in range(len(t)):
+        alpha, sigma = float(process.alpha(t[i])), float(process.sigma(t[i]))
+        x, z, log = oracle(x_t[i], alpha, sigma, covariances=covariances)
+        np.testing.assert_allclose(found.x[i], x, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(found.z[i], z, rtol=1e-8, atol=1e-9)
+        assert float(logs[i]) == pytest.approx(log, rel=1e-9, abs=1e-8)
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+@pytest.mark.parametrize("kind", ["covariances", "stds"])
+def test_a_mixture_at_every_time_with_both_ends(process, kind):
+    times = [process.t_min, process.t_max, *np.linspace(process.t_min, process.t_max, 5)[1:-1]]
+    sigma = process.sigma(torch.tensor(times, dtype=torch.float64)).numpy()
+    x_t = RNG.normal(size=(5, 4)) * (1 + sigma[:, None])
+    if kind == "covariances":
+        compare(Mixture(MEANS, None, WEIGHTS, process, covariances=COVARIANCES), x_t, times, COVARIANCES)
+    else:
+        stds = np.sqrt(np.diagonal(COVARIANCES, axis1=1, axis2=2))
+        diagonal = np.stack([np.diag(s**2) for s in stds])
+        compare(Mixture(MEANS, stds, WEIGHTS, process), x_t, times, diagonal)
+
+
+def test_the_score_is_the_gradient_of_the_log_density():
+    mixture = Mixture(MEANS, None, WEIGHTS, RectifiedFlow(), covariances=COVARIANCES)
+    x_t, t = torch.tensor(RNG.normal(size=(5, 4))), torch.full((5,), 0.4, dtype=torch.float64)
+    x_t.requires_grad_()
+    (gradient,) = torch.autograd.grad(mixture.log_prob(x_t, t).sum(), x_t)
+    torch.testing.assert_close(mixture(x_t, t).score, gradient, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dof", [1.0, 3.0, 40.0])
+@pytest.mark.parametrize("process", [EDM(), RectifiedFlow()], ids=["EDM", "flow"])
+def test_student_noise_against_quadrature_over_the_data(process, dof):
+    """The integral over x of the mixture times the density of Student's t, not over the scale as the denoiser does."""
+    means, stds, weights = np.array([-1.5, 0.7]), np.array([0.2, 0.6]), np.array([0.3, 0.7])
+    mixture = Mixture(means[:, None], stds[:, None], weights, process, noise=StudentT(dof))
+    for time in (0.1, 0.5, 0.8):
+        t = torch.tensor(time, dtype=torch.float64)
+        alpha, sigma = float(process.alpha(t)), float(process.sigma(t))
+        for x_t in (-3.0, 0.1, 4.0):
+
+            def joint(x, power, x_t=x_t, alpha=alpha, sigma=sigma):
+                density = sum(w * norm.pdf(x, m, s) for w, m, s in zip(weights, means, stds))
+                return x**power * density * student.pdf((x_t - alpha * x) / sigma, dof) / sigma
+
+            points = sorted([-1.5, 0.7, np.clip(x_t / alpha, -5, 5)])
+            total, first = (
+                quad(joint, -7, 7, args=(k,), points=points, epsabs=1e-15, epsrel=1e-13, limit=500)[0] for k in (0, 1)
+            )
+            at = torch.tensor([[x_t]], dtype=torch.float64)
+            found = mixture(at, t[None])
+            assert float(mixture.log_prob(at, t[None])) == pytest.approx(np.log(total), abs=1e-10)
+            assert float(found.x) == pytest.approx(first / total, rel=1e-9, abs=1e-10)
+            assert alpha * float(found.x) + sigma * float(found.z) == pytest.approx(x_t, abs=1e-10)
+
+
+def test_student_noise_in_many_dimensions_is_a_student_t_around_a_point():
+    """Data at one point: the density of x_t is the multivariate t itself, proportional to (R^2 + r^2)^{-(N+D)/2}."""
+    n, dof, sigma = 300, 5.0, 0.5
+    point = Gaussian(np.zeros(n), np.full(n, 1e-16), EDM(), noise=StudentT(dof))
+    x_t = RNG.normal(size=(4, n)) * np.array([0.1, 1.0, 3.0, 30.0])[:, None]
+    t = torch.full((4,), sigma / (1 + sigma), dtype=torch.float64)
+    got = point.log_prob(torch.tensor(x_t), t).numpy()
+    radius2 = (x_t**2).sum(1)
+    expected = -(n + dof) / 2 * np.log(radius2 + sigma**2 * dof)  # PFGM++, eq. 4, without its constant
+    np.testing.assert_allclose(got - got[0], expected - expected[0], atol=1e-8)
+
+
+def test_many_added_dimensions_agree_with_white_noise():
+    x_t, t = torch.tensor(RNG.normal(size=(3, 4)) * 2), torch.full((3,), 0.6, dtype=torch.float64)
+    one, other = (
+        Mixture(MEANS, None, WEIGHTS, covariances=COVARIANCES, noise=noise) for noise in (None, StudentT(1e8))
+    )
+    torch.testing.assert_close(one(x_t, t).x, other(x_t, t).x, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(one.log_prob(x_t, t), other.log_prob(x_t, t), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(16,), (4, 6)])
+def test_a_random_field_is_the_gaussian_of_its_circulant_covariance(shape):
+    power = Coloured.isotropic(shape, -2.0).power * 1.7
+    field, cells = GaussianRandomField(power), int(np.prod(shape))
+    # covariance from the definition: the inverse transform of the spectrum at every lag
+    lag = np.fft.ifftn(power.numpy()).real
+    index = np.stack(np.unravel_index(np.arange(cells), shape), -1)
+    covariance = np.array([[lag[tuple((a - b) % shape)] for b in index] for a in index])
+    t = torch.tensor([0.05, 0.5, 0.9], dtype=torch.float64)
+    x_t = RNG.normal(size=(3, cells)) * np.array([1, 1, 5])[:, None]
+    at = torch.tensor(x_t).reshape(3, *shape)
+    found, logs = field(at, t), field.log_prob(at, t)
+    for i in range(3):
+        sigma = float(t[i] / (1 - t[i]))
+        x, z, log = oracle(x_t[i], 1.0, sigma, np.zeros((1, cells)), covariance[None], [1.0])
+        np.testing.assert_allclose(found.x[i].flatten(), x, atol=1e-10)
+        np.testing.assert_allclose(found.z[i].flatten(), z, atol=1e-10)
+        assert float(logs[i]) == pytest.approx(log, abs=1e-8)
+
+
+def test_a_random_field_in_coloured_noise():
+    """Both covariances are circulant: dense conditioning with them."""
+    data, noise = Coloured.isotropic((12,), -2.0), Coloured.isotropic((12,), -1.0)
+    field = GaussianRandomField(data.power, RectifiedFlow(), noise=noise)
+    basis = torch.eye(12, dtype=torch.float64)
+    c, n = data.filtered(basis, 1.0).numpy(), noise.filtered(basis, 1.0).numpy()
+    x_t, t = RNG.normal(size=12), 0.3
+    s = 0.7**2 * c + 0.3**2 * n
+    found = field(torch.tensor(x_t)[None], torch.tensor([t], dtype=torch.float64))
+    np.testing.assert_allclose(found.x[0], 0.7 * c @ np.linalg.solve(s, x_t), atol=1e-10)
+    np.testing.assert_allclose(found.score[0], -np.linalg.solve(s, x_t), atol=1e-9)
+
+
+def test_conditioned_on_a_noisy_observation_is_bayes_rule():
+    """In information form, weights by the evidence of each component."""
+    a, y, std = RNG.normal(size=(2, 4)), np.array([0.3, -1.0]), 0.4
+    posterior = Mixture(MEANS, None, WEIGHTS, RectifiedFlow(), covariances=COVARIANCES).conditioned(a, y, std)
+    precision = [np.linalg.inv(c) + a.T @ a / std**2 for c in COVARIANCES]
+    covariances = [np.linalg.inv(p) for p in precision]
+    means = [v @ (np.linalg.solve(c, m) + a.T @ y / std**2) for v, c, m in zip(covariances, COVARIANCES, MEANS)]
+    evidence = [
+        w * multivariate_normal(a @ m, a @ c @ a.T + std**2 * np.eye(2)).pdf(y)
+        for w, m, c in zip(WEIGHTS, MEANS, COVARIANCES)
+    ]
+    np.testing.assert_allclose(posterior.means, means, rtol=1e-8)
+    np.testing.assert_allclose(posterior.covariances(), covariances, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(posterior.weights, np.array(evidence) / np.sum(evidence), rtol=1e-8)
+    x_t, t = RNG.normal(size=(1, 4)), 0.35
+    got = posterior(torch.tensor(x_t), torch.tensor([t], dtype=torch.float64))
+    x, _, _ = oracle(x_t[0], 0.65, 0.35, means, covariances, np.array(evidence) / np.sum(evidence))
+    np.testing.assert_allclose(got.x[0], x, rtol=1e-7, atol=1e-8)
+
+
+def test_a_conditioned_random_field_interpolates_what_was_seen():
+    power = Coloured.isotropic((16,), -2.0).power
+    field = GaussianRandomField(power)
+    c = field.dense().covariances()[0].numpy()
+    a = np.eye(16)[[3, 9]]
+    posterior = field.conditioned(a, [1.0, -0.5], 0.01)
+    gain = c @ a.T @ np.linalg.inv(a @ c @ a.T + 1e-4 * np.eye(2))
+    np.testing.assert_allclose(posterior.means[0], gain @ [1.0, -0.5], atol=1e-10)
+    np.testing.assert_allclose(posterior.covariances()[0], c - gain @ a @ c, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["mixture", "field"])
+def test_clean_draws_have_the_moments(kind):
+    n, generator = 20000, torch.Generator().manual_seed(0)
+    if kind == "mixture":
+        x = Mixture(MEANS, None, WEIGHTS, covariances=COVARIANCES).sample(n, generator).numpy()
+        mean = WEIGHTS @ MEANS
+        second = np.einsum("k,kij->ij", WEIGHTS, COVARIANCES + MEANS[:, :, None] * MEANS[:, None])
+    else:
+        field = GaussianRandomField(Coloured.isotropic((4,), -2.0).power)
+        x, mean = field.sample(n, generator).numpy(), np.zeros(4)
+        second = field.dense().covariances()[0].numpy()
+    assert (np.abs(x.mean(0) - mean) < 4.5 * x.std(0) / np.sqrt(n)).all()
+    products = x[:, :, None] * x[:, None]
+    assert (np.abs(products.mean(0) - second) < 4.5 * products.std(0) / np.sqrt(n)).all()
+
+
+def test_fields_of_any_shape_and_their_dtype():
+    mixture = Mixture(MEANS, 0.5)
+    flat = torch.tensor(RNG.normal(size=(3, 4)), dtype=torch.float32)
+    t = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+    field = mixture(flat.reshape(3, 1, 2, 2), t)
+    assert field.x.dtype == torch.float32 and field.x.shape == (3, 1, 2, 2)
+    torch.testing.assert_close(field.x.reshape(3, 4), mixture(flat, t).x)
+
+
+BAD = {
+    "expected either stds or covariances": lambda: Mixture(MEANS),
+    "stds has numbers": lambda: Mixture(MEANS, 0.0),
+    r"means are \(3,\)": lambda: Mixture([1.0, 2.0, 3.0], 1.0),
+    "expected 3 numbers above 0": lambda: Mixture(MEANS, 1.0, [1.0, 0.0, 2.0]),
+    "GaussianRandomField has it": lambda: Mixture(MEANS, 1.0, noise=Coloured.isotropic((4,), -1.0)),
+    "mean and covariance are": lambda: Gaussian([0.0, 0.0], np.eye(3)),
+    "white or coloured": lambda: GaussianRandomField(torch.ones(4), noise=StudentT(2.0)),
+    r"expected \(5,\) cells|expected \(4,\) cells": lambda: GaussianRandomField(
+        torch.ones(4), noise=Coloured(torch.ones(5))
+    ),
+    "expected 4 numbers a row": lambda: Mixture(MEANS, 1.0)(torch.zeros(2, 5), torch.ones(2) / 2),
+    "std is 0": lambda: Mixture(MEANS, 1.0).conditioned(np.eye(4), np.zeros(4), 0.0),
+    r"expected \(m, 4\)": lambda: Mixture(MEANS, 1.0).conditioned(np.eye(3), np.zeros(3), 1.0),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_what_does_not_fit_is_refused(message):
+    with pytest.raises(ValueError, match=message):
+        BAD[message]()
+
+
+@pytest.mark.parametrize("noise", [None, StudentT(3.0)], ids=["white", "student"])
+def test_the_posterior_variance_is_the_slope_of_the_mean(noise):
+    """White noise: sigma^2 / alpha dE[x | x_t] / dx_t (Tweedie's second order). Student's: quadrature over the data."""
+    process = RectifiedFlow()
+    mixture = Mixture(MEANS, None, WEIGHTS, process, covariances=COVARIANCES, noise=noise)
+    t = torch.full((1,), 0.4, dtype=torch.float64)
+    x_t = torch.tensor(RNG.normal(size=(1, 4)))
+    if noise is None:
+        slope = torch.autograd.functional.jacobian(lambda v: mixture(v, t).x[0], x_t)[:, 0]
+        torch.testing.assert_close(mixture(x_t, t).variance[0], 0.4**2 / 0.6 * slope.diagonal(), rtol=1e-8, atol=1e-10)
+        return
+    one = Mixture([[-1.0], [2.0]], [[0.5], [0.7]], [0.4, 0.6], process, noise=noise)
+
+    def joint(x, power):
+        density = 0.4 * norm.pdf(x, -1, 0.5) + 0.6 * norm.pdf(x, 2, 0.7)
+        return x**power * density * student.pdf((0.8 - 0.6 * x) / 0.4, 3.0)
+
+    moments = [
+        quad(joint, -8, 9, args=(k,), points=[-1, 1.3, 2], epsabs=0, epsrel=1e-12, limit=400)[0] for k in range(3)
+    ]
+    expected = moments[2] / moments[0] - (moments[1] / moments[0]) ** 2
+    assert float(one(torch.tensor([[0.8]], dtype=torch.float64), t).variance) == pytest.approx(expected, rel=1e-8)

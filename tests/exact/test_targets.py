@@ -1,0 +1,170 @@
+"""Targets against their papers' definitions, and back; estimates; anyone's network as a denoiser."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.estimate import Estimate
+from undrift.denoise.targets import Eps, F, Mean, Score, V, Velocity, X
+from undrift.process import EDM, Coloured, DiscreteBetas, RectifiedFlow, StudentT, White
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+from implementations import PROCESSES
+
+CPU = torch.device("cpu")
+each = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+TARGETS = {
+    "eps": Eps(),
+    "x": X(),
+    "v": V(),
+    "velocity": Velocity(),
+    "score": Score(),
+    "F": F(),
+    "F of other data": F(1.7),
+}
+
+
+def problem(process, count=7, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    t = torch.linspace(process.t_min, process.t_max, count + 2, dtype=torch.float64, device=CPU)[1:-1]
+    x, z = torch.randn(2, count, 3, generator=generator, dtype=torch.float64, device=CPU)
+    return t, x, z, process.alpha(t)[:, None] * x + process.sigma(t)[:, None] * z
+
+
+@each
+@pytest.mark.parametrize("name", TARGETS)
+def test_x_and_z_come_back(process, name):
+    t, x, z, x_t = problem(process)
+    found = TARGETS[name].solve(TARGETS[name].of(x, z, process, t), x_t, process, t, White())
+    torch.testing.assert_close(found.x, x, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.z, z, rtol=1e-6, atol=1e-6)
+
+
+@each
+def test_targets_are_what_their_papers_say(process):
+    t, x, z, x_t = problem(process)
+    alpha, sigma = (v(t)[:, None] for v in (process.alpha, process.sigma))
+    got = {name: one.of(x, z, process, t) for name, one in TARGETS.items()}
+    close = {"rtol": 1e-9, "atol": 1e-9}
+    torch.testing.assert_close(got["eps"], z, **close)
+    torch.testing.assert_close(got["x"], x, **close)
+    torch.testing.assert_close(got["v"], alpha * z - sigma * x, **close)  # Salimans & Ho
+    torch.testing.assert_close(got["score"], -(x_t - alpha * x) / sigma**2, rtol=1e-6, atol=1e-6)  # Vincent
+    times = t.clone().requires_grad_()
+    path = process.alpha(times)[:, None] * x + process.sigma(times)[:, None] * z
+    slopes = [torch.autograd.grad(path[:, i].sum(), times, retain_graph=True)[0] for i in range(3)]
+    torch.testing.assert_close(got["velocity"], torch.stack(slopes, 1), **close)
+    for name, data in (("F", 0.5), ("F of other data", 1.7)):  # Karras et al., table 1, of x_t / alpha
+        ratio = sigma / alpha
+        skip = data**2 / (ratio**2 + data**2)
+        out = ratio * data / (ratio**2 + data**2).sqrt()
+        torch.testing.assert_close(got[name], (x - skip * x_t / alpha) / out, rtol=1e-6, atol=1e-6)
+
+
+def test_the_mean_of_ddpm_in_its_own_letters():
+    """Ho et al., eq. 7, from the betas alone; at the last step it is x itself."""
+    betas = np.linspace(1e-4, 0.02, 1000)
+    bar = np.cumprod(1 - betas)
+    process, i = DiscreteBetas(), 300
+    mean = Mean(lambda t: t - 1 / 1000)
+    t = process.nodes[[i]]
+    x, z = torch.randn(2, 1, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x_t = np.sqrt(bar[i]) * x + np.sqrt(1 - bar[i]) * z
+    expected = (
+        np.sqrt(bar[i - 1]) * betas[i] / (1 - bar[i]) * x
+        + np.sqrt(1 - betas[i]) * (1 - bar[i - 1]) / (1 - bar[i]) * x_t
+    )
+    got = mean.of(x, z, process, t)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    found = mean.solve(got, x_t, process, t, White())
+    torch.testing.assert_close(found.x, x, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.z, z, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(mean.of(x, z, process, process.nodes[[0]]), x)
+
+
+@each
+def test_velocity_score_and_shift_of_an_estimate(process):
+    t, x, z, x_t = problem(process)
+    estimate = Estimate(x, z, process, t)
+    torch.testing.assert_close(estimate.velocity, Velocity().of(x, z, process, t))
+    torch.testing.assert_close(estimate.score, -z / process.sigma(t)[:, None])
+    push = torch.randn(7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    moved = estimate.shift(push)
+    torch.testing.assert_close(moved.score - estimate.score, push, rtol=1e-8, atol=1e-8)
+    alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
+    torch.testing.assert_close(alpha * moved.x + sigma * moved.z, x_t, rtol=1e-9, atol=1e-9)
+
+
+def test_the_score_of_coloured_noise_is_that_of_its_covariance():
+    noise, process = Coloured.isotropic((4, 6), -1.0), EDM()
+    x, z = torch.randn(2, 1, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.tensor([0.4], dtype=torch.float64)
+    basis = torch.eye(24, dtype=torch.float64).reshape(24, 4, 6)
+    inverse = torch.linalg.inv(noise.filtered(basis, 1.0).reshape(24, 24))
+    expected = -(inverse @ z.reshape(24) / process.sigma(t)).reshape(1, 4, 6)
+    torch.testing.assert_close(Estimate(x, z, process, t, noise).score, expected, rtol=1e-9, atol=1e-9)
+    with pytest.raises(TypeError, match="not Gaussian"):
+        _ = Estimate(x, z, process, t, StudentT(3.0)).score
+    with pytest.raises(TypeError, match="expected white noise"):
+        Estimate(x, z, process, t, noise).shift(x)
+
+
+def test_a_network_of_edm_and_one_of_ddpm():
+    """Both as their repositories have them: D(x, sigma) -> x, and eps(x, step)."""
+    variance = 0.4
+
+    def karras(x, sigma):
+        return variance / (variance + sigma[:, None] ** 2) * x
+
+    process = EDM()
+    t = torch.tensor([0.2, 0.9], dtype=torch.float64)
+    x_t = torch.tensor([[0.3, -1.0], [4.0, 2.0]], dtype=torch.float64)
+    found = Denoiser.from_callable(karras, predicts="x", process=process, label=process.sigma)(x_t, t)
+    sigma = torch.tensor([0.25, 9.0], dtype=torch.float64)[:, None]
+    torch.testing.assert_close(found.x, variance / (variance + sigma**2) * x_t)
+    torch.testing.assert_close(found.z, sigma / (variance + sigma**2) * x_t)
+
+    bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+
+    def ho(x, step):
+        alpha2 = bar[step.round().long()][:, None]
+        return (1 - alpha2).sqrt() / (alpha2 * variance + 1 - alpha2) * x
+
+    process = DiscreteBetas()
+    t = process.nodes[[3, 800]]
+    found = Denoiser.from_callable(ho, predicts="eps", process=process, label=process.step_index)(x_t, t)
+    alpha2 = bar[[3, 800]][:, None]
+    torch.testing.assert_close(found.x, alpha2.sqrt() * variance / (alpha2 * variance + 1 - alpha2) * x_t)
+
+
+def test_the_pullback_is_the_transposed_jacobian():
+    process = RectifiedFlow()
+    matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    denoiser = Denoiser.from_callable(lambda x, t: torch.tanh(x @ matrix.T), predicts="x", process=process)
+    x_t = torch.randn(2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    t, g = (
+        torch.tensor([0.3, 0.6], dtype=torch.float64),
+        torch.tensor([[1.0, 2.0, -1.0], [0.5, 0.0, 1.0]], dtype=torch.float64),
+    )
+    with torch.no_grad():
+        found, back = denoiser.pullback(x_t, t)
+    value = torch.tanh(x_t @ matrix.T)
+    torch.testing.assert_close(found.x, value)
+    torch.testing.assert_close(back(g), ((1 - value**2) * g) @ matrix)
+    torch.testing.assert_close(back(2 * g), 2 * back(g))
+    assert not found.x.requires_grad
+
+
+def test_what_does_not_determine_x_is_refused():
+    with pytest.raises(ValueError, match="says nothing of x at t = 1"):
+        Denoiser.from_callable(lambda x, t: x, predicts="eps", process=RectifiedFlow())
+    with pytest.raises(ValueError, match="predicts is 'noise', expected one of eps, x, v"):
+        Denoiser.from_callable(lambda x, t: x, predicts="noise", process=EDM())
+    with pytest.raises(ValueError, match=r"made \(2, 3\) of \(2, 6\)"):
+        Denoiser.from_callable(lambda x, t: x[:, :3], process=EDM())(torch.ones(2, 6), torch.ones(2) / 2)
+    with pytest.raises(ValueError, match="sigma_data is 0"):
+        F(0.0)
