@@ -111,8 +111,8 @@ def test_the_grid_is_even_in_a_power_of_u_after_a_short_first_step():
     process = EDM(sigma_max=40.0)
     t = ShortFirst()(process, 9, CPU).numpy()
     sigma = t / (1 - t)
-    u = (sigma / (1 + sigma)) ** 0.9
-    h = (40 / 41) ** 0.9 / 9
+    u = (sigma / (1 + sigma)) ** (9 / 13.7)
+    h = (40 / 41) ** (9 / 13.7) / 9
     assert u[0] - u[1] == pytest.approx(h**1.5)
     np.testing.assert_allclose(u[1:], np.linspace(u[1], 0, 9), atol=1e-15)
     assert t[0] == process.t_max and t[-1] == 0

@@ -30,7 +30,10 @@ def model(kept):
 
 
 def test_it_draws_what_it_drew(kept, model):
-    """To what ten evaluations leave open, 3 thousandths of the spread: it was drawn on another grid of times."""
+    """To a thousandth of the spread in nearly all cells: machines differ in the last bits, and a bit can dry a cell.
+
+    Later runs name the grid of times that they are drawn on; these were drawn on the first one.
+    """
     with xr.open_dataset(kept / "draw.nc") as then:
         then = then.load()
     now = model.sample(kept / "given.nc", realizations=4, seed=7, progress=False)
@@ -40,7 +43,7 @@ def test_it_draws_what_it_drew(kept, model):
     np.testing.assert_array_equal(np.isnan(now.pr.values), np.isnan(then.pr.values))
     spread = float(then.pr.std())
     assert spread > 0 and 0.05 < float((then.pr == 0).mean()) < 0.95
-    np.testing.assert_allclose(now.pr.values, then.pr.values, atol=3e-3 * spread, rtol=0)
+    np.testing.assert_allclose(now.pr.values, then.pr.values, atol=1e-3 * spread, rtol=0)
     part = model.sample(kept / "given.nc", realizations="2:4", seed=7, progress=False)
     np.testing.assert_array_equal(part.pr.values, now.pr.values[2:4])
     means = kept.name == "run_0_1_means"

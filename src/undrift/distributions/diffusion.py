@@ -9,9 +9,13 @@ from undrift.errors import UndriftError
 from undrift.infer.sample import sample
 from undrift.nets.members import member_of
 from undrift.process import EDM, Process
+from undrift.solve.grid import ShortFirst, TimeGrid
 from undrift.tasks.batch import Condition
 
-__all__ = ["Diffusion"]
+__all__ = ["GRIDS", "Diffusion"]
+
+# By the name that a run keeps: its draws stay what they were. Runs that name none were drawn on even steps.
+GRIDS: dict[str, TimeGrid] = {"even": ShortFirst(1.0), "short first": ShortFirst()}
 
 
 class Diffusion:
@@ -24,6 +28,7 @@ class Diffusion:
         precision: dtype of the network's arithmetic.
         micro_batch: fields in each network call. Every call has this shape, short ones are padded, so that a field's
             numbers do not depend on how many are drawn with it.
+        grid: name of the time grid.
     """
 
     def __init__(
@@ -34,10 +39,11 @@ class Diffusion:
         process: Process | None = None,
         precision: torch.dtype = torch.float32,
         micro_batch: int = 16,
+        grid: str = "short first",
     ) -> None:
         self.net, self.guess, self.micro_batch = net, guess, micro_batch
         self.process = process or EDM()
-        self.precision = precision
+        self.precision, self.grid = precision, GRIDS[grid]
 
     def sample(self, condition: Condition, z: Tensor, *, nfe: int = 10, member: int = 0) -> Tensor:
         """One field for each row of the noise.
@@ -60,7 +66,7 @@ class Diffusion:
         for start in range(0, len(z), self.micro_batch):
             stop = min(start + self.micro_batch, len(z))
             rows = torch.arange(start, start + self.micro_batch, device=z.device).clamp(max=stop - 1)
-            draw = sample(denoiser, sigma * z[rows], condition.index(rows), nfe=nfe)
+            draw = sample(denoiser, sigma * z[rows], condition.index(rows), nfe=nfe, grid=self.grid)
             if draw.status != "done":
                 raise UndriftError("the sampler left the finite numbers; train longer, or with a smaller learning rate")
             out.append(draw.x[: stop - start])

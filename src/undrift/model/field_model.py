@@ -136,9 +136,8 @@ class FieldModel:
 
     def _law(self) -> Diffusion:
         precision = precision_of(self.config.train.precision, self.device)
-        return Diffusion(
-            self.net, self.parts.guess, precision=precision, micro_batch=self.config.sample.micro_batch
-        )  # fmt: skip
+        grid, micro_batch = self.facts.get("grid", "even"), self.config.sample.micro_batch
+        return Diffusion(self.net, self.parts.guess, precision=precision, micro_batch=micro_batch, grid=grid)
 
     def _attrs(self) -> dict[str, Any]:
         """What an ensemble says of the model that it is from."""

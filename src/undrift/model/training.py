@@ -296,7 +296,7 @@ def _fit(
         )  # fmt: skip
     if run is not None and trained.was_finished and run.finished:
         return None
-    facts = trained.to_dict() | {"preparing_seconds": preparing, "guess": guessed}
+    facts = trained.to_dict() | {"preparing_seconds": preparing, "guess": guessed, "grid": "short first"}
     began = time.perf_counter()
     sample = config.sample
     law = Diffusion(trained.net, guess, precision=precision, micro_batch=sample.micro_batch)
