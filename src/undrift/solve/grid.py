@@ -126,14 +126,15 @@ class ShortFirst(TimeGrid):
     Along u the rescaled field ``x_t / (alpha + sigma)`` runs on straight lines ``(1 - u) x + u z``. With power 1 these
     are cut into equal parts; a power below 1 has shorter steps near the data, where the details of a field are decided.
     With few steps that matters most, and with many the large scales of a random field do, whose errors are smallest
-    with power 1: of n steps the power is ``n / (n + 4.7)``. Nothing in it knows the data (``benchmarks/solvers.py``).
+    with power 1: of n steps the power is ``n / (n + 4.7)``, and of less than six ``3.3 / n``, which are too few to leave
+    the noise in long steps. Nothing in it knows the data (``benchmarks/solvers.py``).
 
     A multistep solver begins with a step of order one, whose error is of the order of the square of its length: with
     steps of length h the first is ``h^(3/2)`` long, so that a solver of order three keeps its order. For Gaussian data
     of twice the unit scale, ten steps then end 0.4 % from the true standard deviation instead of 2 %.
 
     Args:
-        power: of u, for any number of steps; ``n / (n + 4.7)`` if None.
+        power: of u, for any number of steps; as above if None.
     """
 
     def __init__(self, power: float | None = None) -> None:
@@ -144,7 +145,7 @@ class ShortFirst(TimeGrid):
     def __call__(self, process: Process, steps: int, device: torch.device | str = "cpu") -> Tensor:
         """See :class:`TimeGrid`."""
         ends, clock = _ends(process, device), Straight()
-        power = self.power or steps / (steps + 4.7)
+        power = self.power or max(steps / (steps + 4.7), min(3.3 / steps, 1.0))
         first, last = (clock.clock(process, ends) ** power).tolist()
         rest = torch.linspace(first - ((first - last) / steps) ** 1.5, last, steps, dtype=torch.float64, device=device)
         return torch.cat([ends[:1], clock.time(process, rest[:-1] ** (1 / power)), ends[1:]])
