@@ -35,9 +35,9 @@ STARTS = 4096  # of the yardsticks, and of fields; of other targets in two dimen
 Denoise = Callable[[Tensor, float], Tensor]
 
 
-def yardstick(dims: int, components: int, spread: float) -> Mixture:
+def yardstick(dims: int, components: int, spread: float, seed: int = 0) -> Mixture:
     """The mixtures of the yardsticks: means of norm sqrt(D), standard deviations around ``spread``."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     means = torch.randn(components, dims, generator=generator, dtype=torch.float64)
     means = means / means.norm(dim=1, keepdim=True) * math.sqrt(dims)
     return Mixture(
@@ -59,11 +59,24 @@ def swiss_roll() -> Mixture:
     return Mixture((means - means.mean(0)) / means.std(), 0.06)
 
 
+def checkerboard() -> Mixture:
+    """Eight of sixteen squares, each of four by four narrow Gaussians, of unit variance."""
+    side = torch.arange(16, dtype=torch.float64)
+    y, x = torch.meshgrid(side, side, indexing="ij")
+    dark = ((y // 4 + x // 4) % 2 == 0).flatten()
+    means = torch.stack([x.flatten(), y.flatten()], 1)[dark]
+    means = (means - means.mean(0)) / means.std(0)
+    return Mixture(means, 0.1)
+
+
 TARGETS = {
     "2-D mixture": lambda: yardstick(2, 8, 0.15),
     "32-D mixture": lambda: yardstick(32, 16, 0.3),
     "ring of 8": ring,
     "Swiss roll": swiss_roll,
+    "8-D mixture": lambda: yardstick(8, 12, 0.2, seed=5),
+    "64-D mixture": lambda: yardstick(64, 24, 0.35, seed=6),
+    "checkerboard": checkerboard,
     "random field 16x16": lambda: GaussianRandomField(Coloured.isotropic((16, 16), -2.0).power),
 }
 
@@ -189,7 +202,7 @@ def interval(mine: np.ndarray, theirs: dict[str, np.ndarray], name: str, draws: 
 
 def measured(title: str) -> dict:
     denoise, shape = denoise_of(TARGETS[title]())
-    count = STARTS * (4 if title in ("ring of 8", "Swiss roll") else 1)
+    count = STARTS * (4 if title in ("ring of 8", "Swiss roll", "checkerboard") else 1)
     x = HIGH * torch.randn(count, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     exact = reference(denoise, x, 1500 if len(shape) == 1 else 600)
     table: dict[str, dict[int, dict]] = {}
@@ -218,7 +231,11 @@ def figure(results: list[dict], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, len(results), figsize=(3.1 * len(results), 3.2), layout="constrained", sharey=True)
+    columns = -(-len(results) // 2)
+    fig, axes = plt.subplots(2, columns, figsize=(2.9 * columns, 5.6), layout="constrained", sharex=True, sharey=True)
+    for axis in axes.flat[len(results) :]:
+        axis.set_visible(False)
+    axes = axes.flatten()
     for axis, one in zip(axes, results):
         for name, row in one["errors"].items():
             mine = name == "undrift"

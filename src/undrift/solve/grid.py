@@ -126,8 +126,8 @@ class ShortFirst(TimeGrid):
     Along u the rescaled field ``x_t / (alpha + sigma)`` runs on straight lines ``(1 - u) x + u z``. With power 1 these
     are cut into equal parts; a power below 1 has shorter steps near the data, where the details of a field are decided.
     With few steps that matters most, and with many the large scales of a random field do, whose errors are smallest
-    with power 1: of n steps the power is ``n / (n + 4.7)``, and of less than six ``3.3 / n``, which are too few to leave
-    the noise in long steps. Nothing in it knows the data (``benchmarks/solvers.py``).
+    with power 1: of n steps the power is ``n / (n + 4.7)``, and of less than six ``3.3 / n``, as they are too few to
+    leave the noise in long steps. Nothing in it knows the data (``benchmarks/solvers.py``).
 
     A multistep solver begins with a step of order one, whose error is of the order of the square of its length: with
     steps of length h the first is ``h^(3/2)`` long, so that a solver of order three keeps its order. For Gaussian data
