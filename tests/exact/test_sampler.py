@@ -13,11 +13,13 @@ from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.estimate import Estimate
 from undrift.denoise.exact import Gaussian, GaussianRandomField
 from undrift.infer.sample import sample
-from undrift.process import EDM, Coloured, StudentT
+from undrift.process import EDM, Coloured, RectifiedFlow, StudentT
 from undrift.solve.adams_bashforth import AdamsBashforth, weights
 from undrift.solve.ancestral import Ancestral
 from undrift.solve.grid import ShortFirst
+from undrift.solve.runge_kutta import DORMAND_PRINCE, RungeKutta
 from undrift.solve.sde import EulerMaruyama
+from undrift.solve.step_size import Adaptive
 
 CPU = torch.device("cpu")
 VARIANCES = np.array([4.0, 1.0, 0.3, 0.05])
@@ -219,3 +221,25 @@ def test_ancestral_noise_has_the_colour_of_the_process():
     x = sample(denoiser, start, nfe=60, solver=Ancestral()).x
     power = (torch.fft.fft(x).abs() ** 2 / 8).mean(0) / data.power
     assert (abs(power - 1) < 0.05 + 4.5 * (2 / n) ** 0.5).all(), power
+
+
+@pytest.mark.parametrize("process", [EDM(), RectifiedFlow()], ids=["EDM", "flow"])
+def test_an_adaptive_run_to_clean_data_ends_with_a_denoising(process):
+    """From the true law at t_max, so that what is left is the solver's error and the last denoising's."""
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    variances, t = torch.tensor(VARIANCES), torch.tensor(process.t_max, dtype=torch.float64)
+    scale = (process.alpha(t) ** 2 * variances + process.sigma(t) ** 2).sqrt()
+    denoiser = Gaussian(torch.zeros(4), variances, process)
+    rule = Adaptive(relative=1e-5, absolute=1e-5)
+    found = sample(denoiser, scale * x, nfe=2000, solver=RungeKutta(DORMAND_PRINCE), grid=rule)
+    assert found.status == "done"
+    torch.testing.assert_close(found.x, variances.sqrt() * x, rtol=2e-3, atol=2e-3)
+    # the variance that is still noise at the end is gone: without the denoising it is there
+    raw = sample(denoiser, scale * x, nfe=2000, solver=RungeKutta(DORMAND_PRINCE), grid=rule, denoise=False)
+    assert raw.nfe == found.nfe - 1 and not torch.equal(raw.x, found.x)
+
+
+def test_a_gradient_where_there_is_no_signal_is_no_nan():
+    process = RectifiedFlow()
+    one = Estimate(torch.ones(1, 2), torch.ones(1, 2), process, torch.ones(1, dtype=torch.float64))
+    assert torch.equal(one.shift(torch.zeros(1, 2)).x, one.x)

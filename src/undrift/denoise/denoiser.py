@@ -52,7 +52,8 @@ class Denoiser(ABC):
             (out,) = torch.autograd.grad(found.x, start, gradient, retain_graph=True)
             return out
 
-        return replace(found, x=found.x.detach(), z=found.z.detach()), back
+        variance = None if found.variance is None else found.variance.detach()
+        return replace(found, x=found.x.detach(), z=found.z.detach(), variance=variance), back
 
     @staticmethod
     def from_callable(

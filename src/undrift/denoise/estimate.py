@@ -57,10 +57,16 @@ class Estimate:
     def shift(self, gradient: Tensor) -> Self:
         """The estimate whose score is greater by a gradient, at the same x_t: white noise only.
 
-        ``z -= sigma gradient`` and ``x += sigma^2 / alpha gradient``.
+        ``z -= sigma gradient`` and ``x += sigma^2 / alpha gradient``; where alpha is 0, and the gradient with it, x
+        stays.
         """
         if not isinstance(self.noise, White):
             raise TypeError(f"{type(self.noise).__name__} noise has no score that can be shifted; expected white noise")
         sigma = along(self.process.sigma(self.t), self.x)
         ratio = along(self.process.ratio(self.t), self.x)
-        return replace(self, x=self.x + sigma * ratio * gradient, z=self.z - sigma * gradient, variance=None)
+        return replace(
+            self,
+            x=self.x + (sigma * ratio).nan_to_num(posinf=0.0) * gradient,
+            z=self.z - sigma * gradient,
+            variance=None,
+        )

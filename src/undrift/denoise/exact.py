@@ -27,7 +27,9 @@ __all__ = ["Gaussian", "GaussianRandomField", "Mixture"]
 
 
 def _tensor(values: ArrayLike | Tensor) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float64)
+    if isinstance(values, Tensor):
+        return values.to(torch.float64)
+    return torch.as_tensor(values, dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,9 @@ class GaussianRandomField(Denoiser):
         return self.dense().conditioned(operator, observed, std)
 
     def dense(self) -> Gaussian:
-        """The same law with its covariance written out, for small grids."""
+        """The same law with its covariance written out, for small grids and white noise."""
+        if isinstance(self.noise, Coloured):
+            raise ValueError("the noise is coloured: there is no Gaussian with such noise, use the field itself")
         cells = self.law.power.numel()
         basis = torch.eye(cells, dtype=torch.float64, device=self.law.power.device)
         covariance = self.law.filtered(basis.reshape(cells, *self.law.power.shape), 1.0).reshape(cells, cells)

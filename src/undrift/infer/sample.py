@@ -59,7 +59,7 @@ def sample(
         solver: Adams-Bashforth of order 3 on the velocity of the straight path if None.
         grid: :class:`ShortFirst` if None; :class:`undrift.solve.step_size.Adaptive` chooses steps by their error.
         seed: of the noise that stochastic solvers add: a row's noise depends on its position and on nothing else.
-        denoise: end with the denoiser's estimate of x where ``sigma(t_min)`` is above 0.
+        denoise: end with the denoiser's estimate of x where the run ends at noise above 0.
 
     Returns:
         The fields and the run's facts; a field that left the finite numbers is reported in ``status``, never silently.
@@ -75,8 +75,9 @@ def sample(
             f"{type(solver).__name__} adds noise, and that of the denoiser is {type(denoiser.noise).__name__}; "
             "expected white noise, or use a solver of the ODE"
         )
-    ends = torch.tensor(process.t_min, dtype=torch.float64, device=x_1.device)
-    last = denoise and float(process.sigma(ends)) > 0
+    # an adaptive run to clean data ends before it, with a denoising
+    clean = float(process.sigma(torch.tensor(process.t_min, dtype=torch.float64, device=x_1.device))) == 0
+    last = denoise and (not clean or isinstance(grid, Adaptive))
     if nfe < solver.least + last:
         raise ValueError(
             f"nfe is {nfe}, expected at least {solver.least + last} for one step of {type(solver).__name__}"
@@ -106,7 +107,7 @@ def sample(
             error = found if error is None else error + found
     x, status = state.x, control.status
     if last:
-        x = evaluate(x, ends).x
+        x = evaluate(x, control.end).x
     if not bool(torch.isfinite(x).all()):
         status = "non-finite"
     return Draw(x, calls, status, control.accepted, error)

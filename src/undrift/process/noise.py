@@ -74,7 +74,7 @@ class Coloured(Noise):
             slope: of the spectrum of modes; -2 is that of Brownian motion in one dim.
         """
         frequencies = [torch.fft.fftfreq(n, dtype=torch.float64, device="cpu") for n in shape]
-        radius = sum((f**2 for f in torch.meshgrid(*frequencies, indexing="ij")), torch.zeros(())).sqrt()
+        radius = sum((f**2 for f in torch.meshgrid(*frequencies, indexing="ij")), torch.zeros((), device="cpu")).sqrt()
         power = radius.clamp(min=1 / max(shape)) ** slope
         return cls(power / power.mean())
 

@@ -75,7 +75,7 @@ def _doubling(first: float, last: float) -> list[tuple[float, float]]:
 def _expansion(f: Function, a: float, b: float, name: str) -> np.ndarray:
     """Chebyshev coefficients of f on [a, b], (degree + 1,)."""
     t = torch.tensor((a + b) / 2 + (b - a) / 2 * _NODES, dtype=torch.float64, device="cpu")
-    values = torch.as_tensor(f(t), dtype=torch.float64).broadcast_to(t.shape).numpy()
+    values = torch.as_tensor(f(t), dtype=torch.float64, device="cpu").detach().broadcast_to(t.shape).numpy()
     if not np.isfinite(values).all():
         wrong = values[~np.isfinite(values)][0]
         raise ValueError(f"{name} is {wrong} near t = {(a + b) / 2:.6g}, expected a finite number")

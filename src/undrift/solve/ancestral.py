@@ -13,13 +13,14 @@ __all__ = ["DDIM", "Ancestral"]
 class Ancestral(Solver):
     """DDPM's ancestral sampling: ``x_s ~ q(x_s | x_t, x)`` with the estimate in place of x.
 
-    Ho et al. (2020), https://arxiv.org/abs/2006.11239, algorithm 2 and section 3.2. No noise is added by a step that
-    ends at clean data.
+    Ho et al. (2020), https://arxiv.org/abs/2006.11239, algorithm 2 and section 3.2. With the first two no noise is
+    added by a step that ends at clean data.
 
     Args:
         variance: of the step: "posterior", that of ``q(x_s | x_t, x)`` (right for data at one point); "upper", that of
-            ``q(x_t | x_s)`` (right for white data); or "learned", the posterior's and what is not known of x, with the
-            estimate's own variance (Bao et al. 2022, "Analytic-DPM", https://arxiv.org/abs/2201.06503, theorem 1).
+            ``q(x_t | x_s)`` (right for white data of a process that preserves variance); or "learned", the posterior's
+            and what is not known of x, with the estimate's own variance (Bao et al. 2022, "Analytic-DPM",
+            https://arxiv.org/abs/2201.06503, theorem 1).
     """
 
     stochastic = True
@@ -47,7 +48,7 @@ class Ancestral(Solver):
                 raise ValueError(
                     "the variance is to be learned, and this denoiser gives none; use variance='posterior'"
                 )
-            variance = variance + clean**2 * estimate.variance
+            variance = variance + clean**2 * estimate.variance.clamp(min=0)
         return State(kept * state.x + clean * estimate.x + variance.sqrt() * draw(0))
 
 

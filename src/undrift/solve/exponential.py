@@ -151,6 +151,10 @@ class SDEDPMSolverPlusPlus(DPMSolverPlusPlus):
     stochastic = True
     any_gaussian = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = 1
+
     def coefficients(self, process: Process, times: Tensor, s: Tensor) -> tuple[float, list[float]]:
         """See :class:`undrift.solve.multistep.Multistep`."""
         keep, weights = super().coefficients(process, times, s)

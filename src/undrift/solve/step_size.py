@@ -21,6 +21,7 @@ class Control(ABC):
     """What the loop asks: whether it goes on, from where to where, and what comes of a step.
 
     Attributes:
+        end: where the run ends, a scalar.
         t: where the next step begins, a scalar or (B,).
         s: where it ends.
         number: steps tried.
@@ -29,6 +30,7 @@ class Control(ABC):
         status: "done", or "not converged" of a run that has not reached its end.
     """
 
+    end: Tensor
     t: Tensor
     s: Tensor
     number: int = 0
@@ -55,7 +57,7 @@ class Fixed(Control):
 
     def __init__(self, times: Tensor) -> None:
         self.times = times
-        self.t, self.s = times[0], times[1]
+        self.t, self.s, self.end = times[0], times[1], times[-1]
 
     def settled(self, before: State, trial: State, calls: int) -> tuple[State, Tensor | None]:
         """See :class:`Control`."""
