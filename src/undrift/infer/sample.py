@@ -66,15 +66,10 @@ def sample(
 
     Raises:
         ValueError: too few evaluations for one step.
+        TypeError: the solver adds noise of another law than the denoiser's.
     """
     solver, grid, process = solver or AdamsBashforth(), grid or ShortFirst(), denoiser.process
-    if solver.stochastic and not (
-        isinstance(denoiser.noise, White) or (solver.any_gaussian and denoiser.noise.gaussian)
-    ):
-        raise TypeError(
-            f"{type(solver).__name__} adds noise, and that of the denoiser is {type(denoiser.noise).__name__}; "
-            "expected white noise, or use a solver of the ODE"
-        )
+    _refuse_noise(denoiser, solver)
     # an adaptive run to clean data ends before it, with a denoising
     clean = float(process.sigma(torch.tensor(process.t_min, dtype=torch.float64, device=x_1.device))) == 0
     last = denoise and (not clean or isinstance(grid, Adaptive))
@@ -111,3 +106,13 @@ def sample(
     if not bool(torch.isfinite(x).all()):
         status = "non-finite"
     return Draw(x, calls, status, control.accepted, error)
+
+
+def _refuse_noise(denoiser: Denoiser, solver: Solver) -> None:
+    """The noise that a solver adds is white, or that of the denoiser where it is Gaussian and the solver allows it."""
+    noise = denoiser.noise
+    if solver.stochastic and not isinstance(noise, White) and not (solver.any_gaussian and noise.gaussian):
+        raise TypeError(
+            f"{type(solver).__name__} adds noise, and that of the denoiser is {type(noise).__name__}; "
+            "expected white noise, or use a solver of the ODE"
+        )
