@@ -8,12 +8,13 @@ PIP_FLAGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.undrift-installed
 
-.PHONY: help venv test mutate lint format demo wheel clean
+.PHONY: help venv test verify mutate lint format demo wheel clean
 
 help:
 	@echo 'make demo    train, draw, score and report on the embedded data: at most 5 minutes (DEMO_BUDGET=20s: quick)'
 	@echo 'make test    lint and all tests'
 	@echo 'make lint    ruff and pyright'
+	@echo 'make verify  docs/verification.md: what every method of the theory is held against, and what was measured'
 	@echo 'make mutate  faults put into the formulas one by one: each must fail a test'
 	@echo 'make format  let ruff rewrite the sources'
 	@echo 'make wheel   dist/undrift-*.whl'
@@ -41,6 +42,9 @@ format: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest
+
+verify: $(STAMP)
+	$(BIN)/python -m pytest tests/exact --verification docs/verification.md
 
 mutate: $(STAMP)
 	$(BIN)/python tests/mutate.py
