@@ -12,8 +12,21 @@ from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
 from undrift.denoise.guess import FoldedGuess, GaussianGuess
 from undrift.denoise.precondition import Preconditioned
 from undrift.nets import UNet
+from undrift.objective import (
+    SNR,
+    ContinuousVLB,
+    DiscreteVLB,
+    EDMWeight,
+    FlowMatching,
+    ImplicitScoreMatching,
+    Likelihood,
+    LogNormal,
+    MinSNR,
+    ScoreMatching,
+    Simple,
+    Uniform,
+)
 from undrift.objective.denoising import DenoisingScoreMatching, Regression
-from undrift.objective.times import LogNormal
 from undrift.process import (
     EDM,
     NCSN,
@@ -118,7 +131,18 @@ GRIDS = {
     "Karras": Karras(),
 }
 NODES = Nodes()  # of discrete processes only
-TIMES = {"log-normal": LogNormal()}
+TIMES = {
+    "log-normal": LogNormal(),
+    "uniform": Uniform(0.1, 0.8),
+    "independent": Uniform(low_discrepancy=False),
+}
+WEIGHTS = {
+    "simple": Simple(),
+    "SNR": SNR(),
+    "min-SNR": MinSNR(),
+    "EDM": EDMWeight(),
+    "likelihood": Likelihood(),
+}
 TASKS = {"downscale": Downscale(2), "emulate": Emulate()}
 
 
@@ -168,9 +192,24 @@ def denoisers() -> dict[str, SimpleNamespace]:
 
 
 def objectives() -> dict[str, SimpleNamespace]:
-    """Of fields (B, 2, 4, 6), and whether they draw anything."""
+    """Of fields (B, 2, 4, 6): whether they draw anything, and what they train, made of a net."""
     folded = FoldedGuess(list(guesses().values()))
-    return {
-        "denoising score matching": SimpleNamespace(loss=DenoisingScoreMatching(EDM(), folded), random=True),
-        "regression": SimpleNamespace(loss=Regression(), random=False),
+    guess = guesses()["two modes"]
+
+    def denoiser(net: torch.nn.Module) -> Denoiser:
+        return Preconditioned(net, EDM(), guess)
+
+    levels = torch.tensor([0.1, 0.3, 0.6, 0.9], dtype=torch.float64, device=CPU)
+    losses = {
+        "score matching": ScoreMatching(),
+        "flow matching": FlowMatching(),
+        "discrete bound": DiscreteVLB(levels),
+        "continuous bound": ContinuousVLB(Uniform(0.01)),
+        "sliced score matching": ImplicitScoreMatching(slices=1),
     }
+    return {
+        "folded score matching": SimpleNamespace(
+            loss=DenoisingScoreMatching(EDM(), folded), random=True, model=lambda net: net
+        ),
+        "regression": SimpleNamespace(loss=Regression(), random=False, model=lambda net: net),
+    } | {name: SimpleNamespace(loss=loss, random=True, model=denoiser) for name, loss in losses.items()}

@@ -9,6 +9,7 @@ import pytest
 
 import undrift
 from undrift.denoise.denoiser import Denoiser
+from undrift.objective import Times, Weight
 from undrift.process import Coupling, Noise, Process
 from undrift.solve.frames import Frame
 from undrift.solve.grid import TimeGrid
@@ -52,10 +53,11 @@ NOUNS = {
     ),
     "objective": (
         "objective",
-        lambda c: called_with(c, "batch", "net", "key"),
+        lambda c: called_with(c, "batch", "net", "key") or called_with(c, "batch", "model", "key"),
         {name: case.loss for name, case in listed.objectives().items()},
     ),
-    "law of times": ("objective", lambda c: called_with(c, "count", "process"), listed.TIMES),
+    "law of times": ("objective", lambda c: issubclass(c, Times), listed.TIMES),
+    "weight": ("objective", lambda c: issubclass(c, Weight), listed.WEIGHTS),
     "net": ("nets", lambda c: called_with(c, "x", "t") or _is_net(c), {"U-Net": listed.net()}),
     "task": ("tasks", lambda c: hasattr(c, "pair"), listed.TASKS),
 }

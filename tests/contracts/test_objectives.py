@@ -24,9 +24,10 @@ def batch(count=6, seed=0):
 
 @each
 def test_one_loss_for_each_sample_fixed_by_the_key(case):
-    model, data = net(), batch()
+    net_, data = net(), batch()
+    model = case.model(net_)
     loss, facts = case.loss(data, model, 7)
-    assert loss.shape == (len(data),) and (loss > 0).all()
+    assert loss.shape == (len(data),) and torch.isfinite(loss).all()
     assert torch.equal(case.loss(data, model, 7)[0], loss)
     assert torch.equal(case.loss(data, model, 8)[0], loss) is not case.random
     assert all(not value.requires_grad for value in facts.values())
@@ -34,7 +35,8 @@ def test_one_loss_for_each_sample_fixed_by_the_key(case):
 
 @each
 def test_another_sample_changes_nothing(case):
-    model, data = net(), batch()
+    net_, data = net(), batch()
+    model = case.model(net_)
     x = data.x.clone()
     x[1:] += 5
     first, second = case.loss(data, model, 7)[0], case.loss(replace(data, x=x), model, 7)[0]
@@ -59,15 +61,16 @@ def test_cells_without_weight_are_no_target(case):
             seen[-1].retain_grad()
             return seen[-1]
 
-    case.loss(data, Watched(), 7)[0].sum().backward()
+    case.loss(data, case.model(Watched()), 7)[0].sum().backward()
     gradient = seen[0].grad
     assert (gradient[:, :, :2] == 0).all() and (gradient[:, :, 2:] != 0).all()
 
 
 @each
 def test_the_gradient_is_that_of_finite_differences(case):
-    model, data = net(), batch()
-    parameter = model.last.conv.weight
+    net_, data = net(), batch()
+    model = case.model(net_)
+    parameter = net_.last.conv.weight
     case.loss(data, model, 7)[0].mean().backward()
     step = 0.1 * parameter.grad / parameter.grad.norm()
     slope = float((parameter.grad * step).sum())

@@ -72,7 +72,7 @@ class FromCallable(Denoiser):
     """The denoiser of a network, or of any function.
 
     Args:
-        fn: ``fn(x_t (B, ...), label (B,)) -> (B, ...)``, and with a condition as third argument where one is given.
+        fn: ``fn(x_t (B, ...), label (B,)) -> (B, ...)``, a condition its third argument where one is given.
         predicts: what it returns: "eps", "x", "v", "velocity", "score", "F", or a
             :class:`undrift.denoise.targets.Target`.
         process: the noising process that it was trained with.
@@ -103,7 +103,7 @@ class FromCallable(Denoiser):
         Raises:
             ValueError: the function's output has not the shape of its input.
         """
-        given = () if condition is None else (condition,)
+        given = (condition,) if condition is not None and (condition.fields or condition.vectors) else ()
         prediction = self.fn(x_t, self.label(t).to(x_t.dtype), *given)
         if prediction.shape != x_t.shape:
             raise ValueError(

@@ -18,7 +18,7 @@ from torch import Tensor
 from undrift.denoise.estimate import Estimate, along
 from undrift.process import Noise, Process
 
-__all__ = ["Eps", "F", "Mean", "Score", "Target", "V", "Velocity", "X", "target"]
+__all__ = ["Eps", "F", "Mean", "Score", "Target", "V", "Velocity", "X", "named", "target"]
 
 
 class Target(ABC):
@@ -126,19 +126,28 @@ class Mean(Target):
 _NAMED = {"eps": Eps(), "x": X(), "v": V(), "velocity": Velocity(), "score": Score(), "F": F()}
 
 
+def named(predicts: str | Target) -> Target:
+    """A target by its name: "eps", "x", "v", "velocity", "score", "F" (with EDM's sigma_data of 0.5), or itself.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if isinstance(predicts, str) and predicts not in _NAMED:
+        raise ValueError(f"predicts is {predicts!r}, expected one of {', '.join(_NAMED)}, or a Target")
+    return _NAMED[predicts] if isinstance(predicts, str) else predicts
+
+
 def target(predicts: str | Target, process: Process) -> Target:
-    """A target by its name, checked against the process.
+    """A target by its name, see :func:`named`, checked against the process.
 
     Args:
-        predicts: "eps", "x", "v", "velocity", "score", "F" (with EDM's sigma_data of 0.5), or a target.
+        predicts: the name, or a target.
         process: the noising process.
 
     Raises:
         ValueError: an unknown name, or a prediction that says nothing of x where the process has no signal.
     """
-    if isinstance(predicts, str) and predicts not in _NAMED:
-        raise ValueError(f"predicts is {predicts!r}, expected one of {', '.join(_NAMED)}, or a Target")
-    found = _NAMED[predicts] if isinstance(predicts, str) else predicts
+    found = named(predicts)
     end = torch.tensor(process.t_max, dtype=torch.float64, device="cpu")
     p_x, p_z, _ = found.row(process, end)
     if abs(float(process.alpha(end) * p_z - process.sigma(end) * p_x)) < 1e-12 * float(process.sigma(end)):

@@ -1,4 +1,4 @@
-"""Denoising score matching.
+"""Denoising score matching of a network by folds, in the units of its output.
 
 The minimiser over all functions of ``E || x_hat(x_t, t) - x ||^2`` is ``E[x | x_t]``, whatever the positive weight
 and the law of t (Vincent 2011,
@@ -15,6 +15,7 @@ from undrift.denoise.guess import FoldedGuess
 from undrift.denoise.precondition import Preconditioned, coefficients
 from undrift.nets.members import member_of
 from undrift.nets.precision import evaluate
+from undrift.objective.matching import mean_of_known
 from undrift.objective.times import LogNormal
 from undrift.process import Process
 from undrift.tasks.batch import Batch, Condition
@@ -22,11 +23,6 @@ from undrift.tasks.batch import Batch, Condition
 __all__ = ["DenoisingScoreMatching", "Regression"]
 
 LOG_RATIO_EDGES = (-4.0, -2.5, -1.5, -0.5, 0.5, 1.5, 3.0)
-
-
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean over all dims but the first."""
-    return (values * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1)
 
 
 class DenoisingScoreMatching:
@@ -60,7 +56,7 @@ class DenoisingScoreMatching:
         y = x + ratio.to(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1)) * z
         c_in, c_out, linear = self._guessed(y, ratio, batch.fold)
         f = Preconditioned.network(member_of(net, batch.member), c_in * y, ratio, batch.condition, self.precision)
-        loss = _mean((f - (x - linear) / c_out) ** 2, batch.weight)
+        loss = mean_of_known((f - (x - linear) / c_out) ** 2, batch.weight)
         edges = torch.tensor(LOG_RATIO_EDGES, dtype=ratio.dtype, device=x.device)
         bins = torch.bucketize(ratio.log(), edges)
         count = torch.zeros(len(edges) + 1, dtype=loss.dtype, device=x.device)
@@ -94,7 +90,7 @@ class Regression:
     def __call__(self, batch: Batch, net: nn.Module, key: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of each sample (B,); ``key`` is not used, nothing is drawn."""
         guess = self.predict(torch.zeros_like(batch.x), batch.condition, member_of(net, batch.member))
-        return _mean((guess - batch.x) ** 2, batch.weight), {}
+        return mean_of_known((guess - batch.x) ** 2, batch.weight), {}
 
     def predict(self, blank: Tensor, condition: Condition, net: nn.Module) -> Tensor:
         """The network at zero input (B, C, *space) and zero noise label."""

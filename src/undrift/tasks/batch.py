@@ -65,6 +65,12 @@ class Batch:
     fold: Tensor
     member: int = 0
 
+    @classmethod
+    def of(cls, x: Tensor, condition: Condition | None = None) -> Self:
+        """A batch all of whose cells are known, (B, ...), of one fold."""
+        fold = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        return cls(x, condition or Condition(), torch.ones_like(x), fold)
+
     def __len__(self) -> int:
         return self.x.shape[0]
 
