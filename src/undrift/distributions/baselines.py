@@ -28,16 +28,30 @@ def dress(errors: np.ndarray, members: int = MEMBERS) -> np.ndarray:
 
     The quantiles stand at (m + 1/2) / members; missing errors are left out.
     """
-    levels = (np.arange(members) + 0.5) / members
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        quantiles = np.nanquantile(errors, levels, axis=0, method="hazen")
+    quantiles = _quantiles(errors, (np.arange(members) + 0.5) / members, shift=0.5)
     chosen = np.unique(np.linspace(0, len(errors) - 1, members).astype(int))
     chosen = np.resize(chosen, members)
     jitter = np.random.default_rng(0).random((members,) + (1,) * (errors.ndim - 1)) * 1e-9
     fields = np.nan_to_num(errors[chosen]) * (1 + jitter) + jitter * np.nanstd(errors)
     ranks = fields.argsort(0, kind="stable").argsort(0, kind="stable")
     return np.take_along_axis(quantiles, ranks, 0).astype(np.float32)
+
+
+def _quantiles(values: np.ndarray, levels: np.ndarray, shift: float = 1.0) -> np.ndarray:
+    """Quantiles (levels, ...) along the first axis, NaN left out; NaN where there is nothing else.
+
+    Of n sorted values the one at position ``(n + 1 - 2 shift) level + shift - 1`` counted from 0, interpolated between
+    neighbours and kept within the ends: shift 1 is NumPy's default, 1/2 is Hazen's (types 7 and 5 of Hyndman and Fan 1996,
+    doi:10.1080/00031305.1996.10473566). All cells share one sort, where ``np.nanquantile`` takes one cell at a time.
+    """
+    ranked = np.sort(values, axis=0)
+    count = (~np.isnan(values)).sum(0)
+    level = levels.reshape(-1, *[1] * count.ndim)
+    at = np.clip((count + 1 - 2 * shift) * level + shift - 1, 0, np.maximum(count - 1, 0))
+    low = np.floor(at).astype(np.intp)
+    below = np.take_along_axis(ranked, low, 0)
+    above = np.take_along_axis(ranked, np.minimum(low + 1, np.maximum(count - 1, 0)), 0)
+    return below + (above - below) * (at - low).astype(values.dtype)
 
 
 @dataclass(frozen=True)
@@ -55,9 +69,7 @@ class QuantileMap:
     @classmethod
     def fit(cls, interpolated: np.ndarray, truth: np.ndarray) -> "QuantileMap":
         """From training fields (n, C, *space)."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # masked cells have no quantile
-            return cls(np.nanquantile(interpolated, _KNOTS, axis=0), np.nanquantile(truth, _KNOTS, axis=0))
+        return cls(_quantiles(interpolated, _KNOTS), _quantiles(truth, _KNOTS))
 
     def __call__(self, interpolated: np.ndarray) -> np.ndarray:
         """Map fields (n, C, *space); beyond the end quantiles the end's shift is kept, ties go to their middle."""
