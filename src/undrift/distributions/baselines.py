@@ -41,8 +41,8 @@ def _quantiles(values: np.ndarray, levels: np.ndarray, shift: float = 1.0) -> np
     """Quantiles (levels, ...) along the first axis, NaN left out; NaN where there is nothing else.
 
     Of n sorted values the one at position ``(n + 1 - 2 shift) level + shift - 1`` counted from 0, interpolated between
-    neighbours and kept within the ends: shift 1 is NumPy's default, 1/2 is Hazen's (types 7 and 5 of Hyndman and Fan 1996,
-    doi:10.1080/00031305.1996.10473566). All cells share one sort, where ``np.nanquantile`` takes one cell at a time.
+    neighbours and kept within the ends: shift 1 is NumPy's default, 1/2 is Hazen's (types 7 and 5 of Hyndman and Fan
+    1996, doi:10.1080/00031305.1996.10473566). All cells share one sort; ``np.nanquantile`` takes one cell at a time.
     """
     ranked = np.sort(values, axis=0)
     count = (~np.isnan(values)).sum(0)
