@@ -73,15 +73,21 @@ class QuantileMap:
 
     def __call__(self, interpolated: np.ndarray) -> np.ndarray:
         """Map fields (n, C, *space); beyond the end quantiles the end's shift is kept, ties go to their middle."""
-        flat = interpolated.reshape(len(interpolated), -1)
-        source, target = self.source.reshape(len(_KNOTS), -1), self.target.reshape(len(_KNOTS), -1)
-        out = np.empty_like(flat)
-        for cell in range(flat.shape[1]):
-            x, a, b = flat[:, cell], source[:, cell], target[:, cell]
-            # at a point mass the quantiles are tied: the limits from its two sides
-            inside = (np.interp(x, a, b) + np.interp(-x, -a[::-1], b[::-1])) / 2
-            out[:, cell] = inside + np.minimum(x - a[0], 0) + np.maximum(x - a[-1], 0)
-        return out.reshape(interpolated.shape)
+        out = np.empty_like(interpolated)
+        for one, x in zip(out, interpolated):
+            one[:] = self._inside(x) + np.minimum(x - self.source[0], 0) + np.maximum(x - self.source[-1], 0)
+        return out
+
+    def _inside(self, x: np.ndarray) -> np.ndarray:
+        """Map one field along the straight lines between its two neighbours among the quantiles."""
+        last = len(self.source) - 1
+        below = np.clip((self.source <= x).sum(0) - 1, 0, last)[None]
+        above = np.clip((self.source < x).sum(0), 0, last)[None]
+        a, b = (np.take_along_axis(self.source, at, 0)[0] for at in (below, above))
+        # at a point mass the quantiles are tied, and above the field from below: the middle of its two sides
+        share = np.divide(x - a, b - a, out=np.full_like(a, 0.5), where=b > a)
+        left, right = (np.take_along_axis(self.target, at, 0)[0] for at in (below, above))
+        return left + share * (right - left)
 
 
 @dataclass
