@@ -70,7 +70,7 @@ def demo(wheel, tmp_path_factory):
         f"import undrift, sys; assert undrift.__file__.startswith({str(site)!r}); from undrift import progress; "
         "from undrift.cli.main import main; progress.SECONDS_BETWEEN_LINES = 1.0; "
     )
-    words = ["demo", "--budget", "2s", "--realizations", "4", "--seed", "3", "--device", "cpu", "--out", str(folder)]
+    words = ["demo", "--budget", "2s", "--realizations", "2", "--seed", "3", "--device", "cpu", "--out", str(folder)]
     done = subprocess.run(
         [sys.executable, "-c", f"{code}sys.exit(main({[*words, '--json']!r}))"],
         cwd=folder.parent,
