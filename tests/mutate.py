@@ -28,7 +28,9 @@ class Fault:
 
 
 FAULTS = [
-    Fault("process/process.py", "return 2 * (self.alpha", "return (self.alpha", "contracts/test_processes.py"),
+    Fault("process/process.py", "return 2 * (self.alpha(t).log", "return (self.alpha(t).log",
+          "contracts/test_processes.py"),
+    Fault("process/process.py", "return 2 * (self.alpha_dot", "return (self.alpha_dot", "contracts/test_processes.py"),
     Fault("process/process.py", "self._lost(s, t) * self.sigma(t) ** 2", "self._lost(s, t) * self.sigma(s) ** 2",
           "contracts/test_processes.py"),
     Fault("process/process.py", "(sigma_s / self.sigma(t)) ** 2", "sigma_s / self.sigma(t)",
@@ -64,7 +66,7 @@ FAULTS = [
     Fault("denoise/targets.py", "law.from_noisy * process.alpha(t) + law.from_clean", "law.from_clean",
           "exact/test_targets.py"),
     Fault("denoise/targets.py", "along(sigma * scale / det, x_t)", "along(sigma / det, x_t)", "exact/test_targets.py"),
-    Fault("denoise/estimate.py", "sigma * ratio * gradient", "sigma * gradient", "exact/test_targets.py"),
+    Fault("denoise/estimate.py", "x=self.x + (sigma * ratio)", "x=self.x + sigma", "exact/test_targets.py"),
     Fault("denoise/exact.py", "variances * s**2 / total", "variances * s / total", "exact/test_exact_denoisers.py"),
     Fault("denoise/exact.py", "posterior = covariances - gain", "posterior = covariances + gain",
           "exact/test_exact_denoisers.py"),
@@ -104,7 +106,7 @@ FAULTS = [
     Fault("solve/multistep.py", "history[: self.length - 1]", "history[: self.length - 2]", "exact/test_sampler.py"),
     Fault("solve/adams_bashforth.py", "** (powers + 1) / (powers + 1)", "** (powers + 1) / (powers + 2)",
           "exact/test_sampler.py"),
-    Fault("solve/grid.py", "first - h**1.5", "first - h", "exact/test_sampler.py"),
+    Fault("solve/grid.py", "/ steps) ** 1.5, last", "/ steps), last", "exact/test_sampler.py"),
     Fault("denoise/precondition.py", "(ratio**2 + guess.total(size)).rsqrt()", "(ratio + guess.total(size)).rsqrt()",
           "exact/test_denoise.py"),
     Fault("denoise/precondition.py", "guess.posterior_variance(ratio, size).sqrt()",

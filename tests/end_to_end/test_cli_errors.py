@@ -7,14 +7,18 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from undrift.cli.main import main
+from undrift.cli.options import set_threads
+from undrift.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -165,11 +169,13 @@ def test_the_process_ends_with_the_code_and_without_a_traceback(folder):
 
 
 @pytest.mark.parametrize("how", ["flag", "environment"])
-def test_debug_shows_where(folder, how):
+def test_debug_shows_where(folder, capsys, monkeypatch, how):
+    monkeypatch.chdir(folder)
     words = ["sample", "absent", "--out", "e.nc"] + ["--debug"] * (how == "flag")
-    environment = {**os.environ, **({"UNDRIFT_DEBUG": "1"} if how == "environment" else {})}
-    done = run(words, cwd=folder, env=environment)
-    assert done.returncode == 4 and "Traceback" in done.stderr
+    if how == "environment":
+        monkeypatch.setenv("UNDRIFT_DEBUG", "1")
+    assert main(words) == 4
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_output_into_a_closed_pipe_is_quiet():
@@ -232,19 +238,21 @@ def test_check_in_json_and_in_words_agree(folder, capsys):
         ({"OMP_NUM_THREADS": "2,1"}, 2),
     ],
 )
-def test_threads_come_from_the_scheduler(environment, threads):
-    code = "from undrift.cli.options import set_threads; set_threads(); import torch; print(torch.get_num_threads())"
-    clean = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, timeout=120
-    )
-    assert done.stdout.strip() == str(threads), done.stderr
+def test_threads_come_from_the_scheduler(monkeypatch, environment, threads):
+    for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        set_threads()
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_number_of_threads_that_is_none(monkeypatch):
-    from undrift.cli.options import set_threads
-    from undrift.errors import UsageError
-
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     with pytest.raises(UsageError, match="OMP_NUM_THREADS='many'"):
         set_threads()
@@ -266,17 +274,27 @@ def test_progress_off_a_terminal_is_a_line_with_the_time_left(capsys, monkeypatc
     ]
 
 
+class Quick(threading.Event):
+    """A second of waiting is over in a fifth."""
+
+    def wait(self, timeout=None):
+        return super().wait(None if timeout is None else timeout / 5)
+
+
 def test_work_of_unknown_length_is_a_line_with_the_time_so_far(capsys, monkeypatch):
+    """By a clock five times as fast: a line a second, and none once the work is over."""
     from undrift import progress
 
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.5)
+    monkeypatch.setattr(progress, "threading", SimpleNamespace(Event=Quick, Thread=threading.Thread))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 5 * time.monotonic()))
     with progress.track("demo", total=4) as tick, progress.track("scoring", total=None):
         tick(1)
-        time.sleep(2.4)
+        time.sleep(0.5)
     lines = capsys.readouterr().err.splitlines()
     assert 1 <= len(lines) <= 3
-    assert all(re.fullmatch(r"undrift: demo 25 % > scoring, 0:0[12] so far", line) for line in lines), lines
-    time.sleep(1.2)
+    assert all(re.fullmatch(r"undrift: demo 25 % > scoring, 0:0[1-4] so far", line) for line in lines), lines
+    time.sleep(0.3)
     assert capsys.readouterr().err == ""
 
 

@@ -1,11 +1,9 @@
 """The whole job by the command line on a small file: check, train, sample, evaluate, report, inspect."""
 
 import hashlib
-import html
 import itertools
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -21,7 +19,7 @@ from safetensors.torch import load_file
 
 import undrift
 import undrift.cli.runs
-from undrift.cli.demo import _Stages
+from forked import begin, cli
 from undrift.cli.main import main
 from undrift.distributions.diffusion import Diffusion
 
@@ -265,7 +263,7 @@ def test_a_report_of_the_run_alone(run, folder, capsys):
     assert "--overwrite" in err
 
 
-def test_a_report_of_an_ensemble_that_was_drawn_before(run, folder, capsys):
+def test_a_report_of_an_ensemble_that_was_drawn_before(run, folder, capsys, no_drawing):
     words = ["report", "RUN", "--ensemble", "ens.nc", "--truth", "last.nc", "--out", "page2.html", "--json"]
     told = json.loads(call(capsys, *words)[0])
     again = json.loads(call(capsys, "evaluate", "ens.nc", "--truth", "last.nc", "--run", "RUN", "--json")[0])
@@ -499,22 +497,21 @@ def test_resume_with_another_configuration_shows_the_difference(run, capsys):
     assert digests(run) == before
 
 
-def wait_for_checkpoint(process, run):
-    """Wait until a first whole checkpoint is there, and a little longer."""
+def wait_for_checkpoint(alive, run):
+    """Wait until a first whole checkpoint of a process is there, and a little longer."""
     end = time.monotonic() + 120
     while not list(run.glob("checkpoints/step-*/manifest.json")):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end
+        assert alive() and time.monotonic() < end
         time.sleep(0.05)
 
 
 def test_killed_and_resumed_is_bitwise_as_undisturbed(folder, capsys):
     words = [40, "--set", "train.save_steps=4"]
     call(capsys, *train_words("WHOLE", *words))
-    process = spawn(*train_words("KILLED", *words), cwd=folder)
-    wait_for_checkpoint(process, folder / "KILLED")
+    process = begin(cli, train_words("KILLED", *words), folder, folder / "killed.said")
+    wait_for_checkpoint(process.is_alive, folder / "KILLED")
     process.kill()
-    process.communicate()
+    process.join()
     assert not (folder / "KILLED" / "manifest.json").exists()
     _, err = call(capsys, "sample", "KILLED", "--holdout", "--out", "no.nc", code=4)
     assert "--resume" in err
@@ -525,12 +522,24 @@ def test_killed_and_resumed_is_bitwise_as_undisturbed(folder, capsys):
         assert all(torch.equal(whole[key], killed[key]) for key in whole), name
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
-def test_a_signal_saves_and_ends_with_75(folder, capsys, name):
-    out = folder / name
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGINT"])
+def test_a_signal_saves_and_ends_with_75(folder, name):
+    out, said = folder / name, folder / f"{name}.said"
+    process = begin(cli, train_words(out.name, 100_000, "--set", "train.save_steps=5"), folder, said)
+    wait_for_checkpoint(process.is_alive, out)
+    os.kill(process.pid, signal.Signals[name])
+    process.join(60)
+    assert process.exitcode == 75, said.read_text()
+    assert "resume" in said.read_text() and "Traceback" not in said.read_text()
+    assert list(out.glob("checkpoints/step-*/manifest.json"))
+
+
+def test_a_process_of_its_own_saves_and_ends_with_75(folder):
+    """As a scheduler starts and stops it."""
+    out = folder / "SIGTERM"
     process = spawn(*train_words(out.name, 100_000, "--set", "train.save_steps=5"), cwd=folder)
-    wait_for_checkpoint(process, out)
-    process.send_signal(signal.Signals[name])
+    wait_for_checkpoint(lambda: process.poll() is None, out)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
     assert "resume" in err and "Traceback" not in err
@@ -609,23 +618,6 @@ def test_a_drawing_that_is_stopped_leaves_nothing(run, folder, capsys, monkeypat
     )  # fmt: skip
 
 
-def test_the_time_left_of_the_demo_learns_from_the_stages_that_are_over(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("undrift.cli.demo.time.monotonic", lambda: now[0])
-    planned = {"train one": (60.0, 10.0), "draw": (0.0, 20.0), "write": (0.0, 5.0)}
-    stages = _Stages(planned)
-    assert stages.total == 95.0 and stages.state() == (95.0, "starting")
-    with stages.stage("train one"):
-        now[0] = 30.0
-        assert stages.state() == (65.0, "train one")
-        now[0] = 80.0
-        assert stages.state() == (25.0, "train one (longer than expected)")
-    with stages.stage("draw"):  # what the budget of 60 s does not bound took 20 s, twice as long as planned
-        assert stages.state() == (50.0, "draw")
-        now[0] = 110.0
-        assert stages.state() == (20.0, "draw")
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_report_that_is_stopped_leaves_no_temporary_folder(run, tmp_path, capsys, monkeypatch, number, code):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -655,22 +647,6 @@ def test_an_evaluation_that_is_stopped_leaves_no_part_of_its_file(run, folder, c
                                          "type the same command again")  # fmt: skip
 
 
-@pytest.mark.parametrize("where", ["undrift.train.loop.take_step", "undrift.model.training.calibrate"])
-def test_a_demo_that_is_stopped_says_how_to_begin_anew(tmp_path, capsys, monkeypatch, where):
-    module, _, name = where.rpartition(".")
-    work = getattr(sys.modules[module], name)
-
-    def stopped(*args, **options):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return work(*args, **options)
-
-    monkeypatch.setattr(where, stopped)
-    _, err = call(capsys, "demo", "--budget", "1s", "--device", "cpu", "--out", tmp_path / "demo", code=75)
-    last = err.splitlines()[-1]
-    assert last.startswith("undrift: stopped by SIGTERM") and "--resume" not in last
-    assert last.endswith(f"; {tmp_path / 'demo'} is incomplete; type the same command with --overwrite")
-
-
 def test_an_emulator_draws_what_no_file_holds(folder, capsys):
     rng = np.random.default_rng(2)
     years = np.repeat(np.arange(1950, 1980), 1)
@@ -686,37 +662,3 @@ def test_an_emulator_draws_what_no_file_holds(folder, capsys):
         assert dict(ens.sizes) == {"realization": 12, "year": 1, "y": 10, "x": 13}
         # The trend of 0.1 K a year must be carried on: 282.7 K, and not the mean of the training, 281.2 K.
         assert float(ens.tas.mean()) == pytest.approx(282.7, abs=0.6)
-
-
-def test_the_demo_from_end_to_end(tmp_path, capsys, monkeypatch):
-    folder, scored = tmp_path / "my demo", []
-    score = undrift.cli.runs.score
-    monkeypatch.setattr("undrift.cli.runs.score", lambda *a, **k: scored.append(score(*a, **k)) or scored[-1])
-    monkeypatch.setattr("undrift.progress.SECONDS_BETWEEN_LINES", 1.0)
-    words = ["--budget", "4s", "--realizations", 4, "--seed", 3, "--device", "cpu", "--out", folder]
-    out, err = call(capsys, "demo", *words)
-    lines = [line for line in err.splitlines() if line.startswith("undrift: demo")]
-    assert lines and all(re.match(r"undrift: demo \d+ %, \d+:\d\d left, ", line) for line in lines)
-    assert out.strip().splitlines()[-1].endswith(str(folder / "report.html"))
-    assert "CRPS" in out and "spread/skill" in out
-    page = (folder / "report.html").read_text()
-    assert "Fine maps from coarse ones" in page and "Maps given a year" in page and "Open Government Licence" in page
-    with xr.open_dataset(folder / "downscale.nc") as ens:
-        assert list(ens.year.values) == list(range(2070, 2100))
-        assert [str(s) for s in np.atleast_1d(ens.scenario.values)] == ["E1"]
-    for name in ("downscale", "emulate"):
-        told = undrift.load(folder / name).describe()
-        assert told["task"] == name and told["data"]["holdout"] == "year=2070/2099,scenario=E1"
-        assert told["training"]["samples"]["holdout"] == 30 and told["training"]["seconds"] < 4
-    monkeypatch.undo()
-    lines = [shlex.split(html.unescape(line)) for line in re.findall(r"undrift (?:demo|report|evaluate) [^<\n]*", page)]
-    assert lines[0] == ["undrift", "demo", *map(str, words)]
-    for verb in ("report", "evaluate"):
-        line = next(line for line in lines if line[1] == verb)
-        told = json.loads(call(capsys, *line[1:], "--json")[0])["scores"]
-        values = {(row["score"], row["baseline"]): row["value"] for row in told}
-        for name in ("crps", "rmse", "spread_skill"):
-            assert values[name, ""] == pytest.approx(float(scored[0][name].item()), rel=1e-6)
-        assert values["skill", "climatology"] == pytest.approx(
-            float(scored[0].skill.sel(baseline="climatology").item()), rel=1e-6
-        )

@@ -118,7 +118,7 @@ def test_an_ensemble_from_before_is_shown_on_its_cells_with_what_was_given(run, 
     assert maps[0] == maps[1] and len(maps[0]) >= 4
 
 
-def test_what_is_tested_is_what_the_page_says(run, tmp_path):
+def test_what_is_tested_is_what_the_page_says(run, tmp_path, no_drawing):
     """Samples that trained, samples of another time, and some of each."""
     members = xr.open_zarr(run / "ens.zarr", consolidated=False).load()
     truth = xr.open_zarr(run / "data.zarr", consolidated=False).load()

@@ -153,6 +153,8 @@ def test_a_large_section_stays_below_the_limit_and_says_what_is_left(tmp_path, m
     truth = xr.Dataset({"ta": (dims, rng.standard_normal(shape, "f4"))}, coords)
     ensemble = xr.Dataset({"ta": (("realization", *dims), rng.standard_normal((3, *shape), "f4"))}, coords)
     monkeypatch.setattr("undrift.report.page._LADDER", (Limits(60, 6, 1), Limits(60, 2, 1)))
+    for kind in ("_png", "_svg"):  # what a picture weighs, and not what it shows
+        monkeypatch.setattr(f"undrift.report.picture.{kind}", lambda *_: bytes(20_000))
     shown, most = [], MOST_BYTES
     for _ in range(2):
         monkeypatch.setattr("undrift.report.page.MOST_BYTES", most)

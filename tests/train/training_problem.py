@@ -1,7 +1,6 @@
 """A training of milliseconds, and processes that do it and can be killed."""
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from forked import begin
 from undrift.errors import UndriftError
 from undrift.train.loop import train
 from undrift.train.run import RunDirectory
@@ -138,12 +138,8 @@ def work(spec):
 
 
 def start(spec):
-    """Begin a worker process, forked from one that has torch imported."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "undrift.train.loop"])
-    process = context.Process(target=work, args=(Spec(**asdict(spec)),))
-    process.start()
-    return process
+    """Begin a worker process."""
+    return begin(work, Spec(**asdict(spec)))
 
 
 def finish(spec, code=0):
