@@ -7,14 +7,16 @@ PIP_FLAGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.undrift-installed
+DOCS_STAMP := $(VENV)/.undrift-docs-installed
 
-.PHONY: help venv test verify mutate lint format demo wheel clean
+.PHONY: help venv test verify mutate lint format docs demo wheel clean
 
 help:
 	@echo 'make demo    train, draw, score and report on the embedded data: at most 5 minutes (DEMO_BUDGET=20s: quick)'
 	@echo 'make test    lint and all tests'
 	@echo 'make lint    ruff and pyright'
 	@echo 'make verify  docs/verification.md: what every method of the theory is held against, and what was measured'
+	@echo 'make docs    build/docs/index.html: the reader'"'"'s guide, a page for each room of the theory'
 	@echo 'make mutate  faults put into the formulas one by one: each must fail a test'
 	@echo 'make format  let ruff rewrite the sources'
 	@echo 'make wheel   dist/undrift-*.whl'
@@ -48,6 +50,15 @@ verify: $(STAMP)
 
 mutate: $(STAMP)
 	$(BIN)/python tests/mutate.py
+
+$(DOCS_STAMP): $(STAMP)
+	@echo "installing Sphinx into $(VENV)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt $(PIP_FLAGS) --editable '.[docs]'
+	@touch $@
+
+docs: $(DOCS_STAMP)
+	$(BIN)/python -m sphinx -E -W --keep-going -n -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
 demo: $(STAMP)
 	$(BIN)/undrift demo --budget $(DEMO_BUDGET) --out $(DEMO_OUT) --overwrite

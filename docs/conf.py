@@ -1,0 +1,36 @@
+"""How Sphinx builds these pages: ``make docs``."""
+
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+HERE = Path(__file__).parent
+
+project = "undrift"
+copyright = "the authors of undrift"
+release = re.search(r'^version = "(.*)"$', (HERE.parent / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
+version = release
+
+extensions = ["myst_parser", "sphinx.ext.mathjax"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+exclude_patterns = ["images/*.py"]
+nitpicky = True
+
+html_theme = "furo"
+html_title = f"undrift {release}"
+html_static_path = ["style"]
+html_css_files = ["wide.css"]
+html_copy_source = False
+
+
+def leave_out_verification(app: Sphinx, page: str, source: list[str]) -> None:
+    """The contents list verification.md, which is there only after ``make verify``."""
+    if page == "index" and not (HERE / "verification.md").exists():
+        source[0] = source[0].replace("\nverification\n", "\n")
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", leave_out_verification)
