@@ -145,7 +145,7 @@ class Heun(RungeKutta):
         if self.stochastic:
             ratio = process.ratio(t)
             here = (ratio >= self.low) & (ratio <= self.high)
-            raised = process.t_of_ratio(ratio * (1 + torch.where(here, self.churn, 0.0))).clamp(max=process.t_max)
+            raised = process.t_of_ratio(ratio * (1 + self.churn * here.double())).clamp(max=process.t_max)
             law = process.transition(t, raised)
             noise = along(self.inflation * law.variance.clamp(min=0).sqrt(), state.x) * draw(0)
             state, t = State(along(law.alpha, state.x) * state.x + noise), raised
