@@ -5,6 +5,7 @@ solver of the ODE. What holds for Gaussian noise only (the score as ``-C^{-1} E[
 Langevin steps) is the declared capability ``gaussian``; asking a law without it for it raises.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -24,6 +25,10 @@ class Noise(ABC):
     def draw(self, shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
         """Draws, (B, ...) = ``shape``, on the generator's device."""
 
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density of whole fields, nats, float64, (B,)."""
+        raise TypeError(f"{type(self).__name__} noise has no log_prob; expected one, or give the base of the density")
+
     def whitened(self, z: Tensor) -> Tensor:
         """``C^{-1} z`` for Gaussian noise of covariance C, (B, ...): the score is ``-C^{-1} E[z | x_t] / sigma``."""
         raise TypeError(f"{type(self).__name__} noise is not Gaussian: it has no score and no transitions, only a flow")
@@ -37,6 +42,10 @@ class White(Noise):
     def draw(self, shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
         """See :class:`Noise`."""
         return torch.randn(tuple(shape), generator=generator, dtype=dtype, device=generator.device)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """``-(|z|^2 + D log(2 pi)) / 2``."""
+        return -0.5 * (z.double() ** 2 + math.log(2 * math.pi)).flatten(1).sum(1)
 
     def whitened(self, z: Tensor) -> Tensor:
         """Z itself."""
@@ -83,6 +92,12 @@ class Coloured(Noise):
         white = torch.randn(tuple(shape), generator=generator, dtype=torch.float64, device=generator.device)
         return self.filtered(white, 0.5).to(dtype)
 
+    def log_prob(self, z: Tensor) -> Tensor:
+        """``-(z C^{-1} z + log det C + D log(2 pi)) / 2``, the determinant the product of the powers."""
+        z = z.double()
+        squares = z * self.filtered(z, -1.0) + self.power.to(z.device).log()
+        return -0.5 * (squares + math.log(2 * math.pi)).flatten(1).sum(1)
+
     def whitened(self, z: Tensor) -> Tensor:
         """See :class:`Noise`."""
         return self.filtered(z, -1.0)
@@ -123,6 +138,13 @@ class StudentT(Noise):
         share = torch.rand(shape[0], generator=generator, dtype=torch.float64, device=generator.device)
         scale = self.scale(share).reshape(-1, *[1] * (len(shape) - 1))
         return (normal * scale).to(dtype)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """The multivariate t, with N numbers in a field: ``-(D + N) / 2 log(1 + |z|^2 / D)`` and its constant."""
+        z, half = z.double().flatten(1), self.dof / 2
+        size = z.shape[1]
+        norm = math.lgamma(half + size / 2) - math.lgamma(half) - size / 2 * math.log(self.dof * math.pi)
+        return norm - (half + size / 2) * torch.log1p((z**2).sum(1) / self.dof)
 
     def scale(self, share: Tensor) -> Tensor:
         """``1 / sqrt(chi2_D / D)`` at quantiles of chi2_D, (B,): what all numbers of a field are multiplied by."""
