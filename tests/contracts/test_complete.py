@@ -9,6 +9,7 @@ import pytest
 
 import undrift
 from undrift.denoise.denoiser import Denoiser
+from undrift.nets import MLP
 from undrift.objective import Times, Weight
 from undrift.process import Coupling, Noise, Process
 from undrift.solve.frames import Frame
@@ -58,7 +59,7 @@ NOUNS = {
     ),
     "law of times": ("objective", lambda c: issubclass(c, Times), listed.TIMES),
     "weight": ("objective", lambda c: issubclass(c, Weight), listed.WEIGHTS),
-    "net": ("nets", lambda c: called_with(c, "x", "t") or _is_net(c), {"U-Net": listed.net()}),
+    "net": ("nets", lambda c: called_with(c, "x", "t") or _is_net(c), {"U-Net": listed.net(), "perceptron": MLP(2)}),
     "task": ("tasks", lambda c: hasattr(c, "pair"), listed.TASKS),
 }
 

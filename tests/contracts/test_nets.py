@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import undrift.nets
 from undrift.errors import UsageError
-from undrift.nets import UNet, evaluate, fastest_dtype
+from undrift.nets import MLP, UNet, evaluate, fastest_dtype
 
 NETS = {
     "1d": {"space": 1, "padding": ("reflect",)},
@@ -20,7 +20,7 @@ NETS = {
     "3d": {"space": 3, "padding": ("zeros", "reflect", "circular")},
 }
 SMALL = {"channels": (8, 16, 32), "blocks": 1, "vector_features": 2, "embedding": 16}
-CLASSES = {"UNet"}
+CLASSES = {"UNet", "MLP"}  # the second, of points, in test_a_perceptron_of_points
 
 
 def build(dropout=0.0, seed=0, fresh=False, **options):
@@ -173,8 +173,9 @@ def test_rolling_a_periodic_axis_rolls_the_output(name):
 @pytest.mark.parametrize("name", NETS)
 def test_every_weight_learns_by_the_slope_of_the_loss(name):
     """Finite differences of the loss, by the way that is taken where no gradient is kept, along the gradient of each."""
-    net = build(dropout=0.2, **NETS[name])
-    x, t, vector = inputs((8, 8, 8)[: net.space])
+    shallow = {"channels": (8, 16)} if NETS[name]["space"] == 3 else {}  # convolutions of boxes are slow
+    net = build(dropout=0.2, **(NETS[name] | shallow))
+    x, t, vector = inputs((4, 4, 4) if shallow else (8, 8)[: net.space], batch=2 if shallow else 6)
 
     def loss():
         torch.manual_seed(3)  # of the channels that are dropped
@@ -326,3 +327,27 @@ def test_the_fastest_type_follows_the_hardware(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, n=native: n)
         assert fastest_dtype("cuda:0") is dtype
     assert fastest_dtype("mps") is torch.float32
+
+
+def test_a_perceptron_of_points():
+    """What it computes, in numpy, from its own weights; it begins at zero; bad sizes are one sentence."""
+    net = MLP(2, width=8, layers=2, vector_features=3, embedding=6)
+    generator = torch.Generator("cpu").manual_seed(0)
+    x, vector = (
+        torch.randn(5, 2, generator=generator, device="cpu"),
+        torch.randn(5, 3, generator=generator, device="cpu"),
+    )
+    t = torch.rand(5, generator=generator, device="cpu")
+    assert (net(x, t, vector) == 0).all()
+    for parameter in net.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, device="cpu")
+    waves = t.numpy()[:, None] * 64 ** np.linspace(0, 1, 3)
+    h = np.concatenate([x.numpy(), np.cos(waves), np.sin(waves), vector.numpy()], 1)
+    for i, layer in enumerate(net.layers):
+        h = h @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
+        h = h / (1 + np.exp(-h)) if i < 2 else h
+    np.testing.assert_allclose(net(x, t, vector).detach().numpy(), h, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UsageError, match="expected whole numbers of at least 1"):
+        MLP(0)
+    with pytest.raises(UsageError, match="an even number"):
+        MLP(2, embedding=5)

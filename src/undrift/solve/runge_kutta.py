@@ -8,7 +8,6 @@ Hairer, Norsett & Wanner (1993), "Solving Ordinary Differential Equations I", se
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from undrift.denoise.estimate import Estimate, along

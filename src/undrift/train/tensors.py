@@ -1,0 +1,66 @@
+"""Fitting on plain tensors: no files and no labels, by the same loop."""
+
+from __future__ import annotations
+
+__all__ = ["fit"]
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from undrift.tasks.batch import Batch, Condition
+from undrift.train.loop import train
+from undrift.train.settings import Progress, Settings, Trained
+from undrift.train.step import Diagnostics, key_of
+from undrift.train.weights import load_state
+
+
+def fit(
+    net: nn.Module,
+    objective: Callable[[Batch, Any, int], tuple[Tensor, Diagnostics]],
+    x: Tensor,
+    condition: Condition | None = None,
+    *,
+    model: object | None = None,
+    settings: Settings,
+    batch: int = 256,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a network in place; at the end it has the averaged weights and is in evaluation mode.
+
+    Args:
+        net: the network, on the device of x.
+        objective: ``objective(batch, model, key) -> (loss of each sample (B,), diagnostics)``, see
+            :mod:`undrift.objective`.
+        x: samples, (n, ...), no cell of which is missing.
+        condition: what is given, one row for each of x.
+        model: what the objective is told of the network, such as a denoiser around it; the network itself if None.
+        settings: how long, by steps or by wall clock, and how.
+        batch: samples in a step, drawn with replacement by the step's number.
+        progress: see :func:`undrift.train.loop.train`.
+
+    Raises:
+        ValueError: x has no samples, or the condition another number of rows.
+        UndriftError: the loss was not finite ten times in a row.
+    """
+    if len(x) == 0 or not x.is_floating_point():
+        raise ValueError(f"x is {tuple(x.shape)} of {x.dtype}, expected samples (n, ...) of real numbers")
+    given = condition or Condition()
+    for name, values in {**given.fields, **given.vectors}.items():
+        if len(values) != len(x):
+            raise ValueError(f"{name!r} has {len(values)} rows, expected {len(x)}, one for each of x")
+
+    def batches(number: int) -> Batch:
+        generator = torch.Generator(x.device).manual_seed(key_of(settings.seed, "rows", number))
+        rows = torch.randint(len(x), (batch,), generator=generator, device=x.device)
+        return Batch.of(x[rows], given.index(rows))
+
+    def loss(batch: Batch, net: nn.Module, key: int) -> tuple[Tensor, Diagnostics]:
+        return objective(batch, net if model is None else model, key)
+
+    found = train(net, loss, batches, settings=settings, device=x.device, progress=progress)
+    load_state(net, found.net.state_dict())
+    net.eval()
+    return found
