@@ -28,7 +28,7 @@ def test_draws_have_the_conditional_mean_and_covariance(law, missing):
     z[missing] = np.nan
     mean, covariance = conditional(law, z)
     np.testing.assert_allclose(law.fill(z, None)[missing], mean, atol=1e-12)
-    rng, count = np.random.default_rng(2), 40_000
+    rng, count = np.random.default_rng(2), 12_000
     draws = np.stack([law.fill(z, rng) for _ in range(count)])
     np.testing.assert_array_equal(
         draws[:, np.isfinite(z)], np.broadcast_to(z[np.isfinite(z)], (count, 9 - len(missing)))
