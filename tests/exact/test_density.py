@@ -267,6 +267,10 @@ def test_the_start_at_clean_data_is_part_of_the_error():
     error = (found.log_prob - expected).abs()
     assert (error > 5e-4).all() and (error <= 2 * found.error).all() and found.status == "not converged"
     assert (found.error - found.truncation).max() < 1e-4
+    found = log_prob(denoiser, x, least=0.005, tolerance=1e-6, nfe=4096)
+    ratio = (found.truncation / (found.log_prob - expected).abs()).tolist()
+    # at the mean there is the term of the trace alone; off it the score is taken too far from the data and is too small
+    assert 0.9 < ratio[0] < 1.2 and 0.5 < ratio[1] < 1.2
     assert log_prob(denoiser, x, tolerance=1e-3).status == "done"
 
 
