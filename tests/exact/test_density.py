@@ -180,9 +180,9 @@ def test_a_change_of_units_moves_the_density_by_its_jacobian():
     """x in units c times smaller: log p falls by D log c."""
     c, x = 10.0, torch.from_numpy(draws(6, MIXTURE, 1.0, 0.05))
     means, covariances, weights = MIXTURE
-    one = log_prob(exact(MIXTURE, EDM(80.0, 0.05)), x, tolerance=1e-5, nfe=4096)
+    one = log_prob(exact(MIXTURE, EDM(80.0, 0.05)), x, tolerance=1e-5, nfe=2048)
     scaled = exact((c * means, c**2 * covariances, weights), EDM(80.0 * c, 0.05 * c))
-    other = log_prob(scaled, c * x, tolerance=1e-5, nfe=4096)
+    other = log_prob(scaled, c * x, tolerance=2e-5)
     torch.testing.assert_close(other.log_prob, one.log_prob - 2 * np.log(c), rtol=0, atol=2e-5)
 
 
@@ -210,7 +210,7 @@ def student_density(x, law, sigma, dof):
 
 def test_students_noise_needs_only_the_flow():
     noise, process = StudentT(4.0), EDM(sigma_max=40.0, sigma_min=0.3)
-    denoiser, x = exact(MIXTURE, process, noise), draws(6, MIXTURE, 1.0, 0.3)
+    denoiser, x = exact(MIXTURE, process, noise), draws(4, MIXTURE, 1.0, 0.3)
     expected = student_density(x, MIXTURE, 0.3, 4.0)
     found = log_prob(denoiser, torch.from_numpy(x), base=denoiser.log_prob, tolerance=1e-3)
     np.testing.assert_allclose(found.log_prob.numpy(), expected, atol=1e-3)
@@ -267,7 +267,7 @@ def test_the_start_at_clean_data_is_part_of_the_error():
     error = (found.log_prob - expected).abs()
     assert (error > 5e-4).all() and (error <= 2 * found.error).all() and found.status == "not converged"
     assert (found.error - found.truncation).max() < 1e-4
-    found = log_prob(denoiser, x, least=0.005, tolerance=1e-6, nfe=4096)
+    found = log_prob(denoiser, x, least=0.005, tolerance=1e-6, nfe=2048)
     ratio = (found.truncation / (found.log_prob - expected).abs()).tolist()
     # at the mean there is the term of the trace alone; off it the score is taken too far from the data and is too small
     assert 0.9 < ratio[0] < 1.2 and 0.5 < ratio[1] < 1.2
@@ -278,7 +278,7 @@ def test_a_tolerance_that_is_not_reached_is_said():
     denoiser, x = exact(MIXTURE, EDM(sigma_min=0.01)), torch.from_numpy(draws(4, MIXTURE, 1.0, 0.01))
     few = log_prob(denoiser, x, base=denoiser.log_prob, nfe=100, tolerance=1e-3)
     assert few.status == "not converged" and few.nfe <= 100 and (few.error > 1e-3).any()
-    assert log_prob(denoiser, x, tolerance=1e-6, nfe=2048).status == "not converged"  # for the base
+    assert log_prob(denoiser, x, tolerance=1e-5).status == "not converged"  # for the base
     x[1] = float("nan")
     broken = log_prob(denoiser, x, tolerance=1e-2, base=denoiser.log_prob)
     assert broken.status == "non-finite" and torch.isfinite(broken.log_prob).tolist() == [True, False, True, True]
