@@ -1,0 +1,303 @@
+"""log_prob through the probability-flow ODE, against densities in closed form written with numpy and scipy alone."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.special import logsumexp
+from scipy.stats import gamma, multivariate_normal, multivariate_t
+
+from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
+from undrift.infer import log_prob
+from undrift.process import EDM, Coloured, RectifiedFlow, StudentT, White
+from undrift.solve.adams_bashforth import AdamsBashforth
+from undrift.solve.exponential import DEIS
+from undrift.solve.grid import EvenAngle
+from undrift.solve.runge_kutta import DORMAND_PRINCE, Heun, RungeKutta
+from undrift.solve.sde import EulerMaruyama
+from undrift.tasks.batch import Condition
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+from implementations import PROCESSES
+
+CPU = torch.device("cpu")
+GAUSSIAN = (np.array([[1.0, -2.0, 0.5]]), np.array([[[2.0, 0.8, 0.0], [0.8, 1.0, 0.1], [0.0, 0.1, 0.2]]]), np.ones(1))
+MIXTURE = (
+    np.array([[1.5, 0.0], [-1.5, 1.0], [0.0, -1.0]]),
+    np.array([0.3, 0.5, 0.8])[:, None, None] ** 2 * np.eye(2),
+    np.array([1.0, 2.0, 3.0]) / 6,
+)
+LAWS = {"Gaussian": GAUSSIAN, "mixture": MIXTURE}
+
+
+def ends(process):
+    t = torch.tensor(process.t_min, dtype=torch.float64, device=CPU)
+    return float(process.alpha(t)), float(process.sigma(t))
+
+
+def density(x, law, alpha=1.0, sigma=0.0):
+    """Log-density of alpha x + sigma z."""
+    means, covariances, weights = law
+    noise = sigma**2 * np.eye(means.shape[1])
+    parts = [
+        np.log(w) + multivariate_normal(alpha * m, alpha**2 * c + noise).logpdf(x)
+        for m, c, w in zip(means, covariances, weights)
+    ]
+    return logsumexp(np.array(parts), 0)
+
+
+def draws(count, law, alpha=1.0, sigma=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    means, covariances, weights = law
+    which = rng.choice(len(weights), count, p=weights)
+    x = np.stack([rng.multivariate_normal(means[k], covariances[k]) for k in which])
+    return alpha * x + sigma * rng.normal(size=x.shape)
+
+
+def exact(law, process, noise=None):
+    means, covariances, weights = law
+    return Mixture(means, None, weights, process, covariances=covariances, noise=noise)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_with_the_exact_base_the_density_is_exact(process, measured):
+    """1e-5 nats a dimension for every process, from t_min to t_max."""
+    name, process = process, PROCESSES[process]
+    laws = ["Gaussian"] if name.startswith("own") else list(LAWS)
+    worst = 0.0
+    for law in (LAWS[n] for n in laws):
+        (alpha, sigma), size = ends(process), law[0].shape[1]
+        x = draws(10, law, alpha, sigma)
+        denoiser = exact(law, process)
+        found = log_prob(denoiser, torch.from_numpy(x), base=denoiser.log_prob, tolerance=4e-5 * size, nfe=2048)
+        error = np.abs(found.log_prob.numpy() - density(x, law, alpha, sigma))
+        assert found.status == "done" and found.nfe <= 2048
+        assert (error <= 2 * found.error.numpy() + 1e-9).all()
+        worst = max(worst, error.max() / size)
+    of = "a Gaussian" if len(laws) == 1 else "a Gaussian and a mixture"
+    measured(
+        log_prob,
+        f"error of the density, nats a dimension, {name}",
+        f"closed form of {of}",
+        "at most 1e-5",
+        worst,
+        most=1e-5,
+    )
+
+
+@pytest.mark.parametrize("name", ["EDM", "rectified flow", "linear beta", "few betas", "NCSN", "VE"])
+def test_the_estimate_of_the_error_covers_the_truth_with_the_standard_base(name, measured):
+    covered, ratios = [], []
+    process = PROCESSES[name]
+    for law in LAWS.values():
+        alpha, sigma = ends(process)
+        x = draws(200, law, alpha, sigma)
+        found = log_prob(exact(law, process), torch.from_numpy(x), tolerance=2e-2)
+        error = np.abs(found.log_prob.numpy() - density(x, law, alpha, sigma))
+        covered.append((error <= 2 * found.error.numpy()).mean())
+        ratios.append(np.median(error / found.error.numpy()))
+        if name != "rectified flow":  # without signal at t_max there is no such term
+            assert ratios[-1] > 0.3  # an estimate, no bound that is always far above
+    against = "closed form of a Gaussian and a mixture, 200 points"
+    measured(
+        log_prob,
+        f"share of truths within 2 estimates, {name}",
+        against,
+        "at least 0.9",
+        min(covered),
+        least=0.9,
+    )
+
+
+def field(x, power, alpha, sigma):
+    """Log-density of a stationary field plus white noise, by its dense covariance."""
+    cells = power.size
+    columns = np.fft.ifftn(np.fft.fftn(np.eye(cells).reshape(-1, *power.shape), axes=(1, 2)) * power, axes=(1, 2)).real
+    covariance = alpha**2 * columns.reshape(cells, cells) + sigma**2 * np.eye(cells)
+    return multivariate_normal(np.zeros(cells), covariance).logpdf(x.reshape(len(x), -1))
+
+
+def test_hutchinson_on_a_random_field(measured):
+    """The standard error over probes is of the right size: normal scores of variance near one."""
+    law, process = Coloured.isotropic((8, 8), -2.0), EDM(sigma_min=0.1)
+    x = law.draw((200, 8, 8), torch.Generator().manual_seed(0))
+    x = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype, device=CPU)
+    found = log_prob(GaussianRandomField(law.power, process), x, tolerance=0.1)
+    error = found.log_prob.numpy() - field(x.numpy(), law.power.numpy(), 1.0, 0.1)
+    covered = (np.abs(error) <= 2 * found.error.numpy()).mean()
+    against = "dense covariance of a random field of 8 x 8, 200 points"
+    measured(log_prob, "share of truths within 2 estimates, Hutchinson", against, "at least 0.9", covered, least=0.9)
+    scores = error / found.trace.numpy()
+    assert 0.8 < np.median(np.abs(scores)) / 0.6745 < 1.2
+    assert abs(error.mean()) < 4 * error.std() / np.sqrt(200) + 0.01
+    assert found.status == "not converged"  # sixteen probes are not enough for a tenth of a nat
+
+
+def test_hutchinson_needs_one_row_only_and_is_without_error_for_independent_numbers():
+    law, process = Coloured.isotropic((8, 8), -2.0), EDM(sigma_min=0.1)
+    x = law.draw((3, 8, 8), torch.Generator().manual_seed(0))
+    field = GaussianRandomField(law.power, process)
+    whole = log_prob(field, x, tolerance=1.0, seed=3)
+    part = log_prob(field, x[:2], tolerance=1.0, seed=3)
+    torch.testing.assert_close(whole.log_prob[:2], part.log_prob, rtol=1e-12, atol=1e-9)
+    assert (log_prob(field, x, tolerance=1.0, seed=4).log_prob - whole.log_prob).abs().min() > 1e-3
+    # a diagonal Jacobian has the same trace with any signs
+    variances = np.linspace(0.3, 3.0, 40)
+    x = np.random.default_rng(0).normal(size=(5, 40)) * np.sqrt(variances + 0.01)
+    denoiser = Gaussian(np.zeros(40), variances, process)
+    found = log_prob(denoiser, torch.from_numpy(x), base=denoiser.log_prob, probes=2, tolerance=1e-3)
+    assert found.trace.max() < 1e-9 and found.status == "done"
+    expected = -0.5 * (x**2 / (variances + 0.01) + np.log(2 * np.pi * (variances + 0.01))).sum(1)
+    np.testing.assert_allclose(found.log_prob.numpy(), expected, atol=1e-3)
+
+
+SOLVERS = {
+    "Dormand-Prince": RungeKutta(DORMAND_PRINCE),
+    "Heun": Heun(),
+    "Adams-Bashforth": AdamsBashforth(2),
+    "DEIS": DEIS(2),
+}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_any_solver_of_the_ode_carries_the_log_determinant(name):
+    process = EDM(sigma_max=10.0, sigma_min=0.1)
+    x = draws(10, GAUSSIAN, 1.0, 0.1)
+    denoiser = exact(GAUSSIAN, process)
+    for grid in (None, EvenAngle()):
+        x_t = torch.from_numpy(x)
+        found = log_prob(denoiser, x_t, solver=SOLVERS[name], grid=grid, base=denoiser.log_prob, tolerance=1e-2)
+        error = np.abs(found.log_prob.numpy() - density(x, GAUSSIAN, 1.0, 0.1))
+        assert found.status == "done" and (error <= 2 * found.error.numpy()).all()
+        assert error.max() < 1e-2
+
+
+def test_a_change_of_units_moves_the_density_by_its_jacobian():
+    """x in units c times smaller: log p falls by D log c."""
+    c, x = 10.0, torch.from_numpy(draws(6, MIXTURE, 1.0, 0.05))
+    means, covariances, weights = MIXTURE
+    one = log_prob(exact(MIXTURE, EDM(80.0, 0.05)), x, tolerance=1e-5, nfe=2048)
+    scaled = exact((c * means, c**2 * covariances, weights), EDM(80.0 * c, 0.05 * c))
+    other = log_prob(scaled, c * x, tolerance=2e-5)
+    torch.testing.assert_close(other.log_prob, one.log_prob - 2 * np.log(c), rtol=0, atol=2e-5)
+
+
+def test_the_density_of_a_mixture_integrates_to_one(measured):
+    """Also with the standard base, where it is the density of what the sampler draws."""
+    denoiser = Mixture([[-1.0], [1.5]], [[0.3], [0.6]], [1.0, 2.0], EDM(sigma_max=5.0, sigma_min=0.05))
+    x = torch.linspace(-15, 15, 601, dtype=torch.float64, device=CPU)
+    found = log_prob(denoiser, x[:, None], tolerance=1e-4)
+    total = float(torch.trapezoid(found.log_prob.exp(), x))
+    measured(log_prob, "integral of the density in one dimension", "1", 1.0, total, within=1e-4)
+
+
+def student_density(x, law, sigma, dof):
+    """Mixture plus a Student t vector, by quadrature over its precision."""
+    out = []
+    for row in x:
+
+        def integrand(log_w, row=row):
+            w = np.exp(log_w)
+            return np.exp(density(row, law, 1.0, sigma / np.sqrt(w))) * gamma(dof / 2, scale=2 / dof).pdf(w) * w
+
+        out.append(np.log(quad(integrand, -12, 4, epsabs=0, epsrel=1e-9, limit=200)[0]))
+    return np.array(out)
+
+
+def test_students_noise_needs_only_the_flow():
+    noise, process = StudentT(4.0), EDM(sigma_max=40.0, sigma_min=0.3)
+    denoiser, x = exact(MIXTURE, process, noise), draws(4, MIXTURE, 1.0, 0.3)
+    expected = student_density(x, MIXTURE, 0.3, 4.0)
+    found = log_prob(denoiser, torch.from_numpy(x), base=denoiser.log_prob, tolerance=1e-3)
+    np.testing.assert_allclose(found.log_prob.numpy(), expected, atol=1e-3)
+    found = log_prob(denoiser, torch.from_numpy(x), tolerance=1e-3)
+    error = np.abs(found.log_prob.numpy() - expected)
+    assert error.max() > 1e-4 and (error <= 2 * found.error.numpy()).all()
+
+
+def test_laws_of_noise_know_their_densities(measured):
+    z = np.random.default_rng(0).normal(size=(5, 2, 4, 6))
+    x = torch.from_numpy(z)
+    measured(
+        White,
+        "log-density of noise",
+        "scipy",
+        multivariate_normal(np.zeros(48), np.eye(48)).logpdf(z.reshape(5, -1)).sum(),
+        White().log_prob(x).sum(),
+        within=1e-9,
+    )
+    law = Coloured.isotropic((4, 6), -2.0)
+    expected = sum(field(z[:, c], law.power.numpy(), 1.0, 0.0) for c in range(2)).sum()
+    measured(Coloured, "log-density of noise", "dense covariance", expected, law.log_prob(x).sum(), within=1e-9)
+    expected = multivariate_t(np.zeros(48), np.eye(48), df=3.0).logpdf(z.reshape(5, -1)).sum()
+    measured(StudentT, "log-density of noise", "scipy", expected, StudentT(3.0).log_prob(x).sum(), within=1e-9)
+
+
+def test_a_network_in_float32_and_what_is_given_row_by_row():
+    """The mean of the data is given; rows end at different steps and keep what is theirs."""
+    process = RectifiedFlow()
+    means = np.linspace(-6, 6, 7)[:, None] * np.ones(2)
+    x = means + 0.5 * np.random.default_rng(0).normal(size=(7, 2))
+
+    def velocity(x_t, t, given):
+        t, mean = t[:, None], given.vectors["mean"]
+        away = (x_t - (1 - t) * mean) / ((1 - t) ** 2 * 0.25 + t**2)
+        return t * away - mean - (1 - t) * 0.25 * away
+
+    denoiser = Denoiser.from_callable(velocity, predicts="velocity", process=process)
+    condition = Condition(vectors={"mean": torch.from_numpy(means).float()})
+    found = log_prob(denoiser, torch.from_numpy(x).float(), condition, tolerance=5e-3)
+    expected = density(x - means, (np.zeros((1, 2)), 0.25 * np.eye(2)[None], np.ones(1)))
+    assert found.log_prob.dtype == torch.float64 and found.status == "done"
+    np.testing.assert_allclose(found.log_prob.numpy(), expected, atol=5e-3)
+    with pytest.raises(ValueError, match="'mean' has 7 rows, expected 6"):
+        log_prob(denoiser, torch.zeros(6, 2, device=CPU), condition)
+
+
+def test_the_start_at_clean_data_is_part_of_the_error():
+    """Data as narrow as the first ratio: the term is seen and covers."""
+    denoiser = Gaussian([0.0], [0.03**2], RectifiedFlow())
+    x = torch.tensor([[0.0], [0.05]], dtype=torch.float64, device=CPU)
+    found = log_prob(denoiser, x, least=0.01, tolerance=1e-4)
+    expected = -0.5 * ((x[:, 0] / 0.03) ** 2 + np.log(2 * np.pi * 0.03**2))
+    error = (found.log_prob - expected).abs()
+    assert (error > 5e-4).all() and (error <= 2 * found.error).all() and found.status == "not converged"
+    assert (found.error - found.truncation).max() < 1e-4
+    found = log_prob(denoiser, x, least=0.005, tolerance=1e-6, nfe=2048)
+    ratio = (found.truncation / (found.log_prob - expected).abs()).tolist()
+    # at the mean there is the term of the trace alone; off it the score is taken too far from the data and is too small
+    assert 0.9 < ratio[0] < 1.2 and 0.5 < ratio[1] < 1.2
+    assert log_prob(denoiser, x, tolerance=1e-3).status == "done"
+
+
+def test_a_tolerance_that_is_not_reached_is_said():
+    denoiser, x = exact(MIXTURE, EDM(sigma_min=0.01)), torch.from_numpy(draws(4, MIXTURE, 1.0, 0.01))
+    few = log_prob(denoiser, x, base=denoiser.log_prob, nfe=100, tolerance=1e-3)
+    assert few.status == "not converged" and few.nfe <= 100 and (few.error > 1e-3).any()
+    assert log_prob(denoiser, x, tolerance=1e-5).status == "not converged"  # for the base
+    x[1] = float("nan")
+    broken = log_prob(denoiser, x, tolerance=1e-2, base=denoiser.log_prob)
+    assert broken.status == "non-finite" and torch.isfinite(broken.log_prob).tolist() == [True, False, True, True]
+
+
+def test_what_cannot_be_is_refused():
+    denoiser, x = exact(MIXTURE, EDM()), torch.zeros(3, 2, dtype=torch.float64, device=CPU)
+    with pytest.raises(TypeError, match="EulerMaruyama adds noise"):
+        log_prob(denoiser, x, solver=EulerMaruyama())
+    with pytest.raises(ValueError, match="expected at least 18 for runs"):
+        log_prob(denoiser, x, nfe=17)
+    with pytest.raises(ValueError, match="trace is 'sliced'"):
+        log_prob(denoiser, x, trace="sliced")
+    with pytest.raises(ValueError, match="probes is 1, expected at least 2"):
+        log_prob(denoiser, x, probes=1)
+    with pytest.raises(ValueError, match="expected fields"):
+        log_prob(denoiser, x.long())
+    with pytest.raises(ValueError, match=r"base made \(3, 1\)"):
+        log_prob(denoiser, x, base=lambda x_t, t: x_t[:, :1])
+    for name, value in (("tolerance", -1.0), ("least", 0.0)):
+        with pytest.raises(ValueError, match=f"{name} is"):
+            log_prob(denoiser, x, **{name: value})
