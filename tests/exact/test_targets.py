@@ -9,8 +9,12 @@ import torch
 
 from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.estimate import Estimate
-from undrift.denoise.targets import Eps, F, Mean, Score, V, Velocity, X
+from undrift.denoise.targets import Eps, F, LearnedRange, Mean, Score, V, Velocity, X
+from undrift.objective import DiscreteVLB
 from undrift.process import EDM, Coloured, DiscreteBetas, RectifiedFlow, StudentT, White
+from undrift.solve.ancestral import Ancestral
+from undrift.solve.solver import State
+from undrift.tasks.batch import Batch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from implementations import PROCESSES
@@ -84,6 +88,55 @@ def test_the_mean_of_ddpm_in_its_own_letters():
     torch.testing.assert_close(found.x, x, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(found.z, z, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(mean.of(x, z, process, process.nodes[[0]]), x)
+
+
+def improved(v, i=300):
+    """A network of improved DDPM that predicts the noise 0 and v, its denoiser, and its process, step i."""
+    process = DiscreteBetas()
+
+    def net(x, label):
+        return torch.cat([0 * x, v.expand_as(x)], 1)
+
+    predicts = LearnedRange("eps", lambda t: t - 1 / 1000)
+    return process, Denoiser.from_callable(net, predicts=predicts, process=process), process.nodes[i]
+
+
+def test_the_learned_range_is_the_variance_of_ddpms_step(measured):
+    """Nichol & Dhariwal, eq. 15, from the betas alone; and that of the first step is its beta."""
+    betas = np.linspace(1e-4, 0.02, 1000)
+    bar, i = np.cumprod(1 - betas), 300
+    v = torch.tensor([-1.0, 0.3, 1.0], dtype=torch.float64)
+    process, denoiser, t = improved(v, i)
+    zero = torch.zeros(1, 3, dtype=torch.float64)
+    state = Ancestral("learned").step(
+        lambda x, at: denoiser(x, at.expand(1)), State(zero), process, t, process.nodes[i - 1], lambda stage: zero + 1
+    )
+    least = betas[i] * (1 - bar[i - 1]) / (1 - bar[i])
+    share = (v.numpy() + 1) / 2
+    expected = np.exp(share * np.log(betas[i]) + (1 - share) * np.log(least))
+    gap = np.abs(state.x.numpy()[0] ** 2 / expected - 1).max()
+    measured(LearnedRange, "relative error of the step's variance", "the betas", 0.0, gap, within=1e-9)
+    first = denoiser(zero, process.nodes[:1]).variance
+    torch.testing.assert_close(first, torch.full_like(zero, betas[0]), rtol=1e-9, atol=0)
+
+
+def test_the_bound_teaches_the_learned_range_the_variance_of_the_data():
+    """Unit Gaussian data: var(x_s | x_t) is DDPM's upper bound b, so the least bound is at v = 1."""
+    process, (s, t) = DiscreteBetas(), DiscreteBetas().nodes[1:3]
+    x = torch.randn(4000, 1, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    v = torch.zeros((), dtype=torch.float64, requires_grad=True)
+
+    def net(x_t, label):
+        return torch.cat([process.sigma(t) * x_t, v.expand_as(x_t)], 1)  # E[z | x_t]
+
+    predicts = LearnedRange("eps", lambda t: t - 1 / 1000)
+    denoiser, loss = Denoiser.from_callable(net, predicts=predicts, process=process), DiscreteVLB(torch.stack([s, t]))
+    span = -float(torch.log((1 - process.alpha(s) ** 2) / (1 - process.alpha(t) ** 2)))  # log(b / b')
+    for value in (-1.0, 1.0, 3.0):
+        v.data.fill_(value)
+        (slope,) = torch.autograd.grad(loss(Batch.of(x), denoiser, 5)[0].mean(), v)
+        away = (value - 1) / 2 * span  # log(S / b), along which the KL rises by (1 - b / S) / 2
+        assert float(slope) / (span / 2) == pytest.approx((1 - np.exp(-away)) / 2, abs=0.03)
 
 
 @each

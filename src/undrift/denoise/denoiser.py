@@ -72,7 +72,8 @@ class FromCallable(Denoiser):
     """The denoiser of a network, or of any function.
 
     Args:
-        fn: ``fn(x_t (B, ...), label (B,)) -> (B, ...)``, a condition its third argument where one is given.
+        fn: ``fn(x_t (B, C, ...), label (B,)) -> (B, parts C, ...)``, parts of the target, 1 for all but
+            :class:`undrift.denoise.targets.LearnedRange`; a condition its third argument where one is given.
         predicts: what it returns: "eps", "x", "v", "velocity", "score", "F", or a
             :class:`undrift.denoise.targets.Target`.
         process: the noising process that it was trained with.
@@ -105,8 +106,7 @@ class FromCallable(Denoiser):
         """
         given = (condition,) if condition is not None and (condition.fields or condition.vectors) else ()
         prediction = self.fn(x_t, self.label(t).to(x_t.dtype), *given)
-        if prediction.shape != x_t.shape:
-            raise ValueError(
-                f"the network made {tuple(prediction.shape)} of {tuple(x_t.shape)}, expected the same shape"
-            )
+        expected = (len(x_t), self.target.parts * x_t.shape[1], *x_t.shape[2:])
+        if prediction.shape != expected:
+            raise ValueError(f"the network made {tuple(prediction.shape)} of {tuple(x_t.shape)}, expected {expected}")
         return self.target.solve(prediction, x_t, self.process, t, self.noise)

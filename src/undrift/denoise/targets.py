@@ -11,6 +11,7 @@ a network that predicts the noise, of z at sigma = 0 for one that predicts the d
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,11 +19,17 @@ from torch import Tensor
 from undrift.denoise.estimate import Estimate, along
 from undrift.process import Noise, Process
 
-__all__ = ["Eps", "F", "Mean", "Score", "Target", "V", "Velocity", "X", "named", "target"]
+__all__ = ["Eps", "F", "LearnedRange", "Mean", "Score", "Target", "V", "Velocity", "X", "named", "target"]
 
 
 class Target(ABC):
-    """What a network predicts, ``F = (p_x x + p_z z) / scale``."""
+    """What a network predicts, ``F = (p_x x + p_z z) / scale``.
+
+    Attributes:
+        parts: how many times the channels of a field a prediction has.
+    """
+
+    parts: int = 1
 
     @abstractmethod
     def row(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,6 +128,43 @@ class Mean(Target):
         last = t <= process.t_min
         p_x = torch.where(last, 1.0, law.from_noisy * process.alpha(t) + law.from_clean)
         return p_x, torch.where(last, 0.0, law.from_noisy * process.sigma(t)), torch.ones_like(t)
+
+
+class LearnedRange(Target):
+    """A target, and after its channels as many that say the variance of DDPM's step.
+
+    Nichol & Dhariwal (2021), https://arxiv.org/abs/2102.09672, eq. 15, with their v in [-1, 1] as in their code:
+    ``log S = (1 + v) / 2 log b + (1 - v) / 2 log b'``, b the variance of ``q(x_t | x_s)`` and b' that of
+    ``q(x_s | x_t, x)``. Since ``S = b' + from_clean^2 var(x | x_t)``, it is the estimate's ``variance`` that is found:
+    :class:`undrift.solve.ancestral.Ancestral` with ``variance="learned"`` makes it S again on these steps, and what is
+    right for others on others; :class:`undrift.objective.DiscreteVLB` trains it. Where b' is 0 it is b.
+
+    Args:
+        predicts: the target of the first half.
+        previous: the time s before t, t_min at least, as of :class:`Mean`.
+    """
+
+    parts = 2
+
+    def __init__(self, predicts: str | Target, previous: Callable[[Tensor], Tensor]) -> None:
+        self.target, self.previous = named(predicts), previous
+
+    def row(self, process: Process, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """That of the first half, see :class:`Target`."""
+        return self.target.row(process, t)
+
+    def solve(self, prediction: Tensor, x_t: Tensor, process: Process, t: Tensor, noise: Noise) -> Estimate:
+        """See :class:`Target`; the prediction is (B, 2 C, ...)."""
+        first, v = prediction.chunk(2, 1)
+        found = self.target.solve(first, x_t, process, t, noise)
+        s = self.previous(t).clamp(min=process.t_min)
+        last = t <= process.t_min
+        law = process.posterior(torch.where(last, t, s), t)
+        most = torch.where(last, process.sigma(t) ** 2, process.transition(s, t).variance)
+        least = torch.where(law.variance > 0, law.variance, most)
+        step = (along((most / least).log() / 2, v) * (1 + v)).exp() * along(least, v)
+        clean = torch.where(last, 1.0, law.from_clean)
+        return replace(found, variance=(step - along(law.variance, v)) / along(clean**2, v))
 
 
 _NAMED = {"eps": Eps(), "x": X(), "v": V(), "velocity": Velocity(), "score": Score(), "F": F()}
