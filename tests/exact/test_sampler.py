@@ -14,7 +14,7 @@ from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.estimate import Estimate
 from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
 from undrift.infer.sample import sample
-from undrift.process import EDM, NCSN, Coloured, LinearLogSNR, RectifiedFlow, StudentT
+from undrift.process import EDM, NCSN, Coloured, DiscreteBetas, LinearLogSNR, RectifiedFlow, StudentT
 from undrift.solve.adams_bashforth import AdamsBashforth, weights
 from undrift.solve.ancestral import DDIM, Ancestral
 from undrift.solve.exponential import DPMSolverPlusPlus, SDEDPMSolverPlusPlus
@@ -191,6 +191,43 @@ def test_anyones_network_is_sampled_in_a_line():
     assert draw.error is not None and finer.error is not None
     true = float((draw.x - sample(denoiser, 80 * z, nfe=400).x).square().mean().sqrt())
     assert true < float(draw.error[0]) and float(finer.error[0]) < float(draw.error[0]) / 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_network_in_half_precision_is_told_the_time_in_whole(dtype):
+    """Step 999 of DDPM would be step 1000 in bfloat16."""
+    process, labels = DiscreteBetas(), []
+
+    def network(x, label):
+        labels.append(label)
+        return x * label[:, None].cos()
+
+    denoiser = Denoiser.from_callable(network, predicts="eps", process=process, label=process.step_index)
+    draw = sample(denoiser, torch.ones(1, 3, dtype=dtype), nfe=4, solver=DDIM(), grid=Nodes())
+    assert draw.x.dtype == dtype and all(label.dtype == torch.float32 for label in labels)
+    assert [float(label) for label in labels] == [999.0, 666.0, 333.0, 0.0]
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+def test_coloured_noise_in_half_precision_is_that_of_whole(dtype, digits):
+    noise, z = Coloured.isotropic((4, 5), -2.0), torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    found, exact = noise.filtered(z.to(dtype), 0.5), noise.filtered(z.to(dtype).double(), 0.5)
+    assert found.dtype == dtype
+    assert (found.double() - exact).abs().max() <= digits * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("covariance", "said"),
+    [
+        ([[1.0, 0.5], [0.4, 1.0]], "a covariance and its transpose differ by 0.1 of its largest entry"),
+        ([[1.0, 2.0], [2.0, 1.0]], "a covariance has an eigenvalue of -0.5 of its largest entry"),
+        ([1.0, -2.0], "covariance has a variance of -2, expected numbers above 0"),
+        ([[1.0, float("nan")], [0.0, 1.0]], "a covariance and its transpose differ by nan"),
+    ],
+)
+def test_what_is_no_covariance_is_refused(covariance, said):
+    with pytest.raises(ValueError, match=said):
+        Gaussian([0.0, 0.0], covariance)
 
 
 def test_noise_of_the_sde_is_a_rows_own_and_goes_with_the_seed():

@@ -72,7 +72,8 @@ class FromCallable(Denoiser):
     """The denoiser of a network, or of any function.
 
     Args:
-        fn: ``fn(x_t (B, ...), label (B,)) -> (B, ...)``, a condition its third argument where one is given.
+        fn: ``fn(x_t (B, ...), label (B,)) -> (B, ...)``, a condition its third argument where one is given; the label
+            of a field in half precision is float32, as one in eight or eleven bits is another time.
         predicts: what it returns: "eps", "x", "v", "velocity", "score", "F", or a
             :class:`undrift.denoise.targets.Target`.
         process: the noising process that it was trained with.
@@ -104,7 +105,8 @@ class FromCallable(Denoiser):
             ValueError: the function's output has not the shape of its input.
         """
         given = (condition,) if condition is not None and (condition.fields or condition.vectors) else ()
-        prediction = self.fn(x_t, self.label(t).to(x_t.dtype), *given)
+        label = self.label(t).to(torch.promote_types(x_t.dtype, torch.float32))
+        prediction = self.fn(x_t, label, *given).to(x_t.dtype)
         if prediction.shape != x_t.shape:
             raise ValueError(
                 f"the network made {tuple(prediction.shape)} of {tuple(x_t.shape)}, expected the same shape"
