@@ -1,5 +1,6 @@
 """The factors in the steps of solvers, the points of grids and the rule of step sizes, each against the paper's formula."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from undrift.solve.adams_bashforth import AdamsBashforth
 from undrift.solve.ancestral import DDIM
 from undrift.solve.frames import Angle, Plain, Ratio, Straight
 from undrift.solve.grid import EvenAngle, EvenLogSNR, EvenTime, Karras, Nodes, ShortFirst
+from undrift.solve.pndm import PNDM
 from undrift.solve.runge_kutta import DORMAND_PRINCE, EULER, HEUN, KUTTA, MIDPOINT, Heun, RungeKutta, Tableau
 from undrift.solve.sde import EulerMaruyama, ImprovedEuler, Langevin, ReverseDiffusion
 from undrift.solve.solver import State
@@ -45,6 +47,36 @@ def test_the_step_of_langevin_is_that_of_the_signal_to_noise_ratio(measured):
     step = 2 * (snr * np.linalg.norm(NOISE, axis=1) / np.linalg.norm(score, axis=1))[:, None] ** 2
     off = np.abs(found.numpy() - (X + step * score + np.sqrt(2 * step) * NOISE)).max()
     measured(Langevin, "one step, largest difference", "Song et al. (2021), algorithm 4", 0, off, within=1e-12)
+
+
+def test_the_first_steps_of_pndm(measured):
+    """Liu et al. (2022), eq. 11 to 13, with alpha 1: three pseudo Runge-Kutta steps, then a linear multistep one."""
+    process, sigmas = EDM(), np.array([4.0, 3.0, 2.5, 1.0, 0.4])
+
+    def z(x, sigma):
+        return 3 * sigma * x / (1 + 3 * sigma**2)  # of data of variance 1/3
+
+    x, past = X, []
+    for now, after in itertools.pairwise(sigmas):
+        h, middle = after - now, (now + after) / 2
+        past.insert(0, z(x, now))
+        if len(past) < 4:
+            two = z(x + h / 2 * past[0], middle)
+            three = z(x + h / 2 * two, middle)
+            move = (past[0] + 2 * two + 2 * three + z(x + h * three, after)) / 6
+        else:
+            move = (55 * past[0] - 59 * past[1] + 37 * past[2] - 9 * past[3]) / 24
+        x = x + h * move
+
+    def f(x_t, t):
+        noise = z(x_t, float(t / (1 - t)))
+        return Estimate(x_t - t / (1 - t) * noise, noise, process, t)
+
+    state = State(torch.tensor(X))
+    for t, s in itertools.pairwise(sigmas / (1 + sigmas)):
+        state = PNDM().step(f, state, process, at(t), at(s), noise)
+    off = np.abs(state.x.numpy() - x).max()
+    measured(PNDM, "four steps, largest difference", "Liu et al. (2022), eq. 11 to 13", 0, off, within=1e-12)
 
 
 def test_the_steps_of_the_reverse_sde(measured):

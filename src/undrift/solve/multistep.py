@@ -48,9 +48,10 @@ class Multistep(Solver):
         """See :class:`undrift.solve.solver.Solver`."""
         estimate = f(state.x, t)
         history = ((t, self.quantity(estimate, process, t)), *state.history)[: self.length]
+        kept = history[: self.length - 1]
         if not self.holds(process, t, s):
             x = along(process.alpha(s), state.x) * estimate.x + along(process.sigma(s), state.x) * estimate.z
-            return State(x, history[: self.length - 1])
+            return State(x, kept)
         times = torch.stack([time for time, _ in history])
         keep, weights = self.coefficients(process, times, s)
         x = keep * state.x
@@ -64,4 +65,4 @@ class Multistep(Solver):
                 error = error + (weight - other) * q
         if self.stochastic:
             x = x + self.noise(process, t, s) * draw(0)
-        return State(x, history[: self.length - 1], error)
+        return State(x, kept, error)
