@@ -120,7 +120,7 @@ SOLVERS = {
     "improved Euler": ImprovedEuler(),
     "reverse diffusion": ReverseDiffusion(),
     "predictor-corrector": PredictorCorrector(),
-    "annealed Langevin": AnnealedLangevin(0.1, 3),
+    "annealed Langevin": AnnealedLangevin(0.005, 3),
     "Langevin": Langevin(),
 }
 GRIDS = {

@@ -17,20 +17,21 @@ def at(*values):
     return torch.tensor(values, dtype=torch.float64, device=CPU)
 
 
-def test_a_shorter_step_follows_the_same_path():
+def test_a_shorter_step_follows_the_same_path(measured):
     x = torch.zeros(2, 3, dtype=torch.float64)
     path = BrownianPath(x, seed=1)
     zero = at(0.0, 0.0)
     whole = path.increment(zero, at(0.5, 0.8))
     first = path.increment(zero, at(0.2, 0.3))
     rest = path.increment(at(0.2, 0.3), at(0.5, 0.8))
-    torch.testing.assert_close(first + rest, whole, rtol=0, atol=1e-14)
+    off = (first + rest - whole).abs().max()
+    measured(BrownianPath, "two increments of a step tried again", "the whole step's", 0, off, within=1e-14)
     again = BrownianPath(x, seed=1)
     torch.testing.assert_close(again.increment(zero, at(0.5, 0.8)), whole)
     assert not torch.equal(BrownianPath(x, seed=2).increment(zero, at(0.5, 0.8)), whole)
 
 
-def test_increments_have_the_law_of_brownian_motion():
+def test_increments_have_the_law_of_brownian_motion(measured):
     """W(1) first, then points inside it, whose covariance is the smaller of two times."""
     n = 400
     path = BrownianPath(torch.zeros(n, 50, dtype=torch.float64), seed=0)
@@ -40,7 +41,8 @@ def test_increments_have_the_law_of_brownian_motion():
     found = values @ values.T / values.shape[1]
     expected = np.minimum.outer(times, times)
     error = np.sqrt((np.outer(times, times) + expected**2) / values.shape[1])
-    assert (np.abs(found - expected) < 4.5 * error).all(), found
+    off = (np.abs(found - expected) / error).max()
+    measured(BrownianPath, "covariance at four times, standard errors", "min(s, t)", "4.5 at most", off, most=4.5)
 
 
 def test_the_adaptive_sde_has_the_moments_and_smaller_tolerances_smaller_errors():

@@ -6,7 +6,7 @@ import torch
 
 from undrift.denoise.guess import GaussianGuess, fit_guess
 from undrift.denoise.precondition import Preconditioned, coefficients
-from undrift.process import EDM
+from undrift.process import EDM, RectifiedFlow
 from undrift.process.process import Process
 from undrift.tasks.batch import Condition
 
@@ -118,6 +118,16 @@ def test_the_estimate_explains_the_noisy_field(process):
         c_out = np.sqrt(np.trace(c - gain @ c) / 12)
         expected = gain @ y + c_out * 0.3 * y / np.sqrt(r**2 + np.trace(c) / 12)
         np.testing.assert_allclose(estimate.x[i, 0].numpy(), expected, atol=3e-6)
+
+
+def test_the_estimate_of_pure_noise():
+    """alpha = 0: the guess knows its mean, 0, and F sees the noise itself."""
+    guess, c = modes_and_covariance()
+    x_t = torch.from_numpy(RNG(2).normal(size=(2, 1, 12)))
+    t = torch.ones(2, dtype=torch.float64, device=CPU)
+    estimate = Preconditioned(Recorder(), RectifiedFlow(), guess)(x_t, t)
+    np.testing.assert_allclose(estimate.x.numpy(), 0.3 * np.sqrt(np.trace(c) / 12) * x_t.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(estimate.z.numpy(), x_t.numpy(), rtol=1e-6)
 
 
 def test_the_fitted_guess_finds_the_modes_of_a_gaussian():

@@ -8,17 +8,21 @@ import numpy as np
 import pytest
 import torch
 from numpy.polynomial import Polynomial
+from scipy.spatial.distance import cdist
 
 from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.estimate import Estimate
-from undrift.denoise.exact import Gaussian, GaussianRandomField
+from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
 from undrift.infer.sample import sample
-from undrift.process import EDM, Coloured, RectifiedFlow, StudentT
+from undrift.process import EDM, NCSN, Coloured, DiscreteBetas, LinearLogSNR, RectifiedFlow, StudentT
 from undrift.solve.adams_bashforth import AdamsBashforth, weights
-from undrift.solve.ancestral import Ancestral
-from undrift.solve.grid import ShortFirst
-from undrift.solve.runge_kutta import DORMAND_PRINCE, RungeKutta
-from undrift.solve.sde import EulerMaruyama
+from undrift.solve.ancestral import DDIM, Ancestral
+from undrift.solve.exponential import DPMSolverPlusPlus, SDEDPMSolverPlusPlus
+from undrift.solve.frames import Ratio
+from undrift.solve.grid import EvenLogSNR, Nodes, ShortFirst
+from undrift.solve.pndm import PNDM
+from undrift.solve.runge_kutta import DORMAND_PRINCE, KUTTA, Euler, RungeKutta
+from undrift.solve.sde import AnnealedLangevin, EulerMaruyama
 from undrift.solve.step_size import Adaptive
 
 CPU = torch.device("cpu")
@@ -57,9 +61,10 @@ def test_weights_integrate_the_interpolating_polynomial(count):
         assert got[i] == pytest.approx(integral(stop) - integral(start), rel=1e-10)
 
 
-def test_weights_are_the_textbook_ones_on_equal_steps():
+def test_weights_are_the_textbook_ones_on_equal_steps(measured):
     """Adams-Bashforth of order 3 with step 1: 23/12, -16/12, 5/12; of order 2: 3/2, -1/2."""
-    assert weights([0.0, -1.0, -2.0], 0.0, 1.0) == pytest.approx([23 / 12, -16 / 12, 5 / 12])
+    off = np.abs(np.array(weights([0.0, -1.0, -2.0], 0.0, 1.0)) - np.array([23, -16, 5]) / 12).max()
+    measured(weights, "of order 3 on equal steps", "23/12, -16/12, 5/12", 0, off, within=1e-14)
     assert weights([0.0, -1.0], 0.0, 1.0) == pytest.approx([1.5, -0.5])
 
 
@@ -124,7 +129,7 @@ def test_the_grid_is_even_in_a_power_of_u_after_a_short_first_step():
 
 
 @pytest.mark.parametrize("nfe", [10, 40])
-def test_moments_of_the_sampler_on_a_gaussian(nfe):
+def test_moments_of_the_sampler_on_a_gaussian(nfe, measured):
     """The whole map is linear for a Gaussian: its factors are measured exactly, and they are the standard deviations."""
     process = EDM()
     z = torch.cat([torch.zeros(1, 4, dtype=torch.float64), torch.ones(1, 4, dtype=torch.float64)])
@@ -134,7 +139,8 @@ def test_moments_of_the_sampler_on_a_gaussian(nfe):
     factor = one - start
     # the start lacks the data's own spread: sigma_max z instead of sqrt(v + sigma_max^2) z
     expected = np.sqrt(VARIANCES) * 80.0 / np.sqrt(VARIANCES + 80.0**2)
-    np.testing.assert_allclose(factor, expected, rtol=0.03 if nfe == 10 else 0.001)
+    off, most = np.abs(factor / expected - 1).max(), 0.03 if nfe == 10 else 0.001
+    measured(sample, f"standard deviation, default, nfe {nfe}, relative", "a Gaussian's", 0, off, within=most)
     # what is drawn at z = 0 starts mean away from the centre of the noise
     np.testing.assert_allclose(start, MEAN * (1 - factor / 80.0), atol=0.02 if nfe == 10 else 0.001)
 
@@ -189,6 +195,43 @@ def test_anyones_network_is_sampled_in_a_line():
     assert true < float(draw.error[0]) and float(finer.error[0]) < float(draw.error[0]) / 2
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_network_in_half_precision_is_told_the_time_in_whole(dtype):
+    """Step 999 of DDPM would be step 1000 in bfloat16."""
+    process, labels = DiscreteBetas(), []
+
+    def network(x, label):
+        labels.append(label)
+        return x * label[:, None].cos()
+
+    denoiser = Denoiser.from_callable(network, predicts="eps", process=process, label=process.step_index)
+    draw = sample(denoiser, torch.ones(1, 3, dtype=dtype), nfe=4, solver=DDIM(), grid=Nodes())
+    assert draw.x.dtype == dtype and all(label.dtype == torch.float32 for label in labels)
+    assert [float(label) for label in labels] == [999.0, 666.0, 333.0, 0.0]
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+def test_coloured_noise_in_half_precision_is_that_of_whole(dtype, digits):
+    noise, z = Coloured.isotropic((4, 5), -2.0), torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    found, exact = noise.filtered(z.to(dtype), 0.5), noise.filtered(z.to(dtype).double(), 0.5)
+    assert found.dtype == dtype
+    assert (found.double() - exact).abs().max() <= digits * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("covariance", "said"),
+    [
+        ([[1.0, 0.5], [0.4, 1.0]], "a covariance and its transpose differ by 0.1 of its largest entry"),
+        ([[1.0, 2.0], [2.0, 1.0]], "a covariance has an eigenvalue of -0.5 of its largest entry"),
+        ([1.0, -2.0], "covariance has a variance of -2, expected numbers above 0"),
+        ([[1.0, float("nan")], [0.0, 1.0]], "a covariance and its transpose differ by nan"),
+    ],
+)
+def test_what_is_no_covariance_is_refused(covariance, said):
+    with pytest.raises(ValueError, match=said):
+        Gaussian([0.0, 0.0], covariance)
+
+
 def test_noise_of_the_sde_is_a_rows_own_and_goes_with_the_seed():
     x = 80 * torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     process = EDM()
@@ -237,6 +280,91 @@ def test_an_adaptive_run_to_clean_data_ends_with_a_denoising(process):
     # the variance that is still noise at the end is gone: without the denoising it is there
     raw = sample(denoiser, scale * x, nfe=2000, solver=RungeKutta(DORMAND_PRINCE), grid=rule, denoise=False)
     assert raw.nfe == found.nfe - 1 and not torch.equal(raw.x, found.x)
+
+
+class Counted(Denoiser):
+    """A Gaussian that keeps the times at which it was asked."""
+
+    def __init__(self, process):
+        self.process, self.seen, self.law = process, [], Gaussian(MEAN, VARIANCES, process)
+
+    def __call__(self, x_t, t, condition=None):
+        self.seen.append(float(t[0]))
+        return self.law(x_t, t, condition)
+
+
+@pytest.mark.parametrize("solver", [Euler(), RungeKutta(KUTTA), AdamsBashforth(), DPMSolverPlusPlus(), PNDM(), DDIM()])
+def test_steps_are_not_chosen_by_an_error_that_no_step_estimates(solver):
+    denoiser = Counted(EDM())
+    with pytest.raises(ValueError, match=f"{type(solver).__name__} estimates no error of each step"):
+        sample(denoiser, torch.ones(1, 4), nfe=50, solver=solver, grid=Adaptive())
+    assert not denoiser.seen
+
+
+def test_steps_are_not_chosen_by_a_clock_that_begins_at_infinity():
+    denoiser = Counted(RectifiedFlow())
+    with pytest.raises(ValueError, match="clock of Ratio is infinite at t_max of RectifiedFlow"):
+        sample(denoiser, torch.ones(1, 4), nfe=50, solver=RungeKutta(DORMAND_PRINCE, Ratio()), grid=Adaptive())
+    assert not denoiser.seen
+
+
+def test_annealed_langevin_in_the_loop():
+    """So many evaluations at each level, and one sentence where there is no smallest level or steps diverge."""
+    law, x = Counted(NCSN(0.1, 1.0, 5)), torch.ones(1, 4, dtype=torch.float64)
+    found = sample(law, x, nfe=16, solver=AnnealedLangevin(0.01, 3), grid=Nodes())
+    assert (found.nfe, found.steps) == (16, 4)
+    np.testing.assert_allclose(law.seen, [*np.repeat(np.linspace(1, 0, 5), 3), 0.0], atol=1e-15)
+    for process, epsilon, nfe, said in (
+        (law.process, 0.01, 6, "nfe is 6, expected at least 7 for one step of AnnealedLangevin"),
+        (law.process, 0.0400001, 16, r"epsilon is 0.0400001, expected less than 4 sigma\(t_min\)\^2 = 0.04"),
+        (EDM(), 0.01, 16, r"sigma\(t_min\) is 0 for EDM"),
+    ):
+        law = Counted(process)
+        with pytest.raises(ValueError, match=said):
+            sample(law, x, nfe=nfe, solver=AnnealedLangevin(epsilon, 3))
+        assert not law.seen
+
+
+def test_the_learned_variance_of_cells_is_not_mixed_with_coloured_noise():
+    coloured = GaussianRandomField(torch.ones(3), noise=Coloured.isotropic((3,), -1.0))
+    with pytest.raises(TypeError, match="Ancestral adds noise, and that of the denoiser is Coloured"):
+        sample(coloured, torch.ones(1, 3, dtype=torch.float64), solver=Ancestral("learned"))
+
+
+MODES, STDS, SHARES = np.array([[-2.0, 0.0], [1.0, 1.5], [1.5, -1.0]]), 0.4, np.array([0.2, 0.5, 0.3])
+
+
+def drawn(count, seed):
+    rng = np.random.default_rng(seed)
+    return MODES[rng.choice(3, count, p=SHARES)] + STDS * rng.normal(size=(count, 2))
+
+
+def share(x, y, seed=0):
+    """Of 200 permutations, those whose maximum mean discrepancy is as large (Gretton et al. 2012, kernel as the modes)."""
+    n, both, rng = len(x), np.concatenate([x, y]), np.random.default_rng(seed)
+    kernel = np.exp(-cdist(both, both, "sqeuclidean") / (2 * STDS**2))
+    signs = np.repeat([1.0, -1.0], n)[None].repeat(201, 0)
+    signs[1:] = rng.permuted(signs[1:], axis=1)
+    found = np.einsum("pi,pi->p", signs @ kernel, signs)
+    return (1 + (found[1:] >= found[0]).sum()) / 201
+
+
+@pytest.mark.parametrize("solver", [Ancestral(), SDEDPMSolverPlusPlus()], ids=["DDPM", "SDE-DPM-Solver++"])
+def test_draws_of_a_mixture_are_draws_of_it(solver, measured):
+    """A two-sample test whose null is known: the share of permutations that reach the statistic."""
+    n, process = 400, LinearLogSNR(8.0, -8.0)
+    t = torch.tensor(process.t_max, dtype=torch.float64)
+    alpha, sigma = float(process.alpha(t)), float(process.sigma(t))
+    x_1 = torch.tensor(alpha * drawn(n, 0) + sigma * np.random.default_rng(1).normal(size=(n, 2)))
+    law = Mixture(MODES, STDS, SHARES, process)
+    x = sample(law, x_1, nfe=25, solver=solver, grid=EvenLogSNR()).x.numpy()
+
+    y = drawn(n, 2)
+    name = f"p-value of 400 draws, {type(solver).__name__}"
+    measured(sample, name, "a mixture's own draws, kernel two-sample test", "0.01 or more", share(x, y), least=0.01)
+    # it would notice a spread that is half as large again, and shares of the modes that are off
+    assert share(x + 0.45 * np.random.default_rng(3).normal(size=x.shape), y) < 0.01
+    assert share(x[np.argsort(x[:, 0])][n // 8 :].repeat(2, 0)[:n], y) < 0.01
 
 
 def test_a_gradient_where_there_is_no_signal_is_no_nan():

@@ -1,5 +1,6 @@
 """The factors in the steps of solvers, the points of grids and the rule of step sizes, each against the paper's formula."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,14 +8,18 @@ import pytest
 import torch
 
 from undrift.denoise.estimate import Estimate
-from undrift.process import EDM, LinearLogSNR, RectifiedFlow
+from undrift.denoise.exact import Gaussian
+from undrift.infer.sample import sample
+from undrift.process import EDM, DiscreteBetas, LinearLogSNR, RectifiedFlow
+from undrift.solve.adams_bashforth import AdamsBashforth
 from undrift.solve.ancestral import DDIM
-from undrift.solve.frames import Ratio
-from undrift.solve.grid import EvenAngle, EvenLogSNR, EvenTime, Karras, ShortFirst
-from undrift.solve.runge_kutta import DORMAND_PRINCE, HEUN, MIDPOINT, Heun, RungeKutta
-from undrift.solve.sde import Langevin
+from undrift.solve.frames import Angle, Plain, Ratio, Straight
+from undrift.solve.grid import EvenAngle, EvenLogSNR, EvenTime, Karras, Nodes, ShortFirst
+from undrift.solve.pndm import PNDM
+from undrift.solve.runge_kutta import DORMAND_PRINCE, EULER, HEUN, KUTTA, MIDPOINT, Heun, RungeKutta, Tableau
+from undrift.solve.sde import EulerMaruyama, ImprovedEuler, Langevin, ReverseDiffusion
 from undrift.solve.solver import State
-from undrift.solve.step_size import Adaptive
+from undrift.solve.step_size import Adaptive, Fixed
 
 CPU = torch.device("cpu")
 X = np.array([[0.3, -1.0, 2.0], [1.5, 0.2, -0.7]])
@@ -42,6 +47,66 @@ def test_the_step_of_langevin_is_that_of_the_signal_to_noise_ratio(measured):
     step = 2 * (snr * np.linalg.norm(NOISE, axis=1) / np.linalg.norm(score, axis=1))[:, None] ** 2
     off = np.abs(found.numpy() - (X + step * score + np.sqrt(2 * step) * NOISE)).max()
     measured(Langevin, "one step, largest difference", "Song et al. (2021), algorithm 4", 0, off, within=1e-12)
+
+
+def test_the_first_steps_of_pndm(measured):
+    """Liu et al. (2022), eq. 11 to 13, with alpha 1: three pseudo Runge-Kutta steps, then a linear multistep one."""
+    process, sigmas = EDM(), np.array([4.0, 3.0, 2.5, 1.0, 0.4])
+
+    def z(x, sigma):
+        return 3 * sigma * x / (1 + 3 * sigma**2)  # of data of variance 1/3
+
+    x, past = X, []
+    for now, after in itertools.pairwise(sigmas):
+        h, middle = after - now, (now + after) / 2
+        past.insert(0, z(x, now))
+        if len(past) < 4:
+            two = z(x + h / 2 * past[0], middle)
+            three = z(x + h / 2 * two, middle)
+            move = (past[0] + 2 * two + 2 * three + z(x + h * three, after)) / 6
+        else:
+            move = (55 * past[0] - 59 * past[1] + 37 * past[2] - 9 * past[3]) / 24
+        x = x + h * move
+
+    def f(x_t, t):
+        noise = z(x_t, float(t / (1 - t)))
+        return Estimate(x_t - t / (1 - t) * noise, noise, process, t)
+
+    state = State(torch.tensor(X))
+    for t, s in itertools.pairwise(sigmas / (1 + sigmas)):
+        state = PNDM().step(f, state, process, at(t), at(s), noise)
+    off = np.abs(state.x.numpy() - x).max()
+    measured(PNDM, "four steps, largest difference", "Liu et al. (2022), eq. 11 to 13", 0, off, within=1e-12)
+
+
+def test_the_steps_of_the_reverse_sde(measured):
+    """Song et al. (2021), eq. 6 and 46, and the mean of two steps of Jolicoeur-Martineau et al. (2021), algorithm 1.
+
+    On the linear log-SNR process, lambda from 6 to -6: ``f = -6 sigma^2`` and ``g^2 = 12 sigma^2``.
+    """
+    process, t, s, z = LinearLogSNR(6.0, -6.0), 0.7, 0.55, X[::-1].copy()
+    f, h = constant(X, z, process), t - s
+
+    def moved(x, v):
+        variance = 1 / (1 + np.exp(6 - 12 * v))
+        score = -z / np.sqrt(variance)
+        return -h * (-6 * variance * x - 12 * variance * score) + np.sqrt(12 * variance * h) * NOISE
+
+    euler = X + moved(X, t)
+    both = (euler + X + moved(euler, s)) / 2
+    bar_t, bar_s = (1 / (1 + np.exp(-(6 - 12 * v))) for v in (t, s))
+    kept, beta = np.sqrt(bar_t / bar_s), 1 - bar_t / bar_s
+    reverse = (2 - kept) * X - beta * z / np.sqrt(1 - bar_t) + np.sqrt(beta) * NOISE
+    for solver, expected, source in (
+        (EulerMaruyama(), euler, "Song et al. (2021), eq. 6"),
+        (ImprovedEuler(), both, "Jolicoeur-Martineau et al. (2021), algorithm 1"),
+        (ReverseDiffusion(), reverse, "Song et al. (2021), eq. 46"),
+    ):
+        found = solver.step(f, State(torch.tensor(X)), process, at(t), at(s), noise)
+        off = np.abs(found.x.numpy() - expected).max()
+        measured(type(solver), "one step, largest difference", source, 0, off, within=1e-12)
+    found = ImprovedEuler().step(f, State(torch.tensor(X)), process, at(t), at(s), noise)
+    np.testing.assert_allclose(found.error.numpy(), euler - both, atol=1e-12)
 
 
 def test_the_noise_of_ddim_grows_with_eta(measured):
@@ -106,6 +171,43 @@ def test_the_grid_of_karras(rho, measured):
     measured(Karras, f"sigma, rho {rho:g}, relative", "Karras et al. (2022), eq. 5", 0, off, within=1e-10)
 
 
+def test_the_nodes_of_ddpm(measured):
+    """Ho et al. (2020): a thousand betas from 1e-4 to 0.02; every step, and every 111th as Song et al. (2020) respace."""
+    bar, off = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)), 0.0
+    for steps in (999, 9):
+        t = Nodes()(DiscreteBetas(), steps, CPU)
+        expected = bar[:: 999 // steps][::-1]
+        off = max(off, np.abs(DiscreteBetas().alpha(t).numpy() ** 2 / expected - 1).max())
+    measured(Nodes, "alpha^2 of 999 and 9 steps, relative", "Ho et al. (2020), section 4", 0, off, within=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("frame", "clock", "scale"),
+    [
+        (Plain(), None, lambda alpha, sigma: 1.0),
+        (Ratio(), lambda alpha, sigma: sigma / alpha, lambda alpha, sigma: alpha),
+        (Straight(), lambda alpha, sigma: sigma / (alpha + sigma), lambda alpha, sigma: alpha + sigma),
+        (Angle(), lambda alpha, sigma: np.arctan2(sigma, alpha), np.hypot),
+    ],
+    ids=["plain", "ratio", "straight", "angle"],
+)
+def test_the_slope_of_a_frame_is_that_of_the_flow(frame, clock, scale, measured):
+    """``dy / du`` by differences, where x and z stay as they are along the flow: ``y = (alpha x + sigma z) / scale``."""
+    off, h, x, z = 0.0, 1e-5, 0.7, -1.3
+    for process in (LinearLogSNR(6.0, -6.0), EDM()):
+        for t in (0.2, 0.5, 0.9):
+            u, y = [], []
+            for v in (t - h, t + h):
+                alpha, sigma = float(process.alpha(at(v))), float(process.sigma(at(v)))
+                u.append(v if clock is None else clock(alpha, sigma))
+                y.append((alpha * x + sigma * z) / scale(alpha, sigma))
+            a, b = (float(value) for value in frame.velocity(process, at(t)))
+            off = max(off, abs((a * x + b * z) * (u[1] - u[0]) / (y[1] - y[0]) - 1))
+            off = max(off, abs(float(frame.time(process, frame.clock(process, at(t)))) - t))
+            assert float(frame.clock(process, at(t))) == pytest.approx(sum(u) / 2, rel=1e-7)
+    measured(type(frame), "dy / du, relative, and t of its clock", "differences of the field", 0, off, within=1e-7)
+
+
 def test_the_even_grids(measured):
     process = EDM(80.0, 0.002)
     off = np.abs(ratios(EvenLogSNR(), process, 12) / np.geomspace(80, 0.002, 13) - 1).max()
@@ -168,9 +270,56 @@ def test_the_embedded_error_is_the_distance_to_euler(tableau, weights, measured)
     torch.testing.assert_close(state.x - state.error, euler, rtol=0, atol=1e-12)
 
 
-def test_the_embedded_solution_of_dormand_and_prince_is_of_order_four():
-    """Quadrature conditions of order four, and not of order five (RK5(4)7M)."""
-    c, other = np.array(DORMAND_PRINCE.c), np.array(DORMAND_PRINCE.other)
-    sums = [other @ c**k * (k + 1) - 1 for k in range(5)]
-    np.testing.assert_allclose(sums[:4], 0, atol=1e-13)
-    assert abs(sums[4]) > 1e-4
+def trees(tableau, weights):
+    """Conditions of order, ``weights . g - 1 / density``, of all rooted trees to order five, by order (Butcher)."""
+    count = len(tableau.b)
+    a, c, b = np.zeros((count, count)), np.array(tableau.c), np.array(weights)
+    for i, row in enumerate(tableau.a):
+        a[i + 1, : len(row)] = row
+    ac, acc, aac = a @ c, a @ c**2, a @ a @ c
+    found = {
+        1: [(c**0, 1)],
+        2: [(c, 2)],
+        3: [(c**2, 3), (ac, 6)],
+        4: [(c**3, 4), (c * ac, 8), (acc, 12), (aac, 24)],
+        5: [(c**4, 5), (c**2 * ac, 10), (ac**2, 20), (c * acc, 15), (c * aac, 30)],
+    }
+    found[5] += [(a @ c**3, 20), (a @ (c * ac), 40), (a @ acc, 60), (a @ aac, 120)]
+    return {order: max(abs(b @ g - 1 / density) for g, density in one) for order, one in found.items()}
+
+
+TABLEAUS = {"Euler": EULER, "Heun": HEUN, "midpoint": MIDPOINT, "Kutta": KUTTA, "Dormand-Prince": DORMAND_PRINCE}
+
+
+@pytest.mark.parametrize("name", TABLEAUS)
+def test_a_table_has_the_order_that_it_says_and_no_more(name, measured):
+    tableau = TABLEAUS[name]
+    found = trees(tableau, tableau.b)
+    off = max(found[order] for order in range(1, tableau.order + 1))
+    measured(Tableau, f"conditions of order, {name}", "Butcher's, of all rooted trees", 0, off, within=1e-14)
+    assert tableau.order == 5 or found[tableau.order + 1] > 1e-3
+
+
+def test_the_embedded_solution_of_dormand_and_prince_is_of_order_four(measured):
+    """RK5(4)7M: and not of order five."""
+    found = trees(DORMAND_PRINCE, DORMAND_PRINCE.other)
+    off = max(found[order] for order in range(1, 5))
+    measured(Tableau, "conditions of order, embedded", "Butcher's, of all rooted trees", 0, off, within=1e-14)
+    assert found[5] > 1e-4
+
+
+def test_a_run_by_hand_is_the_loop(measured):
+    """States are handed from step to step along the times of a grid, with their history: no more is in the loop."""
+    process, solver, z = EDM(20.0, 0.1), AdamsBashforth(), torch.tensor(X)
+    law, times = Gaussian([0.3, -0.2, 0.0], [1.0, 0.4, 2.0], process), ShortFirst()(process, 9)
+    state, control, seen = solver.init(20 * z), Fixed(times), []
+    while control.goes_on:
+        seen.append((float(control.t), float(control.s)))
+        trial = solver.step(lambda x, t: law(x, t.expand(2)), state, process, control.t, control.s, noise)
+        state, _ = control.settled(state, trial, 0)
+        assert len(state.history) == min(len(seen), 2)
+    assert control.status == "done" and control.accepted == control.number == 9
+    off = np.abs(np.array(seen) - np.stack([times[:-1], times[1:]], 1)).max()
+    measured(Fixed, "ends of its steps", "the times of the grid", 0, off, within=0)
+    off = (state.x - sample(law, 20 * z, nfe=9, denoise=False).x).abs().max()
+    measured(State, "a run of nine steps by hand", "the loop", 0, off, within=0)

@@ -72,8 +72,11 @@ class FromCallable(Denoiser):
     """The denoiser of a network, or of any function.
 
     Args:
-        fn: ``fn(x_t (B, C, ...), label (B,)) -> (B, parts C, ...)``, parts of the target, 1 for all but
-            :class:`undrift.denoise.targets.LearnedRange`; a condition its third argument where one is given.
+    label = self.label(t).to(torch.promote_types(x_t.dtype, torch.float32))
+        prediction = self.fn(x_t, label, *given).to(x_t.dtype)
+        expected = (len(x_t), self.target.parts * x_t.shape[1], *x_t.shape[2:])
+        if prediction.shape != expected:
+            raise ValueError(f"the network made {tuple(prediction.shape)} of {tuple(x_t.shape)}, expected {expected}")
         predicts: what it returns: "eps", "x", "v", "velocity", "score", "F", or a
             :class:`undrift.denoise.targets.Target`.
         process: the noising process that it was trained with.
@@ -105,7 +108,8 @@ class FromCallable(Denoiser):
             ValueError: the function's output has not the shape of its input.
         """
         given = (condition,) if condition is not None and (condition.fields or condition.vectors) else ()
-        prediction = self.fn(x_t, self.label(t).to(x_t.dtype), *given)
+        label = self.label(t).to(torch.promote_types(x_t.dtype, torch.float32))
+        prediction = self.fn(x_t, label, *given).to(x_t.dtype)
         expected = (len(x_t), self.target.parts * x_t.shape[1], *x_t.shape[2:])
         if prediction.shape != expected:
             raise ValueError(f"the network made {tuple(prediction.shape)} of {tuple(x_t.shape)}, expected {expected}")

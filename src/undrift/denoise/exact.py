@@ -32,6 +32,19 @@ def _tensor(values: ArrayLike | Tensor) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64, device="cpu")
 
 
+def _eigen(covariances: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, (K, D), and eigenvectors as columns, (K, D, D), of what has to be a covariance up to rounding."""
+    size = covariances.abs().amax((-2, -1), keepdim=True).clamp(min=1e-300)
+    off = float(((covariances - covariances.mT).abs() / size).max())
+    if not off <= 1e-10:
+        raise ValueError(f"a covariance and its transpose differ by {off:.2g} of its largest entry, expected the same")
+    variances, bases = torch.linalg.eigh(covariances)
+    least = float((variances / size[..., 0]).min())
+    if least < -1e-10:
+        raise ValueError(f"a covariance has an eigenvalue of {least:.2g} of its largest entry, expected 0 or more")
+    return variances.clamp(min=0.0), bases
+
+
 @dataclass(frozen=True)
 class _Components:
     """Posterior means of x and z and variance of x, (B, ..., K, D), and log of weight times density, (B, ..., K)."""
@@ -54,7 +67,8 @@ class Mixture(Denoiser):
         noise: the law of z: white (if None), or Student's, of PFGM++.
 
     Raises:
-        ValueError: shapes that do not fit, weights or standard deviations that are not above 0.
+        ValueError: shapes that do not fit, weights or standard deviations that are not above 0, or covariances that
+            are not symmetric or have a negative eigenvalue.
     """
 
     def __init__(
@@ -84,8 +98,7 @@ class Mixture(Denoiser):
         if (stds is None) == (covariances is None):
             raise ValueError("expected either stds or covariances")
         if covariances is not None:
-            self.variances, self.bases = torch.linalg.eigh(_tensor(covariances))
-            self.variances = self.variances.clamp(min=0.0)
+            self.variances, self.bases = _eigen(_tensor(covariances))
         else:
             spread = _tensor(1.0 if stds is None else stds)
             if not (spread > 0).all():
@@ -159,7 +172,8 @@ class Mixture(Denoiser):
         kept = weights > 0
         means = self.means + torch.einsum("kdm,km->kd", gain, misfit)
         posterior = covariances - gain @ (a @ covariances)
-        posterior = (posterior + posterior.mT) / 2
+        variances, bases = torch.linalg.eigh((posterior + posterior.mT) / 2)
+        posterior = bases * variances.clamp(min=0.0)[:, None, :] @ bases.mT  # an exact observation leaves only rounding
         return Mixture(means[kept], None, weights[kept], self.process, covariances=posterior[kept], noise=self.noise)
 
     def covariances(self) -> Tensor:
@@ -227,6 +241,8 @@ class Gaussian(Mixture):
                 f"mean and covariance are {tuple(mean.shape)} and {tuple(covariance.shape)}, "
                 "expected (D,) and (D, D) or (D,)"
             )
+        if covariance.ndim == 1 and not (covariance > 0).all():
+            raise ValueError(f"covariance has a variance of {float(covariance.min()):.4g}, expected numbers above 0")
         if covariance.ndim == 1:
             super().__init__(mean[None], covariance.sqrt()[None], None, process, noise=noise)
         else:

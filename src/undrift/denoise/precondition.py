@@ -26,6 +26,8 @@ from undrift.tasks.batch import Condition
 
 __all__ = ["Preconditioned", "coefficients"]
 
+_LEAST_ALPHA = 1e-12  # in place of 0, where y is infinite: what follows has its limit
+
 
 def coefficients(guess: GaussianGuess, ratio: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """``c_in`` and ``c_out`` for ratios (B,), float64."""
@@ -60,8 +62,9 @@ class Preconditioned(Denoiser):
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:
         """See :class:`undrift.denoise.denoiser.Denoiser`."""
         shape = (-1,) + (1,) * (x_t.ndim - 1)
-        ratio = self.process.ratio(t)
-        y = x_t / self.process.alpha(t).to(x_t.dtype).reshape(shape)
+        alpha = self.process.alpha(t).clamp(min=_LEAST_ALPHA)
+        ratio = self.process.sigma(t) / alpha
+        y = x_t / alpha.to(x_t.dtype).reshape(shape)
         c_in, c_out = (c.to(y.dtype).reshape(shape) for c in coefficients(self.guess, ratio, y[0].numel()))
         f = self.network(self.net, c_in * y, ratio, condition or Condition(), self.precision)
         x = self.guess.denoise(y, ratio) + c_out * f

@@ -103,12 +103,13 @@ class Coloured(Noise):
         return self.filtered(z, -1.0)
 
     def filtered(self, z: Tensor, exponent: float) -> Tensor:
-        """``C^exponent z``, (B, ..., *space)."""
+        """``C^exponent z``, (B, ..., *space); transformed in float32 at least."""
         dims = tuple(range(-self.power.ndim, 0))
         if z.shape[z.ndim - self.power.ndim :] != self.power.shape:
             raise ValueError(f"fields are {tuple(z.shape)}, expected a last part of {tuple(self.power.shape)} cells")
         gain = self.power.to(z.device) ** exponent
-        return torch.fft.ifftn(torch.fft.fftn(z, dim=dims) * gain, dim=dims).real.to(z.dtype)
+        modes = torch.fft.fftn(z.to(torch.promote_types(z.dtype, torch.float32)), dim=dims)
+        return torch.fft.ifftn(modes * gain, dim=dims).real.to(z.dtype)
 
 
 class StudentT(Noise):

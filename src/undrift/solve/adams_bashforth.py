@@ -4,6 +4,8 @@ A step of order k integrates the polynomial through the last k slopes exactly, f
 Wanner 1993, "Solving Ordinary Differential Equations I", section III.5).
 """
 
+import math
+
 import numpy as np
 from torch import Tensor
 
@@ -45,8 +47,14 @@ class AdamsBashforth(Multistep):
         a, b = (along(v, estimate.x) for v in self.frame.velocity(process, t))
         return a * estimate.x + b * estimate.z
 
+    def holds(self, process: Process, t: Tensor, s: Tensor) -> bool:
+        """Where the clock is finite."""
+        return all(math.isfinite(float(self.frame.clock(process, end))) for end in (t, s))
+
     def coefficients(self, process: Process, times: Tensor, s: Tensor) -> tuple[float, list[float]]:
         """See :class:`undrift.solve.multistep.Multistep`."""
-        frame, nodes = self.frame, self.frame.clock(process, times).tolist()
+        frame, stop = self.frame, float(self.frame.clock(process, s))
+        nodes = [node for node in frame.clock(process, times).tolist() if math.isfinite(node)]
         scale_s, scale_t = float(frame.scale(process, s)), float(frame.scale(process, times[0]))
-        return scale_s / scale_t, [scale_s * w for w in weights(nodes, nodes[0], float(frame.clock(process, s)))]
+        none = [0.0] * (len(times) - len(nodes))
+        return scale_s / scale_t, [*(scale_s * w for w in weights(nodes, nodes[0], stop)), *none]

@@ -20,17 +20,16 @@ class Ancestral(Solver):
         variance: of the step: "posterior", that of ``q(x_s | x_t, x)`` (right for data at one point); "upper", that of
             ``q(x_t | x_s)`` (right for white data of a process that preserves variance); or "learned", the posterior's
             and what is not known of x, with the estimate's own variance (Bao et al. 2022, "Analytic-DPM",
-            https://arxiv.org/abs/2201.06503, theorem 1).
+            https://arxiv.org/abs/2201.06503, theorem 1): for white noise, as that variance is of each cell by itself.
     """
 
     stochastic = True
-    any_gaussian = True
     order = 1
 
     def __init__(self, variance: str = "posterior") -> None:
         if variance not in ("posterior", "upper", "learned"):
             raise ValueError(f"variance is {variance!r}, expected 'posterior', 'upper' or 'learned'")
-        self.variance = variance
+        self.variance, self.any_gaussian = variance, variance != "learned"
 
     def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
         """See :class:`undrift.solve.solver.Solver`.

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from undrift.denoise.estimate import along
 from undrift.process import Process
+from undrift.solve.ancestral import DDIM
 from undrift.solve.solver import Draws, Evaluate, Solver, State
 
 __all__ = ["DPMSolver"]
@@ -14,8 +15,8 @@ class DPMSolver(Solver):
     """Taylor expansions of z in lambda, integrated exactly.
 
     Lu et al. (2022), "DPM-Solver", https://arxiv.org/abs/2206.00927, eq. 3.7 and algorithms 1 and 2, whose lambda is
-    half of ours; the intermediate stages are at 1/2, or at 1/3 and 2/3, of the step in lambda. A step that ends where
-    sigma is 0 is of order one, as lambda is infinite there.
+    half of ours; the intermediate stages are at 1/2, or at 1/3 and 2/3, of the step in lambda. A step from or to where
+    alpha or sigma is 0 is DDIM's, of order one, as lambda is infinite there.
 
     Args:
         order: 1 (DDIM), 2 or 3.
@@ -29,12 +30,11 @@ class DPMSolver(Solver):
     def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
         """See :class:`undrift.solve.solver.Solver`."""
         first, last = process.log_snr(t), process.log_snr(s)
+        if self.order == 1 or bool(torch.isinf(last).any() or torch.isinf(first).any()):
+            return DDIM().step(f, state, process, t, s, draw)
         z = f(state.x, t).z
-        order = 1 if bool(torch.isinf(last).any() or torch.isinf(first).any()) else self.order
-        if order == 1:
-            return State(self._moved(state.x, process, t, s, [(process.ratio(s) - process.ratio(t), z)]))
         h = (last - first) / 2
-        if order == 2:
+        if self.order == 2:
             middle = process.t_of_log_snr(first + h)
             u = self._moved(state.x, process, t, middle, [(process.ratio(middle) - process.ratio(t), z)])
             return State(self._moved(state.x, process, t, s, [(process.ratio(s) - process.ratio(t), f(u, middle).z)]))

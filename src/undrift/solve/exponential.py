@@ -93,19 +93,20 @@ class ExponentialAdamsBashforth(_Order):
     def coefficients(self, process: Process, times: Tensor, s: Tensor) -> tuple[float, list[float]]:
         """See :class:`undrift.solve.multistep.Multistep`."""
         t, nodes, last = times[0], process.log_snr(times).cpu().numpy(), float(process.log_snr(s))
-        none = [0.0] * (len(times) - 1)
+        nodes = nodes[np.isfinite(nodes)]
+        none = [0.0] * (len(times) - len(nodes))
         if self.of == "x":
             sigma_s = float(process.sigma(s))
             if sigma_s == 0:
-                return 0.0, [float(process.alpha(s)), *none]
+                return 0.0, [float(process.alpha(s)), *[0.0] * (len(times) - 1)]
             parts = _integrals(nodes, float(nodes[0]), last, lambda v: np.exp(v / 2) / 2)
-            return sigma_s / float(process.sigma(t)), [sigma_s * part for part in parts]
+            return sigma_s / float(process.sigma(t)), [*(sigma_s * part for part in parts), *none]
         alpha_s = float(process.alpha(s))
         if math.isinf(last):  # no polynomial in lambda reaches there
-            parts = [-float(process.ratio(t)), *none]
+            parts = [-float(process.ratio(t)), *[0.0] * (len(nodes) - 1)]
         else:
             parts = _integrals(nodes, float(nodes[0]), last, lambda v: -np.exp(-v / 2) / 2)
-        return alpha_s / float(process.alpha(t)), [alpha_s * part for part in parts]
+        return alpha_s / float(process.alpha(t)), [*(alpha_s * part for part in parts), *none]
 
 
 class DPMSolverPlusPlus(Multistep):
@@ -154,6 +155,10 @@ class SDEDPMSolverPlusPlus(DPMSolverPlusPlus):
     def __init__(self) -> None:
         super().__init__()
         self.order = 1
+
+    def holds(self, process: Process, t: Tensor, s: Tensor) -> bool:
+        """Everywhere: where alpha is 0, h is infinite and the step finite."""
+        return True
 
     def coefficients(self, process: Process, times: Tensor, s: Tensor) -> tuple[float, list[float]]:
         """See :class:`undrift.solve.multistep.Multistep`."""

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from undrift.denoise.estimate import along
 from undrift.process import Process
+from undrift.solve.ancestral import DDIM
 from undrift.solve.solver import Draws, Evaluate, Solver, State
 
 __all__ = ["PNDM"]
@@ -17,7 +18,8 @@ class PNDM(Solver):
 
     The weights of equal steps whatever the steps are: of order 4 on a grid with equal steps in ``sigma / alpha``, of
     order 2 on any other smooth grid. Begun by three of their pseudo Runge-Kutta steps of four evaluations each, or
-    (PLMS) with rising order and one evaluation a step: then of order 2.
+    (PLMS) with rising order and one evaluation a step: then of order 2. A step from or to where alpha is 0, and
+    sigma / alpha infinite, is DDIM's and not remembered; one that ends where sigma is 0 is always of PLMS.
 
     Args:
         warm_up: begin with Runge-Kutta steps.
@@ -37,9 +39,11 @@ class PNDM(Solver):
 
     def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
         """See :class:`undrift.solve.solver.Solver`."""
+        if bool(((process.alpha(t) == 0) | (process.alpha(s) == 0)).any()):
+            return DDIM().step(f, state, process, t, s, draw)
         first = f(state.x, t).z
         history = (first, *state.history)[:4]
-        if self.warm_up and len(history) < 4:
+        if self.warm_up and len(history) < 4 and not bool((process.sigma(s) == 0).any()):
             middle = process.t_of_ratio((process.ratio(t) + process.ratio(s)) / 2)
             second = f(self._moved(state.x, first, process, t, middle), middle).z
             third = f(self._moved(state.x, second, process, t, middle), middle).z

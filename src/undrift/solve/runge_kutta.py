@@ -8,10 +8,12 @@ Hairer, Norsett & Wanner (1993), "Solving Ordinary Differential Equations I", se
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from undrift.denoise.estimate import Estimate, along
 from undrift.process import Process
+from undrift.solve.ancestral import DDIM
 from undrift.solve.frames import Frame, Ratio, Straight
 from undrift.solve.solver import Draws, Evaluate, Solver, State
 
@@ -63,7 +65,8 @@ class RungeKutta(Solver):
     """An explicit Runge-Kutta method.
 
     A stage where sigma is 0 asks what is known of a clean field, which no network was trained for: a step that ends
-    there is one of Euler's, as in algorithm 1 of Karras et al. (2022), https://arxiv.org/abs/2206.00364.
+    there is one of Euler's, as in algorithm 1 of Karras et al. (2022), https://arxiv.org/abs/2206.00364. A step from
+    or to where the clock is infinite, as that of the ratio where alpha is 0, is DDIM's. Neither estimates its error.
 
     Args:
         tableau: the method.
@@ -72,7 +75,7 @@ class RungeKutta(Solver):
 
     def __init__(self, tableau: Tableau, frame: Frame | None = None) -> None:
         self.tableau, self.frame = tableau, frame or Straight()
-        self.order, self.evaluations = tableau.order, len(tableau.b)
+        self.order, self.evaluations, self.adaptive = tableau.order, len(tableau.b), tableau.other is not None
 
     def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
         """See :class:`undrift.solve.solver.Solver`; t and s may differ from row to row."""
@@ -80,6 +83,8 @@ class RungeKutta(Solver):
         if len(tableau.b) > 1 and bool((process.sigma(s) == 0).any()):
             tableau = EULER
         start, stop = frame.clock(process, t), frame.clock(process, s)
+        if bool((torch.isinf(start) | torch.isinf(stop)).any()):
+            return DDIM().step(f, state, process, t, s, draw)
         y = state.x / along(frame.scale(process, t), state.x)
         h = along(stop - start, y)
         slopes: list[Tensor] = []

@@ -17,7 +17,7 @@ __all__ = [
 
 
 class EulerMaruyama(Solver):
-    """``x_s = x_t - (t - s) (f x_t - g^2 score) + g sqrt(t - s) noise``: not where alpha is 0.
+    """``x_s = x_t - (t - s) (f x_t - g^2 score) + g sqrt(t - s) noise``: refused where alpha is 0.
 
     Anderson (1982), doi:10.1016/0304-4149(82)90051-5; Song et al. (2021), https://arxiv.org/abs/2011.13456, eq. 6.
     """
@@ -35,10 +35,12 @@ class ImprovedEuler(Solver):
 
     Jolicoeur-Martineau et al. (2021), "Gotta go fast when generating data with score-based models",
     https://arxiv.org/abs/2105.14080, algorithm 1, with the same noise in both; made for
-    :class:`undrift.solve.step_size.Adaptive`.
+    :class:`undrift.solve.step_size.Adaptive`. Refused where alpha is 0; a step that ends where sigma is 0, and the
+    score infinite, is one of Euler-Maruyama, without an estimate.
     """
 
     stochastic = True
+    adaptive = True
     order = 1
     evaluations = 2
 
@@ -46,6 +48,8 @@ class ImprovedEuler(Solver):
         """See :class:`undrift.solve.solver.Solver`."""
         noise, span = draw(0), t - s
         first = state.x + _increment(f, state.x, process, t, span, noise)
+        if bool((process.sigma(s) == 0).any()):
+            return State(first)
         again = state.x + _increment(f, first, process, s, span, noise)
         both = (first + again) / 2
         return State(both, error=first - both)
@@ -91,6 +95,10 @@ class Langevin(Solver):
         """See :class:`undrift.solve.solver.Solver`."""
         if bool((t != s).any()):
             raise ValueError("a Langevin step stays at its time, expected s = t; use PredictorCorrector to move")
+        if bool((process.sigma(t) == 0).any()):
+            raise ValueError(
+                f"sigma(t) is 0 for {type(process).__name__}, expected noise above 0, where there is a score"
+            )
         score, noise = f(state.x, t).score, draw(0)
         if self.share is not None:
             step = along(self.share * process.sigma(t) ** 2, state.x)
@@ -135,11 +143,12 @@ class PredictorCorrector(Solver):
 class AnnealedLangevin(Solver):
     """Langevin steps at each noise level in turn, ``x + step / 2 score + sqrt(step) noise``.
 
-    Song & Ermon (2019), https://arxiv.org/abs/1907.05600, algorithm 1: ``step = epsilon sigma_i^2 / sigma_min^2``; then
-    the field is taken for one of the next level.
+    Song & Ermon (2019), https://arxiv.org/abs/1907.05600, algorithm 1: ``step = epsilon sigma_i^2 / sigma_min^2`` at
+    every level, the largest and the smallest included; then the field is taken for one of the next level. A step moves
+    to the level s and stays there; the first one also stays at the level where it begins.
 
     Args:
-        epsilon: step at the smallest level.
+        epsilon: step at the smallest level, below ``4 sigma_min^2``, from where on Langevin steps diverge.
         repeats: steps at each level.
     """
 
@@ -151,17 +160,49 @@ class AnnealedLangevin(Solver):
             raise ValueError(f"epsilon and repeats are {epsilon} and {repeats}, expected numbers above 0")
         self.epsilon, self.repeats, self.evaluations = epsilon, repeats, repeats
 
+    @property
+    def least(self) -> int:
+        """See :class:`undrift.solve.solver.Solver`; two levels."""
+        return 2 * self.repeats
+
+    def steps(self, nfe: int) -> int:
+        """See :class:`undrift.solve.solver.Solver`; there is one level more than steps."""
+        return nfe // self.repeats - 1
+
     def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
-        """See :class:`undrift.solve.solver.Solver`."""
-        least = process.sigma(t.new_full((), process.t_min))
-        step, x = along(self.epsilon * (process.sigma(t) / least) ** 2, state.x), state.x
+        """See :class:`undrift.solve.solver.Solver`; what is remembered is the last level.
+
+        Raises:
+            ValueError: sigma is 0 at t_min, or alpha at t, or epsilon is too large.
+        """
+        name, least = type(process).__name__, process.sigma(t.new_full((), process.t_min))
+        if float(least) == 0:
+            raise ValueError(f"sigma(t_min) is 0 for {name}, expected a smallest level above 0, as NCSN() has it")
+        if self.epsilon >= 4 * float(least) ** 2:
+            raise ValueError(
+                f"epsilon is {self.epsilon}, expected less than 4 sigma(t_min)^2 = {4 * float(least) ** 2:.3g}"
+            )
+        if bool((process.alpha(t) == 0).any()):
+            raise ValueError(f"alpha(t) is 0 for {name}, and such a field is none of the next level; use DDIM(eta=1.0)")
+        x = state.x
+        for i in range(self.repeats if not state.history else 0):
+            x = self._langevin(f, x, process, t, least, draw(self.repeats + i))
+        x = along(process.alpha(s) / process.alpha(t), x) * x
         for i in range(self.repeats):
-            x = x + step / 2 * f(x, t).score + step.sqrt() * draw(i)
-        return State(along(process.alpha(s) / process.alpha(t), x) * x)
+            x = self._langevin(f, x, process, s, least, draw(i))
+        return State(x, (s,))
+
+    def _langevin(self, f: Evaluate, x: Tensor, process: Process, t: Tensor, least: Tensor, noise: Tensor) -> Tensor:
+        step = along(self.epsilon * (process.sigma(t) / least) ** 2, x)
+        return x + step / 2 * f(x, t).score + step.sqrt() * noise
 
 
 def _increment(f: Evaluate, x: Tensor, process: Process, t: Tensor, span: Tensor, noise: Tensor) -> Tensor:
     """Of the reverse SDE over ``span``, with drift and diffusion at (x, t)."""
+    if bool((process.alpha(t) == 0).any()):
+        raise ValueError(
+            f"alpha(t) is 0 for {type(process).__name__}, and the drift of its SDE infinite; use DDIM(eta=1.0)"
+        )
     g2 = process.diffusion_squared(t)
     drift = along(process.drift(t), x) * x - along(g2, x) * f(x, t).score
     return along((g2 * span).sqrt(), x) * noise - along(span, x) * drift

@@ -40,12 +40,14 @@ class Solver(ABC):
         stochastic: whether steps draw noise.
         evaluations: calls of the denoiser in one step.
         any_gaussian: whether the noise that is added may be coloured as z is; else z has to be white.
+        adaptive: whether every step estimates its error, so that steps may be chosen by it.
     """
 
     order: float
     stochastic: bool = False
     evaluations: int = 1
     any_gaussian: bool = False
+    adaptive: bool = False
 
     @property
     def least(self) -> int:

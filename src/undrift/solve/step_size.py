@@ -76,8 +76,8 @@ class Adaptive:
 
     A step is accepted where the root mean square over cells of ``error / (absolute + relative max(|x|, |x'|))`` is 1 at
     most; the next one is ``safety norm^(-exponent)`` times as long, between a fifth and five times (Hairer, Norsett &
-    Wanner 1993, section II.4). The solver has to estimate its error. Where a step of an SDE is rejected the path of its
-    noise stays, and the shorter step follows it.
+    Wanner 1993, section II.4). The solver has to estimate the error of every step. Where a step of an SDE is rejected
+    the path of its noise stays, and the shorter step follows it.
 
     Attributes:
         relative: tolerance.
@@ -96,7 +96,16 @@ class Adaptive:
     least: float = 0.002
 
     def begin(self, process: Process, x: Tensor, solver: Solver, most: int, seed: int) -> "_AdaptiveControl":
-        """The control of one run of at most so many evaluations."""
+        """The control of one run of at most so many evaluations.
+
+        Raises:
+            ValueError: the solver does not estimate the error of every step, or its clock begins at infinity.
+        """
+        if not solver.adaptive:
+            raise ValueError(
+                f"{type(solver).__name__} estimates no error of each step, by which steps are chosen; "
+                "use RungeKutta(DORMAND_PRINCE) or ImprovedEuler(), or a grid"
+            )
         return _AdaptiveControl(self, process, x, solver, most, seed)
 
 
@@ -108,6 +117,11 @@ class _AdaptiveControl(Control):
         ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64, device=x.device)
         if float(process.sigma(ends[1])) == 0:
             ends[1] = process.t_of_ratio(ends.new_tensor(rule.least))
+        if bool(torch.isinf(self.frame.clock(process, ends[0]))):
+            raise ValueError(
+                f"the clock of {type(self.frame).__name__} is infinite at t_max of {type(process).__name__}, and steps "
+                "are chosen by it; use frame=Straight()"
+            )
         self.t, self.end = ends[0].expand(len(x)).clone(), ends[1]
         self.length = torch.full_like(self.t, rule.first)
         self.path = BrownianPath(x, seed) if solver.stochastic else None
@@ -120,8 +134,7 @@ class _AdaptiveControl(Control):
         return self.path.increment(self.process.t_max - self.t, self.process.t_max - self.s) / along(span.sqrt(), x)
 
     def settled(self, before: State, trial: State, calls: int) -> tuple[State, Tensor | None]:
-        if trial.error is None:
-            raise ValueError("the solver estimates no error, and steps cannot be chosen by it; use a grid")
+        assert trial.error is not None, "of an adaptive solver"
         size = self.rule.absolute + self.rule.relative * torch.maximum(before.x.abs(), trial.x.abs())
         norm = _size(trial.error / size).double()
         active = self.t > self.end
