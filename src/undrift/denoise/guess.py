@@ -59,17 +59,24 @@ class GaussianGuess(nn.Module):
         head = self.variances * square / (self.variances + square)
         return tail[:, 0] + (head - tail).sum(1) / size
 
-    def denoise(self, y: Tensor, ratio: Tensor) -> Tensor:
-        """``C (C + r^2)^{-1} y`` for y (B, C, *space) and ratios (B,)."""
+    def gains(self, ratio: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """What ``C (C + r^2)^{-1}`` multiplies all directions by, (B, 1), and the modes beyond that, (B, k)."""
         square = ratio[:, None] ** 2
         tail = self.floor / (self.floor + square)
+        return tail.to(dtype), (self.variances / (self.variances + square) - tail).to(dtype)
+
+    def shrink(self, y: Tensor, tail: Tensor, gain: Tensor) -> Tensor:
+        """:meth:`denoise` with known :meth:`gains`, of each row or of all."""
         flat = rearrange(y, "b ... -> b (...)")
-        out = tail.to(y.dtype) * flat
+        out = tail * flat
         if len(self.variances):
-            gain = (self.variances / (self.variances + square) - tail).to(y.dtype)
             modes = self.modes.to(y.dtype)
             out = out + (gain * (flat @ modes.T)) @ modes
         return out.reshape(y.shape)
+
+    def denoise(self, y: Tensor, ratio: Tensor) -> Tensor:
+        """``C (C + r^2)^{-1} y`` for y (B, C, *space) and ratios (B,)."""
+        return self.shrink(y, *self.gains(ratio, y.dtype))
 
 
 def _spectrum(fields: NDArray[np.float64], number: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:

@@ -14,6 +14,8 @@ of C, the
 empirical orthogonal functions of the field, make the untrained denoiser that of a Gaussian field with these modes.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +28,7 @@ from undrift.tasks.batch import Condition
 
 __all__ = ["Preconditioned", "coefficients"]
 
+_REMEMBERED = 256  # times
 _LEAST_ALPHA = 1e-12  # in place of 0, where y is infinite: what follows has its limit
 
 
@@ -51,21 +54,55 @@ class Preconditioned(Denoiser):
         self.process = process
         self.guess = guess
         self.precision = precision
+        self._known: dict[tuple, _Numbers] = {}
 
     @staticmethod
     def network(net: nn.Module, scaled: Tensor, ratio: Tensor, condition: Condition, precision: torch.dtype) -> Tensor:
         """The network's F for ``c_in y`` (B, C, *space), with what is given as further channels."""
         fields = condition.stacked()
         inputs = scaled if fields is None else torch.cat([scaled, fields], 1)
-        return evaluate(net, precision, inputs, torch.atan(ratio).to(scaled.dtype), condition.vector())
+        return evaluate(
+            net, precision, inputs, torch.atan(ratio).to(scaled.dtype).expand(len(scaled)), condition.vector()
+        )
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:
         """See :class:`undrift.denoise.denoiser.Denoiser`."""
-        shape = (-1,) + (1,) * (x_t.ndim - 1)
+        numbers = self._numbers(x_t, t)
+        y = x_t / numbers.alpha
+        f = self.network(self.net, numbers.c_in * y, numbers.ratio, condition or Condition(), self.precision)
+        x = self.guess.shrink(y, numbers.tail, numbers.gain) + numbers.c_out * f
+        return Estimate(x, (y - x) / numbers.divisor, self.process, t)
+
+    def _numbers(self, x_t: Tensor, t: Tensor) -> "_Numbers":
+        """All that depends on the times alone; of one time for all rows it is remembered, for the next micro-batch."""
+        if t.stride() != (0,):
+            return self._found(x_t, t)
+        guess = self.guess
+        key = (float(t[0]), x_t.shape[1:], x_t.dtype, x_t.device, guess.variances._version, guess.floor._version)
+        if key not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[key] = self._found(x_t, t[:1])
+        return self._known[key]
+
+    def _found(self, x_t: Tensor, t: Tensor) -> "_Numbers":
         alpha = self.process.alpha(t).clamp(min=_LEAST_ALPHA)
         ratio = self.process.sigma(t) / alpha
-        y = x_t / alpha.to(x_t.dtype).reshape(shape)
-        c_in, c_out = (c.to(y.dtype).reshape(shape) for c in coefficients(self.guess, ratio, y[0].numel()))
-        f = self.network(self.net, c_in * y, ratio, condition or Condition(), self.precision)
-        x = self.guess.denoise(y, ratio) + c_out * f
-        return Estimate(x, (y - x) / ratio.to(x_t.dtype).reshape(shape), self.process, t)
+        c_in, c_out = coefficients(self.guess, ratio, x_t[0].numel())
+        shape = (-1,) + (1,) * (x_t.ndim - 1)
+        alpha, divisor, c_in, c_out = (v.to(x_t.dtype).reshape(shape) for v in (alpha, ratio, c_in, c_out))
+        tail, gain = self.guess.gains(ratio, x_t.dtype)
+        return _Numbers(ratio, alpha, divisor, c_in, c_out, tail, gain)
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Of each row, or of all: ratio (B,), and what multiplies fields, (B, 1, ...), and modes, (B, k)."""
+
+    ratio: Tensor
+    alpha: Tensor
+    divisor: Tensor
+    c_in: Tensor
+    c_out: Tensor
+    tail: Tensor
+    gain: Tensor

@@ -44,6 +44,7 @@ class Diffusion:
         self.net, self.guess, self.micro_batch = net, guess, micro_batch
         self.process = process or EDM()
         self.precision, self.grid = precision, GRIDS[grid]
+        self._denoisers: dict[int, Preconditioned] = {}  # each remembers what depends on the times alone
 
     def sample(self, condition: Condition, z: Tensor, *, nfe: int = 10, member: int = 0) -> Tensor:
         """One field for each row of the noise.
@@ -59,7 +60,10 @@ class Diffusion:
         """
         t_max = torch.tensor(self.process.t_max, dtype=torch.float64, device=z.device)
         sigma = float(self.process.sigma(t_max))
-        denoiser = Preconditioned(member_of(self.net, member), self.process, self.guess, self.precision)
+        if member not in self._denoisers:
+            net = member_of(self.net, member)
+            self._denoisers[member] = Preconditioned(net, self.process, self.guess, self.precision)
+        denoiser = self._denoisers[member]
         was_training = self.net.training
         self.net.eval()
         out = []

@@ -16,6 +16,8 @@ from undrift.tasks.batch import Condition
 
 __all__ = ["Draw", "sample"]
 
+_SOLVER = AdamsBashforth()  # one for all runs: it remembers the numbers of its steps
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -68,7 +70,7 @@ def sample(
         ValueError: too few evaluations for one step.
         TypeError: the solver adds noise of another law than the denoiser's.
     """
-    solver, grid, process = solver or AdamsBashforth(), grid or ShortFirst(), denoiser.process
+    solver, grid, process = solver or _SOLVER, grid or ShortFirst(), denoiser.process
     _refuse_noise(denoiser, solver)
     # an adaptive run to clean data ends before it, with a denoising
     clean = float(process.sigma(torch.tensor(process.t_min, dtype=torch.float64, device=x_1.device))) == 0

@@ -7,6 +7,7 @@ Wanner 1993, "Solving Ordinary Differential Equations I", section III.5).
 import math
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from undrift.denoise.estimate import Estimate, along
@@ -53,8 +54,8 @@ class AdamsBashforth(Multistep):
 
     def coefficients(self, process: Process, times: Tensor, s: Tensor) -> tuple[float, list[float]]:
         """See :class:`undrift.solve.multistep.Multistep`."""
-        frame, stop = self.frame, float(self.frame.clock(process, s))
-        nodes = [node for node in frame.clock(process, times).tolist() if math.isfinite(node)]
-        scale_s, scale_t = float(frame.scale(process, s)), float(frame.scale(process, times[0]))
-        none = [0.0] * (len(times) - len(nodes))
-        return scale_s / scale_t, [*(scale_s * w for w in weights(nodes, nodes[0], stop)), *none]
+        *nodes, stop = self.frame.clock(process, torch.cat([times, s[None]])).tolist()
+        scale_t, scale_s = self.frame.scale(process, torch.stack([times[0], s])).tolist()
+        known = [node for node in nodes if math.isfinite(node)]
+        none = [0.0] * (len(nodes) - len(known))
+        return scale_s / scale_t, [*(scale_s * w for w in weights(known, known[0], stop)), *none]
