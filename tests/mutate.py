@@ -52,7 +52,7 @@ FAULTS = [
           "contracts/test_processes.py"),
     Fault("process/custom.py", "torch.exp(-2 * self._log_alpha(t))", "torch.exp(-self._log_alpha(t))",
           "exact/test_process_formulas.py"),
-    Fault("process/panels.py", "one, two = c[at] + 2 * x * one - two, one", "one, two = c[at] + x * one - two, one",
+    Fault("process/panels.py", "x, one, value=2)", "x, one)",
           "exact/test_process_formulas.py"),
     Fault("process/noise.py", "self.filtered(white, 0.5)", "self.filtered(white, 1.0)", "exact/test_noise_laws.py"),
     Fault("process/noise.py", "half * 2 / self.dof", "half / self.dof", "exact/test_noise_laws.py"),
