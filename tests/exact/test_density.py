@@ -211,22 +211,15 @@ def test_students_noise_needs_only_the_flow():
     assert error.max() > 1e-4 and (error <= 2 * found.error.numpy()).all()
 
 
-def test_laws_of_noise_know_their_densities(measured):
+def test_laws_of_noise_know_their_densities(agrees):
     z = np.random.default_rng(0).normal(size=(5, 2, 4, 6))
-    x = torch.from_numpy(z)
-    measured(
-        White,
-        "log-density of noise",
-        "scipy",
-        multivariate_normal(np.zeros(48), np.eye(48)).logpdf(z.reshape(5, -1)).sum(),
-        White().log_prob(x).sum(),
-        within=1e-9,
-    )
-    law = Coloured.isotropic((4, 6), -2.0)
-    expected = sum(field(z[:, c], law.power.numpy(), 1.0, 0.0) for c in range(2)).sum()
-    measured(Coloured, "log-density of noise", "dense covariance", expected, law.log_prob(x).sum(), within=1e-9)
-    expected = multivariate_t(np.zeros(48), np.eye(48), df=3.0).logpdf(z.reshape(5, -1)).sum()
-    measured(StudentT, "log-density of noise", "scipy", expected, StudentT(3.0).log_prob(x).sum(), within=1e-9)
+    x, flat, law = torch.from_numpy(z), z.reshape(5, -1), Coloured.isotropic((4, 6), -2.0)
+    expected = multivariate_normal(np.zeros(48), np.eye(48)).logpdf(flat)
+    agrees(White, "log-density", "scipy's normal law", White().log_prob(x), expected, rtol=1e-11)
+    expected = sum(field(z[:, c], law.power.numpy(), 1.0, 0.0) for c in range(2))
+    agrees(Coloured, "log-density", "dense covariance", law.log_prob(x), expected, rtol=1e-11)
+    expected = multivariate_t(np.zeros(48), np.eye(48), df=3.0).logpdf(flat)
+    agrees(StudentT, "log-density", "scipy's multivariate t", StudentT(3.0).log_prob(x), expected, rtol=1e-11)
 
 
 def test_a_network_in_float32_and_what_is_given_row_by_row():
