@@ -84,7 +84,7 @@ def test_with_the_exact_base_the_density_is_exact(process, measured):
     assert found.status == "done" and found.nfe <= 2048
     assert (error <= 2 * found.error.numpy() + 1e-9).all()
     against = "closed form of a mixture"
-    measured(log_prob, f"error in nats a dimension, {name}", against, "at most 1e-5", error.max() / 2, most=1e-5)
+    measured(log_prob, f"error in nats a dimension, {name}", against, "≤ 1e-5", error.max() / 2, most=1e-5)
 
 
 RUNS = [(name, "mixture") for name in ("EDM", "rectified flow", "NCSN")]
@@ -102,7 +102,7 @@ def test_the_estimate_of_the_error_covers_the_truth_with_the_standard_base(name,
         assert np.median(error / found.error.numpy()) > 0.3  # an estimate, no bound that is always far above
     covered = (error <= 2 * found.error.numpy()).mean()
     against = f"closed form of a {law}, 200 points"
-    measured(log_prob, f"share of truths within 2 estimates, {name}", against, "at least 0.9", covered, least=0.9)
+    measured(log_prob, f"share of truths within 2 estimates, {name}", against, "≥ 0.9", covered, least=0.9)
 
 
 def field(x, power, alpha, sigma):
@@ -122,7 +122,7 @@ def test_hutchinson_on_a_random_field(measured):
     error = found.log_prob.numpy() - field(x.numpy(), law.power.numpy(), 1.0, 0.1)
     covered = (np.abs(error) <= 2 * found.error.numpy()).mean()
     against = "dense covariance of a random field of 8 x 8, 200 points"
-    measured(log_prob, "share of truths within 2 estimates, Hutchinson", against, "at least 0.9", covered, least=0.9)
+    measured(log_prob, "share of truths within 2 estimates, Hutchinson", against, "≥ 0.9", covered, least=0.9)
     scores = error / found.trace.numpy()
     assert 0.8 < np.median(np.abs(scores)) / 0.6745 < 1.2
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(200) + 0.01
