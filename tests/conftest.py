@@ -32,8 +32,8 @@ def measured(request):
         if within is not None:
             away = abs(found - float(expected))
             good.append(away <= within)
-            used.append(away / within)
-            expected = f"{_number(float(expected), within)} ± {within:.2g}"
+            used.append(away / within if within else away)
+            expected = _number(float(expected), within) + (f" ± {within:.2g}" if within else "")
         if least is not None:
             good.append(found >= least)
             used.append(least / found if found > 0 else math.inf)
@@ -78,7 +78,7 @@ def _number(value, within=None):
     if 0 < abs(value) < 1e-9:
         return f"< {10.0 ** (math.floor(math.log10(abs(value))) + 1):.0e}"
     digits = 3
-    if within is not None and abs(value) > within:
+    if within and abs(value) > within:
         digits = min(max(digits, 1 + math.ceil(math.log10(abs(value) / within))), 7)
     return f"{value:.{digits}g}"
 
@@ -118,8 +118,9 @@ def table(rows):
         "Every public class and function of the rooms of the theory: what it is held against, what is expected, and what",
         f"was measured. Made by `make verify`, whose tests fail where a line does. {good} of {len(kept)} lines pass.",
         "",
-        "What is expected as `≤` is the largest difference over all cases, relative to the size of the numbers compared.",
-        "Where a number is drawn, the unit is its standard error, and 4.5 of them are allowed.",
+        "Each line is the worst of its cases. `≤` bounds the largest difference, relative to the size of the numbers",
+        "compared unless the line says otherwise. What is drawn at random is told in standard errors, of which 4.5 are",
+        "allowed, or by the p of a test of its law.",
     ]
     for room in rooms:
         lines += ["", f"## {room}", "", "| method | quantity | held against | expected | measured | pass |"]
