@@ -16,7 +16,6 @@ from undrift.infer import log_prob
 from undrift.process import EDM, Coloured, RectifiedFlow, StudentT, White
 from undrift.solve.adams_bashforth import AdamsBashforth
 from undrift.solve.exponential import DEIS
-from undrift.solve.frames import Angle
 from undrift.solve.grid import EvenAngle
 from undrift.solve.runge_kutta import DORMAND_PRINCE, Heun, RungeKutta
 from undrift.solve.sde import EulerMaruyama
@@ -33,8 +32,8 @@ MIXTURE = (
     np.array([1.0, 2.0, 3.0]) / 6,
 )
 WIDE = (
-    np.array([[1.0, 0.0], [-0.8, 0.6]]),
-    np.array([[[0.9, 0.4], [0.4, 0.8]], [[0.7, -0.3], [-0.3, 1.2]]]),
+    np.array([[0.8, 0.0], [-0.6, 0.5]]),
+    np.array([[[0.8, 0.3], [0.3, 0.9]], [[0.9, -0.2], [-0.2, 1.2]]]),
     np.array([0.4, 0.6]),
 )
 LAWS = {"Gaussian": GAUSSIAN, "mixture": MIXTURE}
@@ -78,8 +77,7 @@ def test_with_the_exact_base_the_density_is_exact(process, measured):
     name, process = process, PROCESSES[process]
     alpha, sigma = ends(process)
     x, denoiser = draws(6, WIDE, alpha, sigma), exact(WIDE, process)
-    solver = RungeKutta(DORMAND_PRINCE, Angle())
-    found = log_prob(denoiser, torch.from_numpy(x), solver=solver, base=denoiser.log_prob, tolerance=2e-4, nfe=2048)
+    found = log_prob(denoiser, torch.from_numpy(x), base=denoiser.log_prob, tolerance=4e-5, nfe=2048)
     error = np.abs(found.log_prob.numpy() - density(x, WIDE, alpha, sigma))
     assert found.status == "done" and found.nfe <= 2048
     assert (error <= 2 * found.error.numpy() + 1e-9).all()
@@ -116,16 +114,16 @@ def field(x, power, alpha, sigma):
 def test_hutchinson_on_a_random_field(measured):
     """The standard error over probes is of the right size: normal scores of variance near one."""
     law, process = Coloured.isotropic((8, 8), -2.0), EDM(sigma_min=0.1)
-    x = law.draw((200, 8, 8), torch.Generator().manual_seed(0))
+    x = law.draw((120, 8, 8), torch.Generator().manual_seed(0))
     x = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype, device=CPU)
     found = log_prob(GaussianRandomField(law.power, process), x, tolerance=0.1)
     error = found.log_prob.numpy() - field(x.numpy(), law.power.numpy(), 1.0, 0.1)
     covered = (np.abs(error) <= 2 * found.error.numpy()).mean()
-    against = "dense covariance of a random field of 8 x 8, 200 points"
+    against = "dense covariance of a random field of 8 x 8, 120 points"
     measured(log_prob, "share of truths within 2 estimates, Hutchinson", against, "≥ 0.9", covered, least=0.9)
     scores = error / found.trace.numpy()
     assert 0.8 < np.median(np.abs(scores)) / 0.6745 < 1.2
-    assert abs(error.mean()) < 4 * error.std() / np.sqrt(200) + 0.01
+    assert abs(error.mean()) < 4 * error.std() / np.sqrt(120) + 0.01
     assert found.status == "not converged"  # sixteen probes are not enough for a tenth of a nat
 
 
@@ -170,12 +168,11 @@ def test_any_solver_of_the_ode_carries_the_log_determinant(name):
 
 def test_a_change_of_units_moves_the_density_by_its_jacobian():
     """x in units c times smaller: log p falls by D log c."""
-    c, x = 10.0, torch.from_numpy(draws(6, MIXTURE, 1.0, 0.05))
+    c, x = 10.0, draws(6, MIXTURE, 1.0, 0.05)
     means, covariances, weights = MIXTURE
-    one = log_prob(exact(MIXTURE, EDM(80.0, 0.05)), x, tolerance=1e-3)
     scaled = exact((c * means, c**2 * covariances, weights), EDM(80.0 * c, 0.05 * c))
-    other = log_prob(scaled, c * x, tolerance=1e-3)
-    torch.testing.assert_close(other.log_prob, one.log_prob - 2 * np.log(c), rtol=0, atol=2e-3)
+    found = log_prob(scaled, torch.from_numpy(c * x), base=scaled.log_prob, tolerance=1e-3)
+    np.testing.assert_allclose(found.log_prob.numpy(), density(x, MIXTURE, 1.0, 0.05) - 2 * np.log(c), atol=2e-3)
 
 
 def test_the_density_of_a_mixture_integrates_to_one(measured):
