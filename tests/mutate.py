@@ -38,6 +38,8 @@ FAULTS = [
     Fault("process/process.py", "self.alpha(s) * lost", "self.alpha(t) * lost", "contracts/test_processes.py"),
     Fault("process/process.py", "return 2 * sigma * (self.sigma_dot", "return sigma * (self.sigma_dot",
           "contracts/test_processes.py"),
+    Fault("process/process.py", "t.gather(-1, part), t.gather(-1, part + 1)", "t.gather(-1, part), t.gather(-1, part)",
+          "contracts/test_processes.py"),
     Fault("process/edm.py", "return (1 - t) ** -2", "return (1 - t) ** -1", "contracts/test_processes.py"),
     Fault("process/edm.py", "torch.sigmoid(-log_snr / 2)", "torch.sigmoid(-log_snr)",
           "contracts/test_processes.py"),
