@@ -22,30 +22,33 @@ def measured(request):
     """``measured(method, quantity, against, expected, found, within=...)``: a comparison, kept and asserted.
 
     ``method`` is the public class or function, ``against`` what it is held against. ``within`` bounds
-    ``|found - expected|``; ``least`` and ``most`` bound ``found`` by itself, and ``expected`` says so in words.
+    ``|found - expected|``; ``least`` and ``most`` bound ``found`` by itself, and ``expected`` says so in words, in place
+    of which the page has signs.
     """
 
     def keep(method, quantity, against, expected, found, *, within=None, least=None, most=None):
         if within is None and least is None and most is None:
             raise ValueError("a measurement needs within, least or most")
-        found, good, used = float(found), [], []  # shares of what is allowed
+        found, good, used, bounds = float(found), [], [], []  # used: shares of what is allowed
         if within is not None:
             away = abs(found - float(expected))
             good.append(away <= within)
             used.append(away / within if within else away)
-            expected = _number(float(expected), within) + (f" ± {within:.2g}" if within else "")
+            bounds.append(_number(float(expected), within) + (f" ± {within:.2g}" if within else ""))
         if least is not None:
             good.append(found >= least)
             used.append(least / found if found > 0 else math.inf)
+            bounds.append(f"≥ {least:.3g}")
         if most is not None:
             good.append(found <= most)
             used.append(found / most)
+            bounds.append(f"≤ {most:.3g}")
         row = {
             "room": method.__module__.split(".")[1],
             "method": method.__name__,
             "quantity": quantity,
             "against": against,
-            "expected": expected,
+            "expected": ", ".join(bounds),
             "found": _number(found, within),
             "good": all(good),
             "used": max(used),
@@ -68,7 +71,7 @@ def agrees(measured):
         assert found.shape == expected.shape, f"{quantity}: {found.shape}, expected {expected.shape}"
         away, size = np.abs(found - expected), np.abs(expected) + atol / rtol
         worst = np.max(np.divide(away, size, out=np.zeros_like(away), where=away != 0), initial=0.0)
-        measured(method, quantity, against, f"≤ {rtol:.0e}", worst, most=rtol)
+        measured(method, quantity, against, "no difference", worst, most=rtol)
 
     return keep
 
