@@ -46,7 +46,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 verify: $(STAMP)
-	$(BIN)/python -m pytest tests/exact --verification docs/verification.md
+	$(BIN)/python -m pytest tests/exact tests/contracts/test_processes.py --verification docs/verification.md
 
 mutate: $(STAMP)
 	$(BIN)/python tests/mutate.py

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-from sphinx.application import Sphinx
-
 HERE = Path(__file__).parent
 
 project = "undrift"
@@ -23,14 +21,3 @@ html_title = f"undrift {release}"
 html_static_path = ["style"]
 html_css_files = ["wide.css"]
 html_copy_source = False
-
-
-def leave_out_verification(app: Sphinx, page: str, source: list[str]) -> None:
-    """The contents list verification.md, which is there only after ``make verify``."""
-    if page == "index" and not (HERE / "verification.md").exists():
-        source[0] = source[0].replace("\nverification\n", "\n")
-
-
-def setup(app: Sphinx) -> None:
-    """Called by Sphinx."""
-    app.connect("source-read", leave_out_verification)

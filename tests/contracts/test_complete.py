@@ -1,8 +1,14 @@
-"""No implementation goes without its contract: a class that keeps the shape of a noun stands in the list of that noun."""
+"""No implementation goes without its contract, and no public class or function of the theory without a measurement.
+
+A class that keeps the shape of a noun stands in the list of that noun; whatever is public in a room of the theory has a
+line in ``docs/verification.md``, which ``make verify`` writes.
+"""
 
 import importlib
 import inspect
+import re
 from pathlib import Path
+from types import ModuleType
 
 import implementations as listed
 import pytest
@@ -19,12 +25,16 @@ from undrift.solve.solver import Solver
 SOURCE = Path(undrift.__file__).parent
 
 
+def modules(room: str) -> list[ModuleType]:
+    """The room itself and every module in it."""
+    names = [path.stem for path in sorted((SOURCE / room).glob("*.py"))]
+    return [importlib.import_module(f"undrift.{room}" + ("" if n == "__init__" else f".{n}")) for n in names]
+
+
 def classes(room: str) -> set[type]:
     """Every public class that is defined in a room, protocols and the abstract left out."""
     found = set()
-    for path in sorted((SOURCE / room).glob("*.py")):
-        name = f"undrift.{room}" if path.stem == "__init__" else f"undrift.{room}.{path.stem}"
-        module = importlib.import_module(name)
+    for module in modules(room):
         found |= {
             value
             for key, value in vars(module).items()
@@ -81,3 +91,43 @@ def test_every_task_of_the_command_line_is_listed():
     from undrift.tasks import TASKS
 
     assert set(TASKS.values()) == {type(task) for task in listed.TASKS.values()}
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "verification.md"
+THEORY = ("process", "denoise", "objective", "solve", "infer")
+WITHOUT_A_LINE = {
+    # abstract: each implementation has lines of its own
+    "Process", "VariancePreserving", "Noise", "Coupling", "Denoiser", "Target", "Times", "Weight", "Solver", "Multistep",
+    "Frame", "TimeGrid", "Control",
+    # what a method returns or is called with: measured where it comes from
+    "Transition", "Posterior", "Terms", "State", "Draws", "Draw", "Density",
+}  # fmt: skip
+
+
+def lines() -> list[tuple[str, str, bool]]:
+    """(room, method, whether it passes) of every line of the page; a name stands for the lines below it too."""
+    room, method, found = "", "", []
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            room = line[3:]
+        elif room and line.startswith("|") and not line.startswith(("| method", "|---")):
+            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            method = cells[0].strip("`") or method
+            found.append((room, method, cells[-1] == "yes"))
+    return found
+
+
+@pytest.mark.parametrize("room", THEORY)
+def test_every_public_name_of_the_theory_is_measured(room):
+    public = {(name, getattr(module, name)) for module in modules(room) for name in getattr(module, "__all__", ())}
+    public = {name for name, value in public if isinstance(value, type) or inspect.isfunction(value)}
+    seen = {method for at, method, _ in lines() if at == room}
+    missing = public - seen - WITHOUT_A_LINE
+    assert not missing, f"no line in {PAGE.name} for {', '.join(sorted(missing))}; give them one, then type make verify"
+    assert seen <= public, f"no longer public: {', '.join(sorted(seen - public))}; type make verify"
+
+
+def test_no_line_of_the_verification_fails():
+    found = lines()
+    assert len(found) > 200
+    assert all(passes for *_, passes in found), [method for _, method, passes in found if not passes]

@@ -15,56 +15,61 @@ def inside(process, count=9):
 
 
 @each
-@pytest.mark.parametrize("name", ["alpha", "sigma"])
-def test_derivatives_equal_autograd(process, name):
-    t = inside(process).requires_grad_()
-    value = getattr(process, name)(t)
-    if value.requires_grad:
-        (expected,) = torch.autograd.grad(value.sum(), t)
-    else:
-        expected = torch.zeros_like(t)
-    torch.testing.assert_close(getattr(process, name + "_dot")(t.detach()), expected, rtol=1e-10, atol=1e-11)
+def test_derivatives_equal_autograd(process, agrees):
+    t = inside(process)
+    found, expected = [], []
+    for name in ("alpha", "sigma"):
+        at = t.clone().requires_grad_()
+        value = getattr(process, name)(at)
+        slope = torch.autograd.grad(value.sum(), at)[0] if value.requires_grad else torch.zeros_like(t)
+        expected.append(slope.numpy())
+        found.append(getattr(process, name + "_dot")(t).numpy())
+    agrees(type(process), "alpha', sigma'", "automatic differentiation", found, expected, rtol=1e-10, atol=1e-11)
 
 
 @each
-def test_log_snr_is_decreasing_and_inverted(process):
+def test_log_snr_is_decreasing_and_inverted(process, agrees):
     t = inside(process)
     log_snr = process.log_snr(t)
     expected = np.log(process.alpha(t).detach().numpy() ** 2 / process.sigma(t).numpy() ** 2)
-    np.testing.assert_allclose(log_snr.numpy(), expected, rtol=1e-11, atol=1e-11)
+    agrees(type(process), "lambda", "log(alpha^2 / sigma^2)", log_snr, expected, rtol=1e-11, atol=1e-11)
     assert (log_snr.diff() < 0).all()
-    torch.testing.assert_close(process.t_of_log_snr(log_snr), t, rtol=1e-11, atol=0)
-    torch.testing.assert_close(process.t_of_ratio(process.ratio(t)), t, rtol=1e-11, atol=0)
+    back = torch.stack([process.t_of_log_snr(log_snr), process.t_of_ratio(process.ratio(t))])
+    agrees(type(process), "t of lambda, t of ratio", "t", back, torch.stack([t, t]), rtol=1e-11)
     torch.testing.assert_close(process.ratio(t), torch.exp(-log_snr / 2), rtol=1e-11, atol=0)
 
 
 @each
-def test_slope_of_log_snr_drift_and_diffusion(process):
+def test_slope_of_log_snr_drift_and_diffusion(process, agrees):
     """lambda' by autograd of log(alpha^2 / sigma^2); f and g^2 rebuild the two derivatives."""
     t = inside(process).requires_grad_()
     (expected,) = torch.autograd.grad((2 * (process.alpha(t) / process.sigma(t)).log()).sum(), t)
     t = t.detach()
-    torch.testing.assert_close(process.log_snr_dot(t), expected, rtol=1e-9, atol=1e-9)
+    agrees(
+        type(process), "lambda'", "automatic differentiation", process.log_snr_dot(t), expected, rtol=1e-9, atol=1e-9
+    )
     f, g2, sigma = process.drift(t), process.diffusion_squared(t), process.sigma(t)
     torch.testing.assert_close(f * process.alpha(t), process.alpha_dot(t), rtol=1e-10, atol=1e-12)
-    # d sigma^2 / dt = 2 f sigma^2 + g^2 (Sarkka & Solin, eq. 5.51)
-    torch.testing.assert_close(2 * f * sigma**2 + g2, 2 * sigma * process.sigma_dot(t), rtol=1e-9, atol=1e-10)
+    # d sigma^2 / dt = 2 f sigma^2 + g^2
+    left, right = 2 * f * sigma**2 + g2, 2 * sigma * process.sigma_dot(t)
+    agrees(type(process), "2 f sigma^2 + g^2", "Särkkä & Solin (2019), eq. 5.51", left, right, rtol=1e-9, atol=1e-10)
     assert (g2 > 0).all()
 
 
 @each
-def test_posteriors_are_those_of_three_gaussian_numbers(process):
+def test_posteriors_are_those_of_three_gaussian_numbers(process, agrees):
     """q(x_s | x_t, x) by conditioning the joint Gaussian of (x_s, x_t) given x, from nothing but alpha and sigma."""
-    times = inside(process)
+    times, found, expected = inside(process), [], []
     for s, t in ((times[2], times[6]), (times[0], times[8]), (times[4], times[5])):
         a_s, a_t, v_s, v_t = (
             float(v) for v in (process.alpha(s), process.alpha(t), process.sigma(s) ** 2, process.sigma(t) ** 2)
         )
         shared = a_t / a_s * v_s  # cov(x_s, x_t | x)
         law = process.posterior(s, t)
-        assert float(law.from_noisy) == pytest.approx(shared / v_t, rel=1e-9)
-        assert float(law.from_clean) == pytest.approx(a_s - shared / v_t * a_t, rel=1e-7)
-        assert float(law.variance) == pytest.approx(v_s - shared**2 / v_t, rel=1e-7)
+        found.append([float(v) for v in (law.from_noisy, law.from_clean, law.variance)])
+        expected.append([shared / v_t, a_s - shared / v_t * a_t, v_s - shared**2 / v_t])
+    agrees(type(process), "q(x_s | x_t, x)", "conditioning in numpy", found, expected, rtol=1e-7)
+    np.testing.assert_allclose(np.array(found)[:, 0], np.array(expected)[:, 0], rtol=1e-9)
 
 
 @each
@@ -84,18 +89,20 @@ def test_both_ends_are_finite(process):
 
 
 @each
-def test_transitions_compose(process):
+def test_transitions_compose(process, agrees):
     """q(t|r) is q(t|s) after q(s|r): factors multiply, and the first variance is carried by the square of the second."""
     r, s, t = inside(process)[[1, 4, 7]]
     first, second, both = process.transition(r, s), process.transition(s, t), process.transition(r, t)
     torch.testing.assert_close(both.alpha, first.alpha * second.alpha)
     torch.testing.assert_close(both.variance, second.alpha**2 * first.variance + second.variance)
-    assert second.variance > 0
-    start = torch.full_like(t, process.t_min)
-    from_start = process.transition(start, t)
-    torch.testing.assert_close(from_start.alpha * process.alpha(start), process.alpha(t))
-    variance = from_start.variance + (from_start.alpha * process.sigma(start)) ** 2
-    torch.testing.assert_close(variance, process.sigma(t) ** 2)
+    found, expected = [], []
+    for one, other in ((process.t_min, t), (r, s), (s, t), (r, t)):
+        one = torch.as_tensor(one, dtype=torch.float64, device=CPU)
+        law = process.transition(one, other)
+        factor = float(process.alpha(other)) / float(process.alpha(one))
+        found.append([float(law.alpha), float(law.variance)])
+        expected.append([factor, float(process.sigma(other)) ** 2 - (factor * float(process.sigma(one))) ** 2])
+    agrees(type(process), "q(x_t | x_s)", "Kingma et al. (2021), eq. 20", found, expected, rtol=1e-7)
 
 
 @each

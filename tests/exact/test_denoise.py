@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from undrift.denoise.guess import GaussianGuess, fit_guess
+from undrift.denoise.guess import FoldedGuess, GaussianGuess, fit_guess
 from undrift.denoise.precondition import Preconditioned, coefficients
 from undrift.process import EDM, RectifiedFlow
 from undrift.process.process import Process
@@ -24,16 +24,17 @@ def modes_and_covariance(size=12, k=3, floor=0.4, seed=0):
 
 
 @pytest.mark.parametrize("r", RATIOS)
-def test_guess_is_the_posterior_of_its_covariance(r):
+def test_guess_is_the_posterior_of_its_covariance(r, agrees):
     guess, c = modes_and_covariance()
     y = RNG(1).normal(size=(4, 2, 2, 3))
     ratio = torch.full((4,), r, dtype=torch.float64, device=CPU)
     gain = c @ np.linalg.inv(c + r**2 * np.eye(12))
     expected = (y.reshape(4, -1) @ gain.T).reshape(y.shape)
-    np.testing.assert_allclose(guess.denoise(torch.from_numpy(y), ratio).numpy(), expected, atol=2e-6)
-    posterior = c - gain @ c
-    np.testing.assert_allclose(guess.posterior_variance(ratio, 12).numpy(), np.trace(posterior) / 12, rtol=1e-6)
-    assert float(guess.total(12)) == pytest.approx(np.trace(c) / 12, rel=1e-9)
+    found, dense = guess.denoise(torch.from_numpy(y), ratio), "conditioning in numpy"
+    agrees(GaussianGuess, "E[x | y], modes in float32", dense, found, expected, rtol=2e-6, atol=2e-6)
+    posterior = np.full(4, np.trace(c - gain @ c) / 12)
+    agrees(GaussianGuess, "posterior variance", dense, guess.posterior_variance(ratio, 12), posterior, rtol=1e-6)
+    agrees(GaussianGuess, "mean variance", dense, guess.total(12), np.trace(c) / 12, rtol=1e-9)
 
 
 def test_each_row_has_its_own_noise():
@@ -59,7 +60,7 @@ class Recorder(torch.nn.Module):
 
 @pytest.mark.parametrize("sigma", [0.02, 0.5, 3.0, 80.0])
 @pytest.mark.parametrize("sigma_data", [1.0, 0.5])
-def test_white_guess_is_the_preconditioning_of_edm(sigma, sigma_data):
+def test_white_guess_is_the_preconditioning_of_edm(sigma, sigma_data, agrees):
     """Karras et al. 2022, table 1: c_skip, c_out, c_in written down anew."""
     c_skip = sigma_data**2 / (sigma**2 + sigma_data**2)
     c_out = sigma * sigma_data / np.sqrt(sigma**2 + sigma_data**2)
@@ -71,13 +72,14 @@ def test_white_guess_is_the_preconditioning_of_edm(sigma, sigma_data):
     guess = GaussianGuess(floor=sigma_data**2)
     estimate = Preconditioned(net, EDM(), guess)(torch.from_numpy(x), t, condition)
     expected = c_skip * x + c_out * 0.3 * c_in * x
-    np.testing.assert_allclose(estimate.x.numpy(), expected, rtol=2e-5, atol=1e-6)
+    table = "Karras et al. (2022), table 1"
+    agrees(Preconditioned, "x around a network, float32", table, estimate.x, expected, rtol=2e-5, atol=1e-6)
     seen, label, vector = net.seen
     np.testing.assert_allclose(seen[:, :1].numpy(), c_in * x, rtol=1e-5)
     assert (seen[:, 1:] == 7).all() and (vector == 1).all()
     np.testing.assert_allclose(label.numpy(), np.arctan(sigma), rtol=1e-6)
-    got_in, got_out = coefficients(guess, torch.tensor([sigma], dtype=torch.float64), 16)
-    assert float(got_in) == pytest.approx(c_in, rel=1e-12) and float(got_out) == pytest.approx(c_out, rel=1e-12)
+    got = torch.cat(coefficients(guess, torch.tensor([sigma], dtype=torch.float64), 16))
+    agrees(coefficients, "c_in, c_out", table, got, [c_in, c_out], rtol=1e-12)
 
 
 class Cosine(Process):
@@ -102,7 +104,7 @@ class Cosine(Process):
 
 
 @pytest.mark.parametrize("process", [EDM(), Cosine()], ids=["edm", "cosine"])
-def test_the_estimate_explains_the_noisy_field(process):
+def test_the_estimate_explains_the_noisy_field(process, agrees):
     """x_t = alpha x + sigma z, with x and z of the same Estimate; and x is the guess's plus c_out F."""
     guess, c = modes_and_covariance()
     net = Recorder()
@@ -117,7 +119,10 @@ def test_the_estimate_explains_the_noisy_field(process):
         gain = c @ np.linalg.inv(c + r**2 * np.eye(12))
         c_out = np.sqrt(np.trace(c - gain @ c) / 12)
         expected = gain @ y + c_out * 0.3 * y / np.sqrt(r**2 + np.trace(c) / 12)
-        np.testing.assert_allclose(estimate.x[i, 0].numpy(), expected, atol=3e-6)
+        found = estimate.x[i, 0]
+        agrees(
+            Preconditioned, "x around a network, with modes", "dense posterior", found, expected, rtol=3e-6, atol=3e-6
+        )
 
 
 def test_the_estimate_of_pure_noise():
@@ -130,7 +135,7 @@ def test_the_estimate_of_pure_noise():
     np.testing.assert_allclose(estimate.z.numpy(), x_t.numpy(), rtol=1e-6)
 
 
-def test_the_fitted_guess_finds_the_modes_of_a_gaussian():
+def test_the_fitted_guess_finds_the_modes_of_a_gaussian(measured):
     """Three strong modes over white noise: the fitted covariance is near the true one where the white one is not."""
     size, n = 40, 600
     rng = RNG(0)
@@ -145,13 +150,16 @@ def test_the_fitted_guess_finds_the_modes_of_a_gaussian():
         exact = c @ np.linalg.inv(c + r**2 * np.eye(size))
         got = guess.denoise(identity, torch.full((size,), r, dtype=torch.float64))[:, 0].numpy()
         white = np.trace(c) / size / (np.trace(c) / size + r**2) * np.eye(size)
-        assert np.linalg.norm(got - exact) < 0.35 * np.linalg.norm(white - exact)
+        left = np.linalg.norm(got - exact) / np.linalg.norm(white - exact)
+        measured(
+            fit_guess, f"distance from the posterior, ratio {r:g}", "that of a white guess", "≤ 0.35", left, most=0.35
+        )
     # its likelihood is that of an explicit Gaussian, in nats per dimension and up to log(2 pi) / 2
     assert float(guess.total(size)) == pytest.approx((fields**2).sum() / fields.size, rel=1e-5)
     assert not torch.equal(folded.of(0).modes, folded.of(1).modes)
 
 
-def test_a_guess_without_a_fold_has_not_seen_it():
+def test_a_guess_without_a_fold_has_not_seen_it(measured):
     rng = RNG(1)
     fields = rng.normal(size=(60, 30)) @ np.diag(np.linspace(3, 0.3, 30))
     fold = np.repeat(np.arange(5), 12)
@@ -161,11 +169,12 @@ def test_a_guess_without_a_fold_has_not_seen_it():
     changed[fold == 2] = rng.normal(size=(12, 30)) @ np.diag(np.linspace(0.3, 3, 30))
     _, again, _ = fit_guess(changed, fold)
     kept = min(len(folded.of(2).modes), len(again.of(2).modes))
-    torch.testing.assert_close(again.of(2).modes[:kept], folded.of(2).modes[:kept], rtol=0, atol=0)
+    moved = (again.of(2).modes[:kept] - folded.of(2).modes[:kept]).abs().max()
+    measured(FoldedGuess, "change of a fold's guess", "other fields in that fold", 0, moved, within=1e-12)
     assert not torch.allclose(again.of(1).modes[:kept], folded.of(1).modes[:kept], atol=1e-3)
 
 
-def test_the_variance_of_a_mode_is_that_of_held_out_fields():
+def test_the_variance_of_a_mode_is_that_of_held_out_fields(measured):
     """On a short record the components' own eigenvalues are far too large; the fitted ones are the held-out moments."""
     rng = RNG(2)
     n, size = 60, 50
@@ -178,7 +187,8 @@ def test_the_variance_of_a_mode_is_that_of_held_out_fields():
         held += ((fields[fold == k] @ vt[:40].T) ** 2).sum(0) / n
     kept = facts["modes"]
     assert 2 <= kept <= 10
-    assert float(guess.variances.sum()) == pytest.approx(held[:kept].sum(), rel=0.02)
+    away = float(guess.variances.sum()) / held[:kept].sum()
+    measured(fit_guess, "variance of the modes", "that of held-out fields", 1, away, within=0.02)
     own = np.linalg.svd(fields, compute_uv=False)[:kept] ** 2 / n
     assert own.sum() > 1.1 * float(guess.variances.sum())
     assert float(guess.total(size)) == pytest.approx((fields**2).mean(), rel=1e-9)

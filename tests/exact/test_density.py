@@ -31,6 +31,11 @@ MIXTURE = (
     np.array([0.3, 0.5, 0.8])[:, None, None] ** 2 * np.eye(2),
     np.array([1.0, 2.0, 3.0]) / 6,
 )
+WIDE = (
+    np.array([[0.8, 0.0], [-0.6, 0.5]]),
+    np.array([[[0.8, 0.3], [0.3, 0.9]], [[0.9, -0.2], [-0.2, 1.2]]]),
+    np.array([0.4, 0.6]),
+)
 LAWS = {"Gaussian": GAUSSIAN, "mixture": MIXTURE}
 
 
@@ -63,54 +68,39 @@ def exact(law, process, noise=None):
     return Mixture(means, None, weights, process, covariances=covariances, noise=noise)
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+OTHER_NUMBERS = {"EDM of little noise", "few betas", "cosine and sine"}  # of a process that is there already
+
+
+@pytest.mark.parametrize("process", [name for name in PROCESSES if name not in OTHER_NUMBERS])
 def test_with_the_exact_base_the_density_is_exact(process, measured):
     """1e-5 nats a dimension for every process, from t_min to t_max."""
     name, process = process, PROCESSES[process]
-    laws = ["Gaussian"] if name.startswith("own") else list(LAWS)
-    worst = 0.0
-    for law in (LAWS[n] for n in laws):
-        (alpha, sigma), size = ends(process), law[0].shape[1]
-        x = draws(10, law, alpha, sigma)
-        denoiser = exact(law, process)
-        found = log_prob(denoiser, torch.from_numpy(x), base=denoiser.log_prob, tolerance=4e-5 * size, nfe=2048)
-        error = np.abs(found.log_prob.numpy() - density(x, law, alpha, sigma))
-        assert found.status == "done" and found.nfe <= 2048
-        assert (error <= 2 * found.error.numpy() + 1e-9).all()
-        worst = max(worst, error.max() / size)
-    of = "a Gaussian" if len(laws) == 1 else "a Gaussian and a mixture"
-    measured(
-        log_prob,
-        f"error of the density, nats a dimension, {name}",
-        f"closed form of {of}",
-        "at most 1e-5",
-        worst,
-        most=1e-5,
-    )
+    alpha, sigma = ends(process)
+    x, denoiser = draws(6, WIDE, alpha, sigma), exact(WIDE, process)
+    found = log_prob(denoiser, torch.from_numpy(x), base=denoiser.log_prob, tolerance=4e-5, nfe=2048)
+    error = np.abs(found.log_prob.numpy() - density(x, WIDE, alpha, sigma))
+    assert found.status == "done" and found.nfe <= 2048
+    assert (error <= 2 * found.error.numpy() + 1e-9).all()
+    against = "closed form of a mixture"
+    measured(log_prob, f"error in nats a dimension, {name}", against, "≤ 1e-5", error.max() / 2, most=1e-5)
 
 
-@pytest.mark.parametrize("name", ["EDM", "rectified flow", "linear beta", "few betas", "NCSN", "VE"])
-def test_the_estimate_of_the_error_covers_the_truth_with_the_standard_base(name, measured):
-    covered, ratios = [], []
+RUNS = [(name, "mixture") for name in ("EDM", "rectified flow", "NCSN")]
+RUNS += [(name, "Gaussian") for name in ("EDM", "linear beta")]
+
+
+@pytest.mark.parametrize(("name", "law"), RUNS)
+def test_the_estimate_of_the_error_covers_the_truth_with_the_standard_base(name, law, measured):
     process = PROCESSES[name]
-    for law in LAWS.values():
-        alpha, sigma = ends(process)
-        x = draws(200, law, alpha, sigma)
-        found = log_prob(exact(law, process), torch.from_numpy(x), tolerance=2e-2)
-        error = np.abs(found.log_prob.numpy() - density(x, law, alpha, sigma))
-        covered.append((error <= 2 * found.error.numpy()).mean())
-        ratios.append(np.median(error / found.error.numpy()))
-        if name != "rectified flow":  # without signal at t_max there is no such term
-            assert ratios[-1] > 0.3  # an estimate, no bound that is always far above
-    against = "closed form of a Gaussian and a mixture, 200 points"
-    measured(
-        log_prob,
-        f"share of truths within 2 estimates, {name}",
-        against,
-        "at least 0.9",
-        min(covered),
-        least=0.9,
-    )
+    alpha, sigma = ends(process)
+    x = draws(200, LAWS[law], alpha, sigma)
+    found = log_prob(exact(LAWS[law], process), torch.from_numpy(x), tolerance=2e-2)
+    error = np.abs(found.log_prob.numpy() - density(x, LAWS[law], alpha, sigma))
+    if name != "rectified flow":  # without signal at t_max there is no such term
+        assert np.median(error / found.error.numpy()) > 0.3  # an estimate, no bound that is always far above
+    covered = (error <= 2 * found.error.numpy()).mean()
+    against = f"closed form of a {law}, 200 points"
+    measured(log_prob, f"share of truths within 2 estimates, {name}", against, "≥ 0.9", covered, least=0.9)
 
 
 def field(x, power, alpha, sigma):
@@ -124,16 +114,16 @@ def field(x, power, alpha, sigma):
 def test_hutchinson_on_a_random_field(measured):
     """The standard error over probes is of the right size: normal scores of variance near one."""
     law, process = Coloured.isotropic((8, 8), -2.0), EDM(sigma_min=0.1)
-    x = law.draw((200, 8, 8), torch.Generator().manual_seed(0))
+    x = law.draw((120, 8, 8), torch.Generator().manual_seed(0))
     x = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype, device=CPU)
     found = log_prob(GaussianRandomField(law.power, process), x, tolerance=0.1)
     error = found.log_prob.numpy() - field(x.numpy(), law.power.numpy(), 1.0, 0.1)
     covered = (np.abs(error) <= 2 * found.error.numpy()).mean()
-    against = "dense covariance of a random field of 8 x 8, 200 points"
-    measured(log_prob, "share of truths within 2 estimates, Hutchinson", against, "at least 0.9", covered, least=0.9)
+    against = "dense covariance of a random field of 8 x 8, 120 points"
+    measured(log_prob, "share of truths within 2 estimates, Hutchinson", against, "≥ 0.9", covered, least=0.9)
     scores = error / found.trace.numpy()
     assert 0.8 < np.median(np.abs(scores)) / 0.6745 < 1.2
-    assert abs(error.mean()) < 4 * error.std() / np.sqrt(200) + 0.01
+    assert abs(error.mean()) < 4 * error.std() / np.sqrt(120) + 0.01
     assert found.status == "not converged"  # sixteen probes are not enough for a tenth of a nat
 
 
@@ -141,10 +131,10 @@ def test_hutchinson_needs_one_row_only_and_is_without_error_for_independent_numb
     law, process = Coloured.isotropic((8, 8), -2.0), EDM(sigma_min=0.1)
     x = law.draw((3, 8, 8), torch.Generator().manual_seed(0))
     field = GaussianRandomField(law.power, process)
-    whole = log_prob(field, x, tolerance=1.0, seed=3)
-    part = log_prob(field, x[:2], tolerance=1.0, seed=3)
+    whole = log_prob(field, x, probes=4, tolerance=1.0, seed=3)
+    part = log_prob(field, x[:2], probes=4, tolerance=1.0, seed=3)
     torch.testing.assert_close(whole.log_prob[:2], part.log_prob, rtol=1e-12, atol=1e-9)
-    assert (log_prob(field, x, tolerance=1.0, seed=4).log_prob - whole.log_prob).abs().min() > 1e-3
+    assert (log_prob(field, x, probes=4, tolerance=1.0, seed=4).log_prob - whole.log_prob).abs().min() > 1e-3
     # a diagonal Jacobian has the same trace with any signs
     variances = np.linspace(0.3, 3.0, 40)
     x = np.random.default_rng(0).normal(size=(5, 40)) * np.sqrt(variances + 0.01)
@@ -156,10 +146,10 @@ def test_hutchinson_needs_one_row_only_and_is_without_error_for_independent_numb
 
 
 SOLVERS = {
-    "Dormand-Prince": RungeKutta(DORMAND_PRINCE),
-    "Heun": Heun(),
-    "Adams-Bashforth": AdamsBashforth(2),
-    "DEIS": DEIS(2),
+    "Dormand-Prince": (RungeKutta(DORMAND_PRINCE), None),
+    "Heun": (Heun(), EvenAngle()),
+    "Adams-Bashforth": (AdamsBashforth(2), None),
+    "DEIS": (DEIS(2), EvenAngle()),
 }
 
 
@@ -168,22 +158,21 @@ def test_any_solver_of_the_ode_carries_the_log_determinant(name):
     process = EDM(sigma_max=10.0, sigma_min=0.1)
     x = draws(10, GAUSSIAN, 1.0, 0.1)
     denoiser = exact(GAUSSIAN, process)
-    for grid in (None, EvenAngle()):
-        x_t = torch.from_numpy(x)
-        found = log_prob(denoiser, x_t, solver=SOLVERS[name], grid=grid, base=denoiser.log_prob, tolerance=1e-2)
-        error = np.abs(found.log_prob.numpy() - density(x, GAUSSIAN, 1.0, 0.1))
-        assert found.status == "done" and (error <= 2 * found.error.numpy()).all()
-        assert error.max() < 1e-2
+    solver, grid = SOLVERS[name]
+    x_t = torch.from_numpy(x)
+    found = log_prob(denoiser, x_t, solver=solver, grid=grid, base=denoiser.log_prob, tolerance=1e-2)
+    error = np.abs(found.log_prob.numpy() - density(x, GAUSSIAN, 1.0, 0.1))
+    assert found.status == "done" and (error <= 2 * found.error.numpy()).all()
+    assert error.max() < 1e-2
 
 
 def test_a_change_of_units_moves_the_density_by_its_jacobian():
     """x in units c times smaller: log p falls by D log c."""
-    c, x = 10.0, torch.from_numpy(draws(6, MIXTURE, 1.0, 0.05))
+    c, x = 10.0, draws(6, MIXTURE, 1.0, 0.05)
     means, covariances, weights = MIXTURE
-    one = log_prob(exact(MIXTURE, EDM(80.0, 0.05)), x, tolerance=1e-5, nfe=2048)
     scaled = exact((c * means, c**2 * covariances, weights), EDM(80.0 * c, 0.05 * c))
-    other = log_prob(scaled, c * x, tolerance=2e-5)
-    torch.testing.assert_close(other.log_prob, one.log_prob - 2 * np.log(c), rtol=0, atol=2e-5)
+    found = log_prob(scaled, torch.from_numpy(c * x), base=scaled.log_prob, tolerance=1e-3)
+    np.testing.assert_allclose(found.log_prob.numpy(), density(x, MIXTURE, 1.0, 0.05) - 2 * np.log(c), atol=2e-3)
 
 
 def test_the_density_of_a_mixture_integrates_to_one(measured):
@@ -210,8 +199,8 @@ def student_density(x, law, sigma, dof):
 
 def test_students_noise_needs_only_the_flow():
     noise, process = StudentT(4.0), EDM(sigma_max=40.0, sigma_min=0.3)
-    denoiser, x = exact(MIXTURE, process, noise), draws(4, MIXTURE, 1.0, 0.3)
-    expected = student_density(x, MIXTURE, 0.3, 4.0)
+    denoiser, x = exact(WIDE, process, noise), draws(3, WIDE, 1.0, 0.3)
+    expected = student_density(x, WIDE, 0.3, 4.0)
     found = log_prob(denoiser, torch.from_numpy(x), base=denoiser.log_prob, tolerance=1e-3)
     np.testing.assert_allclose(found.log_prob.numpy(), expected, atol=1e-3)
     found = log_prob(denoiser, torch.from_numpy(x), tolerance=1e-3)
@@ -219,22 +208,15 @@ def test_students_noise_needs_only_the_flow():
     assert error.max() > 1e-4 and (error <= 2 * found.error.numpy()).all()
 
 
-def test_laws_of_noise_know_their_densities(measured):
+def test_laws_of_noise_know_their_densities(agrees):
     z = np.random.default_rng(0).normal(size=(5, 2, 4, 6))
-    x = torch.from_numpy(z)
-    measured(
-        White,
-        "log-density of noise",
-        "scipy",
-        multivariate_normal(np.zeros(48), np.eye(48)).logpdf(z.reshape(5, -1)).sum(),
-        White().log_prob(x).sum(),
-        within=1e-9,
-    )
-    law = Coloured.isotropic((4, 6), -2.0)
-    expected = sum(field(z[:, c], law.power.numpy(), 1.0, 0.0) for c in range(2)).sum()
-    measured(Coloured, "log-density of noise", "dense covariance", expected, law.log_prob(x).sum(), within=1e-9)
-    expected = multivariate_t(np.zeros(48), np.eye(48), df=3.0).logpdf(z.reshape(5, -1)).sum()
-    measured(StudentT, "log-density of noise", "scipy", expected, StudentT(3.0).log_prob(x).sum(), within=1e-9)
+    x, flat, law = torch.from_numpy(z), z.reshape(5, -1), Coloured.isotropic((4, 6), -2.0)
+    expected = multivariate_normal(np.zeros(48), np.eye(48)).logpdf(flat)
+    agrees(White, "log-density", "scipy's normal law", White().log_prob(x), expected, rtol=1e-11)
+    expected = sum(field(z[:, c], law.power.numpy(), 1.0, 0.0) for c in range(2))
+    agrees(Coloured, "log-density", "dense covariance", law.log_prob(x), expected, rtol=1e-11)
+    expected = multivariate_t(np.zeros(48), np.eye(48), df=3.0).logpdf(flat)
+    agrees(StudentT, "log-density", "scipy's multivariate t", StudentT(3.0).log_prob(x), expected, rtol=1e-11)
 
 
 def test_a_network_in_float32_and_what_is_given_row_by_row():

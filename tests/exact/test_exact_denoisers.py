@@ -12,6 +12,7 @@ from scipy.stats import multivariate_normal, norm
 from scipy.stats import t as student
 
 from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
+from undrift.denoise.scales import Scales
 from undrift.process import EDM, Coloured, RectifiedFlow, StudentT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
@@ -38,46 +39,51 @@ def oracle(x_t, alpha, sigma, means=MEANS, covariances=COVARIANCES, weights=WEIG
     return share @ np.array(xs), share @ np.array(zs), logsumexp(logs)
 
 
-def compare(denoiser, x_t, times, covariances):
-    process = denoiser.process
+def compare(agrees, denoiser, x_t, times, covariances, of):
+    process, against = denoiser.process, f"dense conditioning, {of}"
     t = torch.tensor(times, dtype=torch.float64, device=CPU)
     found, logs = denoiser(torch.tensor(x_t), t), denoiser.log_prob(torch.tensor(x_t), t)
-    for i in range(len(t)):
-        alpha, sigma = float(process.alpha(t[i])), float(process.sigma(t[i]))
-        x, z, log = oracle(x_t[i], alpha, sigma, covariances=covariances)
-        np.testing.assert_allclose(found.x[i], x, rtol=1e-8, atol=1e-9)
-        np.testing.assert_allclose(found.z[i], z, rtol=1e-8, atol=1e-9)
-        assert float(logs[i]) == pytest.approx(log, rel=1e-9, abs=1e-8)
+    expected = [
+        oracle(row, float(process.alpha(at)), float(process.sigma(at)), covariances=covariances)
+        for row, at in zip(x_t, t)
+    ]
+    x, z, log = (np.array(v) for v in zip(*expected))
+    pairs = np.stack([found.x, found.z]), np.stack([x, z])
+    agrees(Mixture, "x and z, every process", against, *pairs, rtol=1e-8, atol=1e-9)
+    agrees(Mixture, "log-density, every process", against, logs, log, rtol=1e-9, atol=1e-8)
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 @pytest.mark.parametrize("kind", ["covariances", "stds"])
-def test_a_mixture_at_every_time_with_both_ends(process, kind):
+def test_a_mixture_at_every_time_with_both_ends(process, kind, agrees):
     times = [process.t_min, process.t_max, *np.linspace(process.t_min, process.t_max, 5)[1:-1]]
     sigma = process.sigma(torch.tensor(times, dtype=torch.float64)).numpy()
     x_t = RNG.normal(size=(5, 4)) * (1 + sigma[:, None])
     if kind == "covariances":
-        compare(Mixture(MEANS, None, WEIGHTS, process, covariances=COVARIANCES), x_t, times, COVARIANCES)
+        mixture = Mixture(MEANS, None, WEIGHTS, process, covariances=COVARIANCES)
+        compare(agrees, mixture, x_t, times, COVARIANCES, "covariances")
     else:
         stds = np.sqrt(np.diagonal(COVARIANCES, axis1=1, axis2=2))
         diagonal = np.stack([np.diag(s**2) for s in stds])
-        compare(Mixture(MEANS, stds, WEIGHTS, process), x_t, times, diagonal)
+        compare(agrees, Mixture(MEANS, stds, WEIGHTS, process), x_t, times, diagonal, "diagonal")
 
 
-def test_the_score_is_the_gradient_of_the_log_density():
+def test_the_score_is_the_gradient_of_the_log_density(agrees):
     mixture = Mixture(MEANS, None, WEIGHTS, RectifiedFlow(), covariances=COVARIANCES)
     x_t, t = torch.tensor(RNG.normal(size=(5, 4))), torch.full((5,), 0.4, dtype=torch.float64)
     x_t.requires_grad_()
     (gradient,) = torch.autograd.grad(mixture.log_prob(x_t, t).sum(), x_t)
-    torch.testing.assert_close(mixture(x_t, t).score, gradient, rtol=1e-9, atol=1e-9)
+    score = mixture(x_t, t).score.detach()
+    agrees(Mixture, "score", "gradient of the log-density", score, gradient, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dof", [1.0, 3.0, 40.0])
 @pytest.mark.parametrize("process", [EDM(), RectifiedFlow()], ids=["EDM", "flow"])
-def test_student_noise_against_quadrature_over_the_data(process, dof):
+def test_student_noise_against_quadrature_over_the_data(process, dof, agrees):
     """The integral over x of the mixture times the density of Student's t, not over the scale as the denoiser does."""
     means, stds, weights = np.array([-1.5, 0.7]), np.array([0.2, 0.6]), np.array([0.3, 0.7])
     mixture = Mixture(means[:, None], stds[:, None], weights, process, noise=StudentT(dof))
+    got, expected = [], []
     for time in (0.1, 0.5, 0.8):
         t = torch.tensor(time, dtype=torch.float64)
         alpha, sigma = float(process.alpha(t)), float(process.sigma(t))
@@ -93,12 +99,35 @@ def test_student_noise_against_quadrature_over_the_data(process, dof):
             )
             at = torch.tensor([[x_t]], dtype=torch.float64)
             found = mixture(at, t[None])
-            assert float(mixture.log_prob(at, t[None])) == pytest.approx(np.log(total), abs=1e-10)
-            assert float(found.x) == pytest.approx(first / total, rel=1e-9, abs=1e-10)
+            got.append([float(mixture.log_prob(at, t[None])), float(found.x)])
+            expected.append([np.log(total), first / total])
             assert alpha * float(found.x) + sigma * float(found.z) == pytest.approx(x_t, abs=1e-10)
+    of = f"log-density and x, Student's noise, D {dof:g}"
+    agrees(Mixture, of, "scipy's quad over the data", got, expected, rtol=1e-9, atol=1e-10)
 
 
-def test_student_noise_in_many_dimensions_is_a_student_t_around_a_point():
+@pytest.mark.parametrize("dof", [5.0, 400.0])
+def test_the_scales_integrate_the_law_of_students_scale(dof, agrees):
+    """Powers of the scale over ``w ~ Gamma(D/2, rate D/2)``, without data to weigh it."""
+    scales = Scales(1, dof, lambda rows, scale: torch.zeros_like(scale), CPU)
+    _, scale, log_weight = next(iter(scales))
+    found = [float((scale**k * log_weight.exp()).sum()) for k in (0, -2, 2)]
+    agrees(Scales, "mean of 1, w and 1 / w", "gamma law", found, [1.0, 1.0, dof / (dof - 2)], rtol=1e-10)
+
+
+def test_a_gaussian_by_dense_conditioning(agrees):
+    t = torch.tensor([0.0, 0.2, 0.7, 1.0], dtype=torch.float64)
+    x_t = RNG.normal(size=(4, 4))
+    gaussian = Gaussian(MEANS[0], COVARIANCES[0], RectifiedFlow())
+    found, logs = gaussian(torch.tensor(x_t), t), gaussian.log_prob(torch.tensor(x_t), t)
+    expected = [oracle(row, 1 - float(at), float(at), MEANS[:1], COVARIANCES[:1], [1.0]) for row, at in zip(x_t, t)]
+    x, z, log = (np.array(v) for v in zip(*expected))
+    dense = "dense conditioning"
+    agrees(Gaussian, "x and z, both ends", dense, np.stack([found.x, found.z]), np.stack([x, z]), rtol=1e-9, atol=1e-10)
+    agrees(Gaussian, "log-density, both ends", dense, logs, log, rtol=1e-10, atol=1e-10)
+
+
+def test_student_noise_in_many_dimensions_is_a_student_t_around_a_point(agrees):
     """Data at one point: the density of x_t is the multivariate t itself, proportional to (R^2 + r^2)^{-(N+D)/2}."""
     n, dof, sigma = 300, 5.0, 0.5
     point = Gaussian(np.zeros(n), np.full(n, 1e-16), EDM(), noise=StudentT(dof))
@@ -107,7 +136,8 @@ def test_student_noise_in_many_dimensions_is_a_student_t_around_a_point():
     got = point.log_prob(torch.tensor(x_t), t).numpy()
     radius2 = (x_t**2).sum(1)
     expected = -(n + dof) / 2 * np.log(radius2 + sigma**2 * dof)  # PFGM++, eq. 4, without its constant
-    np.testing.assert_allclose(got - got[0], expected - expected[0], atol=1e-8)
+    of = "log-density in 300 dimensions, D 5, less its first"
+    agrees(Gaussian, of, "Xu et al. (2023), eq. 4", got - got[0], expected - expected[0], rtol=1e-9, atol=1e-8)
 
 
 def test_many_added_dimensions_agree_with_white_noise():
@@ -120,7 +150,7 @@ def test_many_added_dimensions_agree_with_white_noise():
 
 
 @pytest.mark.parametrize("shape", [(16,), (4, 6)])
-def test_a_random_field_is_the_gaussian_of_its_circulant_covariance(shape):
+def test_a_random_field_is_the_gaussian_of_its_circulant_covariance(shape, agrees):
     power = Coloured.isotropic(shape, -2.0).power * 1.7
     field, cells = GaussianRandomField(power), int(np.prod(shape))
     # covariance from the definition: the inverse transform of the spectrum at every lag
@@ -131,15 +161,15 @@ def test_a_random_field_is_the_gaussian_of_its_circulant_covariance(shape):
     x_t = RNG.normal(size=(3, cells)) * np.array([1, 1, 5])[:, None]
     at = torch.tensor(x_t).reshape(3, *shape)
     found, logs = field(at, t), field.log_prob(at, t)
-    for i in range(3):
-        sigma = float(t[i] / (1 - t[i]))
-        x, z, log = oracle(x_t[i], 1.0, sigma, np.zeros((1, cells)), covariance[None], [1.0])
-        np.testing.assert_allclose(found.x[i].flatten(), x, atol=1e-10)
-        np.testing.assert_allclose(found.z[i].flatten(), z, atol=1e-10)
-        assert float(logs[i]) == pytest.approx(log, abs=1e-8)
+    zero = np.zeros((1, cells))
+    expected = [oracle(row, 1.0, float(s / (1 - s)), zero, covariance[None], [1.0]) for row, s in zip(x_t, t)]
+    x, z, log = (np.array(v) for v in zip(*expected))
+    pairs, dense = np.stack([found.x.flatten(1), found.z.flatten(1)]), f"dense covariance, {shape}"
+    agrees(GaussianRandomField, "x and z", dense, pairs, np.stack([x, z]), rtol=1e-10, atol=1e-10)
+    agrees(GaussianRandomField, "log-density", dense, logs, log, rtol=1e-10, atol=1e-8)
 
 
-def test_a_random_field_in_coloured_noise():
+def test_a_random_field_in_coloured_noise(agrees):
     """Both covariances are circulant: dense conditioning with them."""
     data, noise = Coloured.isotropic((12,), -2.0), Coloured.isotropic((12,), -1.0)
     field = GaussianRandomField(data.power, RectifiedFlow(), noise=noise)
@@ -148,11 +178,12 @@ def test_a_random_field_in_coloured_noise():
     x_t, t = RNG.normal(size=12), 0.3
     s = 0.7**2 * c + 0.3**2 * n
     found = field(torch.tensor(x_t)[None], torch.tensor([t], dtype=torch.float64))
-    np.testing.assert_allclose(found.x[0], 0.7 * c @ np.linalg.solve(s, x_t), atol=1e-10)
-    np.testing.assert_allclose(found.score[0], -np.linalg.solve(s, x_t), atol=1e-9)
+    away, dense = np.linalg.solve(s, x_t), "dense covariances"
+    agrees(GaussianRandomField, "x, coloured noise", dense, found.x[0], 0.7 * c @ away, rtol=1e-10, atol=1e-10)
+    agrees(GaussianRandomField, "score, coloured noise", dense, found.score[0], -away, rtol=1e-9, atol=1e-9)
 
 
-def test_conditioned_on_a_noisy_observation_is_bayes_rule():
+def test_conditioned_on_a_noisy_observation_is_bayes_rule(agrees):
     """In information form, weights by the evidence of each component."""
     a, y, std = RNG.normal(size=(2, 4)), np.array([0.3, -1.0]), 0.4
     posterior = Mixture(MEANS, None, WEIGHTS, RectifiedFlow(), covariances=COVARIANCES).conditioned(a, y, std)
@@ -163,28 +194,31 @@ def test_conditioned_on_a_noisy_observation_is_bayes_rule():
         w * multivariate_normal(a @ m, a @ c @ a.T + std**2 * np.eye(2)).pdf(y)
         for w, m, c in zip(WEIGHTS, MEANS, COVARIANCES)
     ]
-    np.testing.assert_allclose(posterior.means, means, rtol=1e-8)
-    np.testing.assert_allclose(posterior.covariances(), covariances, rtol=1e-7, atol=1e-9)
-    np.testing.assert_allclose(posterior.weights, np.array(evidence) / np.sum(evidence), rtol=1e-8)
+    share, bayes = np.array(evidence) / np.sum(evidence), "Bayes' rule in information form"
+    agrees(Mixture, "means given an observation", bayes, posterior.means, means, rtol=1e-8)
+    of = "covariances given an observation"
+    agrees(Mixture, of, bayes, posterior.covariances(), covariances, rtol=1e-7, atol=1e-9)
+    agrees(Mixture, "weights given an observation", bayes, posterior.weights, share, rtol=1e-8)
     x_t, t = RNG.normal(size=(1, 4)), 0.35
     got = posterior(torch.tensor(x_t), torch.tensor([t], dtype=torch.float64))
-    x, _, _ = oracle(x_t[0], 0.65, 0.35, means, covariances, np.array(evidence) / np.sum(evidence))
+    x, _, _ = oracle(x_t[0], 0.65, 0.35, means, covariances, share)
     np.testing.assert_allclose(got.x[0], x, rtol=1e-7, atol=1e-8)
 
 
-def test_a_conditioned_random_field_interpolates_what_was_seen():
+def test_a_conditioned_random_field_interpolates_what_was_seen(agrees):
     power = Coloured.isotropic((16,), -2.0).power
     field = GaussianRandomField(power)
     c = field.dense().covariances()[0].numpy()
     a = np.eye(16)[[3, 9]]
     posterior = field.conditioned(a, [1.0, -0.5], 0.01)
     gain = c @ a.T @ np.linalg.inv(a @ c @ a.T + 1e-4 * np.eye(2))
-    np.testing.assert_allclose(posterior.means[0], gain @ [1.0, -0.5], atol=1e-10)
+    of, dense, expected = "mean given an observation", "kriging in numpy", gain @ [1.0, -0.5]
+    agrees(GaussianRandomField, of, dense, posterior.means[0], expected, rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(posterior.covariances()[0], c - gain @ a @ c, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["mixture", "field"])
-def test_clean_draws_have_the_moments(kind):
+def test_clean_draws_have_the_moments(kind, measured):
     n, generator = 20000, torch.Generator().manual_seed(0)
     if kind == "mixture":
         x = Mixture(MEANS, None, WEIGHTS, covariances=COVARIANCES).sample(n, generator).numpy()
@@ -194,9 +228,11 @@ def test_clean_draws_have_the_moments(kind):
         field = GaussianRandomField(Coloured.isotropic((4,), -2.0).power)
         x, mean = field.sample(n, generator).numpy(), np.zeros(4)
         second = field.dense().covariances()[0].numpy()
-    assert (np.abs(x.mean(0) - mean) < 4.5 * x.std(0) / np.sqrt(n)).all()
     products = x[:, :, None] * x[:, None]
-    assert (np.abs(products.mean(0) - second) < 4.5 * products.std(0) / np.sqrt(n)).all()
+    first = np.abs(x.mean(0) - mean) / x.std(0)
+    worst = max(first.max(), (np.abs(products.mean(0) - second) / products.std(0)).max()) * np.sqrt(n)
+    of = Mixture if kind == "mixture" else GaussianRandomField
+    measured(of, "first and second moments of draws", "closed form (standard errors)", "≤ 4.5", worst, most=4.5)
 
 
 def test_fields_of_any_shape_and_their_dtype():
@@ -232,7 +268,7 @@ def test_what_does_not_fit_is_refused(message):
 
 
 @pytest.mark.parametrize("noise", [None, StudentT(3.0)], ids=["white", "student"])
-def test_the_posterior_variance_is_the_slope_of_the_mean(noise):
+def test_the_posterior_variance_is_the_slope_of_the_mean(noise, agrees):
     """White noise: sigma^2 / alpha dE[x | x_t] / dx_t (Tweedie's second order). Student's: quadrature over the data."""
     process = RectifiedFlow()
     mixture = Mixture(MEANS, None, WEIGHTS, process, covariances=COVARIANCES, noise=noise)
@@ -240,7 +276,8 @@ def test_the_posterior_variance_is_the_slope_of_the_mean(noise):
     x_t = torch.tensor(RNG.normal(size=(1, 4)))
     if noise is None:
         slope = torch.autograd.functional.jacobian(lambda v: mixture(v, t).x[0], x_t)[:, 0]
-        torch.testing.assert_close(mixture(x_t, t).variance[0], 0.4**2 / 0.6 * slope.diagonal(), rtol=1e-8, atol=1e-10)
+        found, expected = mixture(x_t, t).variance[0], 0.4**2 / 0.6 * slope.diagonal()
+        agrees(Mixture, "posterior variance", "slope of the mean", found, expected, rtol=1e-8, atol=1e-10)
         return
     one = Mixture([[-1.0], [2.0]], [[0.5], [0.7]], [0.4, 0.6], process, noise=noise)
 
@@ -252,4 +289,5 @@ def test_the_posterior_variance_is_the_slope_of_the_mean(noise):
         quad(joint, -8, 9, args=(k,), points=[-1, 1.3, 2], epsabs=0, epsrel=1e-12, limit=400)[0] for k in range(3)
     ]
     expected = moments[2] / moments[0] - (moments[1] / moments[0]) ** 2
-    assert float(one(torch.tensor([[0.8]], dtype=torch.float64), t).variance) == pytest.approx(expected, rel=1e-8)
+    found = one(torch.tensor([[0.8]], dtype=torch.float64), t).variance[0, 0]
+    agrees(Mixture, "posterior variance, Student's noise", "scipy's quad over the data", found, expected, rtol=1e-8)

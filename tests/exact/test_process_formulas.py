@@ -18,6 +18,7 @@ from undrift.process import (
     RectifiedFlow,
     SubVP,
 )
+from undrift.process.panels import Integral
 
 CPU = torch.device("cpu")
 T = np.linspace(0.003, 0.997, 23)
@@ -34,45 +35,47 @@ def pair(process, t=T):
 B = 0.1 * T + 19.9 * T**2 / 2
 COSINE = np.cos((T + 0.008) / 1.008 * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
 LAMBDA = 13.3 - 18.3 * T
+SONG = "Song et al. (2021)"
 FORMULAS = {
-    "VP, Song et al. eq. 11": (LinearBeta(), np.exp(-B / 2), np.sqrt(1 - np.exp(-B))),
-    "sub-VP, Song et al. eq. 12": (SubVP(), np.exp(-B / 2), 1 - np.exp(-B)),
-    "VE, Song et al. eq. 9": (VE(0.01, 50), np.ones(23), 0.01 * 5000**T),
-    "Nichol & Dhariwal eq. 17": (Cosine(), np.sqrt(COSINE), np.sqrt(1 - COSINE)),
-    "cosine without offset": (Cosine(0), np.cos(np.pi * T / 2), np.sin(np.pi * T / 2)),
-    "linear log-SNR": (LinearLogSNR(), np.sqrt(1 / (1 + np.exp(-LAMBDA))), np.sqrt(1 / (1 + np.exp(LAMBDA)))),
-    "rectified flow": (RectifiedFlow(), 1 - T, T),
-    "EDM": (EDM(), np.ones(23), T / (1 - T)),
+    f"{SONG}, eq. 11": (LinearBeta(), np.exp(-B / 2), np.sqrt(1 - np.exp(-B))),
+    f"{SONG}, eq. 12": (SubVP(), np.exp(-B / 2), 1 - np.exp(-B)),
+    f"{SONG}, eq. 9": (VE(0.01, 50), np.ones(23), 0.01 * 5000**T),
+    "Nichol & Dhariwal (2021), eq. 17": (Cosine(), np.sqrt(COSINE), np.sqrt(1 - COSINE)),
+    "cosine and sine": (Cosine(0), np.cos(np.pi * T / 2), np.sin(np.pi * T / 2)),
+    "sigmoid of a line": (LinearLogSNR(), np.sqrt(1 / (1 + np.exp(-LAMBDA))), np.sqrt(1 / (1 + np.exp(LAMBDA)))),
+    "Liu et al. (2022)": (RectifiedFlow(), 1 - T, T),
+    "Karras et al. (2022)": (EDM(), np.ones(23), T / (1 - T)),
 }
 
 
-@pytest.mark.parametrize("name", FORMULAS)
-def test_alpha_and_sigma_are_those_of_the_paper(name):
-    process, alpha, sigma = FORMULAS[name]
-    got = pair(process)
-    np.testing.assert_allclose(got[0], alpha, rtol=1e-11)
-    np.testing.assert_allclose(got[1], sigma, rtol=1e-11)
+@pytest.mark.parametrize("paper", FORMULAS)
+def test_alpha_and_sigma_are_those_of_the_paper(paper, agrees):
+    process, *expected = FORMULAS[paper]
+    agrees(type(process), "alpha, sigma", paper, pair(process), expected, rtol=1e-11)
 
 
-def test_betas_agree_with_the_cumulative_product_at_every_node():
+def test_betas_agree_with_the_cumulative_product_at_every_node(agrees):
     betas = np.linspace(1e-4, 0.02, 1000)
-    alpha_bar = np.cumprod(1 - betas)
+    bar = np.cumprod(1 - betas)
     process = DiscreteBetas()
     alpha, sigma = pair(process, np.arange(1, 1001) / 1000)
-    np.testing.assert_allclose(alpha**2, alpha_bar, rtol=1e-12)
-    np.testing.assert_allclose(sigma**2, 1 - alpha_bar, rtol=2e-12)
+    agrees(DiscreteBetas, "alpha^2 at all 1000 nodes", "Ho et al. (2020), eq. 4", alpha**2, bar, rtol=1e-12)
+    agrees(DiscreteBetas, "sigma^2 at all 1000 nodes", "Ho et al. (2020), eq. 4", sigma**2, 1 - bar, rtol=2e-12)
     assert process.nodes.tolist() == pytest.approx(np.arange(1, 1001) / 1000)
     assert process.step_index(process.nodes).tolist() == pytest.approx(np.arange(1000), abs=1e-9)
     # Ho et al.'s q(x_t | x_{t-1}) = N(sqrt(1 - beta) x, beta)
     law = process.transition(process.nodes[:-1], process.nodes[1:])
-    np.testing.assert_allclose(law.alpha.numpy() ** 2, 1 - betas[1:], rtol=1e-10)
-    np.testing.assert_allclose(law.variance.numpy(), betas[1:], rtol=1e-9)
+    found, expected = np.stack([law.alpha**2, law.variance]), np.stack([1 - betas[1:], betas[1:]])
+    agrees(DiscreteBetas, "q(x_t | x_{t-1}), all steps", "Ho et al. (2020), eq. 2", found, expected, rtol=1e-9)
 
 
-def test_ddpm_is_not_the_linear_beta_process():
+def test_ddpm_is_not_the_linear_beta_process(measured):
     end = tensor([1.0])
     ratio = float((DiscreteBetas().alpha(end) / LinearBeta().alpha(end)) ** 2)
-    assert ratio == pytest.approx(np.prod(1 - np.linspace(1e-4, 0.02, 1000)) / np.exp(-10.05), rel=1e-9)
+    expected = np.prod(1 - np.linspace(1e-4, 0.02, 1000)) / np.exp(-10.05)
+    measured(
+        DiscreteBetas, "last alpha^2, over LinearBeta's", "the product over exp(-10.05)", expected, ratio, within=1e-9
+    )
     assert 0.92 < ratio < 0.94
 
 
@@ -84,9 +87,10 @@ def test_between_the_nodes_lambda_stays_between_theirs():
 
 
 @pytest.mark.parametrize("count", [5, 12])
-def test_levels_of_ncsn_are_a_geometric_sequence(count):
+def test_levels_of_ncsn_are_a_geometric_sequence(count, agrees):
     process = NCSN(0.01, 1.0, count)
-    np.testing.assert_allclose(process.sigma(process.nodes).numpy(), np.geomspace(0.01, 1.0, count), rtol=1e-12)
+    levels = process.sigma(process.nodes)
+    agrees(NCSN, f"{count} levels", "numpy's geomspace", levels, np.geomspace(0.01, 1.0, count), rtol=1e-12)
 
 
 SDES = {
@@ -104,33 +108,41 @@ SDES = {
 
 
 @pytest.mark.parametrize("name", SDES)
-def test_drift_and_diffusion_are_integrated_to_the_last_digits(name):
+def test_drift_and_diffusion_are_integrated_to_the_last_digits(name, agrees):
     own, known = SDES[name]
     t = np.concatenate([np.geomspace(1e-5, 1e-2, 12), T])
-    for got, expected in zip(pair(own, t), pair(known, t)):
-        np.testing.assert_allclose(got, expected, rtol=1e-11)
+    against = f"{type(known).__name__}, {name}"
+    agrees(FromSDE, "alpha, sigma of f and g", against, pair(own, t), pair(known, t), rtol=1e-11)
     for name in ("alpha_dot", "sigma_dot", "drift", "diffusion_squared"):
         got, expected = (getattr(p, name)(tensor(T)).numpy() for p in (own, known))
         np.testing.assert_allclose(got, expected, rtol=1e-9)
 
 
-def test_a_wiggly_sde_against_quadrature():
+def test_a_wiggly_sde_against_quadrature(agrees):
     own = FromSDE(lambda t: torch.sin(30 * t), lambda t: 1.5 + torch.cos(40 * t))
+    found, expected = [], []
     for t in (0.01, 0.3, 1.0):
-        log_alpha = (1 - np.cos(30 * t)) / 30
+        alpha = np.exp((1 - np.cos(30 * t)) / 30)
         integrand = lambda u: (1.5 + np.cos(40 * u)) ** 2 * np.exp(-2 * (1 - np.cos(30 * u)) / 30)  # noqa: E731
         ratio = quad(integrand, 0, t, epsabs=0, epsrel=1e-12, limit=400)[0]
-        alpha, sigma = pair(own, [t])
-        assert alpha[0] == pytest.approx(np.exp(log_alpha), rel=1e-12)
-        assert sigma[0] == pytest.approx(np.exp(log_alpha) * np.sqrt(ratio), rel=1e-11)
+        found.append(np.ravel(pair(own, [t])))
+        expected.append([alpha, alpha * np.sqrt(ratio)])
+    agrees(FromSDE, "alpha, sigma of wiggly f and g", "scipy's quad", found, expected, rtol=1e-11)
 
 
-def test_a_schedule_of_ones_own_has_the_derivatives_and_the_inverse():
+def test_an_integral_on_panels(agrees):
+    """Of a function that is steep at 0, at times that are small beside its range."""
+    t = np.concatenate([np.geomspace(1e-6, 1e-2, 9), np.linspace(0.02, 1, 9)])
+    found = Integral(lambda u: torch.exp(-5 * u) * torch.cos(20 * u), 1e-5, 1.0, "f")(tensor(t))
+    w = -5 + 20j
+    agrees(Integral, "integral from 0 to t", "closed form", found, (np.expm1(w * t) / w).real, rtol=1e-12)
+
+
+def test_a_schedule_of_ones_own_has_the_derivatives_and_the_inverse(agrees):
     own = FromSchedule(lambda t: torch.cos(np.pi / 2 * t), lambda t: torch.sin(np.pi / 2 * t))
-    known = Cosine(0.0)
-    for name in ("alpha", "sigma", "alpha_dot", "sigma_dot", "log_snr"):
-        got, expected = (getattr(p, name)(tensor(T)).numpy() for p in (own, known))
-        np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-14)
+    known, names = Cosine(0.0), ("alpha", "sigma", "alpha_dot", "sigma_dot", "log_snr")
+    found, expected = (np.stack([getattr(p, name)(tensor(T)) for name in names]) for p in (own, known))
+    agrees(FromSchedule, "alpha, sigma, slopes, lambda", "Cosine(0)", found, expected, rtol=1e-10, atol=1e-14)
     level = known.log_snr(tensor(T))
     np.testing.assert_allclose(own.t_of_log_snr(level).numpy(), T, rtol=1e-12)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from undrift.denoise.denoiser import Denoiser
-from undrift.denoise.estimate import Estimate
-from undrift.denoise.targets import Eps, F, LearnedRange, Mean, Score, V, Velocity, X
+from undrift.denoise.denoiser import Denoiser, FromCallable
+from undrift.denoise.estimate import Estimate, along
+from undrift.denoise.targets import Eps, F, LearnedRange, Mean, Score, V, Velocity, X, named, target
 from undrift.objective import DiscreteVLB
 from undrift.process import EDM, Coloured, DiscreteBetas, RectifiedFlow, StudentT, White
 from undrift.solve.ancestral import Ancestral
@@ -41,35 +41,46 @@ def problem(process, count=7, seed=0):
 
 @each
 @pytest.mark.parametrize("name", TARGETS)
-def test_x_and_z_come_back(process, name):
+def test_x_and_z_come_back(process, name, agrees):
     t, x, z, x_t = problem(process)
-    found = TARGETS[name].solve(TARGETS[name].of(x, z, process, t), x_t, process, t, White())
-    torch.testing.assert_close(found.x, x, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(found.z, z, rtol=1e-6, atol=1e-6)
+    one = TARGETS[name]
+    found = one.solve(one.of(x, z, process, t), x_t, process, t, White())
+    pairs = np.stack([found.x, found.z]), np.stack([x, z])
+    agrees(type(one), "x and z back from it, every process", "x and z", *pairs, rtol=1e-6, atol=1e-6)
 
 
 @each
-def test_targets_are_what_their_papers_say(process):
+def test_targets_are_what_their_papers_say(process, agrees):
     t, x, z, x_t = problem(process)
     alpha, sigma = (v(t)[:, None] for v in (process.alpha, process.sigma))
-    got = {name: one.of(x, z, process, t) for name, one in TARGETS.items()}
-    close = {"rtol": 1e-9, "atol": 1e-9}
-    torch.testing.assert_close(got["eps"], z, **close)
-    torch.testing.assert_close(got["x"], x, **close)
-    torch.testing.assert_close(got["v"], alpha * z - sigma * x, **close)  # Salimans & Ho
-    torch.testing.assert_close(got["score"], -(x_t - alpha * x) / sigma**2, rtol=1e-6, atol=1e-6)  # Vincent
     times = t.clone().requires_grad_()
     path = process.alpha(times)[:, None] * x + process.sigma(times)[:, None] * z
     slopes = [torch.autograd.grad(path[:, i].sum(), times, retain_graph=True)[0] for i in range(3)]
-    torch.testing.assert_close(got["velocity"], torch.stack(slopes, 1), **close)
-    for name, data in (("F", 0.5), ("F of other data", 1.7)):  # Karras et al., table 1, of x_t / alpha
+    defined = {
+        "eps": ("Ho et al. (2020)", z),
+        "x": ("x", x),
+        "v": ("Salimans & Ho (2022)", alpha * z - sigma * x),
+        "score": ("Vincent (2011)", -(x_t - alpha * x) / sigma**2),
+        "velocity": ("d x_t / d t, automatically", torch.stack(slopes, 1)),
+    }
+    for name, data in (("F", 0.5), ("F of other data", 1.7)):  # of x_t / alpha
         ratio = sigma / alpha
         skip = data**2 / (ratio**2 + data**2)
         out = ratio * data / (ratio**2 + data**2).sqrt()
-        torch.testing.assert_close(got[name], (x - skip * x_t / alpha) / out, rtol=1e-6, atol=1e-6)
+        defined[name] = ("Karras et al. (2022), table 1", (x - skip * x_t / alpha) / out)
+    for name, (paper, expected) in defined.items():
+        found, loose = TARGETS[name].of(x, z, process, t), name in ("score", "F", "F of other data")
+        close = 1e-6 if loose else 1e-9
+        agrees(type(TARGETS[name]), "of x and z, every process", paper, found, expected, rtol=close, atol=close)
+        if name in ("eps", "x", "v", "velocity", "score", "F"):
+            found = named(name).of(x, z, process, t)
+            agrees(named, "six names", "their papers", found, expected, rtol=1e-6, atol=1e-6)
+        if name in ("x", "v", "velocity", "F"):  # which determine x where alpha is 0, too
+            found = target(name, process).of(x, z, process, t)
+            agrees(target, "four names that fit every process", "their papers", found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_the_mean_of_ddpm_in_its_own_letters():
+def test_the_mean_of_ddpm_in_its_own_letters(agrees):
     """Ho et al., eq. 7, from the betas alone; at the last step it is x itself."""
     betas = np.linspace(1e-4, 0.02, 1000)
     bar = np.cumprod(1 - betas)
@@ -83,10 +94,10 @@ def test_the_mean_of_ddpm_in_its_own_letters():
         + np.sqrt(1 - betas[i]) * (1 - bar[i - 1]) / (1 - bar[i]) * x_t
     )
     got = mean.of(x, z, process, t)
-    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    agrees(Mean, "of x and z, step 301", "Ho et al. (2020), eq. 7", got, expected, rtol=1e-9, atol=1e-9)
     found = mean.solve(got, x_t, process, t, White())
-    torch.testing.assert_close(found.x, x, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(found.z, z, rtol=1e-6, atol=1e-6)
+    pairs = np.stack([found.x, found.z]), np.stack([x, z])
+    agrees(Mean, "x and z back from it", "x and z", *pairs, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(mean.of(x, z, process, process.nodes[[0]]), x)
 
 
@@ -140,33 +151,46 @@ def test_the_bound_teaches_the_learned_range_the_variance_of_the_data():
 
 
 @each
-def test_velocity_score_and_shift_of_an_estimate(process):
+def test_velocity_score_and_shift_of_an_estimate(process, agrees):
     t, x, z, x_t = problem(process)
     estimate = Estimate(x, z, process, t)
-    torch.testing.assert_close(estimate.velocity, Velocity().of(x, z, process, t))
-    torch.testing.assert_close(estimate.score, -z / process.sigma(t)[:, None])
+    alpha, sigma, alpha_dot, sigma_dot = (
+        f(t)[:, None] for f in (process.alpha, process.sigma, process.alpha_dot, process.sigma_dot)
+    )
+    agrees(Estimate, "velocity", "alpha' x + sigma' z", estimate.velocity, alpha_dot * x + sigma_dot * z, rtol=1e-9)
+    agrees(Estimate, "score", "-z / sigma", estimate.score, -z / sigma, rtol=1e-9)
+    agrees(
+        along,
+        "of seven rows, times (7, 3)",
+        "numpy's broadcasting",
+        along(t, x) * x,
+        t.numpy()[:, None] * x.numpy(),
+        rtol=1e-12,
+    )
     push = torch.randn(7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     moved = estimate.shift(push)
-    torch.testing.assert_close(moved.score - estimate.score, push, rtol=1e-8, atol=1e-8)
-    alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
-    torch.testing.assert_close(alpha * moved.x + sigma * moved.z, x_t, rtol=1e-9, atol=1e-9)
+    agrees(Estimate, "score after a shift", "score + shift", moved.score, estimate.score + push, rtol=1e-8, atol=1e-8)
+    agrees(
+        Estimate, "alpha x + sigma z after a shift", "x_t", alpha * moved.x + sigma * moved.z, x_t, rtol=1e-9, atol=1e-9
+    )
 
 
-def test_the_score_of_coloured_noise_is_that_of_its_covariance():
+def test_the_score_of_coloured_noise_is_that_of_its_covariance(agrees):
     noise, process = Coloured.isotropic((4, 6), -1.0), EDM()
     x, z = torch.randn(2, 1, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     t = torch.tensor([0.4], dtype=torch.float64)
     basis = torch.eye(24, dtype=torch.float64).reshape(24, 4, 6)
     inverse = torch.linalg.inv(noise.filtered(basis, 1.0).reshape(24, 24))
     expected = -(inverse @ z.reshape(24) / process.sigma(t)).reshape(1, 4, 6)
-    torch.testing.assert_close(Estimate(x, z, process, t, noise).score, expected, rtol=1e-9, atol=1e-9)
+    found = Estimate(x, z, process, t, noise).score
+    agrees(Estimate, "score, coloured noise", "dense inverse covariance", found, expected, rtol=1e-9, atol=1e-9)
     with pytest.raises(TypeError, match="not Gaussian"):
         _ = Estimate(x, z, process, t, StudentT(3.0)).score
     with pytest.raises(TypeError, match="expected white noise"):
         Estimate(x, z, process, t, noise).shift(x)
 
 
-def test_a_network_of_edm_and_one_of_ddpm():
+def test_a_network_of_edm_and_one_of_ddpm(agrees):
     """Both as their repositories have them: D(x, sigma) -> x, and eps(x, step)."""
     variance = 0.4
 
@@ -178,8 +202,8 @@ def test_a_network_of_edm_and_one_of_ddpm():
     x_t = torch.tensor([[0.3, -1.0], [4.0, 2.0]], dtype=torch.float64)
     found = Denoiser.from_callable(karras, predicts="x", process=process, label=process.sigma)(x_t, t)
     sigma = torch.tensor([0.25, 9.0], dtype=torch.float64)[:, None]
-    torch.testing.assert_close(found.x, variance / (variance + sigma**2) * x_t)
-    torch.testing.assert_close(found.z, sigma / (variance + sigma**2) * x_t)
+    pairs = np.stack([found.x, found.z]), np.stack([v / (variance + sigma**2) * x_t for v in (variance, sigma)])
+    agrees(FromCallable, "x, z by a network D(x, sigma)", "posterior of a Gaussian", *pairs, rtol=1e-12)
 
     bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 
@@ -191,10 +215,11 @@ def test_a_network_of_edm_and_one_of_ddpm():
     t = process.nodes[[3, 800]]
     found = Denoiser.from_callable(ho, predicts="eps", process=process, label=process.step_index)(x_t, t)
     alpha2 = bar[[3, 800]][:, None]
-    torch.testing.assert_close(found.x, alpha2.sqrt() * variance / (alpha2 * variance + 1 - alpha2) * x_t)
+    expected = alpha2.sqrt() * variance / (alpha2 * variance + 1 - alpha2) * x_t
+    agrees(FromCallable, "x by a network eps(x, step)", "posterior of a Gaussian", found.x, expected, rtol=1e-9)
 
 
-def test_the_pullback_is_the_transposed_jacobian():
+def test_the_pullback_is_the_transposed_jacobian(agrees):
     process = RectifiedFlow()
     matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     denoiser = Denoiser.from_callable(lambda x, t: torch.tanh(x @ matrix.T), predicts="x", process=process)
@@ -207,7 +232,8 @@ def test_the_pullback_is_the_transposed_jacobian():
         found, back = denoiser.pullback(x_t, t)
     value = torch.tanh(x_t @ matrix.T)
     torch.testing.assert_close(found.x, value)
-    torch.testing.assert_close(back(g), ((1 - value**2) * g) @ matrix)
+    expected = ((1 - value**2) * g) @ matrix
+    agrees(FromCallable, "pullback", "transposed Jacobian of a tanh", back(g), expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(back(2 * g), 2 * back(g))
     assert not found.x.requires_grad
 

@@ -57,11 +57,13 @@ class Integral:
         """F(t), same shape and device, by Clenshaw's recurrence."""
         edges, before, coefficients = (v.to(t.device) for v in (self._edges, self._before, self._coefficients))
         at = (torch.searchsorted(edges, t.detach().contiguous(), right=True) - 1).clamp(0, len(edges) - 2)
-        x = 2 * (t - edges[at]) / (edges[at + 1] - edges[at]) - 1
+        first = edges[at]
+        x = 2 * (t - first) / (edges[at + 1] - first) - 1
+        zeroth, *others = coefficients[:, at].unbind()
         one, two = torch.zeros_like(t), torch.zeros_like(t)
-        for c in coefficients[1:].flip(0):
-            one, two = c[at] + 2 * x * one - two, one
-        return before[at] + coefficients[0][at] + x * one - two
+        for c in reversed(others):
+            one, two = torch.addcmul(c - two, x, one, value=2), one
+        return before[at] + zeroth + x * one - two
 
 
 def _doubling(first: float, last: float) -> list[tuple[float, float]]:
