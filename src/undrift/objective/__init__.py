@@ -2,6 +2,7 @@
 
 from undrift.objective.likelihood import ContinuousVLB, DiscreteVLB, Terms, bits_per_dimension
 from undrift.objective.matching import FlowMatching, ImplicitScoreMatching, ScoreMatching
+from undrift.objective.players import Player
 from undrift.objective.times import LogNormal, Times, Uniform
 from undrift.objective.weights import SNR, EDMWeight, Likelihood, MinSNR, Simple, Weight
 
@@ -15,6 +16,7 @@ __all__ = [
     "Likelihood",
     "LogNormal",
     "MinSNR",
+    "Player",
     "ScoreMatching",
     "Simple",
     "Terms",

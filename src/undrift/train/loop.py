@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from undrift.errors import Interrupted, UndriftError
+from undrift.objective.players import players
 from undrift.tasks.batch import Batch
 from undrift.train.checkpoint import Checkpoints
 from undrift.train.log import MetricsLog
@@ -79,7 +80,7 @@ def train(
     """
     begun = time.perf_counter()
     device = torch.device(device)
-    state = TrainState(net.to(device), settings)
+    state = TrainState(net.to(device), settings, players(objective))
     told = {"settings": to_record(settings), "identity": dict(identity or {})}
     checkpoints = Checkpoints(run.checkpoints) if run is not None else None
     kept = None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from undrift.errors import CheckpointError, UndriftError
+from undrift.objective.players import Player
 from undrift.train.ema import PowerAverage
 from undrift.train.optimizer import AdamW
 from undrift.train.settings import Settings
@@ -67,15 +68,22 @@ class Clock:
 
 
 class TrainState:
-    """Network, its average, the best of the averages so far, optimiser, counters and clock.
+    """Network, its average, the best of the averages so far, optimiser, counters and clock; the objective's players.
 
     Args:
         net: The network, on its device; it is trained in place.
         settings: How the training is to go.
+        players: Networks of the objective's own by name, each with an optimiser of the same settings.
     """
 
-    def __init__(self, net: nn.Module, settings: Settings) -> None:
+    def __init__(self, net: nn.Module, settings: Settings, players: Mapping[str, Player] | None = None) -> None:
         self.net = net
+        self.players = dict(players or {})
+        self.optimizers = {
+            name: AdamW(player.net, settings.weight_decay, settings.betas)
+            for name, player in self.players.items()
+            if player.loss is not None
+        }
         self.average = PowerAverage(net, settings.ema)
         self.best: dict[str, Tensor] | None = None
         self.optimizer = AdamW(net, settings.weight_decay, settings.betas)
@@ -94,7 +102,11 @@ class TrainState:
         """
         bad = [
             f"{part}.{name}"
-            for part, net in (("net", self.net), ("average", self.average.net))
+            for part, net in (
+                ("net", self.net),
+                ("average", self.average.net),
+                *((name, player.net) for name, player in self.players.items()),
+            )
             for name, value in net.state_dict().items()
             if value.is_floating_point() and not bool(torch.isfinite(value).all())
         ]
@@ -109,6 +121,10 @@ class TrainState:
         out = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         out |= {f"average.{name}": value for name, value in self.average.net.state_dict().items()}
         out |= {f"best.{name}": value for name, value in (self.best or {}).items()}
+        for name, player in self.players.items():
+            own = {f"net.{key}": value for key, value in player.net.state_dict().items()}
+            own |= self.optimizers[name].tensors() if name in self.optimizers else {}
+            out |= {f"player {name}.{key}": value for key, value in own.items()}
         return out | self.optimizer.tensors()
 
     def record(self) -> dict[str, Any]:
@@ -125,10 +141,12 @@ class TrainState:
         if any(name.startswith("best.") for name in tensors):
             expected |= {f"best.{name}": value for name, value in self.average.net.state_dict().items()}
         check_names(expected, tensors, "the checkpoint")
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            part, _, rest = name.partition(".")
-            parts.setdefault(part, {})[rest] = value
+        parts = _parts(tensors)
+        for name, player in self.players.items():
+            own = _parts(parts[f"player {name}"])
+            load_state(player.net, own["net"])
+            if name in self.optimizers:
+                self.optimizers[name].restore(own)
         load_state(self.net, parts["net"])
         load_state(self.average.net, parts["average"])
         self.optimizer.restore(parts)
@@ -138,6 +156,15 @@ class TrainState:
         self.counters = _rebuild(Counters, record["counters"])
         self.counters.history = [(int(step), loss) for step, loss in self.counters.history]
         self.clock = _rebuild(Clock, record["clock"])
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Tensors by what stands before the first dot of their names."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        parts.setdefault(part, {})[rest] = value
+    return parts
 
 
 def _rebuild(kind: type[Any], values: Mapping[str, Any]) -> Any:

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from undrift.objective.players import after_step
 from undrift.tasks.batch import Batch
+from undrift.train.optimizer import AdamW
 from undrift.train.state import TrainState
 
 Diagnostics = Mapping[str, Tensor | float]
@@ -72,30 +74,62 @@ class Outcome:
     good: bool
 
 
+@dataclass(frozen=True)
+class _Pace:
+    """What all steps of one number share."""
+
+    number: int
+    rate: float
+    clip: float
+    seed: int
+    device: torch.device
+
+
 def take_step(
     state: TrainState, objective: Objective, batch: Batch, *, rate: float, clip: float, seed: int, device: torch.device
 ) -> Outcome:
-    """One step of the optimiser and of the average. A loss or gradient that is not finite changes nothing."""
+    """One step of each of the objective's players, then of the network and its average.
+
+    A loss or gradient that is not finite changes nothing of the network whose it is.
+    """
     counters = state.counters
-    number = counters.step
-    state.net.train()
-    state.optimizer.zero_grad()
-    norm = math.nan
-    with private_rng(key_of(seed, "dropout", number), device):
-        losses, diagnostics = objective(batch, state.net, key_of(seed, "objective", number))
-        loss = losses.mean()
-        value = float(loss.detach())
-        if math.isfinite(value):
-            loss.backward()
-            norm = float(torch.nn.utils.clip_grad_norm_(state.net.parameters(), clip))
-    good = math.isfinite(value) and math.isfinite(norm)
-    if good:
-        state.optimizer.step(rate)
+    pace = _Pace(counters.step, rate, clip, seed, device)
+    played = {
+        name: _stepped(state.players[name].net, optimizer, state.players[name].loss, state.net, batch, name, pace)
+        for name, optimizer in state.optimizers.items()
+    }
+    own = _stepped(state.net, state.optimizer, objective, state.net, batch, "", pace)
+    if own.good:
         counters.good += 1
+        after_step(objective, state.net)
         state.average.update(state.net, counters.good)
+    good = own.good and all(one.good for one in played.values())
     counters.skipped_in_row = 0 if good else counters.skipped_in_row + 1
     counters.step += 1
     counters.images += len(batch)
+    losses = {f"{name}_loss": one.loss for name, one in played.items()}
+    return Outcome(own.loss, own.gradient_norm, {**losses, **own.diagnostics}, good)
+
+
+def _stepped(
+    net: nn.Module, optimizer: AdamW, loss: Objective | None, model: nn.Module, batch: Batch, who: str, pace: _Pace
+) -> Outcome:
+    """One step of one network down its own loss."""
+    assert loss is not None
+    net.train()
+    model.train()
+    optimizer.zero_grad()
+    norm = math.nan
+    with private_rng(key_of(pace.seed, f"dropout {who}".strip(), pace.number), pace.device):
+        losses, diagnostics = loss(batch, model, key_of(pace.seed, f"objective {who}".strip(), pace.number))
+        mean = losses.mean()
+        value = float(mean.detach())
+        if math.isfinite(value):
+            mean.backward()
+            norm = float(torch.nn.utils.clip_grad_norm_(net.parameters(), pace.clip))
+    good = math.isfinite(value) and math.isfinite(norm)
+    if good:
+        optimizer.step(pace.rate)
     return Outcome(value, norm, diagnostics, good)
 
 

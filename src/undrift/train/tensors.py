@@ -5,21 +5,25 @@ from __future__ import annotations
 __all__ = ["fit"]
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from undrift.objective.players import after_step, players
 from undrift.tasks.batch import Batch, Condition
 from undrift.train.loop import train
 from undrift.train.settings import Progress, Settings, Trained
 from undrift.train.step import Diagnostics, key_of
 from undrift.train.weights import load_state
 
+_Loss = Callable[[Batch, Any, int], tuple[Tensor, Diagnostics]]
+
 
 def fit(
     net: nn.Module,
-    objective: Callable[[Batch, Any, int], tuple[Tensor, Diagnostics]],
+    objective: _Loss,
     x: Tensor,
     condition: Condition | None = None,
     *,
@@ -57,10 +61,26 @@ def fit(
         rows = torch.randint(len(x), (batch,), generator=generator, device=x.device)
         return Batch.of(x[rows], given.index(rows))
 
-    def loss(batch: Batch, net: nn.Module, key: int) -> tuple[Tensor, Diagnostics]:
-        return objective(batch, net if model is None else model, key)
-
-    found = train(net, loss, batches, settings=settings, device=x.device, progress=progress)
+    found = train(net, _Around(objective, model), batches, settings=settings, device=x.device, progress=progress)
     load_state(net, found.net.state_dict())
     net.eval()
     return found
+
+
+class _Around:
+    """An objective that is told of a model around the network in place of the network."""
+
+    def __init__(
+        self, objective: Callable[[Batch, Any, int], tuple[Tensor, Diagnostics]], model: object | None
+    ) -> None:
+        self.objective, self.model = objective, model
+        self.players = {
+            name: replace(player, loss=player.loss and _Around(player.loss, model))
+            for name, player in players(objective).items()
+        }
+
+    def __call__(self, batch: Batch, net: nn.Module, key: int) -> tuple[Tensor, Diagnostics]:
+        return self.objective(batch, net if self.model is None else self.model, key)
+
+    def after_step(self, net: nn.Module) -> None:
+        after_step(self.objective, net)
