@@ -100,7 +100,7 @@ WITHOUT_A_LINE = {
     "Process", "VariancePreserving", "Noise", "Coupling", "Denoiser", "Target", "Times", "Weight", "Solver", "Multistep",
     "Frame", "TimeGrid", "Control",
     # what a method returns or is called with: measured where it comes from
-    "Transition", "Posterior", "Terms", "State", "Draws", "Draw", "Density",
+    "Transition", "Posterior", "Terms", "State", "Draws", "Draw", "Density", "Player", "players", "after_step",
 }  # fmt: skip
 
 
