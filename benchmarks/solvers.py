@@ -8,7 +8,8 @@ order 4 with 1500 steps in log(sigma) down to 0.002 and one denoising. The error
 dimensions. Of the starts, what is shown is the root mean square of min(error, 0.5), the median and the 90th percentile.
 Every network call counts, a last denoising too; azula's solvers end at 0.002 without one, which is better for them.
 Ratios are to the best peer at the same number of calls, with the 90 %
-interval of a paired bootstrap over starts in which the best peer is chosen anew.
+interval of a paired bootstrap over starts in which the best peer is chosen anew. With ``--sde`` samplers that add noise
+are compared, by the law of their draws: see ``solvers_sde.py``.
 
 The peers: ``pip install --no-deps azula "diffusers>=0.30"``.
 """
@@ -258,9 +259,18 @@ def figure(results: list[dict], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", default=list(TARGETS))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/solvers.json"))
+    parser.add_argument("--sde", action="store_true", help="samplers with noise instead, see solvers_sde.py")
+    parser.add_argument("--out", type=Path, help="benchmarks/results/solvers.json or solvers_sde.json if not given")
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
+    name = "solvers_sde.json" if arguments.sde else "solvers.json"
+    arguments.out = arguments.out or Path("benchmarks/results") / name
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.sde:
+        import solvers_sde
+
+        solvers_sde.run(arguments.targets, arguments.out)
+        return
     results = []
     for title in arguments.targets:
         results.append(measured(title))
@@ -274,7 +284,6 @@ def main() -> None:
                 "{ratio:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]".format(**one.ratios[n][which]) for n in COUNTS
             ]
             print(f"ratio of {which:13s}" + "".join(f"{c:>20s}" for c in cells), flush=True)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=1))
     if arguments.figure:
         figure(results, arguments.figure)
