@@ -19,6 +19,7 @@ from undrift.solve.exponential import DEIS
 from undrift.solve.grid import EvenAngle
 from undrift.solve.runge_kutta import DORMAND_PRINCE, Heun, RungeKutta
 from undrift.solve.sde import EulerMaruyama
+from undrift.solve.step_size import Adaptive
 from undrift.tasks.batch import Condition
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
@@ -270,6 +271,8 @@ def test_what_cannot_be_is_refused():
     denoiser, x = exact(MIXTURE, EDM()), torch.zeros(3, 2, dtype=torch.float64, device=CPU)
     with pytest.raises(TypeError, match="EulerMaruyama adds noise"):
         log_prob(denoiser, x, solver=EulerMaruyama())
+    with pytest.raises(TypeError, match="grid is Adaptive"):
+        log_prob(denoiser, x, grid=Adaptive())
     with pytest.raises(ValueError, match="expected at least 18 for runs"):
         log_prob(denoiser, x, nfe=17)
     with pytest.raises(ValueError, match="trace is 'sliced'"):

@@ -21,7 +21,7 @@ from undrift.solve.exponential import DPMSolverPlusPlus, SDEDPMSolverPlusPlus
 from undrift.solve.frames import Ratio
 from undrift.solve.grid import EvenLogSNR, Nodes, ShortFirst
 from undrift.solve.pndm import PNDM
-from undrift.solve.runge_kutta import DORMAND_PRINCE, KUTTA, Euler, RungeKutta
+from undrift.solve.runge_kutta import DORMAND_PRINCE, KUTTA, Euler, Heun, RungeKutta
 from undrift.solve.sde import AnnealedLangevin, EulerMaruyama
 from undrift.solve.step_size import Adaptive
 
@@ -293,7 +293,9 @@ class Counted(Denoiser):
         return self.law(x_t, t, condition)
 
 
-@pytest.mark.parametrize("solver", [Euler(), RungeKutta(KUTTA), AdamsBashforth(), DPMSolverPlusPlus(), PNDM(), DDIM()])
+@pytest.mark.parametrize(
+    "solver", [Euler(), RungeKutta(KUTTA), Heun(churn=0.2), AdamsBashforth(), DPMSolverPlusPlus(), PNDM(), DDIM()]
+)
 def test_steps_are_not_chosen_by_an_error_that_no_step_estimates(solver):
     denoiser = Counted(EDM())
     with pytest.raises(ValueError, match=f"{type(solver).__name__} estimates no error of each step"):

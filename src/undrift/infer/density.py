@@ -33,6 +33,7 @@ from undrift.solve.frames import Angle, Straight
 from undrift.solve.grid import TimeGrid
 from undrift.solve.runge_kutta import KUTTA, RungeKutta
 from undrift.solve.solver import Solver
+from undrift.solve.step_size import Adaptive
 from undrift.tasks.batch import Condition
 
 __all__ = ["Density", "log_prob"]
@@ -117,10 +118,12 @@ def log_prob(
 
     Raises:
         ValueError: arguments that do not fit, or too few calls for two runs.
-        TypeError: a solver that adds noise.
+        TypeError: a solver that adds noise, or a grid that chooses its steps.
     """
     _check(x, condition, tolerance, trace, probes, least)
     solver = solver or RungeKutta(KUTTA, Angle())
+    if isinstance(grid, Adaptive):
+        raise TypeError("grid is Adaptive, expected a TimeGrid or None: log_prob adds steps until the tolerance is met")
     if solver.stochastic:
         raise TypeError(f"{type(solver).__name__} adds noise, expected a solver of the ODE")
     exact = trace == "exact" if trace else x[0].numel() <= _EXACT

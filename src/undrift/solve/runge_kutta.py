@@ -119,7 +119,7 @@ class Heun(RungeKutta):
     """Heun's method of order 2 with the churn of EDM: noise is added before each step.
 
     Karras et al. (2022), https://arxiv.org/abs/2206.00364, algorithm 2, for any process: churn raises the ratio
-    ``sigma / alpha`` by a factor ``1 + gamma``, ``gamma = min(churn / steps, sqrt(2) - 1)`` where the ratio is between
+    ``sigma / alpha`` by a factor ``1 + gamma``, ``gamma = min(churn, sqrt(2) - 1)`` where the ratio is between
     the two bounds. Without churn it is their algorithm 1.
 
     Args:
@@ -143,6 +143,7 @@ class Heun(RungeKutta):
             raise ValueError(f"churn is {churn}, expected at least 0")
         self.churn, self.low, self.high, self.inflation = min(churn, 2**0.5 - 1), low, high, inflation
         self.stochastic = churn > 0
+        self.adaptive = not self.stochastic  # churn is no part of one Brownian path, which a rejected step would need
 
     def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
         """See :class:`undrift.solve.solver.Solver`."""

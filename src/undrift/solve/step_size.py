@@ -104,7 +104,7 @@ class Adaptive:
         if not solver.adaptive:
             raise ValueError(
                 f"{type(solver).__name__} estimates no error of each step, by which steps are chosen; "
-                "use RungeKutta(DORMAND_PRINCE) or ImprovedEuler(), or a grid"
+                "use RungeKutta(DORMAND_PRINCE), Heun() without churn or ImprovedEuler(), or a grid"
             )
         return _AdaptiveControl(self, process, x, solver, most, seed)
 
