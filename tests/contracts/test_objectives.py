@@ -6,7 +6,8 @@ import pytest
 import torch
 from implementations import CPU, TIMES, net, objectives
 
-from undrift.process import EDM
+from undrift.objective import LogNormal
+from undrift.process import EDM, NCSN, VE, LinearLogSNR
 from undrift.tasks.batch import Batch, Condition
 
 CASES = objectives()
@@ -90,3 +91,9 @@ def test_a_law_of_times_stays_inside_the_process(times):
     assert t.dtype == torch.float64 and t.shape == (500,)
     assert ((t >= process.t_min) & (t <= process.t_max)).all() and len(t.unique()) > 400
     assert torch.equal(t, times(500, process, torch.Generator("cpu").manual_seed(0)))
+
+
+@pytest.mark.parametrize("process", [EDM(80.0, 0.5), NCSN(0.5, 1.0), LinearLogSNR(2.0, -2.0), VE()])
+def test_a_law_stays_inside_a_process_that_ends_before_the_data(process):
+    t = LogNormal()(10_000, process, torch.Generator("cpu").manual_seed(0))
+    assert t.min() >= process.t_min and t.max() <= process.t_max

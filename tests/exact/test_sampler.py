@@ -14,7 +14,7 @@ from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.estimate import Estimate
 from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
 from undrift.infer.sample import sample
-from undrift.process import EDM, NCSN, Coloured, DiscreteBetas, LinearLogSNR, RectifiedFlow, StudentT
+from undrift.process import EDM, NCSN, Coloured, DiscreteBetas, LinearBeta, LinearLogSNR, RectifiedFlow, StudentT
 from undrift.solve.adams_bashforth import AdamsBashforth, weights
 from undrift.solve.ancestral import DDIM, Ancestral
 from undrift.solve.exponential import DPMSolverPlusPlus, SDEDPMSolverPlusPlus
@@ -22,8 +22,9 @@ from undrift.solve.frames import Ratio
 from undrift.solve.grid import EvenLogSNR, Nodes, ShortFirst
 from undrift.solve.pndm import PNDM
 from undrift.solve.runge_kutta import DORMAND_PRINCE, KUTTA, Euler, Heun, RungeKutta
-from undrift.solve.sde import AnnealedLangevin, EulerMaruyama
+from undrift.solve.sde import AnnealedLangevin, EulerMaruyama, ImprovedEuler
 from undrift.solve.step_size import Adaptive
+from undrift.tasks.batch import Condition
 
 CPU = torch.device("cpu")
 VARIANCES = np.array([4.0, 1.0, 0.3, 0.05])
@@ -373,3 +374,27 @@ def test_a_gradient_where_there_is_no_signal_is_no_nan():
     process = RectifiedFlow()
     one = Estimate(torch.ones(1, 2), torch.ones(1, 2), process, torch.ones(1, dtype=torch.float64))
     assert torch.equal(one.shift(torch.zeros(1, 2)).x, one.x)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_an_adaptive_run_of_the_sde_knows_the_error_of_every_row(kind):
+    law = Gaussian(MEAN, VARIANCES, LinearBeta())
+    x_1 = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(kind)
+    draw = sample(law, x_1, nfe=2000, solver=ImprovedEuler(), grid=Adaptive(0.1, 0.1))
+    assert draw.status == "done" and (draw.error > 0).all() and (draw.error < 5).all()
+
+
+def test_what_cannot_be_sampled_is_refused():
+    law = Gaussian(MEAN, VARIANCES, EDM())
+    with pytest.raises(ValueError, match=r"x_1 is \(2, 4\) of torch.int64, expected a tensor of noise"):
+        sample(law, torch.ones(2, 4, dtype=torch.int64))
+    with pytest.raises(ValueError, match="x_1 is ndarray"):
+        sample(law, np.ones((2, 4)))
+    with pytest.raises(ValueError, match="'year' has 5 rows, expected 2"):
+        sample(law, torch.ones(2, 4), Condition(vectors={"year": torch.ones(5, 1)}))
+
+
+def test_an_adaptive_run_that_meets_no_number_says_so():
+    denoiser = Denoiser.from_callable(lambda x, t: x * torch.nan, process=EDM())
+    draw = sample(denoiser, torch.ones(2, 4), nfe=40, solver=Heun(), grid=Adaptive(), denoise=False)
+    assert draw.status == "non-finite" and draw.nfe <= 40

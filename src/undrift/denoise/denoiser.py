@@ -72,11 +72,8 @@ class FromCallable(Denoiser):
     """The denoiser of a network, or of any function.
 
     Args:
-    label = self.label(t).to(torch.promote_types(x_t.dtype, torch.float32))
-        prediction = self.fn(x_t, label, *given).to(x_t.dtype)
-        expected = (len(x_t), self.target.parts * x_t.shape[1], *x_t.shape[2:])
-        if prediction.shape != expected:
-            raise ValueError(f"the network made {tuple(prediction.shape)} of {tuple(x_t.shape)}, expected {expected}")
+        fn: ``fn(x_t (B, C, ...), label (B,)) -> (B, parts C, ...)``, parts of the target, 1 for all but
+            :class:`undrift.denoise.targets.LearnedRange`; a condition its third argument where one is given.
         predicts: what it returns: "eps", "x", "v", "velocity", "score", "F", or a
             :class:`undrift.denoise.targets.Target`.
         process: the noising process that it was trained with.

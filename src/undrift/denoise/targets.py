@@ -195,8 +195,9 @@ def target(predicts: str | Target, process: Process) -> Target:
     end = torch.tensor(process.t_max, dtype=torch.float64, device="cpu")
     p_x, p_z, _ = found.row(process, end)
     if abs(float(process.alpha(end) * p_z - process.sigma(end) * p_x)) < 1e-12 * float(process.sigma(end)):
+        name = repr(predicts) if isinstance(predicts, str) else type(predicts).__name__
         raise ValueError(
-            f"a network that predicts {predicts!r} says nothing of x at t = {process.t_max:g}, where alpha is 0; "
+            f"a network that predicts {name} says nothing of x at t = {process.t_max:g}, where alpha is 0; "
             "use a target such as 'v', or a process that ends before"
         )
     return found

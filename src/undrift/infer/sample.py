@@ -67,9 +67,10 @@ def sample(
         The fields and the run's facts; a field that left the finite numbers is reported in ``status``, never silently.
 
     Raises:
-        ValueError: too few evaluations for one step.
+        ValueError: an x_1 or a condition that does not fit, or too few evaluations for one step.
         TypeError: the solver adds noise of another law than the denoiser's.
     """
+    _check(x_1, condition)
     solver, grid, process = solver or _SOLVER, grid or ShortFirst(), denoiser.process
     _refuse_noise(denoiser, solver)
     # an adaptive run to clean data ends before it, with a denoising
@@ -118,3 +119,12 @@ def _refuse_noise(denoiser: Denoiser, solver: Solver) -> None:
             f"{type(solver).__name__} adds noise, and that of the denoiser is {type(noise).__name__}; "
             "expected white noise, or use a solver of the ODE"
         )
+
+
+def _check(x_1: Tensor, condition: Condition | None) -> None:
+    if not isinstance(x_1, Tensor) or x_1.ndim < 2 or not x_1.is_floating_point():
+        got = f"{tuple(x_1.shape)} of {x_1.dtype}" if isinstance(x_1, Tensor) else type(x_1).__name__
+        raise ValueError(f"x_1 is {got}, expected a tensor of noise (B, ...) of real numbers")
+    for name, given in ({**condition.fields, **condition.vectors} if condition else {}).items():
+        if len(given) != len(x_1):
+            raise ValueError(f"{name!r} has {len(given)} rows, expected {len(x_1)}, one for each of x_1")

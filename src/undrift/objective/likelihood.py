@@ -64,7 +64,7 @@ def _prior(x: Tensor, weight: Tensor, process: Process, t: float) -> Tensor:
 
 
 class _Bound:
-    """What both bounds share: the denoiser has white noise, and ``p(x | x_0)`` is a Gaussian about x_hat."""
+    """What both bounds share: the denoiser has white noise."""
 
     def _noisy(self, x: Tensor, t: Tensor, process: Process, generator: torch.Generator) -> Tensor:
         z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
@@ -83,21 +83,14 @@ class _Bound:
             raise ValueError(f"sigma is 0 at t = {start:g}, where the bound is infinite; begin later, such as at 1e-3")
         return torch.Generator(batch.x.device).manual_seed(key)
 
-    def _reconstruction(self, batch: Batch, model: Denoiser, t: float, generator: torch.Generator) -> Tensor:
-        """``-log N(x; x_t / alpha, r^2)`` at the least noise: ``log(r sqrt(2 pi)) + z^2 / 2`` in the mean over z."""
-        at = torch.full((len(batch),), t, dtype=torch.float64, device=batch.x.device)
-        x_t = self._noisy(batch.x, at, model.process, generator)
-        ratio = model.process.ratio(at)
-        error = (x_t / along(model.process.alpha(at), x_t) - batch.x) / along(ratio, x_t)
-        return _sum(error**2 / 2 + along(ratio.log() + math.log(2 * math.pi) / 2, x_t), batch.weight)
-
 
 class DiscreteVLB(_Bound):
     """The bound on the noise levels of a chain.
 
     The steps' laws are ``p(x_s | x_t) = q(x_s | x_t, x_hat)`` with the posterior's variance, or, where the denoiser
     knows its own variance, that of ``E q`` cell by cell (Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672,
-    section 3.1). As an objective it draws one step for each sample, times their number: the mean is the bound.
+    section 3.1). The last law is ``p(x | x_0) = N(x_hat, sigma_0^2)``, as DDPM's last step is. As an objective it draws
+    one step for each sample, times their number: the mean is the bound.
 
     Args:
         times: noise levels, increasing, (n + 1,): such as ``process.nodes``; all above sigma = 0.
@@ -138,6 +131,13 @@ class DiscreteVLB(_Bound):
         prior = _prior(batch.x, batch.weight, model.process, float(times[-1]))
         return Terms(prior, steps.sum(1), self._reconstruction(batch, model, float(times[0]), generator)), steps
 
+    def _reconstruction(self, batch: Batch, model: Denoiser, t: float, generator: torch.Generator) -> Tensor:
+        """``-log N(x; x_hat, sigma^2)`` at the least noise, (B,)."""
+        at = torch.full((len(batch),), t, dtype=torch.float64, device=batch.x.device)
+        found = model(self._noisy(batch.x, at, model.process, generator), at, batch.condition)
+        variance = along(model.process.sigma(at) ** 2, batch.x)
+        return _sum(((batch.x - found.x) ** 2 / variance + (2 * math.pi * variance).log()) / 2, batch.weight)
+
     def _step(self, batch: Batch, model: Denoiser, s: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
         """``KL(q(x_s | x_t, x) || p(x_s | x_t))``, (B,)."""
         found: Estimate = model(self._noisy(batch.x, t, model.process, generator), t, batch.condition)
@@ -173,6 +173,14 @@ class ContinuousVLB(_Bound):
     def terms(self, batch: Batch, model: Denoiser, key: int) -> Terms:
         """The three terms with one time for each sample."""
         return self._terms(batch, model, self._generator(batch, model, key, self.times.ends(model.process)))
+
+    def _reconstruction(self, batch: Batch, model: Denoiser, t: float, generator: torch.Generator) -> Tensor:
+        """``-log N(x; x_t / alpha, r^2)`` at the least noise (Kingma et al., eq. 13 of values that are continuous)."""
+        at = torch.full((len(batch),), t, dtype=torch.float64, device=batch.x.device)
+        x_t = self._noisy(batch.x, at, model.process, generator)
+        ratio = model.process.ratio(at)
+        error = (x_t / along(model.process.alpha(at), x_t) - batch.x) / along(ratio, x_t)
+        return _sum(error**2 / 2 + along(ratio.log() + math.log(2 * math.pi) / 2, x_t), batch.weight)
 
     def _terms(self, batch: Batch, model: Denoiser, generator: torch.Generator) -> Terms:
         process = model.process

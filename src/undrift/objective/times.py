@@ -91,4 +91,4 @@ class LogNormal(Times):
     def at(self, quantile: Tensor, process: Process) -> Tensor:
         """See :class:`Times`; beyond the process, its end."""
         log_ratio = self.mean + self.std * math.sqrt(2) * torch.erfinv(2 * quantile.clamp(1e-6, 1 - 1e-6) - 1)
-        return process.t_of_ratio(log_ratio.exp()).clamp(max=process.t_max)
+        return process.t_of_ratio(log_ratio.exp()).clamp(process.t_min, process.t_max)

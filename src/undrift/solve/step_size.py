@@ -27,7 +27,8 @@ class Control(ABC):
         number: steps tried.
         accepted: steps that moved any row.
         goes_on: whether there is a step to take.
-        status: "done", or "not converged" of a run that has not reached its end.
+        status: "done", or of a run that has not reached its end "not converged", or "non-finite" where its last step
+            was not finite.
     """
 
     end: Tensor
@@ -130,7 +131,7 @@ class _AdaptiveControl(Control):
     def draw(self, x: Tensor, seed: int, stage: int) -> Tensor:
         if self.path is None:
             return super().draw(x, seed, stage)
-        span = (self.t - self.s).clamp(min=1e-300)
+        span = torch.where(self.t > self.s, self.t - self.s, 1.0)  # of rows that are done nothing is used
         return self.path.increment(self.process.t_max - self.t, self.process.t_max - self.s) / along(span.sqrt(), x)
 
     def settled(self, before: State, trial: State, calls: int) -> tuple[State, Tensor | None]:
@@ -148,8 +149,10 @@ class _AdaptiveControl(Control):
         self.accepted += int(accepted.any())
         self._aim()
         left = bool((self.t > self.end).any())
-        self.goes_on, self.status = left and calls + self.per_step <= self.most, "not converged" if left else "done"
-        return State(x), _size(trial.error) * accepted
+        self.goes_on = left and calls + self.per_step <= self.most
+        lost = bool((active & ~torch.isfinite(norm)).any())
+        self.status = "done" if not left else "non-finite" if lost else "not converged"
+        return State(x), torch.where(accepted, _size(trial.error), 0.0)
 
     def _aim(self) -> None:
         """The end of the next step of each row; rows that are done stay."""
