@@ -151,6 +151,10 @@ BAD = {
     "alpha / sigma does not fall between t = 0.5": lambda: FromSchedule(
         lambda t: 1.0, lambda t: torch.sin(np.pi * t) + 1e-3
     ),
+    "expected a function made of torch operations": lambda: FromSchedule(
+        lambda t: torch.as_tensor(np.cos(1.5 * t.detach().numpy())),
+        lambda t: torch.as_tensor(np.sin(1.5 * t.detach().numpy())),
+    ),
     "alpha is -0.000": lambda: FromSchedule(lambda t: 1 - 1.5 * t, lambda t: t, t_max=1.0),
     "sigma is nan": lambda: FromSchedule(lambda t: 1 - t, lambda t: t + 0 * (0.5001 - t).sqrt()),
     "expected 0 <= t_min < t_max <= 1": lambda: FromSchedule(lambda t: 1 - t, lambda t: t, 0.5, 0.2),

@@ -143,6 +143,14 @@ def _check(process: Process) -> None:
             raise ValueError(
                 f"{name} is {float(value[first]):g} at t = {float(t[first]):.6g}, expected a finite number above 0"
             )
+        slope, change = getattr(process, f"{name}_dot")(t)[1:-1], (value[2:] - value[:-2]) / (t[2] - t[0])
+        off = (slope - change).abs().nan_to_num(nan=torch.inf)
+        if float(off.median()) > 1e-3 * float(change.abs().max()):  # an end, or a kink, may be steep
+            middle = len(slope) // 2
+            raise ValueError(
+                f"the derivative of {name} is {float(slope[middle]):g} in the middle, and its values change by "
+                f"{float(change[middle]):g}; expected a function made of torch operations on t"
+            )
     level = process.alpha(t) / torch.hypot(process.alpha(t), process.sigma(t))
     rising = (process.log_snr(t).diff() >= 0).nonzero()
     if len(rising):
