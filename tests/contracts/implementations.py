@@ -76,6 +76,7 @@ PROCESSES = {
     "few betas": DiscreteBetas([0.05, 0.1, 0.2, 0.3, 0.5, 0.7]),
     "cosine": Cosine(),
     "cosine and sine": Cosine(offset=0.0),
+    "cosine that ends before noise": Cosine(t_max=0.99),
     "linear log-SNR": LinearLogSNR(),
     "VE": VE(),
     "NCSN": NCSN(),

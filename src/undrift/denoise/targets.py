@@ -198,6 +198,6 @@ def target(predicts: str | Target, process: Process) -> Target:
         name = repr(predicts) if isinstance(predicts, str) else type(predicts).__name__
         raise ValueError(
             f"a network that predicts {name} says nothing of x at t = {process.t_max:g}, where alpha is 0; "
-            "use a target such as 'v', or a process that ends before"
+            "use a target such as 'v', or a process that ends before, such as Cosine(t_max=0.995)"
         )
     return found

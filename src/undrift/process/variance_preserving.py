@@ -97,13 +97,15 @@ class Cosine(VariancePreserving):
     Args:
         offset: keeps the first steps of noise from being too small; with 0 sigma is a sine.
         t_min: smallest time.
+        t_max: largest time; below 1, such as 0.995, a network may predict the noise or the score.
     """
 
-    t_max = 1.0
-
-    def __init__(self, offset: float = 0.008, t_min: float = 1e-5) -> None:
+    def __init__(self, offset: float = 0.008, t_min: float = 1e-5, t_max: float = 1.0) -> None:
         if offset < 0:
             raise ValueError(f"offset is {offset}, expected at least 0")
+        if not t_min < t_max <= 1:
+            raise ValueError(f"t_max is {t_max}, expected a number above t_min = {t_min} and at most 1")
+        self.t_max = float(t_max)
         _check_start(t_min)
         self.offset, self.t_min = float(offset), float(t_min)
         self._first = self.offset / (1 + self.offset) * math.pi / 2

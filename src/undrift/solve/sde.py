@@ -76,7 +76,8 @@ class Langevin(Solver):
     """A Langevin step at one time, ``x + step score + sqrt(2 step) noise``: a corrector, for s = t.
 
     Song et al. (2021), https://arxiv.org/abs/2011.13456, algorithm 4: the step is ``2 (snr |noise| / |score|)^2``, with
-    norms of each field by itself, or a share of sigma^2.
+    norms of each field by itself, or a share of sigma^2. For the VP process their algorithm 5 has a further factor
+    ``1 - beta_i``, which is 1 in the limit of many levels and is left out here.
 
     Args:
         snr: their signal-to-noise ratio r; None with ``share``.
