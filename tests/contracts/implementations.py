@@ -35,6 +35,7 @@ from undrift.process import (
     Cosine,
     DataToData,
     DiscreteBetas,
+    Empirical,
     FromSchedule,
     FromSDE,
     Independent,
@@ -84,7 +85,12 @@ PROCESSES = {
     "own schedule": FromSchedule(lambda t: 1 - t**2, lambda t: t + t**3 / 2),
     "own SDE": FromSDE(lambda t: -0.5 - 4 * t, lambda t: 1 + 2 * t**2),
 }
-NOISES = {"white": White(), "coloured": Coloured.isotropic((4, 6), -2.0), "Student's": StudentT(3.0)}
+NOISES = {
+    "white": White(),
+    "coloured": Coloured.isotropic((4, 6), -2.0),
+    "Student's": StudentT(3.0),
+    "a data set": Empirical(torch.zeros(3, 4, device=CPU)),
+}
 COUPLINGS = {
     "independent": Independent(),
     "optimal transport": MinibatchOT(),

@@ -1,13 +1,16 @@
 """From one data set to another: a coupling of data to data with a bridge between, and the flow that it teaches."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from undrift.denoise.denoiser import Denoiser
-from undrift.infer import sample
+from undrift.infer import log_prob, sample
 from undrift.objective import FlowMatching, Uniform
 from undrift.process import Bridge, DataToData, RectifiedFlow
+from undrift.solve.ancestral import Ancestral
+from undrift.tasks.batch import Batch
 from undrift.train.settings import Settings
 from undrift.train.tensors import fit
 
@@ -30,8 +33,9 @@ def exact(t, gamma, gamma_dot):
 def test_the_velocity_learned_at_a_time_is_that_of_the_two_laws_and_the_bridge():
     net = nn.Linear(1, 1).double()
     process, t = RectifiedFlow(), 0.3
-    objective = FlowMatching(DataToData(normal(FROM, 1)), Bridge(SCALE), Uniform(t, t))
-    model = Denoiser.from_callable(lambda x, label: net(x), predicts="velocity", process=process)
+    coupling = DataToData(normal(FROM, 1))
+    objective = FlowMatching(coupling, Bridge(SCALE), Uniform(t, t))
+    model = Denoiser.from_callable(lambda x, label: net(x), predicts="velocity", process=process, noise=coupling.noise)
     settings = Settings(steps=1500, learning_rate=3e-2, weight_decay=0.0, ema=0.25)
     fit(net, objective, normal(TO, 0), model=model, settings=settings, batch=1024)
     gamma, gamma_dot = SCALE * np.sin(np.pi * t) ** 2, SCALE * np.pi * np.sin(2 * np.pi * t)
@@ -56,3 +60,19 @@ def test_the_flow_carries_one_law_into_the_other_with_and_without_the_bridge():
         # the flow of a Gaussian into a Gaussian keeps standardised coordinates
         expected = TO[0] + TO[1] * (starts - FROM[0]) / FROM[1]
         assert (ends - expected).abs().max() < 0.01
+
+
+def test_what_holds_for_noise_only_is_refused():
+    coupling, x = DataToData(normal(FROM, 1)), normal(TO, 3, 20)
+    naive, bridge = (
+        Denoiser.from_callable(lambda x, t: x, predicts="velocity", process=RectifiedFlow(), noise=noise)
+        for noise in (None, coupling.noise)
+    )
+    with pytest.raises(ValueError, match="give the denoiser noise=coupling.noise"):
+        FlowMatching(coupling)(Batch.of(x), naive, 0)
+    with pytest.raises(TypeError, match="Ancestral adds noise"):
+        sample(bridge, x, solver=Ancestral())
+    with pytest.raises(TypeError, match="Empirical noise has no log_prob"):
+        log_prob(bridge, x)
+    with pytest.raises(TypeError, match="it has no score"):
+        _ = bridge(x, torch.full((20,), 0.5, dtype=torch.float64)).score

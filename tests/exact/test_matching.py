@@ -58,7 +58,8 @@ def trained(objective, process, predicts, x):
     All losses are quadratic in the coefficients, so that differences give the gradients of each sample exactly.
     """
     net = Linear(x.shape[1])
-    model = Denoiser.from_callable(net, predicts=predicts, process=process)
+    noise = getattr(getattr(objective, "coupling", None), "noise", None)
+    model = Denoiser.from_callable(net, predicts=predicts, process=process, noise=noise)
     batch = Batch.of(x)
     optimizer = torch.optim.LBFGS(
         net.parameters(), max_iter=200, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"

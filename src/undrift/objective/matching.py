@@ -12,7 +12,7 @@ from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.estimate import Estimate, along
 from undrift.objective.times import LogNormal, Times, Uniform
 from undrift.objective.weights import EDMWeight, Weight, positive
-from undrift.process import Bridge, Coupling, Independent
+from undrift.process import Bridge, Coupling, Empirical, Independent
 from undrift.tasks.batch import Batch
 
 __all__ = ["FlowMatching", "ImplicitScoreMatching", "ScoreMatching", "mean_of_known"]
@@ -125,7 +125,17 @@ class FlowMatching:
         self.coupling, self.bridge, self.times = coupling, bridge, times or Uniform()
 
     def __call__(self, batch: Batch, model: Denoiser, key: int) -> Loss:
-        """Loss of each sample (B,)."""
+        """Loss of each sample (B,).
+
+        Raises:
+            ValueError: the coupling ends at another data set, and the model believes in noise.
+        """
+        ends_at_data = self.coupling is not None and isinstance(self.coupling.noise, Empirical)
+        if ends_at_data and not isinstance(model.noise, Empirical):
+            raise ValueError(
+                f"the coupling ends at another data set, and the model's noise is {type(model.noise).__name__}; "
+                "give the denoiser noise=coupling.noise"
+            )
         x, process = batch.x, model.process
         generator = torch.Generator(x.device).manual_seed(key)
         t = self.times(len(batch), process, generator)

@@ -5,7 +5,7 @@ from undrift.process.custom import FromSchedule, FromSDE
 from undrift.process.discrete_betas import DiscreteBetas
 from undrift.process.edm import EDM
 from undrift.process.keyed import Key, normal, uniform
-from undrift.process.noise import Coloured, Noise, StudentT, White
+from undrift.process.noise import Coloured, Empirical, Noise, StudentT, White
 from undrift.process.process import Posterior, Process, Transition
 from undrift.process.rectified_flow import RectifiedFlow
 from undrift.process.variance_exploding import NCSN, VE, SubVP
@@ -21,6 +21,7 @@ __all__ = [
     "Coupling",
     "DataToData",
     "DiscreteBetas",
+    "Empirical",
     "FromSDE",
     "FromSchedule",
     "Independent",

@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from undrift.process.noise import Noise, White
+from undrift.process.noise import Empirical, Noise, White
 
 __all__ = ["Bridge", "Coupling", "DataToData", "Independent", "MinibatchOT"]
 
@@ -18,9 +18,14 @@ class Coupling(ABC):
     What is learned by flow matching carries the law of z into that of x whatever the coupling; what needs z to be noise
     that does not know x (denoising score matching, transitions, the likelihood bound) is the capability
     ``independent``.
+
+    Attributes:
+        independent: whether z is noise that does not know x.
+        noise: the law of z by itself.
     """
 
     independent: bool
+    noise: Noise
 
     @abstractmethod
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -50,6 +55,9 @@ class DataToData(Coupling):
     Albergo & Vanden-Eijnden (2022), "Building normalizing flows with stochastic interpolants",
     https://arxiv.org/abs/2209.15571; Liu et al. (2022), https://arxiv.org/abs/2209.03003.
 
+    The denoiser that is learned has the other data set for the law of its z, ``noise=coupling.noise``: what holds for
+    white noise only is then refused.
+
     Args:
         other: fields, (n, ...), drawn with replacement.
     """
@@ -57,18 +65,11 @@ class DataToData(Coupling):
     independent = False
 
     def __init__(self, other: Tensor) -> None:
-        if len(other) == 0:
-            raise ValueError("the other data set has no field")
-        self.other = other
+        self.noise = Empirical(other)
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """See :class:`Coupling`."""
-        if x.shape[1:] != self.other.shape[1:]:
-            raise ValueError(
-                f"fields are {tuple(x.shape[1:])}, those of the other data set {tuple(self.other.shape[1:])}"
-            )
-        rows = torch.randint(len(self.other), (len(x),), generator=generator, device=generator.device)
-        return self.other.to(x.device, x.dtype)[rows.to(x.device)]
+        return self.noise.draw(x.shape, generator, x.dtype).to(x.device)
 
 
 class MinibatchOT(Coupling):
@@ -86,6 +87,7 @@ class MinibatchOT(Coupling):
 
     def __init__(self, base: Coupling | None = None) -> None:
         self.base = base or Independent()
+        self.noise = self.base.noise
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """See :class:`Coupling`."""

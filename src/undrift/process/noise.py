@@ -13,11 +13,11 @@ import torch
 from scipy.special import gammaincinv
 from torch import Tensor
 
-__all__ = ["Coloured", "Noise", "StudentT", "White"]
+__all__ = ["Coloured", "Empirical", "Noise", "StudentT", "White"]
 
 
 class Noise(ABC):
-    """A law of z of mean 0."""
+    """A law of z."""
 
     gaussian: bool
 
@@ -110,6 +110,34 @@ class Coloured(Noise):
         gain = self.power.to(z.device) ** exponent
         modes = torch.fft.fftn(z.to(torch.promote_types(z.dtype, torch.float32)), dim=dims)
         return torch.fft.ifftn(modes * gain, dim=dims).real.to(z.dtype)
+
+
+class Empirical(Noise):
+    """A data set in the place of noise, of which nothing is known but its fields: no score and no density.
+
+    Args:
+        fields: (n, ...), drawn with replacement.
+    """
+
+    gaussian = False
+
+    def __init__(self, fields: Tensor) -> None:
+        if len(fields) == 0:
+            raise ValueError("the other data set has no field")
+        self.fields = fields
+
+    def draw(self, shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
+        """See :class:`Noise`.
+
+        Raises:
+            ValueError: fields of another shape are asked.
+        """
+        if tuple(shape[1:]) != tuple(self.fields.shape[1:]):
+            raise ValueError(
+                f"fields are {tuple(shape[1:])}, those of the other data set {tuple(self.fields.shape[1:])}"
+            )
+        rows = torch.randint(len(self.fields), (shape[0],), generator=generator, device=generator.device)
+        return self.fields.to(generator.device, dtype)[rows]
 
 
 class StudentT(Noise):
