@@ -277,6 +277,7 @@ FAULTS = [
     Fault("verify/marginal.py", "return np.histogram(", "return 2 * np.histogram(", "verify/test_verdict.py"),
     Fault("verify/bootstrap.py", "exponent = 2.0 / 3.0", "exponent = 2.2 / 3.0", "verify/test_kernels.py"),
     Fault("train/step.py", "tally.add(diagnostics, len(batch))", "tally.add(diagnostics)", "train/test_train_loop.py"),
+    Fault("train/tensors.py", "None if weight is None else weight[rows]", "None", "exact/test_fit.py"),
     Fault("report/plots.py", '("truth", "ensemble", "ratio"))', '("ensemble", "truth", "ratio"))', "report/test_words.py"),
     Fault("verify/training.py", "step <= 2 * last / 3", "step <= last", "train/test_train_loop.py"),
     Fault("verify/ranks.py", "1.0 / frequency.shape[-1]", "1.0 / (frequency.shape[-1] - 1)", "verify/test_kernels.py"),

@@ -55,6 +55,15 @@ def test_an_unknown_name_is_an_attribute_error():
     assert not hasattr(undrift, "sampel")
 
 
+def test_a_misspelt_option_names_the_nearest():
+    with pytest.raises(TypeError, match=r"^fit has no option 'bugdet'; did you mean 'budget'\?$"):
+        undrift.fit("data.nc", bugdet="2min")
+    with pytest.raises(TypeError, match=r"^sample has no option 'realisations'; did you mean 'realizations'\?$"):
+        undrift.FieldModel.sample(None, realisations=3)
+    with pytest.raises(TypeError, match=r"^load has no option 'x'; the options are run, verify, device, data, given$"):
+        undrift.load("run", x=1)
+
+
 def test_the_python_verbs_have_the_names_of_the_options():
     import inspect
 

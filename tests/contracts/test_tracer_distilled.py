@@ -1,5 +1,6 @@
 """A model of one step: a network that learns where the flow of a many-step denoiser ends."""
 
+import pytest
 import torch
 
 from undrift.denoise.denoiser import Denoiser
@@ -51,6 +52,8 @@ def test_one_call_ends_where_the_flow_does():
     )
     draw = sample(student, starts[8000:], nfe=1, solver=DDIM(), grid=EvenTime())
     assert draw.nfe == 1 and student(starts[:1], torch.tensor([0.5], dtype=torch.float64)).kind == "end"
+    with pytest.raises(TypeError, match="an end point has no score"):
+        _ = student(starts[:1], torch.tensor([0.5], dtype=torch.float64)).score
     error = (draw.x - ends[8000:]).square().sum(1)
     spread = ends.var(0).sum()
     assert error.mean() < 0.01 * spread

@@ -244,9 +244,20 @@ def test_fields_of_any_shape_and_their_dtype():
     torch.testing.assert_close(field.x.reshape(3, 4), mixture(flat, t).x)
 
 
+def test_a_vector_of_spreads_is_one_for_each_component():
+    """Where there are as many components as dimensions too."""
+    means, stds = np.array([[0.0, 0.0], [2.0, 1.0]]), np.array([0.4, 0.9])
+    mixture, t = Mixture(means, stds, [1.0, 2.0]), torch.tensor([0.3, 0.3], dtype=torch.float64)
+    x, sigma = np.array([[0.5, -0.7], [1.0, 2.5]]), float(mixture.process.sigma(t)[0])
+    each = [multivariate_normal(m, s**2 + sigma**2).pdf(x) for m, s in zip(means, stds)]
+    expected = np.log(each[0] / 3 + 2 * each[1] / 3)
+    np.testing.assert_allclose(mixture.log_prob(torch.from_numpy(x), t).numpy(), expected, rtol=1e-12)
+
+
 BAD = {
     "expected either stds or covariances": lambda: Mixture(MEANS),
     "stds has numbers": lambda: Mixture(MEANS, 0.0),
+    r"stds are \(4, 1\), expected \(3,\), \(3, 4\)": lambda: Mixture(MEANS, [1.0, 2.0, 3.0, 4.0]),
     r"means are \(3,\)": lambda: Mixture([1.0, 2.0, 3.0], 1.0),
     "expected 3 numbers above 0": lambda: Mixture(MEANS, 1.0, [1.0, 0.0, 2.0]),
     "GaussianRandomField has it": lambda: Mixture(MEANS, 1.0, noise=Coloured.isotropic((4,), -1.0)),

@@ -43,6 +43,21 @@ def test_it_finds_the_least_squares():
     assert torch.equal(again.map.weight, found.net.map.weight)  # the average, not the last weights
 
 
+def test_cells_without_weight_are_not_fitted():
+    """The mean of the known cells of each column, whatever stands in the others."""
+    x, _ = problem()
+    weight = (torch.arange(1000).reshape(500, 2) % 3 > 0).float()
+    net = torch.nn.Linear(1, 2, device=CPU)
+
+    def masked(batch, net, key):
+        return (batch.weight * (net(torch.zeros(len(batch), 1, device=CPU)) - batch.x) ** 2).mean(1), {}
+
+    settings = Settings(steps=600, learning_rate=0.05, weight_decay=0.0, ema=0.2)
+    fit(net, masked, torch.where(weight > 0, x, 50.0), weight=weight, settings=settings, batch=500)
+    expected = [float(x[weight[:, i] > 0, i].mean()) for i in range(2)]
+    np.testing.assert_allclose(net.bias.detach().numpy(), expected, atol=0.02)
+
+
 def test_the_same_seed_ends_with_the_same_bits():
     x, given = problem()
     ends = []
@@ -58,6 +73,8 @@ def test_what_cannot_be_fitted_is_one_sentence():
     x, given = problem()
     with pytest.raises(ValueError, match="'given' has 499 rows, expected 500"):
         fit(Affine(), squares, x, Condition({}, {"given": given[1:]}), settings=Settings(steps=1))
+    with pytest.raises(ValueError, match=r"weight is \(500, 1\), expected the shape of x, \(500, 2\)"):
+        fit(Affine(), squares, x, weight=torch.ones(500, 1), settings=Settings(steps=1))
     with pytest.raises(ValueError, match="expected samples"):
         fit(Affine(), squares, x[:0], settings=Settings(steps=1))
     with pytest.raises(UsageError, match="give one"):

@@ -35,7 +35,7 @@ from undrift.data.scan import Scan
 from undrift.data.split import Split, split
 from undrift.data.tidy import steps
 from undrift.data.windows import auto_crop
-from undrift.errors import DataError, UsageError
+from undrift.errors import DataError, UsageError, suggests_options
 
 __all__ = ["ACTIVATIONS", "Report", "check"]
 
@@ -81,6 +81,7 @@ class Report:
         return "\n".join([*head, *(["", self.suggested] if self.suggested else [])])
 
 
+@suggests_options
 def check(
     data: Data,
     *,

@@ -50,8 +50,10 @@ class Estimate:
         """``grad log p(x_t) = -C^{-1} z / sigma`` of Gaussian noise of covariance C (Vincent 2011).
 
         Raises:
-            TypeError: the noise is not Gaussian.
+            TypeError: the noise is not Gaussian, or x is an end point and no mean.
         """
+        if self.kind != "mean":
+            raise TypeError("an end point has no score: it is no mean over the fields that x_t may be from")
         return -self.noise.whitened(self.z) / along(self.process.sigma(self.t), self.z)
 
     def shift(self, gradient: Tensor) -> Self:

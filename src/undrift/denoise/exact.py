@@ -60,7 +60,7 @@ class Mixture(Denoiser):
 
     Args:
         means: (K, D).
-        stds: standard deviations along the axes, (K, D), (K, 1) or a number.
+        stds: standard deviations along the axes, (K, D); of each component, (K,) or (K, 1); or a number.
         weights: positive, (K,), of any sum; equal if None.
         process: the noising process, EDM if None.
         covariances: (K, D, D), in place of ``stds``.
@@ -103,6 +103,11 @@ class Mixture(Denoiser):
             spread = _tensor(1.0 if stds is None else stds)
             if not (spread > 0).all():
                 raise ValueError("stds has numbers that are not above 0")
+            spread = spread[:, None] if spread.ndim == 1 else spread
+            if spread.ndim and spread.shape not in ((count, 1), self.means.shape):
+                raise ValueError(
+                    f"stds are {tuple(spread.shape)}, expected ({count},), {tuple(self.means.shape)} or a number"
+                )
             self.variances = (spread**2).broadcast_to(self.means.shape)
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:

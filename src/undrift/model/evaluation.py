@@ -14,7 +14,7 @@ from undrift import verify
 from undrift.config import valid_seed
 from undrift.data.ensemble import open_ensemble
 from undrift.data.open import open_fields
-from undrift.errors import DataError, UsageError
+from undrift.errors import DataError, UsageError, suggests_options
 from undrift.verify.match import Axes, Pairing, aligned_truth, axes_of, pair_samples, same_units
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _FEW = 5  # samples that are scored to say how long all will take
 _PROGRAM_MB = 400
 
 
+@suggests_options
 def evaluate(
     ensemble: str | Path | xr.Dataset,
     truth: str | Path | Sequence[str | Path] | xr.Dataset,

@@ -18,7 +18,7 @@ from undrift.data.open import open_fields
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.draw import Drawing
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
-from undrift.errors import UsageError
+from undrift.errors import UsageError, suggests_options
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
 from undrift.model.versions import versions_of
@@ -83,6 +83,7 @@ class FieldModel:
 
     # drawing
 
+    @suggests_options
     def sample(
         self,
         given: Data | None = None,
@@ -255,6 +256,7 @@ class FieldModel:
         }  # fmt: skip
 
 
+@suggests_options
 def load(
     run: str | Path, *, verify: bool = True, device: str = "auto", data: Data | None = None, given: Data | None = None
 ) -> FieldModel:

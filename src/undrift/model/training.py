@@ -22,7 +22,7 @@ from undrift.distributions.calibrate import calibrate
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.regression import fit_regression
 from undrift.distributions.rivals import Rivals
-from undrift.errors import UsageError
+from undrift.errors import UsageError, suggests_options
 from undrift.model.field_model import FieldModel, load
 from undrift.model.files import Parts, facts_of, plain, write_files
 from undrift.model.fork import begin_with
@@ -61,6 +61,7 @@ _PLAN_SAMPLES = 64  # read to say what would be trained
 _BUDGET = 180.0  # seconds, where nothing says how long
 
 
+@suggests_options
 def fit(
     data: Data,
     *,

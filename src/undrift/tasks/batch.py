@@ -66,10 +66,10 @@ class Batch:
     member: int = 0
 
     @classmethod
-    def of(cls, x: Tensor, condition: Condition | None = None) -> Self:
-        """A batch all of whose cells are known, (B, ...), of one fold."""
+    def of(cls, x: Tensor, condition: Condition | None = None, weight: Tensor | None = None) -> Self:
+        """A batch (B, ...) of one fold, all of whose cells are known unless a weight is given."""
         fold = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        return cls(x, condition or Condition(), torch.ones_like(x), fold)
+        return cls(x, condition or Condition(), torch.ones_like(x) if weight is None else weight, fold)
 
     def __len__(self) -> int:
         return self.x.shape[0]

@@ -101,7 +101,8 @@ def take_step(
     own = _stepped(state.net, state.optimizer, objective, state.net, batch, "", pace)
     if own.good:
         counters.good += 1
-        after_step(objective, state.net)
+        with torch.no_grad():
+            after_step(objective, state.net)
         state.average.update(state.net, counters.good)
     good = own.good and all(one.good for one in played.values())
     counters.skipped_in_row = 0 if good else counters.skipped_in_row + 1

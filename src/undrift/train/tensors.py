@@ -27,6 +27,7 @@ def fit(
     x: Tensor,
     condition: Condition | None = None,
     *,
+    weight: Tensor | None = None,
     model: object | None = None,
     settings: Settings,
     batch: int = 256,
@@ -38,19 +39,23 @@ def fit(
         net: the network, on the device of x.
         objective: ``objective(batch, model, key) -> (loss of each sample (B,), diagnostics)``, see
             :mod:`undrift.objective`.
-        x: samples, (n, ...), no cell of which is missing.
+        x: samples, (n, ...).
         condition: what is given, one row for each of x.
+        weight: 1 where x is known, else 0, of the shape of x; everywhere 1 if None. A set of few is one of many of
+            which some are not known.
         model: what the objective is told of the network, such as a denoiser around it; the network itself if None.
         settings: how long, by steps or by wall clock, and how.
         batch: samples in a step, drawn with replacement by the step's number.
         progress: see :func:`undrift.train.loop.train`.
 
     Raises:
-        ValueError: x has no samples, or the condition another number of rows.
+        ValueError: x has no samples, the condition another number of rows, or the weight another shape.
         UndriftError: the loss was not finite ten times in a row.
     """
     if len(x) == 0 or not x.is_floating_point():
         raise ValueError(f"x is {tuple(x.shape)} of {x.dtype}, expected samples (n, ...) of real numbers")
+    if weight is not None and weight.shape != x.shape:
+        raise ValueError(f"weight is {tuple(weight.shape)}, expected the shape of x, {tuple(x.shape)}")
     given = condition or Condition()
     for name, values in {**given.fields, **given.vectors}.items():
         if len(values) != len(x):
@@ -59,7 +64,7 @@ def fit(
     def batches(number: int) -> Batch:
         generator = torch.Generator(x.device).manual_seed(key_of(settings.seed, "rows", number))
         rows = torch.randint(len(x), (batch,), generator=generator, device=x.device)
-        return Batch.of(x[rows], given.index(rows))
+        return Batch.of(x[rows], given.index(rows), None if weight is None else weight[rows])
 
     found = train(net, _Around(objective, model), batches, settings=settings, device=x.device, progress=progress)
     load_state(net, found.net.state_dict())
