@@ -200,3 +200,16 @@ def test_white_fields_get_a_white_guess():
     y = torch.from_numpy(RNG(1).normal(size=(1, 1, 30)))
     got = guess.denoise(y, torch.tensor([0.5], dtype=torch.float64)).numpy()
     np.testing.assert_allclose(got, 0.49 / (0.49 + 0.25) * y.numpy(), rtol=0.12, atol=0.02)
+
+
+def test_what_was_remembered_in_inference_mode_serves_a_gradient():
+    guess, c = modes_and_covariance()
+    denoiser, x_t = Preconditioned(Recorder(), EDM(), guess), torch.from_numpy(RNG(2).normal(size=(2, 1, 12)))
+    t = torch.tensor(0.5, dtype=torch.float64, device=CPU)  # sigma = 1
+    with torch.inference_mode():
+        denoiser(x_t.clone(), t.expand(2))
+    _, back = denoiser.pullback(x_t, t.expand(2))
+    gain = c @ np.linalg.inv(c + np.eye(12))
+    c_out = np.sqrt(np.trace(c - gain @ c) / 12)
+    whole = gain + 0.3 * c_out / np.sqrt(1 + np.trace(c) / 12) * np.eye(12)
+    np.testing.assert_allclose(back(x_t).numpy().reshape(2, 12), x_t.numpy().reshape(2, 12) @ whole, atol=3e-6)

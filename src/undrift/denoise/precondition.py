@@ -82,7 +82,8 @@ class Preconditioned(Denoiser):
         if key not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            self._known[key] = self._found(x_t, t[:1])
+            with torch.inference_mode(False):  # what is remembered may be needed by a gradient later
+                self._known[key] = self._found(x_t, t[:1].clone())
         return self._known[key]
 
     def _found(self, x_t: Tensor, t: Tensor) -> "_Numbers":
