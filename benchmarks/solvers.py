@@ -136,21 +136,29 @@ def ours(denoise: Counted, x: Tensor, nfe: int) -> Tensor:
     return sample(denoiser, x, nfe=nfe).x
 
 
+def azula_denoiser(denoise: Counted) -> object:
+    """Azula's own kind of denoiser around an exact one, with its VE schedule."""
+    from azula.denoise import Denoiser, DiracPosterior
+    from azula.noise import VESchedule
+
+    class Exact(Denoiser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.schedule = VESchedule(LOW, HIGH)
+
+        def forward(self, x_t: Tensor, t: Tensor, **_: object) -> DiracPosterior:
+            return DiracPosterior(denoise(x_t, float(self.schedule.sigma(t))))
+
+    return Exact()
+
+
 def azula_solver(name: str, order: int) -> Callable[[Counted, Tensor, int], Tensor]:
     def run(denoise: Counted, x: Tensor, nfe: int) -> Tensor:
         import azula.sample
-        from azula.denoise import Denoiser, DiracPosterior
-        from azula.noise import VESchedule
 
-        class Exact(Denoiser):
-            def __init__(self) -> None:
-                super().__init__()
-                self.schedule = VESchedule(LOW, HIGH)
-
-            def forward(self, x_t: Tensor, t: Tensor, **_: object) -> DiracPosterior:
-                return DiracPosterior(denoise(x_t, float(self.schedule.sigma(t))))
-
-        solver = getattr(azula.sample, name)(Exact(), order=order, steps=nfe, silent=True, dtype=torch.float64)
+        solver = getattr(azula.sample, name)(
+            azula_denoiser(denoise), order=order, steps=nfe, silent=True, dtype=torch.float64
+        )
         return solver(x)
 
     return run

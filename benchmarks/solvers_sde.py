@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from solvers import HIGH, LOW, STARTS, TARGETS, Counted, denoise_of
+from solvers import HIGH, LOW, STARTS, TARGETS, Counted, azula_denoiser, denoise_of
 from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.exact import GaussianRandomField, Mixture
 from undrift.infer import sample
@@ -50,19 +50,9 @@ def azula_sampler(name: str, calls: int = 1, **options: float) -> Sampler:
 
     def run(denoise: Counted, x: Tensor, nfe: int) -> Tensor:
         import azula.sample
-        from azula.denoise import Denoiser, DiracPosterior
-        from azula.noise import VESchedule
-
-        class Exact(Denoiser):
-            def __init__(self) -> None:
-                super().__init__()
-                self.schedule = VESchedule(LOW, HIGH)
-
-            def forward(self, x_t: Tensor, t: Tensor, **_: object) -> DiracPosterior:
-                return DiracPosterior(denoise(x_t, float(self.schedule.sigma(t))))
 
         sampler = getattr(azula.sample, name)
-        return sampler(Exact(), steps=nfe // calls, silent=True, dtype=torch.float64, **options)(x)
+        return sampler(azula_denoiser(denoise), steps=nfe // calls, silent=True, dtype=torch.float64, **options)(x)
 
     return run
 
