@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.denoiser import Denoiser, check_denoiser
 from undrift.denoise.estimate import Estimate, along
+from undrift.errors import check_kind, described
 from undrift.objective.matching import Loss
 from undrift.objective.times import Uniform
 from undrift.objective.weights import Likelihood
@@ -71,6 +72,7 @@ class _Bound:
         return along(process.alpha(t), x) * x + along(process.sigma(t), x) * z
 
     def _generator(self, batch: Batch, model: Denoiser, key: int, ends: tuple[float, float]) -> torch.Generator:
+        check_denoiser(model, "model")
         if not isinstance(model.noise, White):
             raise TypeError(f"the noise is {type(model.noise).__name__}, expected white noise: the bound is that of it")
         process, (start, stop) = model.process, ends
@@ -97,6 +99,8 @@ class DiscreteVLB(_Bound):
     """
 
     def __init__(self, times: Tensor) -> None:
+        if not isinstance(times, Tensor):
+            raise TypeError(f"times is {described(times)}, expected a tensor (n + 1,), such as process.nodes")
         if times.ndim != 1 or len(times) < 2 or not bool((times.diff() > 0).all()):
             raise ValueError("times are not increasing, expected at least two noise levels in order")
         self.times = times.to(torch.float64)
@@ -160,7 +164,8 @@ class ContinuousVLB(_Bound):
     """
 
     def __init__(self, times: Uniform | None = None) -> None:
-        self.times = times or Uniform()
+        self.times = Uniform() if times is None else times
+        check_kind(Uniform, "Uniform()", times=self.times)
 
     def __call__(self, batch: Batch, model: Denoiser, key: int) -> Loss:
         """The bound per known cell with one time for each sample, nats, (B,)."""

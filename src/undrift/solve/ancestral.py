@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from undrift.denoise.estimate import along
+from undrift.errors import check_number
 from undrift.process import Process
 from undrift.solve.solver import Draws, Evaluate, Solver, State
 
@@ -66,6 +67,7 @@ class DDIM(Solver):
     any_gaussian = True
 
     def __init__(self, eta: float = 0.0) -> None:
+        check_number(eta=eta)
         if not 0 <= eta <= 1:
             raise ValueError(f"eta is {eta}, expected a number from 0 to 1")
         self.eta, self.stochastic = float(eta), eta > 0
