@@ -236,6 +236,7 @@ MADE = [
     (lambda: PredictorCorrector(Heun), "predictor is the class Heun", "type Heun()"),
     (lambda: Karras("7"), "rho is '7', expected a finite number"),
     (lambda: ShortFirst(math.nan), "power is nan, expected a finite number"),
+    (lambda: MLP(2.5), "size is 2.5, expected a whole number"),
     (lambda: Settings(steps=2.5), "steps is 2.5, expected a whole number"),
     (lambda: Settings(steps=2, seed=1.5), "seed is 1.5, expected a whole number"),
     (lambda: Settings(budget="2min"), "budget is '2min', expected a finite number"),
