@@ -10,7 +10,7 @@ import torch
 from undrift.denoise.estimate import Estimate
 from undrift.denoise.exact import Gaussian
 from undrift.infer.sample import sample
-from undrift.process import EDM, DiscreteBetas, LinearLogSNR, RectifiedFlow
+from undrift.process import EDM, VE, DiscreteBetas, LinearLogSNR, RectifiedFlow
 from undrift.solve.adams_bashforth import AdamsBashforth
 from undrift.solve.ancestral import DDIM
 from undrift.solve.frames import Angle, Plain, Ratio, Straight
@@ -136,25 +136,77 @@ CHURN = {
 
 @pytest.mark.parametrize("case", CHURN)
 def test_churn_is_that_of_edm(case, measured):
-    """Karras et al. (2022), algorithm 2, from sigma 2 to 1, on data of variance 1/3."""
+    """Karras et al. (2022), algorithm 2, from sigma 2 to 1, inside the process and at its end, on data of variance 1/3."""
     churn, low, high, inflation, gamma = CHURN[case]
-    process = EDM()
 
     def denoise(x, sigma):
         return x / (1 + 3 * sigma**2)
 
     def f(x_t, t):
         sigma = float(t / (1 - t))
-        return Estimate(denoise(x_t, sigma), (x_t - denoise(x_t, sigma)) / sigma, process, t)
+        return Estimate(denoise(x_t, sigma), (x_t - denoise(x_t, sigma)) / sigma, EDM(), t)
 
     raised = 2 * (1 + gamma)
     x = X + np.sqrt(raised**2 - 4) * inflation * NOISE
     slope = (x - denoise(x, raised)) / raised
     ahead = x + (1 - raised) * slope
     expected = x + (1 - raised) * (slope + (ahead - denoise(ahead, 1.0)) / 1.0) / 2
-    found = Heun(churn, low, high, inflation).step(f, State(torch.tensor(X)), process, at(2 / 3), at(0.5), noise).x
-    off = np.abs(found.numpy() - expected).max()
+    solver, state = Heun(churn, low, high, inflation), State(torch.tensor(X))
+    found = [solver.step(f, state, EDM(sigma_max), at(2 / 3), at(0.5), noise).x for sigma_max in (80.0, 2.0)]
+    off = max(np.abs(x.numpy() - expected).max() for x in found)
     measured(Heun, f"one step with churn, {case}", "Karras et al. (2022), algorithm 2", 0, off, within=1e-12)
+
+
+def variance_of_edm(steps, highest):
+    """Karras et al. (2022), algorithm 2, of data of variance 1/4: steps of 18 from 80 to 0, S_churn 40."""
+    sigmas = [*(80 ** (1 / 7) + np.arange(18) / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7, 0.0]
+    total = 80.0**2
+    for now, after in itertools.pairwise(sigmas[: steps + 1]):
+        raised = min(now * (1 + min(40 / 18, np.sqrt(2) - 1)), highest)
+        h, slope = after - raised, raised / (raised**2 + 1 / 4)
+        if after > 0:
+            slope = (slope + (1 + h * slope) * after / (after**2 + 1 / 4)) / 2
+        total = (total + raised**2 - now**2) * (1 + h * slope) ** 2
+    return total
+
+
+@pytest.mark.parametrize(("process", "steps", "highest"), [(EDM(), 18, np.inf), (VE(0.002, 80.0), 17, 80.0)])
+def test_a_run_with_churn_from_the_largest_noise(process, steps, highest, measured):
+    """Above sigma_max on EDM, as in the paper, and not on VE, whose time ends there.
+
+    Rows are the start and the noise of each step, whose squares add up to the variance at the end.
+    """
+    law, units = Gaussian([0.0], [0.25], process), torch.eye(steps + 1, dtype=torch.float64, device=CPU)
+    state, times = State(80 * units[:, :1]), Karras()(process, steps, CPU)
+    for i, (t, s) in enumerate(itertools.pairwise(times)):
+        noise = units[:, i + 1 : i + 2]
+        state = Heun(40 / 18).step(lambda x, t: law(x, t.expand(len(x))), state, process, t, s, lambda _, z=noise: z)
+    off = float(state.x.square().sum()) / variance_of_edm(steps, highest) - 1
+    name = type(process).__name__
+    measured(
+        Heun, f"variance of 18 steps, S_churn 40, {name}", "Karras et al. (2022), algorithm 2", 0, off, within=1e-10
+    )
+    assert variance_of_edm(18, 80.0) / variance_of_edm(18, np.inf) - 1 == pytest.approx(-2.63e-8, rel=1e-2)
+
+
+REFUSED = {
+    "low, high are 2.0, 1.0, expected 0 <= low <= high": lambda: Heun(0.2, 2.0, 1.0),
+    "inflation is -1.0, expected at least 0": lambda: Heun(0.2, inflation=-1.0),
+    "relative, absolute are -0.1, 0.001, expected at least 0": lambda: Adaptive(relative=-0.1),
+    "relative, absolute are 0.001, -0.1, expected at least 0": lambda: Adaptive(absolute=-0.1),
+    "relative, absolute are 0.0, 0.0, expected at least 0 and one of them above": lambda: Adaptive(0.0, 0.0),
+    "relative, absolute are nan, 0.001": lambda: Adaptive(relative=float("nan")),
+    **{
+        f"{name} is -1, expected a number above 0": lambda name=name: Adaptive(**{name: -1})
+        for name in ("first", "safety", "exponent", "least")
+    },
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_numbers_that_no_step_has_are_refused(said):
+    with pytest.raises(ValueError, match=said):
+        REFUSED[said]()
 
 
 def ratios(grid, process, steps):
