@@ -182,7 +182,7 @@ FAULTS = [
           "exact/test_matching.py"),
     Fault("objective/weights.py", "clamp(max=self.most)", "clamp(min=self.most)",
           "exact/test_matching.py"),
-    Fault("objective/weights.py", "+ self.sigma_data**-2", "+ self.sigma_data**2",
+    Fault("objective/weights.py", "super().__init__(F(sigma_data))", "super().__init__(F(1 / sigma_data))",
           "exact/test_matching.py"),
     Fault("objective/weights.py", "process.log_snr(t).exp() / 2", "process.log_snr(t).exp()",
           "exact/test_matching.py"),
