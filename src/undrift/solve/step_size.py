@@ -80,8 +80,8 @@ class Adaptive:
     Wanner 1993, section II.4). The solver has to estimate the error of every step. Where a step of an SDE is rejected
     the path of its noise stays, and the shorter step follows it.
 
-    The mean is over all numbers of a row, as :func:`undrift.infer.sample` knows of no mask: cells of which nothing is
-    asked count as others do, and a share q of them without an error lowers the norm by ``sqrt(1 - q)``.
+    The mean is over all numbers of a row, as :func:`undrift.infer.sample.sample` knows of no mask: cells of which
+    nothing is asked count as others do, and a share q of them without an error lowers the norm by ``sqrt(1 - q)``.
 
     Attributes:
         relative: tolerance, one of the two may be 0.
