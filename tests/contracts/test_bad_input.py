@@ -55,6 +55,16 @@ def around(fn=NET, **options):
     return Denoiser.from_callable(fn, **{"predicts": "velocity", "process": RectifiedFlow(), **options})
 
 
+class Own(Denoiser):
+    """Of somebody's own, with classes for objects."""
+
+    def __init__(self, process, noise):
+        self.process, self.noise = process, noise
+
+    def __call__(self, x_t, t, condition=None):
+        raise AssertionError("is refused before")
+
+
 def refused(call, *parts):
     """The one sentence that a call ends with has all parts."""
     with pytest.raises((ValueError, TypeError, UndriftError)) as caught:
@@ -116,8 +126,8 @@ def test_fit(options, parts):
 
 SAMPLED = [
     ({"denoiser": NET}, "denoiser is MLP, expected an object of Denoiser", "type denoiser=Denoiser.from_callable(net,"),
-    ({"denoiser": Gaussian([0.0], [1.0], EDM)}, "process is the class EDM", "type EDM(), of undrift.process.edm"),
-    ({"denoiser": Gaussian([0.0], [1.0], noise=White)}, "noise is the class White", "type White()"),
+    ({"denoiser": Own(EDM, White())}, "process is the class EDM", "type EDM(), of undrift.process.edm"),
+    ({"denoiser": Own(EDM(), White)}, "noise is the class White", "type White()"),
     (
         {"solver": Heun},
         "solver is the class Heun, expected an object of Solver; type Heun(), of undrift.solve.runge_kutta",

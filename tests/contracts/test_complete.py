@@ -98,9 +98,9 @@ THEORY = ("process", "denoise", "objective", "solve", "infer")
 WITHOUT_A_LINE = {
     # abstract: each implementation has lines of its own
     "Process", "VariancePreserving", "Noise", "Coupling", "Denoiser", "Target", "Times", "Weight", "Solver", "Multistep",
-    "Frame", "TimeGrid", "Control",
+    "Frame", "TimeGrid", "Control", "ComponentDenoiser",
     # what a method returns or is called with: measured where it comes from
-    "Transition", "Posterior", "Terms", "State", "Draws", "Draw", "Density", "Player", "players", "after_step",
+    "Transition", "Posterior", "Components", "Terms", "State", "Draws", "Draw", "Density", "Player", "players", "after_step",
 }  # fmt: skip
 
 

@@ -6,10 +6,13 @@ import pytest
 import torch
 from implementations import CPU, GRIDS, NODES, PROCESSES, SOLVERS
 
-from undrift.denoise.estimate import Estimate
+from undrift.denoise.estimate import Estimate, along
 from undrift.process import EDM, NCSN, DiscreteBetas, RectifiedFlow
 from undrift.solve.frames import Plain
+from undrift.solve.multistep import Multistep
+from undrift.solve.pndm import PNDM
 from undrift.solve.sde import AnnealedLangevin, EulerMaruyama, ImprovedEuler, Langevin, PredictorCorrector
+from undrift.solve.solver import State
 
 F64 = {"dtype": torch.float64, "device": CPU}
 each = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
@@ -19,7 +22,7 @@ def gaussian(process, variance=0.3, mean=0.7):
     """E[x | x_t] for x ~ N(mean, variance), and the noise that goes with it."""
 
     def f(x_t, t):
-        alpha, sigma = process.alpha(t), process.sigma(t)
+        alpha, sigma = along(process.alpha(t), x_t), along(process.sigma(t), x_t)
         x = mean + variance * alpha / (alpha**2 * variance + sigma**2) * (x_t - alpha * mean)
         left = variance * sigma**2 / (alpha**2 * variance + sigma**2)
         return Estimate(x, (x_t - alpha * x) / sigma, process, t, variance=left * torch.ones_like(x))
@@ -77,6 +80,23 @@ def test_a_row_does_not_know_of_the_others(solver):
     moved = x.clone()
     moved[1:] *= 100
     assert torch.equal(run(solver, process, times, moved, f)[0], together[0])
+
+
+ONE_TIME = (Multistep, PNDM, AnnealedLangevin, Langevin)  # for all rows, or without a step in time
+
+
+@pytest.mark.parametrize("name", [k for k, s in SOLVERS.items() if not isinstance(s, ONE_TIME)])
+def test_rows_with_times_of_their_own_step_as_if_alone(name):
+    """One from all noise, one to clean data, where no solver may ask, and one between."""
+    solver = SOLVERS[name]
+    process = EDM() if isinstance(solver, EulerMaruyama | ImprovedEuler) else RectifiedFlow()
+    f, x = gaussian(process), starts(6, 3)
+    t, s = at([process.t_max, 0.6, 0.5]), at([0.7, 0.0, 0.3])
+    together = solver.step(f, State(x), process, t, s, draws(x, range(3))).x
+    alone = [
+        solver.step(f, State(x[i : i + 1]), process, t[i], s[i], draws(x[i : i + 1], [i])).x for i in range(len(x))
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-14, atol=1e-14)
 
 
 @each

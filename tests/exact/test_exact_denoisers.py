@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import quad
+from scipy.integrate import quad, quad_vec
 from scipy.special import logsumexp
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import gamma, multivariate_normal, norm
 from scipy.stats import t as student
 
 from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
 from undrift.denoise.scales import Scales
-from undrift.process import EDM, Coloured, RectifiedFlow, StudentT
+from undrift.process import EDM, Coloured, Empirical, RectifiedFlow, StudentT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from implementations import PROCESSES
@@ -26,15 +26,16 @@ COVARIANCES = ROOTS @ ROOTS.transpose(0, 2, 1) + 0.1 * np.eye(4)
 WEIGHTS = np.array([0.2, 0.5, 0.3])
 
 
-def oracle(x_t, alpha, sigma, means=MEANS, covariances=COVARIANCES, weights=WEIGHTS):
+def oracle(x_t, alpha, sigma, means=MEANS, covariances=COVARIANCES, weights=WEIGHTS, noise=None):
     """E[x | x_t], E[z | x_t] and log p(x_t) by conditioning joint Gaussians of (x, z, x_t)."""
+    noise = np.eye(len(x_t)) if noise is None else noise
     logs, xs, zs = [], [], []
     for m, c, w in zip(means, covariances, weights):
-        s = alpha**2 * c + sigma**2 * np.eye(len(m))
+        s = alpha**2 * c + sigma**2 * noise
         away = np.linalg.solve(s, x_t - alpha * m)
         logs.append(np.log(w) + multivariate_normal(alpha * m, s).logpdf(x_t))
         xs.append(m + alpha * c @ away)
-        zs.append(sigma * away)
+        zs.append(sigma * noise @ away)
     share = np.exp(logs - logsumexp(logs))
     return share @ np.array(xs), share @ np.array(zs), logsumexp(logs)
 
@@ -181,6 +182,100 @@ def test_a_random_field_in_coloured_noise(agrees):
     away, dense = np.linalg.solve(s, x_t), "dense covariances"
     agrees(GaussianRandomField, "x, coloured noise", dense, found.x[0], 0.7 * c @ away, rtol=1e-10, atol=1e-10)
     agrees(GaussianRandomField, "score, coloured noise", dense, found.score[0], -away, rtol=1e-9, atol=1e-9)
+    variance = np.diag(c - 0.7**2 * c @ np.linalg.solve(s, c))
+    agrees(GaussianRandomField, "posterior variance, coloured noise", dense, found.variance[0], variance, rtol=1e-10)
+
+
+def circulant(power):
+    """The covariance of a one-dimensional spectrum, from its definition."""
+    lag = np.fft.ifft(power).real
+    return np.array([[lag[(i - j) % len(power)] for j in range(len(power))] for i in range(len(power))])
+
+
+@pytest.mark.parametrize("kind", ["covariances", "stds", "two fields"])
+def test_a_mixture_in_coloured_noise(kind, agrees):
+    law = Coloured.isotropic((2,) if kind == "two fields" else (4,), -2.0)
+    noise, t = circulant(law.power.numpy()), torch.tensor([0.05, 0.3, 0.9], dtype=torch.float64)
+    noise = np.kron(np.eye(2), noise) if kind == "two fields" else noise
+    stds = np.sqrt(np.diagonal(COVARIANCES, axis1=1, axis2=2))
+    spread = {"stds": stds} if kind == "stds" else {"covariances": COVARIANCES}
+    covariances = np.stack([np.diag(s**2) for s in stds]) if kind == "stds" else COVARIANCES
+    mixture = Mixture(MEANS, weights=WEIGHTS, process=RectifiedFlow(), noise=law, **spread)
+    x_t = RNG.normal(size=(3, 4))
+    found, logs = mixture(torch.tensor(x_t), t), mixture.log_prob(torch.tensor(x_t), t)
+    expected = [oracle(row, 1 - float(at), float(at), covariances=covariances, noise=noise) for row, at in zip(x_t, t)]
+    x, z, log = (np.array(v) for v in zip(*expected))
+    of, dense = f"coloured noise, {kind}", "dense conditioning"
+    agrees(Mixture, f"x and z, {of}", dense, np.stack([found.x, found.z]), np.stack([x, z]), rtol=1e-9, atol=1e-10)
+    agrees(Mixture, f"log-density, {of}", dense, logs, log, rtol=1e-10, atol=1e-10)
+    slope = torch.autograd.functional.jacobian(lambda v: mixture(v, t[1:2]).x[0], torch.tensor(x_t[1:2]))[:, 0]
+    tweedie = torch.diagonal(slope @ torch.tensor(noise)) * 0.3**2 / 0.7
+    agrees(Mixture, f"posterior variance, {of}", "slope of the mean", found.variance[1], tweedie, rtol=1e-8)
+    np.testing.assert_allclose(mixture.covariances(), covariances, atol=1e-12)
+
+
+def test_conditioned_in_coloured_noise(agrees):
+    """First Bayes' rule for the observation, then for x_t, both dense; a Gaussian, a mixture and a random field."""
+    data, law, t = Coloured.isotropic((4,), -3.0), Coloured.isotropic((4,), -1.0), 0.3
+    noise, a, y, std = circulant(law.power.numpy()), RNG.normal(size=(2, 4)), np.array([0.3, -1.0]), 0.4
+    x_t, options = RNG.normal(size=4), {"process": RectifiedFlow(), "noise": law}
+    cases = {
+        Mixture: (Mixture(MEANS, None, WEIGHTS, covariances=COVARIANCES, **options), MEANS, COVARIANCES, WEIGHTS),
+        Gaussian: (Gaussian(MEANS[0], COVARIANCES[0], **options), MEANS[:1], COVARIANCES[:1], [1.0]),
+        GaussianRandomField: (
+            GaussianRandomField(data.power, **options),
+            np.zeros((1, 4)),
+            circulant(data.power.numpy())[None],
+            [1.0],
+        ),
+    }
+    for of, (denoiser, means, covariances, weights) in cases.items():
+        inverses = [np.linalg.inv(np.linalg.inv(c) + a.T @ a / std**2) for c in covariances]
+        centres = [v @ (np.linalg.solve(c, m) + a.T @ y / std**2) for v, c, m in zip(inverses, covariances, means)]
+        evidence = [
+            w * multivariate_normal(a @ m, a @ c @ a.T + std**2 * np.eye(2)).pdf(y)
+            for w, m, c in zip(weights, means, covariances)
+        ]
+        share = np.array(evidence) / np.sum(evidence)
+        x, z, log = oracle(x_t, 1 - t, t, centres, inverses, share, noise)
+        posterior, at = denoiser.conditioned(a, y, std), torch.tensor([t], dtype=torch.float64)
+        found, logs = posterior(torch.tensor(x_t)[None], at), posterior.log_prob(torch.tensor(x_t)[None], at)
+        got, expected = np.stack([found.x[0], found.z[0]]), np.stack([x, z])
+        what = "given an observation, coloured noise"
+        agrees(of, f"x and z {what}", "dense conditioning twice", got, expected, rtol=1e-8, atol=1e-9)
+        agrees(of, f"log-density {what}", "dense conditioning twice", logs, [log], rtol=1e-9)
+
+
+def test_a_random_field_in_students_noise(agrees):
+    """The scale integrated over with scipy, dense covariances given it; two fields in a row share one scale."""
+    data, dof, t = Coloured.isotropic((2, 3), -2.0), 3.0, 0.4
+    field = GaussianRandomField(data.power, RectifiedFlow(), noise=StudentT(dof))
+    lag = np.fft.ifftn(data.power.numpy()).real
+    index = np.stack(np.unravel_index(np.arange(6), (2, 3)), -1)
+    one = np.array([[lag[tuple((a - b) % (2, 3))] for b in index] for a in index])
+    covariance, x_t = np.kron(np.eye(2), one), RNG.normal(size=12) * 2
+
+    def given(w):
+        """Density, E[x], scale times E[z] and E[x^2] of precision w of the noise."""
+        s = 0.6**2 * covariance + 0.4**2 / w * np.eye(12)
+        away = np.linalg.solve(s, x_t)
+        x = 0.6 * covariance @ away
+        spread = np.diag(covariance - 0.6**2 * covariance @ np.linalg.solve(s, covariance))
+        return multivariate_normal(np.zeros(12), s).pdf(x_t), x, 0.4 / w * away, spread + x**2
+
+    def integrand(w):
+        density, *moments = given(w)
+        return gamma(dof / 2, scale=2 / dof).pdf(w) * density * np.concatenate([[1.0], *moments])
+
+    total, *_ = quad_vec(integrand, 0, 30, epsabs=1e-30, epsrel=1e-12, points=[0.05, 0.5, 3], limit=2000)
+    x, z, second = np.split(total[1:] / total[0], 3)
+    at, there = torch.tensor([t], dtype=torch.float64), torch.tensor(x_t).reshape(1, 2, 2, 3)
+    found, law = field(there, at), "scipy's quad_vec over the scale"
+    got = np.stack([found.x.flatten(), found.z.flatten(), found.variance.flatten()])
+    expected = np.stack([x, z, second - x**2])
+    agrees(GaussianRandomField, "x, z and variance, Student's noise", law, got, expected, rtol=1e-9, atol=1e-10)
+    logs = field.log_prob(there, at)
+    agrees(GaussianRandomField, "log-density, Student's noise", law, logs, np.log(total[:1]), rtol=1e-10)
 
 
 def test_conditioned_on_a_noisy_observation_is_bayes_rule(agrees):
@@ -260,9 +355,12 @@ BAD = {
     r"stds are \(4, 1\), expected \(3,\), \(3, 4\)": lambda: Mixture(MEANS, [1.0, 2.0, 3.0, 4.0]),
     r"means are \(3,\)": lambda: Mixture([1.0, 2.0, 3.0], 1.0),
     "expected 3 numbers above 0": lambda: Mixture(MEANS, 1.0, [1.0, 0.0, 2.0]),
-    "GaussianRandomField has it": lambda: Mixture(MEANS, 1.0, noise=Coloured.isotropic((4,), -1.0)),
+    r"the noise is \(3,\), expected cells that 4 numbers": lambda: Mixture(MEANS, 1.0, noise=Coloured(torch.ones(3))),
+    "the noise is Empirical, expected White": lambda: Mixture(MEANS, 1.0, noise=Empirical(torch.zeros(2, 4))),
     "mean and covariance are": lambda: Gaussian([0.0, 0.0], np.eye(3)),
-    "white or coloured": lambda: GaussianRandomField(torch.ones(4), noise=StudentT(2.0)),
+    r"x_t is \(2, 4, 2\), expected a last part of \(2, 4\)": lambda: GaussianRandomField(torch.ones(2, 4))(
+        torch.zeros(2, 4, 2), torch.ones(2) / 2
+    ),
     r"expected \(5,\) cells|expected \(4,\) cells": lambda: GaussianRandomField(
         torch.ones(4), noise=Coloured(torch.ones(5))
     ),

@@ -172,6 +172,10 @@ def test_the_law_of_times_is_log_normal_and_stratified(mean, std, measured):
     measured(
         LogNormal, f"p of log(sigma / alpha), {mean:g} ± {std:g}", "Kolmogorov and Smirnov", "≥ 1e-4", p, least=1e-4
     )
+    one = LogNormal(mean, 0.0)(16, process, torch.Generator("cpu").manual_seed(0)).numpy()
+    np.testing.assert_allclose(np.log(one / (1 - one)), mean, atol=1e-12)
+    with pytest.raises(ValueError, match=f"std is {-std}, expected at least 0"):
+        LogNormal(mean, -std)
     far = LogNormal(8.0, 1.0)(64, process, torch.Generator("cpu").manual_seed(0))
     assert float(far.max()) == process.t_max
 

@@ -6,16 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import quad_vec
 
 from undrift.denoise.estimate import Estimate
 from undrift.denoise.exact import Gaussian
 from undrift.infer.sample import sample
-from undrift.process import EDM, DiscreteBetas, LinearLogSNR, RectifiedFlow
+from undrift.process import EDM, VE, DiscreteBetas, LinearLogSNR, RectifiedFlow
 from undrift.solve.adams_bashforth import AdamsBashforth
 from undrift.solve.ancestral import DDIM
-from undrift.solve.dpm_solver import DPMSolver
-from undrift.solve.exponential import DEIS, DPMSolverPlusPlus, ExponentialAdamsBashforth, SDEDPMSolverPlusPlus
 from undrift.solve.frames import Angle, Plain, Ratio, Straight
 from undrift.solve.grid import EvenAngle, EvenLogSNR, EvenTime, Karras, Nodes, ShortFirst
 from undrift.solve.pndm import PNDM
@@ -139,25 +136,77 @@ CHURN = {
 
 @pytest.mark.parametrize("case", CHURN)
 def test_churn_is_that_of_edm(case, measured):
-    """Karras et al. (2022), algorithm 2, from sigma 2 to 1, on data of variance 1/3."""
+    """Karras et al. (2022), algorithm 2, from sigma 2 to 1, inside the process and at its end, on data of variance 1/3."""
     churn, low, high, inflation, gamma = CHURN[case]
-    process = EDM()
 
     def denoise(x, sigma):
         return x / (1 + 3 * sigma**2)
 
     def f(x_t, t):
         sigma = float(t / (1 - t))
-        return Estimate(denoise(x_t, sigma), (x_t - denoise(x_t, sigma)) / sigma, process, t)
+        return Estimate(denoise(x_t, sigma), (x_t - denoise(x_t, sigma)) / sigma, EDM(), t)
 
     raised = 2 * (1 + gamma)
     x = X + np.sqrt(raised**2 - 4) * inflation * NOISE
     slope = (x - denoise(x, raised)) / raised
     ahead = x + (1 - raised) * slope
     expected = x + (1 - raised) * (slope + (ahead - denoise(ahead, 1.0)) / 1.0) / 2
-    found = Heun(churn, low, high, inflation).step(f, State(torch.tensor(X)), process, at(2 / 3), at(0.5), noise).x
-    off = np.abs(found.numpy() - expected).max()
+    solver, state = Heun(churn, low, high, inflation), State(torch.tensor(X))
+    found = [solver.step(f, state, EDM(sigma_max), at(2 / 3), at(0.5), noise).x for sigma_max in (80.0, 2.0)]
+    off = max(np.abs(x.numpy() - expected).max() for x in found)
     measured(Heun, f"one step with churn, {case}", "Karras et al. (2022), algorithm 2", 0, off, within=1e-12)
+
+
+def variance_of_edm(steps, highest):
+    """Karras et al. (2022), algorithm 2, of data of variance 1/4: steps of 18 from 80 to 0, S_churn 40."""
+    sigmas = [*(80 ** (1 / 7) + np.arange(18) / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7, 0.0]
+    total = 80.0**2
+    for now, after in itertools.pairwise(sigmas[: steps + 1]):
+        raised = min(now * (1 + min(40 / 18, np.sqrt(2) - 1)), highest)
+        h, slope = after - raised, raised / (raised**2 + 1 / 4)
+        if after > 0:
+            slope = (slope + (1 + h * slope) * after / (after**2 + 1 / 4)) / 2
+        total = (total + raised**2 - now**2) * (1 + h * slope) ** 2
+    return total
+
+
+@pytest.mark.parametrize(("process", "steps", "highest"), [(EDM(), 18, np.inf), (VE(0.002, 80.0), 17, 80.0)])
+def test_a_run_with_churn_from_the_largest_noise(process, steps, highest, measured):
+    """Above sigma_max on EDM, as in the paper, and not on VE, whose time ends there.
+
+    Rows are the start and the noise of each step, whose squares add up to the variance at the end.
+    """
+    law, units = Gaussian([0.0], [0.25], process), torch.eye(steps + 1, dtype=torch.float64, device=CPU)
+    state, times = State(80 * units[:, :1]), Karras()(process, steps, CPU)
+    for i, (t, s) in enumerate(itertools.pairwise(times)):
+        noise = units[:, i + 1 : i + 2]
+        state = Heun(40 / 18).step(lambda x, t: law(x, t.expand(len(x))), state, process, t, s, lambda _, z=noise: z)
+    off = float(state.x.square().sum()) / variance_of_edm(steps, highest) - 1
+    name = type(process).__name__
+    measured(
+        Heun, f"variance of 18 steps, S_churn 40, {name}", "Karras et al. (2022), algorithm 2", 0, off, within=1e-10
+    )
+    assert variance_of_edm(18, 80.0) / variance_of_edm(18, np.inf) - 1 == pytest.approx(-2.63e-8, rel=1e-2)
+
+
+REFUSED = {
+    "low, high are 2.0, 1.0, expected 0 <= low <= high": lambda: Heun(0.2, 2.0, 1.0),
+    "inflation is -1.0, expected at least 0": lambda: Heun(0.2, inflation=-1.0),
+    "relative, absolute are -0.1, 0.001, expected at least 0": lambda: Adaptive(relative=-0.1),
+    "relative, absolute are 0.001, -0.1, expected at least 0": lambda: Adaptive(absolute=-0.1),
+    "relative, absolute are 0.0, 0.0, expected at least 0 and one of them above": lambda: Adaptive(0.0, 0.0),
+    "relative, absolute are nan, 0.001": lambda: Adaptive(relative=float("nan")),
+    **{
+        f"{name} is -1, expected a number above 0": lambda name=name: Adaptive(**{name: -1})
+        for name in ("first", "safety", "exponent", "least")
+    },
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_numbers_that_no_step_has_are_refused(said):
+    with pytest.raises(ValueError, match=said):
+        REFUSED[said]()
 
 
 def ratios(grid, process, steps):
@@ -326,125 +375,3 @@ def test_a_run_by_hand_is_the_loop(measured):
     measured(Fixed, "ends of its steps", "the times of the grid", 0, off, within=0)
     off = (state.x - sample(law, 20 * z, nfe=9, denoise=False).x).abs().max()
     measured(State, "a run of nine steps by hand", "the loop", 0, off, within=0)
-
-
-LEVELS = LinearLogSNR(6.0, -6.0)
-STOPS = (0.75, 0.6, 0.5, 0.32)
-
-
-def half(t):
-    """The papers' lambda, half of ours."""
-    return 3 - 6 * t
-
-
-def scales(t):
-    return 1 / np.sqrt(1 + np.exp(-2 * half(t))), 1 / np.sqrt(1 + np.exp(2 * half(t)))
-
-
-def eps(x, t):
-    return np.tanh(x) + 0.3 * t * x
-
-
-def bent(x_t, t):
-    """The denoiser of ``eps``."""
-    alpha, sigma = scales(float(t))
-    z = torch.tensor(eps(x_t.numpy(), float(t)))
-    return Estimate((x_t - sigma * z) / alpha, z, LEVELS, t)
-
-
-def clean(x, t):
-    alpha, sigma = scales(t)
-    return (x - sigma * eps(x, t)) / alpha
-
-
-def dpm_solver_2(x, known, t, s):
-    """Lu et al. (2022), DPM-Solver, algorithm 1 with r1 = 1/2."""
-    h, m = half(s) - half(t), (t + s) / 2
-    (a_t, _), (a_m, s_m), (a_s, s_s) = scales(t), scales(m), scales(s)
-    u = a_m / a_t * x - s_m * np.expm1(h / 2) * eps(x, t)
-    return a_s / a_t * x - s_s * np.expm1(h) * eps(u, m)
-
-
-def dpm_solver_3(x, known, t, s):
-    """Lu et al. (2022), DPM-Solver, algorithm 2."""
-    h, (a_t, _), (a_s, s_s) = half(s) - half(t), scales(t), scales(s)
-    first, second = t + (s - t) / 3, t + 2 * (s - t) / 3
-    (a_1, s_1), (a_2, s_2) = scales(first), scales(second)
-    e = eps(x, t)
-    u = a_1 / a_t * x - s_1 * np.expm1(h / 3) * e
-    d = eps(u, first) - e
-    u = a_2 / a_t * x - s_2 * np.expm1(2 * h / 3) * e - 2 * s_2 * (np.expm1(2 * h / 3) / (2 * h / 3) - 1) * d
-    d = eps(u, second) - e
-    return a_s / a_t * x - s_s * np.expm1(h) * e - 1.5 * s_s * (np.expm1(h) / h - 1) * d
-
-
-def extrapolated(x, known, t, s):
-    """D of Lu et al. (2022), DPM-Solver++, algorithm 2: x in the middle of the step."""
-    if not known:
-        return clean(x, t)
-    before, at_before = known[-1]
-    r = (half(t) - half(before)) / (half(s) - half(t))
-    return (1 + 1 / (2 * r)) * clean(x, t) - 1 / (2 * r) * clean(at_before, before)
-
-
-def plus_plus(x, known, t, s):
-    h, (_, s_t), (a_s, s_s) = half(s) - half(t), scales(t), scales(s)
-    return s_s / s_t * x - a_s * np.expm1(-h) * extrapolated(x, known, t, s)
-
-
-def plus_plus_sde(x, known, t, s):
-    h, (_, s_t), (a_s, s_s) = half(s) - half(t), scales(t), scales(s)
-    lost = -np.expm1(-2 * h)
-    return s_s / s_t * np.exp(-h) * x + a_s * lost * extrapolated(x, known, t, s) + s_s * np.sqrt(lost) * NOISE
-
-
-def interpolated(nodes, values, at):
-    """The polynomial through values (k, ...) at nodes."""
-    basis = [np.prod([(at - b) / (a - b) for b in nodes if b != a]) for a in nodes]
-    return sum(v * b for v, b in zip(values, basis))
-
-
-def deis(order):
-    def step(x, known, t, s):
-        """Zhang & Chen (2022), eq. 15: the noise as a polynomial in t."""
-        past = [*known, (t, x)][-order:]
-        values, nodes = np.stack([eps(v, u) for u, v in past]), [u for u, _ in past]
-
-        def rate(u):
-            return -6 * -np.exp(-half(u)) * interpolated(nodes, values, u)  # d rho / d t, rho = exp(-lambda)
-
-        whole, _ = quad_vec(rate, t, s, epsabs=1e-13, epsrel=1e-13)
-        return scales(s)[0] * (x / scales(t)[0] + whole)
-
-    return step
-
-
-def exponential(x, known, t, s):
-    """Hochbruck & Ostermann (2010), section 2.5: x as a polynomial in lambda, order 3."""
-    past = [*known, (t, x)][-3:]
-    values, nodes = np.stack([clean(v, u) for u, v in past]), [half(u) for u, _ in past]
-    whole, _ = quad_vec(lambda v: np.exp(v) * interpolated(nodes, values, v), half(t), half(s), epsabs=1e-13)
-    return scales(s)[1] * (x / scales(t)[1] + whole)
-
-
-BY_HAND = {
-    "DPM-Solver-2": (DPMSolver(2), dpm_solver_2, "Lu et al. (2022), DPM-Solver, algorithm 1"),
-    "DPM-Solver-3": (DPMSolver(3), dpm_solver_3, "Lu et al. (2022), DPM-Solver, algorithm 2"),
-    "DPM-Solver++(2M)": (DPMSolverPlusPlus(), plus_plus, "Lu et al. (2022), DPM-Solver++, algorithm 2"),
-    "SDE-DPM-Solver++(2M)": (SDEDPMSolverPlusPlus(), plus_plus_sde, "Lu et al. (2022), DPM-Solver++, section 5"),
-    "DEIS 2": (DEIS(2), deis(2), "Zhang & Chen (2022), eq. 15, by quadrature"),
-    "DEIS 3": (DEIS(3), deis(3), "Zhang & Chen (2022), eq. 15, by quadrature"),
-    "exponential": (ExponentialAdamsBashforth(3), exponential, "Hochbruck & Ostermann (2010), by quadrature"),
-}
-
-
-@pytest.mark.parametrize("name", BY_HAND)
-def test_three_steps_by_hand(name, measured):
-    """Of a denoiser that is bent, on uneven steps: start-up and all weights."""
-    solver, step, source = BY_HAND[name]
-    state, x, known = State(torch.tensor(X)), X, []
-    for t, s in itertools.pairwise(STOPS):
-        state = solver.step(bent, state, LEVELS, at(t), at(s), noise)
-        x, known = step(x, known, t, s), [*known, (t, x)]
-    off = np.abs(state.x.numpy() - x).max()
-    measured(type(solver), f"three uneven steps, {name}", source, 0, off, within=1e-11)

@@ -8,12 +8,14 @@ from training_problem import CPU, Rows, make_batch, make_net
 
 from undrift.errors import UndriftError
 from undrift.objective import Player
+from undrift.objective.players import players
 from undrift.train.checkpoint import Checkpoints
 from undrift.train.loop import train
 from undrift.train.run import RunDirectory
 from undrift.train.settings import Settings
 from undrift.train.state import TrainState
-from undrift.train.step import take_step
+from undrift.train.step import take_step, validate
+from undrift.train.tensors import fit
 
 
 class Number(torch.nn.Module):
@@ -89,6 +91,43 @@ def test_a_loss_that_is_not_finite_moves_nobody():
     outcome = step(state, objective, torch.full((2,), math.nan, dtype=torch.float64, device=CPU))
     assert not outcome.good and state.counters.skipped_in_row == 1
     assert all(torch.equal(value, before[name]) for name, value in state.tensors().items())
+
+
+class Judged:
+    """The loss is what a critic of batch norm and dropout says."""
+
+    def __init__(self):
+        self.critic = torch.nn.Sequential(
+            torch.nn.BatchNorm1d(3, eps=0.44, device=CPU), torch.nn.Dropout(0.5), torch.nn.Dropout(0.5)
+        )
+        self.players = {"critic": Player(self.critic)}
+
+    def __call__(self, batch, net, key):
+        return net(self.critic(batch.x)).sum(1), {}
+
+
+def test_players_do_not_learn_from_validation():
+    """Running mean 0 and variance 1 are used and kept, nothing is dropped, and each module is in its mode again."""
+    objective, net, x = Judged(), torch.nn.Dropout(0.5), torch.arange(12.0, device=CPU).reshape(4, 3)
+    objective.critic[2].eval()
+    loss, _ = validate(net, objective, [Rows(x), Rows(x + 1)], seed=0, device=CPU)
+    assert loss == pytest.approx(float((2 * x + 1).sum()) / 8 / 1.2, rel=1e-6)
+    assert torch.equal(objective.critic[0].running_mean, torch.zeros(3, device=CPU))
+    modes = [net.training, *(module.training for module in objective.critic.modules())]
+    assert modes == [True, True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("player", "players"), ("playrs", "players"), ("after_steps", "after_step")]
+)
+def test_a_misspelt_attribute_names_the_nearest(name, meant):
+    said = f"^Wrong has '{name}', which no training looks at; did you mean '{meant}'\\?$"
+    wrong = type("Wrong", (Game,), {name: {}})
+    assert players(wrong()).keys() == {"critic", "teacher"}  # it has both as they should be
+    wrong = type("Wrong", (), {name: {}, "__call__": Game.__call__, "layers": 3, "after_epoch": 2})
+    with pytest.raises(TypeError, match=said):
+        fit(Number(0.0), wrong(), torch.ones(4, 1), settings=Settings(steps=1))
+    assert not players(type("Right", (), {"layers": 3, "plays": 2, "after_epoch": 1})())
 
 
 class Adversary:

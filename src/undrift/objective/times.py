@@ -79,12 +79,17 @@ class LogNormal(Times):
 
     Args:
         mean: of the logarithm.
-        std: of the logarithm.
+        std: of the logarithm; 0 for one noise level.
         low_discrepancy: see :class:`Times`.
+
+    Raises:
+        ValueError: std is below 0.
     """
 
     def __init__(self, mean: float = -0.6, std: float = 1.4, low_discrepancy: bool = True) -> None:
         super().__init__(low_discrepancy)
+        if not std >= 0:
+            raise ValueError(f"std is {std}, expected at least 0, such as 1.4")
         self.mean = mean
         self.std = std
 

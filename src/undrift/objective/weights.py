@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from undrift.denoise.targets import Target, named
+from undrift.denoise.targets import F, Target, named
 from undrift.process import Process
 
 __all__ = ["SNR", "EDMWeight", "Likelihood", "MinSNR", "Simple", "Weight"]
@@ -77,7 +77,7 @@ class MinSNR(Weight):
         return process.log_snr(t).exp().clamp(max=self.most)
 
 
-class EDMWeight(Weight):
+class EDMWeight(Simple):
     """``w = (r^2 + sigma_data^2) / (r sigma_data)^2 = SNR + 1 / sigma_data^2``, the plain error of EDM's F.
 
     Karras et al. (2022), https://arxiv.org/abs/2206.00364, table 1, ``lambda(sigma) = 1 / c_out^2``.
@@ -87,13 +87,7 @@ class EDMWeight(Weight):
     """
 
     def __init__(self, sigma_data: float = 0.5) -> None:
-        if not sigma_data > 0:
-            raise ValueError(f"sigma_data is {sigma_data}, expected a number above 0")
-        self.sigma_data = float(sigma_data)
-
-    def __call__(self, process: Process, t: Tensor) -> Tensor:
-        """See :class:`Weight`."""
-        return process.log_snr(t).exp() + self.sigma_data**-2
+        super().__init__(F(sigma_data))
 
 
 class Likelihood(Weight):

@@ -1,12 +1,14 @@
 """DPM-Solver of order 1 to 3: single steps, several evaluations each."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from undrift.denoise.estimate import along
 from undrift.process import Process
 from undrift.solve.ancestral import DDIM
-from undrift.solve.solver import Draws, Evaluate, Solver, State
+from undrift.solve.solver import Draws, Evaluate, Solver, State, by_row
 
 __all__ = ["DPMSolver"]
 
@@ -29,11 +31,18 @@ class DPMSolver(Solver):
 
     def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
         """See :class:`undrift.solve.solver.Solver`."""
-        first, last = process.log_snr(t), process.log_snr(s)
-        if self.order == 1 or bool(torch.isinf(last).any() or torch.isinf(first).any()):
-            return DDIM().step(f, state, process, t, s, draw)
-        z = f(state.x, t).z
-        h = (last - first) / 2
+        infinite = torch.isinf(process.log_snr(t)) | torch.isinf(process.log_snr(s)) | (self.order == 1)
+        return by_row(
+            infinite,
+            t,
+            s,
+            lambda t, s: DDIM().step(f, state, process, t, s, draw),
+            partial(self._step, f, state, process),
+        )
+
+    def _step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor) -> State:
+        z, first = f(state.x, t).z, process.log_snr(t)
+        h = (process.log_snr(s) - first) / 2
         if self.order == 2:
             middle = process.t_of_log_snr(first + h)
             u = self._moved(state.x, process, t, middle, [(process.ratio(middle) - process.ratio(t), z)])

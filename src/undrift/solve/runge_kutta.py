@@ -7,6 +7,7 @@ Hairer, Norsett & Wanner (1993), "Solving Ordinary Differential Equations I", se
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from undrift.denoise.estimate import Estimate, along
 from undrift.process import Process
 from undrift.solve.ancestral import DDIM
 from undrift.solve.frames import Frame, Ratio, Straight
-from undrift.solve.solver import Draws, Evaluate, Solver, State
+from undrift.solve.solver import Draws, Evaluate, Solver, State, by_row
 
 __all__ = ["DORMAND_PRINCE", "EULER", "HEUN", "KUTTA", "MIDPOINT", "Euler", "Heun", "RungeKutta", "Tableau"]
 
@@ -79,13 +80,21 @@ class RungeKutta(Solver):
 
     def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
         """See :class:`undrift.solve.solver.Solver`; t and s may differ from row to row."""
-        frame, tableau = self.frame, self.tableau
-        if len(tableau.b) > 1 and bool((process.sigma(s) == 0).any()):
-            tableau = EULER
-        start, stop = frame.clock(process, t), frame.clock(process, s)
-        if bool((torch.isinf(start) | torch.isinf(stop)).any()):
+
+        def finite(t: Tensor, s: Tensor) -> State:
+            euler, own = (partial(self._step, tableau, f, state.x, process) for tableau in (EULER, self.tableau))
+            return by_row((process.sigma(s) == 0) & (self.evaluations > 1), t, s, euler, own)
+
+        def ddim(t: Tensor, s: Tensor) -> State:
             return DDIM().step(f, state, process, t, s, draw)
-        y = state.x / along(frame.scale(process, t), state.x)
+
+        infinite = torch.isinf(self.frame.clock(process, t)) | torch.isinf(self.frame.clock(process, s))
+        return by_row(infinite, t, s, ddim, finite)
+
+    def _step(self, tableau: Tableau, f: Evaluate, x: Tensor, process: Process, t: Tensor, s: Tensor) -> State:
+        frame = self.frame
+        start, stop = frame.clock(process, t), frame.clock(process, s)
+        y = x / along(frame.scale(process, t), x)
         h = along(stop - start, y)
         slopes: list[Tensor] = []
         for row, c in zip(((), *tableau.a), tableau.c):
@@ -122,12 +131,18 @@ class Heun(RungeKutta):
     ``sigma / alpha`` by a factor ``1 + gamma``, ``gamma = min(churn, sqrt(2) - 1)`` where the ratio is between
     the two bounds. Without churn it is their algorithm 1.
 
+    The first step too is theirs with :class:`undrift.process.EDM`, above sigma_max. Time goes to 1 at most, so with a
+    process that ends there the noise is raised to its end at most, and the first step adds none.
+
     Args:
         churn: their S_churn over the number of steps: gamma of each step.
         low: their S_tmin.
         high: their S_tmax.
         inflation: their S_noise.
         frame: what is integrated, :class:`undrift.solve.frames.Ratio` if None.
+
+    Raises:
+        ValueError: churn or inflation below 0, or bounds out of order.
     """
 
     def __init__(
@@ -141,6 +156,10 @@ class Heun(RungeKutta):
         super().__init__(HEUN, frame or Ratio())
         if not churn >= 0:
             raise ValueError(f"churn is {churn}, expected at least 0")
+        if not 0 <= low <= high:
+            raise ValueError(f"low, high are {low}, {high}, expected 0 <= low <= high")
+        if not inflation >= 0:
+            raise ValueError(f"inflation is {inflation}, expected at least 0, such as 1.003")
         self.churn, self.low, self.high, self.inflation = min(churn, 2**0.5 - 1), low, high, inflation
         self.stochastic = churn > 0
         self.adaptive = not self.stochastic  # churn is no part of one Brownian path, which a rejected step would need
@@ -150,7 +169,7 @@ class Heun(RungeKutta):
         if self.stochastic:
             ratio = process.ratio(t)
             here = (ratio >= self.low) & (ratio <= self.high)
-            raised = process.t_of_ratio(ratio * (1 + self.churn * here.double())).clamp(max=process.t_max)
+            raised = process.t_of_ratio(ratio * (1 + self.churn * here.double())).clamp(max=1)
             law = process.transition(t, raised)
             noise = along(self.inflation * law.variance.clamp(min=0).sqrt(), state.x) * draw(0)
             state, t = State(along(law.alpha, state.x) * state.x + noise), raised

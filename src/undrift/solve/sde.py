@@ -5,7 +5,7 @@ from torch import Tensor
 from undrift.denoise.estimate import along
 from undrift.errors import check_kind, check_number, check_whole
 from undrift.process import Process
-from undrift.solve.solver import Draws, Evaluate, Solver, State
+from undrift.solve.solver import Draws, Evaluate, Solver, State, by_row
 
 __all__ = [
     "AnnealedLangevin",
@@ -47,13 +47,14 @@ class ImprovedEuler(Solver):
 
     def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
         """See :class:`undrift.solve.solver.Solver`."""
-        noise, span = draw(0), t - s
-        first = state.x + _increment(f, state.x, process, t, span, noise)
-        if bool((process.sigma(s) == 0).any()):
-            return State(first)
-        again = state.x + _increment(f, first, process, s, span, noise)
-        both = (first + again) / 2
-        return State(both, error=first - both)
+        x, noise, span = state.x, draw(0), t - s
+        first = x + _increment(f, x, process, t, span, noise)
+
+        def improved(t: Tensor, s: Tensor) -> State:
+            both = (first + x + _increment(f, first, process, s, span, noise)) / 2
+            return State(both, error=first - both)
+
+        return by_row(process.sigma(s) == 0, t, s, lambda t, s: State(first), improved)
 
 
 class ReverseDiffusion(Solver):
@@ -139,13 +140,15 @@ class PredictorCorrector(Solver):
 
     def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
         """See :class:`undrift.solve.solver.Solver`; no corrections where sigma is 0."""
-        state = self.predictor.step(f, state, process, t, s, draw)
-        if bool((process.sigma(s) == 0).any()):
-            return state
-        history = state.history
-        for i in range(self.corrections):
-            state = self.corrector.step(f, state, process, s, s, lambda stage, i=i: draw(100 * (i + 1) + stage))
-        return State(state.x, history)
+        moved = self.predictor.step(f, state, process, t, s, draw)
+
+        def corrected(t: Tensor, s: Tensor) -> State:
+            state = moved
+            for i in range(self.corrections):
+                state = self.corrector.step(f, state, process, t, s, lambda stage, i=i: draw(100 * (i + 1) + stage))
+            return State(state.x, moved.history)
+
+        return by_row(process.sigma(s) == 0, s, s, lambda t, s: moved, corrected)
 
 
 class AnnealedLangevin(Solver):

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from undrift.denoise.estimate import Estimate
+from undrift.denoise.estimate import Estimate, along
 from undrift.process import Process
 
 __all__ = ["Draws", "Evaluate", "Solver", "State"]
@@ -74,3 +75,28 @@ class Solver(ABC):
             s: time to reach, likewise.
             draw: ``draw(stage)`` is standard normal noise of the shape of x, the same for the same stage of this step.
         """
+
+
+def by_row(
+    rows: Tensor, t: Tensor, s: Tensor, one: Callable[[Tensor, Tensor], State], rest: Callable[[Tensor, Tensor], State]
+) -> State:
+    """A step of one kind for some rows and of another for the rest: each row's is what it would be alone.
+
+    Where there are rows of both kinds it takes the evaluations of both steps.
+
+    Args:
+        rows: which take the first, bool, a scalar or (B,).
+        t: time of the state, a scalar or (B,).
+        s: time to reach, likewise.
+        one: ``one(t, s)``, harmless to all rows; it estimates no error, which is 0 where others do.
+        rest: ``rest(t, s)``, in which the rows that are not its own stay where it does no harm.
+    """
+    if bool(rows.all()):
+        return one(t, s)
+    if not bool(rows.any()):
+        return rest(t, s)
+    still = t.expand_as(rows)[~rows][0]
+    first, other = one(t, s), rest(torch.where(rows, still, t), torch.where(rows, still, s))
+    mine = along(rows.double(), other.x) > 0
+    error = None if other.error is None else torch.where(mine, 0.0, other.error)
+    return replace(other, x=torch.where(mine, first.x, other.x), error=error)

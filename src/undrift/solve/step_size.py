@@ -80,13 +80,19 @@ class Adaptive:
     Wanner 1993, section II.4). The solver has to estimate the error of every step. Where a step of an SDE is rejected
     the path of its noise stays, and the shorter step follows it.
 
+    The mean is over all numbers of a row, as :func:`undrift.infer.sample.sample` knows of no mask: cells of which
+    nothing is asked count as others do, and a share q of them without an error lowers the norm by ``sqrt(1 - q)``.
+
     Attributes:
-        relative: tolerance.
+        relative: tolerance, one of the two may be 0.
         absolute: tolerance, in units of the data.
         first: length of the first step, in units of the solver's clock.
         safety: factor of the next step.
         exponent: one over the order if None.
         least: ratio sigma / alpha at which a run to clean data ends, with a denoising.
+
+    Raises:
+        ValueError: a tolerance below 0 or two of 0, or another number that is not above 0.
     """
 
     relative: float = 1e-3
@@ -95,6 +101,16 @@ class Adaptive:
     safety: float = 0.9
     exponent: float | None = None
     least: float = 0.002
+
+    def __post_init__(self) -> None:
+        if not (self.relative >= 0 and self.absolute >= 0 and self.relative + self.absolute > 0):
+            raise ValueError(
+                f"relative, absolute are {self.relative}, {self.absolute}, expected at least 0 and one of them above"
+            )
+        for name in ("first", "safety", "exponent", "least"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}, expected a number above 0")
 
     def begin(self, process: Process, x: Tensor, solver: Solver, most: int, seed: int) -> "_AdaptiveControl":
         """The control of one run of at most so many evaluations.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from undrift.errors import UndriftError
-from undrift.objective.players import after_step
+from undrift.objective.players import after_step, players
 from undrift.tasks.batch import Batch
 from undrift.train.optimizer import AdamW
 from undrift.train.state import TrainState
@@ -40,6 +40,19 @@ def private_rng(key: int, device: torch.device) -> Iterator[None]:
         for index in devices:
             torch.cuda.default_generators[index].manual_seed(key)
         yield
+
+
+@contextmanager
+def _evaluation(nets: Sequence[nn.Module]) -> Iterator[None]:
+    """Within the block the networks are in evaluation mode; then each of their modules is in its own again."""
+    modes = {module: module.training for net in nets for module in net.modules()}
+    for net in nets:
+        net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @dataclass
@@ -145,14 +158,18 @@ def _stepped(
 def validate(
     net: nn.Module, objective: Objective, batches: Sequence[Batch], *, seed: int, device: torch.device
 ) -> tuple[float, dict[str, np.ndarray]]:
-    """Mean loss over the samples of the batches, each with its own fixed key, and the means of the diagnostics."""
-    net.eval()
+    """Mean loss over the samples of the batches, each with its own fixed key, and the means of the diagnostics.
+
+    The network and the objective's players are in evaluation mode meanwhile.
+    """
+    nets = [net, *(player.net for player in players(objective).values())]
     total, count, tally = 0.0, 0, Tally()
-    for number, batch in enumerate(batches):
-        key = key_of(seed, "validation", number)
-        with private_rng(key, device):
-            losses, diagnostics = objective(batch.to(device), net, key)
-        total += float(losses.double().sum())
-        count += len(batch)
-        tally.add(diagnostics, len(batch))
+    with _evaluation(nets):
+        for number, batch in enumerate(batches):
+            key = key_of(seed, "validation", number)
+            with private_rng(key, device):
+                losses, diagnostics = objective(batch.to(device), net, key)
+            total += float(losses.double().sum())
+            count += len(batch)
+            tally.add(diagnostics, len(batch))
     return total / max(count, 1), tally.take()
