@@ -30,19 +30,24 @@ def unet():
     ).eval()
 
 
-@pytest.mark.parametrize("schedule", ["linear", "scaled_linear"])
+@pytest.mark.parametrize(
+    ("schedule", "theirs", "predicts"),
+    [("linear", "epsilon", "eps"), ("scaled_linear", "v_prediction", "v"), ("linear", "sample", "x")],
+)
 @torch.no_grad()
-def test_ddim_is_that_of_diffusers(unet, schedule):
+def test_ddim_is_that_of_diffusers(unet, schedule, theirs, predicts):
     """The same timesteps, 37 apart, from the same start: the largest difference over the largest number."""
     from diffusers import DDIMScheduler, DDPMScheduler
 
-    trained = DDPMScheduler(beta_schedule=schedule)
-    theirs = DDIMScheduler.from_config(trained.config, clip_sample=False)
-    theirs.set_timesteps(27)  # 1000 // 27 = 37
+    trained = DDPMScheduler(beta_schedule=schedule, prediction_type=theirs)
+    scheduler = DDIMScheduler.from_config(trained.config, clip_sample=False)
+    scheduler.set_timesteps(27)  # 1000 // 27 = 37
+    if theirs == "sample":  # its noise is over 1 - alpha^2, of which float32 keeps three digits at the data: 1.2e-5
+        scheduler.alphas_cumprod = torch.cumprod(1 - trained.betas.double(), 0)
     x_1 = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     x = x_1
     for step in range(999, -1, -37):
-        x = theirs.step(unet(x, step).sample, step, x).prev_sample
+        x = scheduler.step(unet(x, step).sample, step, x).prev_sample
 
     process, seen = DiscreteBetas(trained.betas), []
 
@@ -50,7 +55,7 @@ def test_ddim_is_that_of_diffusers(unet, schedule):
         seen.append(int(label[0].round()))
         return unet(x_t, label.round().long()).sample
 
-    denoiser = Denoiser.from_callable(network, predicts="eps", process=process, label=process.step_index)
+    denoiser = Denoiser.from_callable(network, predicts=predicts, process=process, label=process.step_index)
     draw = sample(denoiser, x_1, nfe=28, solver=DDIM(), grid=Nodes())
     assert seen == list(range(999, -1, -37))
     assert float((draw.x - x).abs().max() / x.abs().max()) < 1e-5
