@@ -100,14 +100,6 @@ def test_the_table_of_solvers_says_what_they_are():
     assert seen == {name for name, value in solvers.items() if not inspect.isabstract(value)}
 
 
-def test_the_table_of_names_is_made_of_names():
-    """Whatever stands as code in it can be typed."""
-    spans = [span for row in tables(PAGES["names"]) for span in re.findall(r"`([^`]+)`", " ".join(row))]
-    assert len(spans) > 40
-    for span in spans:
-        eval(span, dict(NAMES))
-
-
 def test_every_page_is_in_the_contents():
     listed = re.findall(r"^(\w+)$", PAGES["index"], re.M)
     assert set(PAGES) == {"index", *listed}
