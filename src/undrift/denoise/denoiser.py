@@ -43,16 +43,20 @@ class Denoiser(ABC):
         """The estimate, and what carries a gradient by its x back to one by x_t.
 
         Arguments as of a call. The second is ``g -> J^T g`` with ``J = d x / d x_t``, for g of the shape of x, and may
-        be used many times.
+        be used many times. Within another pullback, where x_t requires a gradient, both can be differentiated by it.
         """
+        within = torch.is_grad_enabled() and x_t.requires_grad
         with torch.enable_grad():
-            start = x_t.detach().requires_grad_()
+            start = x_t if within else x_t.detach().requires_grad_()
             found = self(start, t, condition)
 
         def back(gradient: Tensor) -> Tensor:
-            (out,) = torch.autograd.grad(found.x, start, gradient, retain_graph=True)
+            keep = within and torch.is_grad_enabled()
+            (out,) = torch.autograd.grad(found.x, start, gradient, retain_graph=True, create_graph=keep)
             return out
 
+        if within:
+            return found, back
         variance = None if found.variance is None else found.variance.detach()
         return replace(found, x=found.x.detach(), z=found.z.detach(), variance=variance), back
 
