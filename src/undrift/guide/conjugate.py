@@ -55,8 +55,14 @@ def solve(
     """``matrix^-1 right`` of each row, which autograd can differentiate twice, by what the matrix is made of too.
 
     A step of Newton's method, ``x + M^-1 (b - M x)``, moves a solution by nothing and gives it one more derivative; its
-    own gradient is a solution with the transposed matrix, for which M is taken. Rows that are not solved warn. Arguments
-    as of :func:`conjugate_gradients`, and ``order``, the derivatives that were taken before.
+    own gradient is a solution with the transposed matrix, for which M is taken. Rows that are not solved warn.
+
+    Args:
+        matrix: see :func:`conjugate_gradients`, as the next three.
+        right: (B, m).
+        iterations: at most.
+        tolerance: relative.
+        order: derivatives that were taken before.
 
     Raises:
         RuntimeError: a third derivative may be asked for.
@@ -66,7 +72,7 @@ def solve(
         if not bool((off <= tolerance).all()):
             warnings.warn(
                 f"conjugate gradients are {float(off.max()):.2g} off after {iterations} iterations or fewer, expected "
-                f"{tolerance:.2g}; give more iterations or a larger tolerance, or a larger std of what is observed",
+                f"{tolerance:.2g}; give more iterations or a larger tolerance, or put an MMPS inside of a DPS",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -74,8 +80,8 @@ def solve(
         return x
     if order >= _ORDERS:
         raise RuntimeError(
-            f"a third derivative of a guide is asked for, expected {_ORDERS} at most: three guides around each other to "
-            "sample, two to differentiate; give one guide an Observation of all that is known"
+            "a third derivative of a guide is asked for, expected two at most: three guides around each other can "
+            "sample, two be differentiated; give one guide an Observation of all that is known"
         )
     for _ in range(_ORDERS):
         left = right - matrix(x)

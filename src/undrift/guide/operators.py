@@ -1,4 +1,4 @@
-"""What an instrument makes of a field: numbers of each row, and the adjoint that carries such numbers back to fields."""
+"""What an instrument makes of a field: numbers, and the adjoint that carries such numbers back to fields."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -126,7 +126,7 @@ class BlockMeans(Linear):
 
 
 class Points(Linear):
-    """Values at points, interpolated linearly along each dim between the centres of cells, or those of the nearest cells.
+    """Values at points, interpolated linearly along each dim between centres of cells, or those of the nearest cells.
 
     Args:
         positions: in cells, 0 at the centre of the first, (m, dims of space).
@@ -191,8 +191,8 @@ class FourierModes(Linear):
     """Amplitudes of waves on a periodic grid, orthonormal: ``A A^T = 1``.
 
     Of a field of N cells, ``sqrt(2 / N) sum_j cos(k j) x_j`` and ``-sqrt(2 / N) sum_j sin(k j) x_j``, the real and the
-    imaginary part of the discrete Fourier transform; of a wavenumber that is its own opposite, whose imaginary part is 0,
-    ``sqrt(1 / N) sum_j cos(k j) x_j`` alone.
+    imaginary part of the discrete Fourier transform; of a wavenumber that is its own opposite, which has no imaginary
+    part, ``sqrt(1 / N) sum_j cos(k j) x_j`` alone.
 
     Args:
         wavenumbers: whole cycles along each dim of space, (k, dims); of k and -k, which say the same, only one.
@@ -201,7 +201,8 @@ class FourierModes(Linear):
     def __init__(self, wavenumbers: Tensor) -> None:
         if wavenumbers.ndim != 2 or wavenumbers.is_floating_point():
             raise ValueError(
-                f"wavenumbers are {tuple(wavenumbers.shape)} of {wavenumbers.dtype}, expected integers (k, dims of space)"
+                f"wavenumbers are {tuple(wavenumbers.shape)} of {wavenumbers.dtype}, "
+                "expected integers (k, dims of space)"
             )
         self.wavenumbers = wavenumbers.long()
 

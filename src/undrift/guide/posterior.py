@@ -21,7 +21,7 @@ from undrift.denoise.denoiser import Denoiser, Pullback
 from undrift.denoise.estimate import Estimate, along
 from undrift.guide.conjugate import solve
 from undrift.guide.observe import Observation
-from undrift.process import Process, White
+from undrift.process import White
 from undrift.tasks.batch import Condition
 
 __all__ = ["DPS", "MMPS", "Guide", "PiGDM"]
@@ -73,10 +73,10 @@ class DPS(Guide):
 
         -zeta / |y - A(x_hat)| grad |y - A(x_hat)|^2,
 
-    the same number of times whatever the noise of y: its draws are near to y, and no draws of the posterior. DDPM's step
-    to s has x_hat times ``c = alpha_s (1 - exp(lambda_t - lambda_s))``; here x_hat is moved by that over c, which is the
-    same in its steps and has a meaning in those of any solver. The published code takes the gradient of the norm, so
-    that its zeta is twice this one.
+    whatever the noise of y: its draws come near to y, and are no draws of the posterior. DDPM's step to s has x_hat
+    times ``c = alpha_s (1 - exp(lambda_t - lambda_s))``; here x_hat is moved by that over c, which is the same in its
+    steps and has a meaning in those of any solver. The authors' code takes the gradient of the norm: its zeta is twice
+    this one.
 
     Args:
         denoiser: see :class:`Guide`.
@@ -102,18 +102,17 @@ class DPS(Guide):
 class PiGDM(Guide):
     """Pseudoinverse guidance (Song et al. 2023, https://openreview.net/forum?id=9_gsMA8MRKQ).
 
-    ``V = r^2`` with ``r^2 = v sigma^2 / (alpha^2 v + sigma^2)``, what is left to know of white data of variance v; with v = 1
-    and a process that preserves variance, the paper's ``sigma^2``. v = 0 is the score of DPS without its steps.
+    ``V = r^2`` with ``r^2 = v sigma^2 / (alpha^2 v + sigma^2)``, what is left to know of white data of variance v; with
+    v = 1 and a process that preserves variance, ``sigma^2``. v = 0 is what DPS is without its steps.
 
-    The paper's algorithm does more than add to the score: it moves each of its steps by ``alpha_s alpha_t r^2`` times the
-    gradient. ``steps`` gives it that weight.
+    The published sampler does more than add to the score: it moves each of its steps by ``alpha_s alpha_t r^2`` times
+    the gradient (https://github.com/NVlabs/RED-diff, algos/pgdm.py). ``steps`` gives it that weight.
 
     Args:
         denoiser: see :class:`Guide`.
         observation: what is known.
         variance: v, of the data.
-        steps: the number of even steps in t of the paper's algorithm, with DDPM's noise (eta = 1); None to add to the
-            score.
+        steps: the number of even steps in t of that sampler, with DDPM's noise (eta = 1); None to add to the score.
         iterations: of conjugate gradients, which need no evaluations of the denoiser.
         tolerance: of each row, relative; see :func:`undrift.guide.conjugate.conjugate_gradients`.
     """
@@ -189,7 +188,7 @@ def _levels(estimate: Estimate) -> tuple[Tensor, Tensor]:
 
 
 def _last_step(estimate: Estimate, steps: int) -> tuple[Tensor, Tensor]:
-    """What x_hat is multiplied by in DDPM's step over 1 / steps of time, to s, and alpha_s; to clean data at the end."""
+    """What x_hat is multiplied by in DDPM's step to s = t - 1 / steps, and alpha_s; to clean data at the end."""
     process, t = estimate.process, estimate.t
     s = t - 1 / steps
     ends = s < process.t_min - 1e-9
