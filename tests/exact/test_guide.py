@@ -21,7 +21,7 @@ from undrift.solve.runge_kutta import Heun
 from undrift.tasks.batch import Condition
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-from implementations import net
+from implementations import SOLVERS, net
 
 CPU = torch.device("cpu")
 SPACE, CELLS = (4, 6), 24
@@ -196,6 +196,15 @@ def test_the_pullback_of_a_guide_is_its_derivative(name, outer):
     torch.testing.assert_close((back(g) * push).sum((1, 2, 3)), slope, rtol=2e-6, atol=1e-7)
 
 
+def test_the_last_use_of_a_pullback_is_as_the_others():
+    t, x_t = noisy(EDM())
+    _, back = prior(EDM()).pullback(fields(x_t), t)
+    first = back(fields(x_t))
+    assert torch.equal(back(fields(x_t), last=True), first)
+    with pytest.raises(RuntimeError, match="second time"):
+        back(fields(x_t))
+
+
 def test_a_third_derivative_is_refused():
     guided, _, _ = stacked(lambda d, o: MMPS(d, o, **EXACT), prior(EDM()), ["block means", "points", "mask"])
     t, x_t = noisy(EDM(), (0.5,))
@@ -289,6 +298,24 @@ def test_mmps_draws_the_posterior_with_noise(measured):
     coarse, fine = law(60), law(120)
     limit = [2 * b - a for a, b in zip(coarse, fine)]
     compare(measured, "DDPM's noise", limit, posterior(matrix, observed, 0.09 * np.eye(len(matrix))))
+
+
+# one needs the variance of each cell, the others stay at their time
+ALONE = {"DDPM, learned variance", "Langevin", "annealed Langevin"}
+
+
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name not in ALONE])
+def test_every_solver_draws_with_mmps_what_it_draws_with_the_posterior(name, agrees):
+    """The same noise through the guide and through the exact denoiser of the posterior."""
+    matrix, observed, observation = problem(OPERATORS["regional sums"], 0.5)
+    guided = MMPS(prior(LinearBeta()), observation, **EXACT)
+    law = guided.denoiser.conditioned(matrix, observed, 0.5)
+    x_1 = fields(np.random.default_rng(3).normal(size=(2, CELLS)))
+    options = {"solver": SOLVERS[name], "nfe": SOLVERS[name].least + 12, "seed": 4}
+    found, expected = sample(guided, x_1, **options), sample(law, x_1, **options)
+    assert found.status == "done"
+    of = "draws with each solver"
+    agrees(MMPS, of, "the denoiser of the posterior", found.x, expected.x, rtol=1e-6, atol=1e-6)
 
 
 BETAS = np.linspace(1e-3, 0.2, 50)

@@ -96,7 +96,7 @@ class DPS(Guide):
         size = misfit.norm(dim=1, keepdim=True).clamp(min=torch.finfo(misfit.dtype).tiny)
         alpha, precision = _levels(estimate)
         clean, _ = _last_step(estimate, self.steps)
-        return along(alpha * precision / clean, estimate.x) * back(near.pull(2 * self.scale / size * misfit))
+        return along(alpha * precision / clean, estimate.x) * back(near.pull(2 * self.scale / size * misfit), last=True)
 
 
 class PiGDM(Guide):
@@ -178,7 +178,7 @@ def _matched(guide: PiGDM | MMPS, estimate: Estimate, back: Pullback, covariance
     def matrix(values: Tensor) -> Tensor:
         return errors * values + near.push(covariance(near.pull(values)))
 
-    return back(near.pull(solve(matrix, misfit, guide.iterations, guide.tolerance)))
+    return back(near.pull(solve(matrix, misfit, guide.iterations, guide.tolerance)), last=True)
 
 
 def _levels(estimate: Estimate) -> tuple[Tensor, Tensor]:
