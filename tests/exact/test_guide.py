@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 
-from undrift.denoise.exact import GaussianRandomField
+from undrift.denoise.exact import Gaussian, GaussianRandomField
 from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned
 from undrift.guide import DPS, MMPS, BlockMeans, FourierModes, Function, Mask, Observation, PiGDM, Points, RegionalSums
 from undrift.guide.conjugate import conjugate_gradients, solve
-from undrift.infer import sample
+from undrift.infer import log_prob, sample
 from undrift.process import EDM, Coloured, DiscreteBetas, LinearBeta, RectifiedFlow
 from undrift.solve.ancestral import DDIM, Ancestral
 from undrift.solve.grid import Nodes
@@ -316,6 +317,20 @@ def test_every_solver_draws_with_mmps_what_it_draws_with_the_posterior(name, agr
     assert found.status == "done"
     of = "draws with each solver"
     agrees(MMPS, of, "the denoiser of the posterior", found.x, expected.x, rtol=1e-6, atol=1e-6)
+
+
+def test_a_guided_denoiser_has_the_density_of_the_posterior(agrees):
+    """Of three numbers, two sums of which were seen: the divergence goes through the guide."""
+    root, matrix, observed = RNG.normal(size=(3, 3)), RNG.normal(size=(2, 3)), np.array([0.5, -1.0])
+    covariance, process = root @ root.T + np.eye(3), RectifiedFlow()
+    observation = Observation(RegionalSums(tensor(matrix)), tensor(observed), 0.5)
+    guided = MMPS(Gaussian(tensor(np.zeros(3)), tensor(covariance), process), observation, **EXACT)
+    x = RNG.normal(size=(4, 3))
+    found = log_prob(guided, tensor(x), nfe=130)
+    mean, left = posterior(matrix, observed, 0.25 * np.eye(2), covariance)
+    expected = multivariate_normal(mean, left).logpdf(x)
+    of = "log-density of the guided flow"
+    agrees(MMPS, of, "scipy's of the posterior", found.log_prob, expected, rtol=2e-3, atol=2e-3)
 
 
 BETAS = np.linspace(1e-3, 0.2, 50)
