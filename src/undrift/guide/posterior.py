@@ -152,7 +152,7 @@ class MMPS(Guide):
     Args:
         denoiser: see :class:`Guide`.
         observation: what is known.
-        iterations: of conjugate gradients at most; the paper makes do with a few.
+        iterations: of conjugate gradients at most.
         tolerance: of each row, relative; see :func:`undrift.guide.conjugate.conjugate_gradients`. A row that does not
             reach it keeps the iterate of least residual, and a RuntimeWarning says so.
     """
