@@ -327,7 +327,21 @@ REFUSED = {
     "not finite": (lambda: observed([np.nan] * 6), ValueError, "leave them out"),
     "a negative std": (lambda: observed(np.zeros(6), -1.0), ValueError, "0 or more"),
     "errors of another number": (lambda: observed(np.zeros(6), tensor([1.0, 2.0])), ValueError, r"a number or \(m,\)"),
-    "no steps": (lambda: DPS(prior(EDM()), observed(np.zeros(6)), steps=0), ValueError, "a whole number above 0"),
+    "no steps": (
+        lambda: DPS(prior(EDM()), observed(np.zeros(6)), steps=0),
+        ValueError,
+        "expected a whole number of at least 1",
+    ),
+    "a network": (lambda: MMPS(net(), observed(np.zeros(6))), TypeError, r"type Denoiser.from_callable"),
+    "numbers without an operator": (lambda: MMPS(prior(EDM()), tensor([1.0])), TypeError, r"type Observation\("),
+    "an operator's class": (
+        lambda: Observation(BlockMeans, tensor([1.0]), 0.1),
+        TypeError,
+        r"type BlockMeans\(factor\)",
+    ),
+    "a list": (lambda: Observation(BlockMeans(2), [1.0], 0.1), TypeError, r"type torch.tensor\(observed\)"),
+    "a variance below 0": (lambda: PiGDM(prior(EDM()), observed(np.zeros(6)), -1.0), ValueError, "at least 0"),
+    "no iterations": (lambda: MMPS(prior(EDM()), observed(np.zeros(6)), iterations=0), ValueError, "of at least 1"),
     "coloured noise": (
         lambda: MMPS(GaussianRandomField(tensor(POWER), EDM(), noise=Coloured(tensor(POWER))), observed(np.zeros(6))),
         TypeError,

@@ -148,6 +148,7 @@ REFUSED = {
         lambda: Mask(torch.ones(4, 5, dtype=torch.bool, device=CPU))(X_2),
         r"expected \(2, 4, 6\)",
     ),
+    "blocks of half a cell": (lambda: BlockMeans(0.5), "factor is 0.5, expected a whole number"),
     "blocks that do not fit": (lambda: BlockMeans(4)(X_2), "expected multiples of the factor 4"),
     "a point outside": (lambda: Points(torch.tensor(AROUND, device=CPU))(X_2), "expected 0 to 3"),
     "points in three dims": (lambda: Points(torch.zeros(1, 3, device=CPU))(X_2), "have 3 and 3 dims, not 2"),

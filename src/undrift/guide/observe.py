@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from undrift.errors import check_kind
 from undrift.guide.operators import Operator
 
 __all__ = ["Observation"]
@@ -17,10 +18,13 @@ class Observation:
         std: standard deviation of their errors, a number or (m,), 0 or more.
 
     Raises:
+        TypeError: the operator is none, or what was observed is no tensor.
         ValueError: shapes that do not fit, numbers that are not finite, or a std below 0.
     """
 
     def __init__(self, operator: Operator, observed: Tensor, std: float | Tensor) -> None:
+        check_kind(Operator, "BlockMeans(factor), or Function(lambda x: ...)", operator=operator)
+        check_kind(Tensor, "torch.tensor(observed)", observed=observed)
         self.operator, self.observed = operator, observed
         self.std = torch.as_tensor(std, dtype=torch.float64, device=observed.device)
         if observed.ndim not in (1, 2) or self.std.shape not in ((), observed.shape[-1:]):

@@ -8,6 +8,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from undrift.errors import check_kind, check_whole, described
+
 __all__ = [
     "BlockMeans",
     "FourierModes",
@@ -91,6 +93,7 @@ class Mask(Linear):
     """
 
     def __init__(self, mask: Tensor) -> None:
+        check_kind(Tensor, "torch.tensor(mask)", mask=mask)
         if mask.dtype != torch.bool:
             raise ValueError(f"the mask is {mask.dtype}, expected bool; write mask > 0.5")
         self.mask = mask
@@ -112,13 +115,15 @@ class BlockMeans(Linear):
     """
 
     def __init__(self, factor: int | Sequence[int]) -> None:
+        for one in factor if isinstance(factor, Sequence) and not isinstance(factor, str) else (factor,):
+            check_whole(1, factor=one)
         self.factor = factor
 
     def __call__(self, x: Tensor) -> Tensor:
         """Blocks in the order of the field, channel by channel."""
         space = x.shape[2:]
         factors = (self.factor,) * len(space) if isinstance(self.factor, int) else tuple(self.factor)
-        if len(factors) != len(space) or any(f < 1 or n % f for n, f in zip(space, factors)):
+        if len(factors) != len(space) or any(n % f for n, f in zip(space, factors)):
             raise ValueError(f"fields have {tuple(space)} cells, expected multiples of the factor {self.factor}")
         blocks = [size for n, f in zip(space, factors) for size in (n // f, f)]
         inner = tuple(range(3, 2 + len(blocks), 2))
@@ -143,6 +148,7 @@ class Points(Linear):
         periodic: bool | Sequence[bool] = False,
         nearest: bool = False,
     ) -> None:
+        check_kind(Tensor, "torch.tensor(positions)", positions=positions)
         if positions.ndim != 2 or not torch.isfinite(positions).all():
             raise ValueError(f"positions are {tuple(positions.shape)}, expected finite numbers (m, dims of space)")
         self.positions = positions.to(torch.float64)
@@ -199,6 +205,7 @@ class FourierModes(Linear):
     """
 
     def __init__(self, wavenumbers: Tensor) -> None:
+        check_kind(Tensor, "torch.tensor(wavenumbers)", wavenumbers=wavenumbers)
         if wavenumbers.ndim != 2 or wavenumbers.is_floating_point():
             raise ValueError(
                 f"wavenumbers are {tuple(wavenumbers.shape)} of {wavenumbers.dtype}, "
@@ -235,6 +242,7 @@ class RegionalSums(Linear):
     """
 
     def __init__(self, weights: Tensor) -> None:
+        check_kind(Tensor, "torch.tensor(weights)", weights=weights)
         self.weights = weights
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -254,6 +262,10 @@ class Function(Operator):
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        if not callable(function):
+            raise TypeError(
+                f"the function is {described(function)}, expected one of fields, such as lambda x: x.mean((2, 3))"
+            )
         self.function = function
 
     def __call__(self, x: Tensor) -> Tensor:

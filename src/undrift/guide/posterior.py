@@ -19,6 +19,7 @@ from torch import Tensor
 
 from undrift.denoise.denoiser import Denoiser, Pullback
 from undrift.denoise.estimate import Estimate, along
+from undrift.errors import check_kind, check_number, check_whole
 from undrift.guide.conjugate import solve
 from undrift.guide.observe import Observation
 from undrift.process import White
@@ -37,10 +38,12 @@ class Guide(Denoiser):
         observation: of what it draws.
 
     Raises:
-        TypeError: the denoiser's noise is not white.
+        TypeError: the denoiser's noise is not white, or something else was given than a denoiser and an observation.
     """
 
     def __init__(self, denoiser: Denoiser, observation: Observation) -> None:
+        check_kind(Denoiser, "Denoiser.from_callable(network, process=...)", denoiser=denoiser)
+        check_kind(Observation, "Observation(operator, observed, std)", observation=observation)
         if not isinstance(denoiser.noise, White):
             raise TypeError(
                 f"the noise is {type(denoiser.noise).__name__}, expected a denoiser of white noise, whose score a "
@@ -87,7 +90,9 @@ class DPS(Guide):
 
     def __init__(self, denoiser: Denoiser, observation: Observation, scale: float = 1.0, steps: int = 1000) -> None:
         super().__init__(denoiser, observation)
-        self.scale, self.steps = scale, _whole(steps)
+        check_whole(1, steps=steps)
+        check_number(scale=scale)
+        self.scale, self.steps = scale, steps
 
     def gradient(self, estimate: Estimate, back: Pullback) -> Tensor:
         """See :class:`Guide`."""
@@ -128,7 +133,11 @@ class PiGDM(Guide):
         tolerance: float = 1e-4,
     ) -> None:
         super().__init__(denoiser, observation)
-        self.variance, self.steps = variance, steps if steps is None else _whole(steps)
+        check_whole(1, steps=1 if steps is None else steps, iterations=iterations)
+        check_number(variance=variance, tolerance=tolerance)
+        if variance < 0:
+            raise ValueError(f"variance is {variance}, expected at least 0")
+        self.variance, self.steps = variance, steps
         self.iterations, self.tolerance = iterations, tolerance
 
     def gradient(self, estimate: Estimate, back: Pullback) -> Tensor:
@@ -161,6 +170,8 @@ class MMPS(Guide):
         self, denoiser: Denoiser, observation: Observation, *, iterations: int = 50, tolerance: float = 1e-4
     ) -> None:
         super().__init__(denoiser, observation)
+        check_whole(1, iterations=iterations)
+        check_number(tolerance=tolerance)
         self.iterations, self.tolerance = iterations, tolerance
 
     def gradient(self, estimate: Estimate, back: Pullback) -> Tensor:
@@ -194,9 +205,3 @@ def _last_step(estimate: Estimate, steps: int) -> tuple[Tensor, Tensor]:
     ends = s < process.t_min - 1e-9
     s = s.clamp(min=process.t_min)
     return torch.where(ends, 1.0, process.posterior(s, t).from_clean), torch.where(ends, 1.0, process.alpha(s))
-
-
-def _whole(steps: int) -> int:
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps is {steps}, expected a whole number above 0")
-    return steps
