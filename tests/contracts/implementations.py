@@ -11,6 +11,18 @@ from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
 from undrift.denoise.guess import FoldedGuess, GaussianGuess
 from undrift.denoise.precondition import Preconditioned
+from undrift.guide import (
+    DPS,
+    MMPS,
+    BlockMeans,
+    FourierModes,
+    Function,
+    Mask,
+    Observation,
+    PiGDM,
+    Points,
+    RegionalSums,
+)
 from undrift.nets import UNet
 from undrift.objective import (
     SNR,
@@ -150,6 +162,16 @@ WEIGHTS = {
     "EDM": EDMWeight(),
     "likelihood": Likelihood(),
 }
+OPERATORS = {  # of fields (B, 2, 4, 6)
+    "mask": Mask(torch.arange(24, device=CPU).reshape(4, 6) % 5 == 0),
+    "block means": BlockMeans(2),
+    "points": Points(
+        torch.tensor([[0.5, 4.2], [3.9, 5.5]], device=CPU), torch.tensor([1, 0], device=CPU), periodic=True
+    ),
+    "waves": FourierModes(torch.tensor([[0, 0], [1, 2], [2, 0]], device=CPU)),
+    "regional sums": RegionalSums(torch.linspace(-1, 2, 144, device=CPU).reshape(3, 2, 4, 6)),
+    "function": Function(lambda x: torch.stack([(x**2).mean((1, 2, 3)), x[:, 0].sin().sum((1, 2))], 1)),
+}
 TASKS = {"downscale": Downscale(2), "emulate": Emulate()}
 
 
@@ -196,6 +218,26 @@ def denoisers() -> dict[str, SimpleNamespace]:
         function = Denoiser.from_callable(own, predicts="v", process=process)
         made[f"{law}, function"] = SimpleNamespace(denoiser=function, given=True)
     return made
+
+
+def guides() -> dict[str, SimpleNamespace]:
+    """Denoisers around those of fields (B, 2, 4, 6), and whether they use what is given."""
+    within = denoisers()
+    means = Observation(BlockMeans(2), torch.linspace(-1, 1, 12, device=CPU), 0.3)
+    cells = Observation(OPERATORS["mask"], torch.ones(10, device=CPU), 0.5)
+    curved = Observation(OPERATORS["function"], torch.ones(2, device=CPU), 0.5)
+    made = {}
+    for law in ("EDM", "rectified flow"):
+        field, mixture = (within[f"{law}, {name}"].denoiser for name in ("random field", "mixture"))
+        made |= {
+            f"{law}, DPS": DPS(field, curved, 1e-4, steps=10),
+            f"{law}, PiGDM": PiGDM(mixture, means),
+            f"{law}, MMPS": MMPS(mixture, cells, tolerance=1e-6),
+            f"{law}, MMPS in PiGDM": PiGDM(MMPS(field, cells, tolerance=1e-6), means),
+        }
+    cases = {name: SimpleNamespace(denoiser=one, given=False) for name, one in made.items()}
+    network = within["EDM, white"].denoiser
+    return cases | {"DPS of a network": SimpleNamespace(denoiser=DPS(network, means, 1e-4, steps=10), given=True)}
 
 
 def objectives() -> dict[str, SimpleNamespace]:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from implementations import CPU, denoisers, guesses
+from implementations import CPU, denoisers, guesses, guides
 
 from undrift.tasks.batch import Condition
 
-DENOISERS, GUESSES = denoisers(), guesses()
+DENOISERS, GUESSES = denoisers() | guides(), guesses()
 each = pytest.mark.parametrize("denoiser", [case.denoiser for case in DENOISERS.values()], ids=DENOISERS)
 
 

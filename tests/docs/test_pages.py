@@ -18,7 +18,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 NEEDS = re.compile(r"^<!-- needs (\w+) -->\n(?=```python$)", re.M)  # a block that runs where this module is installed
-ROOMS = ("process", "denoise", "objective", "solve", "infer")
+ROOMS = ("process", "denoise", "objective", "solve", "guide", "infer")
 
 
 def two_slices(folder):

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +16,13 @@ from undrift.tasks.batch import Condition
 
 __all__ = ["Denoiser", "FromCallable"]
 
-Pullback = Callable[[Tensor], Tensor]
+
+class Pullback(Protocol):
+    """``g -> J^T g``; the last use frees what others would need, and its memory with it."""
+
+    def __call__(self, gradient: Tensor, last: bool = False) -> Tensor:
+        """Of the shape of the gradient."""
+        ...
 
 
 class Denoiser(ABC):
@@ -43,16 +50,21 @@ class Denoiser(ABC):
         """The estimate, and what carries a gradient by its x back to one by x_t.
 
         Arguments as of a call. The second is ``g -> J^T g`` with ``J = d x / d x_t``, for g of the shape of x, and may
-        be used many times.
+        be used many times, until it is told that a use is its last. Within another pullback, where x_t requires a
+        gradient, both can be differentiated by it.
         """
+        within = torch.is_grad_enabled() and x_t.requires_grad
         with torch.enable_grad():
-            start = x_t.detach().requires_grad_()
+            start = x_t if within else x_t.detach().requires_grad_()
             found = self(start, t, condition)
 
-        def back(gradient: Tensor) -> Tensor:
-            (out,) = torch.autograd.grad(found.x, start, gradient, retain_graph=True)
+        def back(gradient: Tensor, last: bool = False) -> Tensor:
+            kept, tracked = within or not last, within and torch.is_grad_enabled()
+            (out,) = torch.autograd.grad(found.x, start, gradient, retain_graph=kept, create_graph=tracked)
             return out
 
+        if within:
+            return found, back
         variance = None if found.variance is None else found.variance.detach()
         return replace(found, x=found.x.detach(), z=found.z.detach(), variance=variance), back
 

@@ -61,7 +61,14 @@ class Estimate:
 
         ``z -= sigma gradient`` and ``x += sigma^2 / alpha gradient``; where alpha is 0, and the gradient with it, x
         stays.
+
+        Raises:
+            TypeError: the noise is not white, or x is an end point and no mean.
         """
+        if self.kind != "mean":
+            raise TypeError(
+                "an end point has no score that can be shifted: it is no mean over the fields x_t may be from"
+            )
         if not isinstance(self.noise, White):
             raise TypeError(f"{type(self.noise).__name__} noise has no score that can be shifted; expected white noise")
         sigma = along(self.process.sigma(self.t), self.x)
