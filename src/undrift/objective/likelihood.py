@@ -1,7 +1,7 @@
 """Bounds of the negative log-likelihood, term by term.
 
 For noise levels ``t_0 < ... < t_n`` the generative chain ``p(x_n) prod p(x_{i-1} | x_i) p(x | x_0)`` gives
-(Sohl-Dickstein et al. 2015, https://arxiv.org/abs/1503.03585, eq. 14; Ho et al. 2020,
+(Sohl-Dickstein et al. 2015, https://arxiv.org/abs/1503.03585; Ho et al. 2020,
 https://arxiv.org/abs/2006.11239, eq. 5)
 
     -log p(x) <= KL(q(x_n | x) || N(0, sigma_n^2)) + sum_i KL(q(x_{i-1} | x_i, x) || p(x_{i-1} | x_i))
@@ -180,7 +180,7 @@ class ContinuousVLB(_Bound):
         return self._terms(batch, model, self._generator(batch, model, key, self.times.ends(model.process)))
 
     def _reconstruction(self, batch: Batch, model: Denoiser, t: float, generator: torch.Generator) -> Tensor:
-        """``-log N(x; x_t / alpha, r^2)`` at the least noise (Kingma et al., eq. 13 of values that are continuous)."""
+        """``-log N(x; x_t / alpha, r^2)`` at the least noise (Kingma et al., eq. 8, of values that are continuous)."""
         at = torch.full((len(batch),), t, dtype=torch.float64, device=batch.x.device)
         x_t = self._noisy(batch.x, at, model.process, generator)
         ratio = model.process.ratio(at)

@@ -87,9 +87,9 @@ class ScoreMatching(_OnPaths):
 class ImplicitScoreMatching(_OnPaths):
     """Score matching that needs no noise drawn to compare with: ``v(t) mean (s^2 + 2 ds/dx)``.
 
-    Hyvarinen (2005), https://jmlr.org/papers/v6/hyvarinen05a.html, theorem 1 (twice his J), at the noisy field x_t.
+    Hyvarinen (2005), https://jmlr.org/papers/v6/hyvarinen05a.html, twice his J, at the noisy field x_t.
     With the exact trace by one derivative for each cell, or sliced by random directions u of independent signs,
-    ``u . grad(u . s)``, whose mean is the trace (Song et al. 2019, https://arxiv.org/abs/1905.07088, eq. 8, of reduced
+    ``u . grad(u . s)``, whose mean is the trace (Song et al. 2019, https://arxiv.org/abs/1905.07088, that of reduced
     variance). ``v = w sigma^4 / alpha^2``: up to a constant it is :class:`ScoreMatching` of the same weight.
 
     Args:

@@ -104,7 +104,7 @@ class Bridge:
     """Noise between the ends, ``x_t = alpha x + sigma z + gamma(t) w`` with ``gamma = scale sin^2(pi t)``, w white.
 
     Albergo, Boffi & Vanden-Eijnden (2023), "Stochastic interpolants: a unifying framework for flows and diffusions",
-    https://arxiv.org/abs/2303.08797, section 2 (this gamma is in their table 3; it and its slope are 0 at both ends).
+    https://arxiv.org/abs/2303.08797, section 2 (this gamma is that of eq. 4.11; it and its slope are 0 at both ends).
     The velocity gains ``gamma' w``, and between the ends there is a score, ``-E[w | x_t] / gamma``, whatever z is.
 
     Args:

@@ -60,7 +60,7 @@ class FromSDE(Process):
         alpha = exp(A),  A = integral of f,    sigma^2 = alpha^2 integral of g^2 / alpha^2
 
     (Song et al. 2021, https://arxiv.org/abs/2011.13456, appendix B; Sarkka & Solin 2019, "Applied stochastic
-    differential equations", section 6.1), integrated to about 1e-13.
+    differential equations"), integrated to about 1e-13.
 
     Args:
         drift: f, a smooth function of float64 tensors of any shape on [0, t_max], or a number, a constant.

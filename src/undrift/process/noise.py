@@ -163,7 +163,7 @@ class StudentT(Noise):
 
     Xu et al. (2023), "PFGM++: unlocking the potential of physics-inspired generative models",
     https://arxiv.org/abs/2302.04265, perturb x by a vector of uniform direction and radius R with density proportional
-    to ``R^{N-1} / (R^2 + r^2)^{(N+D)/2}``, ``r = sigma sqrt(D)`` (their eq. 4 and section 3.3). Then ``R^2 / r^2`` is a
+    to ``R^{N-1} / (R^2 + r^2)^{(N+D)/2}``, ``r = sigma sqrt(D)`` (their perturbation kernel). Then ``R^2 / r^2`` is a
     ratio of two chi-squares of N and D degrees, so that R / sigma is the length of a multivariate Student t with D
     degrees: one law, whatever sigma. ``D = 1`` is the Poisson flow of Xu et al. (2022),
     https://arxiv.org/abs/2209.11178; ``D -> infinity`` is white noise.

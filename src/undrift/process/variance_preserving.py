@@ -151,7 +151,7 @@ class LinearLogSNR(VariancePreserving):
     """``lambda`` falls evenly from ``log_snr_max`` to ``log_snr_min``.
 
     The schedule at which Kingma et al. (2021), "Variational diffusion models", https://arxiv.org/abs/2107.00630, begin
-    to learn theirs (appendix I).
+    to learn theirs (a monotonic network, appendix H).
 
     Args:
         log_snr_max: at t = 0.

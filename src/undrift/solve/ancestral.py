@@ -21,7 +21,7 @@ class Ancestral(Solver):
         variance: of the step: "posterior", that of ``q(x_s | x_t, x)`` (right for data at one point); "upper", that of
             ``q(x_t | x_s)`` (right for white data of a process that preserves variance); or "learned", the posterior's
             and what is not known of x, with the estimate's own variance (Bao et al. 2022, "Analytic-DPM",
-            https://arxiv.org/abs/2201.06503, theorem 1): for white noise, as that variance is of each cell by itself.
+            https://arxiv.org/abs/2201.06503): for white noise, as that variance is of each cell by itself.
     """
 
     stochastic = True

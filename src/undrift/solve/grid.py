@@ -44,7 +44,7 @@ class EvenAngle(_Even):
 
 
 class EvenLogSNR(TimeGrid):
-    """Equal steps in lambda, the grid of DPM-Solver (Lu et al. 2022, https://arxiv.org/abs/2206.00927, section 4.4).
+    """Equal steps in lambda, the grid of DPM-Solver (Lu et al. 2022, https://arxiv.org/abs/2206.00927).
 
     Where lambda is infinite at an end of the process, the first or last step goes there from the bound.
 

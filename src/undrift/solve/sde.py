@@ -35,7 +35,7 @@ class ImprovedEuler(Solver):
     """Euler-Maruyama, again from where it ends, and the mean of the two; their distance estimates the error.
 
     Jolicoeur-Martineau et al. (2021), "Gotta go fast when generating data with score-based models",
-    https://arxiv.org/abs/2105.14080, algorithm 1, with the same noise in both; made for
+    https://arxiv.org/abs/2105.14080, with the same noise in both; made for
     :class:`undrift.solve.step_size.Adaptive`. Refused where alpha is 0; a step that ends where sigma is 0, and the
     score infinite, is one of Euler-Maruyama, without an estimate.
     """
