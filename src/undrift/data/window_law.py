@@ -9,27 +9,28 @@ what they leave of each cell, which goes on in time too:
 The maps E are the empirical orthogonal functions of single frames. The amplitudes of the leading ones are predicted from
 each other's past, those of the rest from their own: a covariance between all of them learns the record by heart. Where
 whole frames are given their amplitudes are known; where parts of frames are, the posterior of the amplitudes is that of
-factor analysis (Bishop 2006, "Pattern Recognition and Machine Learning", section 12.2), for which e counts as
-independent between cells, and its frames for as many as their correlation leaves.
+factor analysis (Bishop 2006, "Pattern Recognition and Machine Learning", section 12.2), in which the e of known cells
+and frames count for as many independent ones as their correlations leave.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["WindowLaw", "fit_window_laws"]
+__all__ = ["WindowLaw", "WindowLaws", "fit_window_laws"]
 
 Array = NDArray[np.float64]
 _MODES = 24  # maps at most
 _AMPLITUDES = 400  # maps x frames at most: their posterior takes a cube of it
 _COUPLED = (0, 4, 8, 16)  # maps that are predicted from each other's past, tried by cross-validation
 _COMMON = (0.1, 0.3, 0.6)  # tried likewise, see WindowLaw.fit
-_SCORED = 40  # windows of a fold at most
+_SCORED = 20  # windows of a fold at most
 _RIDGE = 1e-3  # of an amplitude's variance, against frames that determine each other
 _LEAST_STD = 0.02
+_PAIRED = 200  # cells whose correlations say how alike cells are
 _PATTERNS = 32  # of frames in which a cell is known, for which e is carried on in time
 _KEPT = 64  # masks of whole frames whose coefficients are kept
 
@@ -43,12 +44,16 @@ class WindowLaw:
         covariance: of the amplitudes, frame slowest, (T K, T K).
         own: variance of what the maps leave of each cell, (V, cells), 0 where there never is a value.
         correlation: of that in time, (V, T, T).
+        alike: mean size of its correlation between two cells.
+        space: cells along each dim.
     """
 
     modes: Array
     covariance: Array
     own: Array
     correlation: Array
+    alike: float = 0.0
+    space: tuple[int, ...] = ()
     _frames: dict[bytes, tuple[Array, Array, Array]] = field(default_factory=dict, repr=False)
     _precision: Array | None = field(default=None, repr=False)
 
@@ -67,7 +72,8 @@ class WindowLaw:
         n, _, frames, _ = r.shape
         a = (np.moveaxis(r, 2, 1).reshape(n * frames, -1) @ modes.T).reshape(n, frames, -1)
         count, lags = a.shape[2], range(frames)
-        pairs = [np.einsum("ntk,ntl->kl", a[:, : frames - k], a[:, k:]) / (n * (frames - k)) for k in lags]
+        pairs = [np.einsum("ntk,ntl->kl", a[:, : frames - k], a[:, k:], optimize=True) for k in lags]
+        pairs = [pair / (n * (frames - k)) for k, pair in enumerate(pairs)]
         power = np.diag(pairs[0]) if count else np.zeros(0)
         alone = ~np.eye(count, dtype=bool)
         alone[:coupled, :coupled] = False
@@ -79,7 +85,7 @@ class WindowLaw:
                 covariance[t, :, t + k] = pair
                 covariance[t + k, :, t] = pair.T
         covariance = covariance.reshape(frames * count, frames * count)
-        return cls(modes, _positive(covariance), left.own, left.correlation())
+        return cls(modes, _positive(covariance), left.own, left.correlation(), left.alike)
 
     @property
     def frames(self) -> int:
@@ -91,8 +97,9 @@ class WindowLaw:
 
         Where it is known they are its value and 1.
         """
-        whole = known.all((0, 2))
-        mean, variance = self._by_frames(r, whole) if (known.any((0, 2)) == whole).all() else self._by_cells(r, known)
+        ever = (self.own > 0)[:, None]
+        whole, some = (known | ~ever).all((0, 2)), (known & ever).any((0, 2))
+        mean, variance = self._by_frames(r, whole) if (whole == some).all() else self._by_cells(r, known)
         std = np.sqrt(np.maximum(variance, _LEAST_STD**2))
         return np.where(known, r, mean), np.where(known, 1.0, std)
 
@@ -105,7 +112,7 @@ class WindowLaw:
             self._frames[key] = self._coefficients(known)
         gain, ahead, variance = self._frames[key]
         frames = np.moveaxis(r, 1, 0)[known]  # (F, V, cells)
-        a = frames.reshape(len(frames), -1) @ self.modes.T
+        a = frames.reshape(len(frames), self.own.size) @ self.modes.T
         e = frames - (a @ self.modes).reshape(frames.shape)
         mean = (gain @ a.ravel()).reshape(self.frames, -1) @ self.modes
         mean = mean.reshape(self.frames, *self.own.shape).swapaxes(0, 1)
@@ -136,6 +143,7 @@ class WindowLaw:
         if self._precision is None:
             self._precision = np.linalg.inv(self.covariance) if count else np.zeros((0, 0))
         effective = [_effective(c, known[v].any(-1)) for v, c in enumerate(self.correlation)]
+        effective = [f * (1 + self.alike * max(int(known[v].any(0).sum()) - 1, 0)) for v, f in enumerate(effective)]
         noise = np.maximum(self.own, 1e-4 * self.own.mean()) * np.array(effective)[:, None]
         precision, pull = self._precision.copy(), np.empty(frames * count)
         for t in range(frames):
@@ -161,6 +169,14 @@ class WindowLaw:
                     variance[v][:, at] += self.own[v][at] * (left - 1)[:, None]
         return mean, variance
 
+    def part(self, window: Sequence[slice]) -> "WindowLaw":
+        """The law on a part of space (itself for the whole of it)."""
+        if all(s == slice(None) for s in window):
+            return self
+        cut = self.own.reshape(len(self.own), *self.space)[(slice(None), *window)]
+        own = cut.reshape(len(cut), -1)
+        return replace(self, modes=np.zeros((0, own.size)), own=own, space=cut.shape[1:], _frames={}, _precision=None)
+
     def to_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Arrays that hold it."""
         return {
@@ -168,13 +184,44 @@ class WindowLaw:
             f"{name}_covariance": self.covariance,
             f"{name}_own": self.own,
             f"{name}_correlation": self.correlation,
+            f"{name}_alike": np.array(self.alike),
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray], name: str) -> Self:
-        """Inverse of :meth:`to_arrays`."""
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], name: str, space: Sequence[int]) -> Self:
+        """Inverse of :meth:`to_arrays`, on a grid."""
         parts = [arrays[f"{name}_{part}"].astype(np.float64) for part in ("modes", "covariance", "own", "correlation")]
-        return cls(*parts)
+        return cls(*parts, float(arrays[f"{name}_alike"]), tuple(space))
+
+
+class WindowLaws:
+    """The law of windows: one without each fold of the record, and that of all.
+
+    Args:
+        laws: the last is that of all.
+    """
+
+    def __init__(self, laws: Sequence[WindowLaw]) -> None:
+        self.laws = list(laws)
+
+    def given(
+        self, r: np.ndarray, known: NDArray[np.bool_], fold: NDArray[np.intp] | None, window: Sequence[slice]
+    ) -> tuple[Array, Array]:
+        """Mean and standard deviation of windows given their known parts, (n, V T, *window).
+
+        Args:
+            r: standardised residuals, (n, V T, *window).
+            known: same shape.
+            fold: fold of each, whose law was fitted without it; None for that of all.
+            window: part of space, which only laws without maps can be asked about.
+        """
+        mean, std = np.empty(r.shape), np.empty(r.shape)
+        for i in range(len(r)):
+            law = self.laws[-1 if fold is None else fold[i]].part(window)
+            shape = (law.own.shape[0], law.frames, -1)
+            found = law.given(r[i].reshape(shape).astype(np.float64), known[i].reshape(shape))
+            mean[i], std[i] = (v.reshape(r.shape[1:]) for v in found)
+        return mean, std
 
 
 def _positive(covariance: Array) -> Array:
@@ -204,11 +251,13 @@ class Left:
     Attributes:
         own: variance of each cell, (V, cells).
         lagged: mean product at each lag, (V, T).
+        alike: mean size of the correlation between two cells.
         count: windows.
     """
 
     own: Array
     lagged: Array
+    alike: float
     count: int
 
     @classmethod
@@ -218,14 +267,19 @@ class Left:
         flat = np.moveaxis(r, 2, 1).reshape(n * frames, -1)
         e = (flat - (flat @ modes.T) @ modes).reshape(n, frames, variables, cells)
         lagged = [[(e[:, : frames - k, v] * e[:, k:, v]).mean() for k in range(frames)] for v in range(variables)]
-        return cls((e**2).mean((0, 1)), np.array(lagged), n)
+        some = e[:, 0].reshape(n, -1)[:, np.linspace(0, variables * cells - 1, _PAIRED).astype(int)]
+        some = some[:, some.std(0) > 0]
+        pairs = np.abs(np.corrcoef(some.T)) if some.shape[1] > 1 and n > 2 else np.zeros((1, 1))
+        alike = (pairs.sum() - len(pairs)) / max(len(pairs) * (len(pairs) - 1), 1) if len(pairs) > 1 else 0.0
+        return cls((e**2).mean((0, 1)), np.array(lagged), float(alike), n)
 
     @classmethod
     def mean(cls, parts: Sequence["Left"]) -> Self:
         """Of several."""
         count = sum(p.count for p in parts)
         own, lagged = (sum(getattr(p, name) * (p.count / count) for p in parts) for name in ("own", "lagged"))
-        return cls(np.asarray(own), np.asarray(lagged), count)
+        alike = sum(p.alike * p.count / count for p in parts)
+        return cls(np.asarray(own), np.asarray(lagged), alike, count)
 
     def correlation(self) -> Array:
         """In time, (V, T, T)."""
@@ -236,20 +290,21 @@ class Left:
 
 def fit_window_laws(
     r: Array, fold: NDArray[np.intp], *, maps: bool
-) -> tuple[list[WindowLaw], dict[tuple[int, int, float], float]]:
+) -> tuple[WindowLaws, dict[tuple[int, int, float], float]]:
     """The law without each fold and, last, that of all windows.
 
     How many maps there are, how many are coupled and how common the correlations are is chosen by cross-validation.
 
     Args:
-        r: standardised residuals (n, V, T, cells), 0 where missing.
+        r: standardised residuals (n, V, T, *space), 0 where missing.
         fold: contiguous fold of each window.
         maps: False where parts of the domain are learned: then cells go on in time, each on its own.
 
     Returns:
         The laws, and the error of each (maps, coupled, common) tried: the mean logarithm of mean squares, less is better.
     """
-    frames, number = r.shape[2], int(fold.max()) + 1
+    space, frames, number = r.shape[3:], r.shape[2], int(fold.max()) + 1
+    r = r.reshape(*r.shape[:3], -1)
     most = min(_MODES, _AMPLITUDES // frames) if maps else 0
     without = [r[fold != k] for k in range(number)]
     all_modes = [_modes(part, most) for part in [*without, r]]
@@ -260,7 +315,7 @@ def fit_window_laws(
     def law(k: int, count: int, coupled: int, common: float) -> WindowLaw:
         others = [left for j, left in enumerate(found[count]) if j != k]
         windows = r if k == number else without[k]
-        return WindowLaw.fit(windows, all_modes[k][:count], Left.mean(others), coupled, common)
+        return replace(WindowLaw.fit(windows, all_modes[k][:count], Left.mean(others), coupled, common), space=space)
 
     for count in counts:
         found[count] = [Left.of(r[fold == k], all_modes[k][:count]) for k in range(number)]
@@ -269,7 +324,7 @@ def fit_window_laws(
             per_fold = [_errors(law(k, count, coupled, common), r[fold == k]) for k in range(number)]
             errors[count, coupled, common] = float(np.log(np.mean(per_fold, 0)).mean())
     best = min(errors, key=lambda choice: errors[choice])
-    return [law(k, *best) for k in range(number + 1)], errors
+    return WindowLaws([law(k, *best) for k in range(number + 1)]), errors
 
 
 def _modes(r: Array, most: int) -> Array:

@@ -52,7 +52,9 @@ class Rivals:
         for start in range(0, len(rows), 64):
             at = slice(start, start + 64)
             values = {k: v[rows[at]] for k, v in problem.covariates.items()}
-            _, mean = self.codec.encode(None, problem.pair.given, rows[at], covariates=values, fold=fold[at])
+            _, mean = self.codec.encode(
+                None, problem.pair.given, rows[at], covariates=values, fold=fold[at], known=problem.past(rows[at])
+            )
             linear.append(self.codec.decode(0.0, mean))
         truth = problem.pair.target.read(rows)
         interpolated = self._interpolated(problem.pair.given, rows)
@@ -88,7 +90,9 @@ class Rivals:
                 tick(done)
             at = np.array([row])
             values = {k: v[at] for k, v in problem.covariates.items()}
-            encoded, linear = self.codec.encode(None, problem.pair.given, at, covariates=values)
+            encoded, linear = self.codec.encode(
+                None, problem.pair.given, at, covariates=values, known=problem.past(at)
+            )
             for name in self.dressed:
                 points[name].append(self._point(name, at, problem, encoded, linear).astype(np.float32))
         held = problem.pair.target.select(rows)

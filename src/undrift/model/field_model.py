@@ -18,6 +18,7 @@ from undrift.data.open import open_fields
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.draw import Drawing
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
+from undrift.distributions.windows import request_windows
 from undrift.errors import UsageError, suggests_options
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
@@ -25,7 +26,7 @@ from undrift.model.versions import versions_of
 from undrift.nets.members import member_of, number_of
 from undrift.nets.unet import UNet
 from undrift.progress import track
-from undrift.tasks import task_of
+from undrift.tasks import Task, Window, task_of
 from undrift.train.log import read_metrics
 from undrift.train.prepare import Problem, device_of, precision_of, reopen
 from undrift.train.run import staged
@@ -67,6 +68,12 @@ class FieldModel:
         self._problem, self._data = problem, (data, given)
 
     @property
+    def task(self) -> Task:
+        """What is given and what is asked."""
+        task = self.config.task
+        return task_of(task.name, task.factor, task.past, task.future)
+
+    @property
     def problem(self) -> Problem:
         """The data of the run, opened again where the model was loaded."""
         if self._problem is None:
@@ -74,8 +81,7 @@ class FieldModel:
             target = begun_at(target, self.parts.shell.coords)
             if given is not None and self.parts.given_shell is not None:
                 given = begun_at(given, self.parts.given_shell.coords)
-            task = task_of(self.config.task.name, self.config.task.factor)
-            self._problem = reopen(target, given, task, self.config, self.codec)
+            self._problem = reopen(target, given, self.task, self.config, self.codec)
             found, stored = self._problem.pair.target.fingerprint, self.facts.get("fingerprint")
             if stored and found != stored:
                 logger.warning("the data differ from those of training: %s now, %s then", found[:12], stored[:12])
@@ -89,6 +95,7 @@ class FieldModel:
         given: Data | None = None,
         *,
         holdout: bool = False,
+        know: str | None = None,
         at: str | Mapping[str, Any] | None = None,
         realizations: int | slice | str | None = None,
         seed: int = 0,
@@ -103,6 +110,8 @@ class FieldModel:
         Args:
             given: what is given: files, a Dataset, or the output of :meth:`holdout_given`.
             holdout: draw for the samples that training left out.
+            know: which frames of held-out windows are given: "past" (the default), "future", "ends", "nothing", or
+                numbers such as "0,6".
             at: labels of samples, such as "year=2085,scenario=E1": for an emulator the covariates, else which
                 samples of what is given.
             realizations: how many (20 unless the configuration says otherwise), or which (``slice(100, 200)``,
@@ -121,7 +130,7 @@ class FieldModel:
         nfe = self.config.sample.nfe if nfe is None else nfe
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
         seed = valid_seed(seed)
-        request, numbers = self._request(given, holdout, at), np.arange(which.start, which.stop)
+        request, numbers = self._request(given, holdout, at, know), np.arange(which.start, which.stop)
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
         attrs["block_means"] = request.block_means(self.codec)
         labelled = template(request, self.codec, self.parts.shell, numbers, {**self._attrs(), **attrs})
@@ -150,18 +159,26 @@ class FieldModel:
             "periodic_dims": " ".join(d for d, p in zip(layout.space, layout.periodic) if p),
         }
 
-    def _request(self, given: Data | Fields | None, holdout: bool, at: str | Mapping[str, Any] | None) -> Request:
+    def _request(
+        self, given: Data | Fields | None, holdout: bool, at: str | Mapping[str, Any] | None, know: str | None = None
+    ) -> Request:
         if holdout and given is not None:
             raise UsageError("both given and holdout say what is given; give one")
         if holdout:
-            return request_holdout(self.problem, self.parts.given_shell, at)
+            return request_holdout(self.problem, self.parts.given_shell, at, know)
+        if know is not None:
+            raise UsageError("know says which frames of held-out windows are given; use it with holdout")
         if given is not None:
             fields = given if isinstance(given, Fields) else open_fields(given, dims=self.config.data.dims or None)
+            if isinstance(self.task, Window):
+                return request_windows(fields, self.codec, self.parts.shell, self.task, at)
             return request_from(fields, self.codec, self.parts.given_shell, at)
         if self.codec.given_layout is not None:
             raise UsageError(
                 "say what is given: --given COARSE.nc, or --holdout for the samples that training left out"
             )
+        if isinstance(self.task, Window):
+            raise UsageError("say what is given: --given LAST.nc, what is NaN or absent there is asked, or --holdout")
         if at is None:
             raise UsageError("say for which covariates: --at year=2085,scenario=E1, or --holdout")
         return request_at(at, self.codec)

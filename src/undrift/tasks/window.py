@@ -1,12 +1,12 @@
 """Windows of frames, any part of which may be given or asked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from undrift.data.fields import Fields
 from undrift.data.frames import windows_of
-from undrift.data.layout import Layout
 from undrift.errors import UsageError
 from undrift.tasks.pair import Pair
 
@@ -48,6 +48,11 @@ class Window:
         """Frames of a window."""
         return self.past + self.future
 
+    @property
+    def usual(self) -> str:
+        """What is given unless told otherwise."""
+        return "past" if self.past and self.future else "nothing"
+
     def pair(self, target: Fields, given: Fields | None = None) -> Pair:
         """Windows of the target; what is given of them is drawn when they are learned."""
         if given is not None:
@@ -80,14 +85,14 @@ class Window:
                 ) from None
         return known
 
-    def draw(self, layout: Layout, count: int, rng: np.random.Generator) -> np.ndarray:
-        """What is known of so many windows, (n, C, *space), each a mask of a kind of its own."""
-        variables = len(layout.channels) // self.frames
+    def draw(self, shape: Sequence[int], count: int, rng: np.random.Generator) -> np.ndarray:
+        """What is known of so many windows (C, *space) = ``shape``, each by a mask of a kind of its own."""
+        variables = shape[0] // self.frames
         kinds = {k: v for k, v in _KINDS.items() if self._allowed(k, variables)}
         chances = np.array(list(kinds.values()), dtype=np.float64)
         names = rng.choice(list(kinds), size=count, p=chances / chances.sum())
-        out = np.stack([self._mask(str(name), variables, layout.shape, rng) for name in names])
-        return out.reshape(count, len(layout.channels), *layout.shape)
+        out = np.stack([self._mask(str(name), variables, tuple(shape[1:]), rng) for name in names])
+        return out.reshape(count, *shape)
 
     def _allowed(self, kind: str, variables: int) -> bool:
         needs = {
