@@ -57,8 +57,8 @@ Settings = Annotated[list[str] | None, Parameter(name="--set", negative_iterable
 Task = Annotated[
     Literal["downscale", "emulate", "window"] | None,
     Parameter(
-        help="downscale (fine fields from coarse ones), emulate (fields from numbers such as a year) or window (any part "
-        "of consecutive frames from any other)."
+        help="downscale (fine fields from coarse ones), emulate (fields from numbers such as a year) or window (any "
+        "part of consecutive frames from any other)."
     ),
 ]
 Past = Annotated[int | None, Parameter(help="Frames of a window up to the present. Default 4.")]

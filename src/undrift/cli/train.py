@@ -93,7 +93,8 @@ def train(
         overwrite: Replace RUN once the new run is complete.
     """
     arguments = {
-        "data": list(data) or None, "task": task, "factor": factor, "past": past, "future": future, "given": given, "variables": variables,
+        "data": list(data) or None, "task": task, "factor": factor, "past": past, "future": future, "given": given,
+        "variables": variables,
         "static": static, "covariates": covariates, "dims": dims, "periodic": periodic, "select": select,
         "holdout": holdout, "crop": crop, "budget": budget, "steps": steps, "baselines": baselines, "device": device,
         "seed": seed, "fork": fork,

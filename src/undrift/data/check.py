@@ -105,7 +105,8 @@ def check(
         data: paths, globs, a Dataset or an array, as of `open_fields`.
         task: "downscale", "emulate" or "window"; by default which of the first two the data allow.
         factor: fine cells per coarse cell along each side.
-        past: frames of a window up to the present; future: frames after it.
+        past: frames of a window up to the present.
+        future: frames of a window after it.
         given: what is given, on any grid, joined on the labels of the samples.
         variables: names of the fields; all by default.
         static: names or a file of variables that condition the model.

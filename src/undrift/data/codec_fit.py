@@ -184,7 +184,9 @@ def _window_laws(
     laws, errors = fit_window_laws(np.concatenate(parts), fold[some], maps=maps)
     if len(errors) > 1:
         maps_, coupled, common = min(errors, key=lambda choice: errors[choice])
-        logger.info("windows are predicted by %d maps, %d of them coupled, drawn together by %g", maps_, coupled, common)
+        logger.info(
+            "windows are predicted by %d maps, %d of them coupled, drawn together by %g", maps_, coupled, common
+        )
     return laws
 
 

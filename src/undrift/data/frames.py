@@ -85,7 +85,8 @@ def windows_of(fields: Fields, past: int, future: int) -> tuple[Fields, list[str
     offsets = _offsets(times, np.arange(count) - reference)
     dataset = _windowed(fields._dataset, layout, time, count, reference, offsets)
     level = {name: (*layout.level.get(name, ()), FRAME) for name in layout.variables}
-    labels = {d: fields._dataset[d].values for dims in layout.level.values() for d in dims} | {FRAME: offsets.values}
+    labels = {d: list(fields._dataset[d].values) for dims in layout.level.values() for d in dims}
+    labels[FRAME] = list(offsets.values)
     channels = tuple(c for name in layout.variables for c in channels_for(name, level[name], labels))
     windowed = replace(layout, level=level, channels=channels, frames=count)
     store = _FrameStore(fields._store, dataset, windowed, axis)

@@ -6,11 +6,11 @@ what they leave of each cell, which goes on in time too:
     r[v, t, i] = sum_k a[t, k] E[k, v, i] + e[v, t, i],
     cov(a[s, k], a[t, l]) = S[s k, t l],    cov(e[v, s, i], e[v, t, i]) = own[v, i] R[v][s, t].
 
-The maps E are the empirical orthogonal functions of single frames. The amplitudes of the leading ones are predicted from
-each other's past, those of the rest from their own: a covariance between all of them learns the record by heart. Where
-whole frames are given their amplitudes are known; where parts of frames are, the posterior of the amplitudes is that of
-factor analysis (Bishop 2006, "Pattern Recognition and Machine Learning", section 12.2), in which the e of known cells
-and frames count for as many independent ones as their correlations leave.
+The maps E are the empirical orthogonal functions of single frames. The amplitudes of the leading ones are predicted
+from each other's past, those of the rest from their own: a covariance between all of them learns the record by heart.
+Where whole frames are given their amplitudes are known; where parts of frames are, their posterior is that of factor
+analysis (Bishop 2006, "Pattern Recognition and Machine Learning", section 12.2), in which the e of known cells and
+frames count for as many independent ones as their correlations leave.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 __all__ = ["WindowLaw", "WindowLaws", "fit_window_laws"]
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 _MODES = 24  # maps at most
 _AMPLITUDES = 400  # maps x frames at most: their posterior takes a cube of it
 _COUPLED = (0, 4, 8, 16)  # maps that are predicted from each other's past, tried by cross-validation
@@ -99,7 +99,7 @@ class WindowLaw:
         """
         ever = (self.own > 0)[:, None]
         whole, some = (known | ~ever).all((0, 2)), (known & ever).any((0, 2))
-        mean, variance = self._by_frames(r, whole) if (whole == some).all() else self._by_cells(r, known)
+        mean, variance = self._by_frames(r, np.asarray(whole)) if (whole == some).all() else self._by_cells(r, known)
         std = np.sqrt(np.maximum(variance, _LEAST_STD**2))
         return np.where(known, r, mean), np.where(known, 1.0, std)
 
@@ -190,8 +190,10 @@ class WindowLaw:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], name: str, space: Sequence[int]) -> Self:
         """Inverse of :meth:`to_arrays`, on a grid."""
-        parts = [arrays[f"{name}_{part}"].astype(np.float64) for part in ("modes", "covariance", "own", "correlation")]
-        return cls(*parts, float(arrays[f"{name}_alike"]), tuple(space))
+        modes, covariance, own, correlation = (
+            arrays[f"{name}_{part}"].astype(np.float64) for part in ("modes", "covariance", "own", "correlation")
+        )
+        return cls(modes, covariance, own, correlation, float(arrays[f"{name}_alike"]), tuple(space))
 
 
 class WindowLaws:
@@ -301,7 +303,7 @@ def fit_window_laws(
         maps: False where parts of the domain are learned: then cells go on in time, each on its own.
 
     Returns:
-        The laws, and the error of each (maps, coupled, common) tried: the mean logarithm of mean squares, less is better.
+        The laws, and the error of each (maps, coupled, common) tried: the mean logarithm of mean squares.
     """
     space, frames, number = r.shape[3:], r.shape[2], int(fold.max()) + 1
     r = r.reshape(*r.shape[:3], -1)
@@ -319,7 +321,11 @@ def fit_window_laws(
 
     for count in counts:
         found[count] = [Left.of(r[fold == k], all_modes[k][:count]) for k in range(number)]
-        tried = [(c, m) for c in _COUPLED if c <= count for m in _COMMON] if frames > 1 and count else [(0, 1.0)]
+        tried = (
+            [(c, m) for c in sorted({min(c, count) for c in _COUPLED}) for m in _COMMON]
+            if frames > 1 and count
+            else [(0, 1.0)]
+        )
         for coupled, common in tried:
             per_fold = [_errors(law(k, count, coupled, common), r[fold == k]) for k in range(number)]
             errors[count, coupled, common] = float(np.log(np.mean(per_fold, 0)).mean())
@@ -335,8 +341,10 @@ def _modes(r: Array, most: int) -> Array:
     most = min(most, len(flat) // 4, flat.shape[1] // 4)
     if most < 1:
         return np.zeros((0, flat.shape[1]))
+    if len(flat) > flat.shape[1]:
+        return np.linalg.eigh(flat.T @ flat)[1][:, : -most - 1 : -1].T
     values, vectors = np.linalg.eigh(flat @ flat.T)
-    lead = np.argsort(-values)[:most]
+    lead = slice(None, -most - 1, -1)
     return (vectors[:, lead] / np.sqrt(np.maximum(values[lead], 1e-30))).T @ flat
 
 

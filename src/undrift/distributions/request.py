@@ -39,9 +39,9 @@ class Request:
         digests: text of each sample's labels, part of the keys of its noise.
         offered: ``offered(rows)`` gives what is given on the trained grid, (n, G, *coarse), or None.
         covariates: name -> value of each sample.
-        known: ``known(rows)`` gives values of windows of frames, (n, C, *space), NaN where they are asked, or None.
         interpolated: what is given was interpolated to the trained grid, so that it is no mean over its cells.
         outside: share of given values outside the training range, by channel or covariate.
+        known: ``known(rows)`` gives values of windows of frames, (n, C, *space), NaN where they are asked, or None.
     """
 
     labels: xr.Dataset
@@ -49,9 +49,9 @@ class Request:
     digests: list[str]
     offered: Callable[[np.ndarray], np.ndarray] | None
     covariates: dict[str, np.ndarray]
-    known: Callable[[np.ndarray], np.ndarray] | None = None
     interpolated: bool = False
     outside: dict[str, float] = field(default_factory=dict)
+    known: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.digests)

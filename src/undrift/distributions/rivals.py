@@ -90,9 +90,7 @@ class Rivals:
                 tick(done)
             at = np.array([row])
             values = {k: v[at] for k, v in problem.covariates.items()}
-            encoded, linear = self.codec.encode(
-                None, problem.pair.given, at, covariates=values, known=problem.past(at)
-            )
+            encoded, linear = self.codec.encode(None, problem.pair.given, at, covariates=values, known=problem.past(at))
             for name in self.dressed:
                 points[name].append(self._point(name, at, problem, encoded, linear).astype(np.float32))
         held = problem.pair.target.select(rows)

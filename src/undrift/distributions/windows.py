@@ -74,7 +74,9 @@ def _placed(fields: Fields, offsets: np.ndarray, task: Window) -> tuple[np.ndarr
     for dim in fields.layout.sample:
         found = list(dict.fromkeys(plain(fields.labels(i)[dim]) for i in range(len(fields))))
         if dim != time and len(found) > 1:
-            raise DataError(f"the given data have {len(found)} labels of {dim!r}; choose one with --at {dim}={found[0]}")
+            raise DataError(
+                f"the given data have {len(found)} labels of {dim!r}; choose one with --at {dim}={found[0]}"
+            )
     labels = fields.labels(0)
     coords = {dim: (dim, np.array([labels[dim]])) for dim in fields.layout.sample if dim != time}
     times = fields.times()
