@@ -63,7 +63,7 @@ from undrift.solve.sde import (
     PredictorCorrector,
     ReverseDiffusion,
 )
-from undrift.tasks import Downscale, Emulate
+from undrift.tasks import Downscale, Emulate, Window
 from undrift.tasks.batch import Condition
 
 CPU = torch.device("cpu")
@@ -150,7 +150,7 @@ WEIGHTS = {
     "EDM": EDMWeight(),
     "likelihood": Likelihood(),
 }
-TASKS = {"downscale": Downscale(2), "emulate": Emulate()}
+TASKS = {"downscale": Downscale(2), "emulate": Emulate(), "window": Window(past=1, future=0)}
 
 
 def guesses() -> dict[str, GaussianGuess]:
