@@ -107,3 +107,95 @@ def test_what_cannot_be_asked_is_refused(model):
         undrift.fit(record, task="window", given=record, steps=1, progress=False)
     with pytest.raises(UsageError, match="--past 3, frames of a window"):
         undrift.fit(record, task="downscale", past=3, steps=1, progress=False)
+
+
+LAST = slice(380, 383)
+
+
+def test_a_forecast_goes_on_from_the_last_frames(model):
+    """A travelling wave: errors grow, and stay below those of the record's own mean for a while."""
+    record = waves()
+    starts = [str(t)[:19] for t in record.time.values[330:378:8]]
+    forecast = model.forecast(record, init=",".join(starts), lead="8h", realizations=12, progress=False)
+    assert forecast.tas.dims == ("realization", "time", "prediction_timedelta", "lat", "lon")
+    hours = forecast.prediction_timedelta.values / HOUR
+    np.testing.assert_array_equal(hours, np.arange(1, 9))
+    assert (forecast.valid_time.values == forecast.time.values[:, None] + forecast.prediction_timedelta.values).all()
+    truth = record.tas.sel(time=forecast.valid_time)
+    error = np.sqrt(((forecast.tas.mean("realization") - truth) ** 2).mean(("time", "lat", "lon"))).values
+    assert error[0] < 0.35 and error[0] < error[-1] < 0.8
+    spread = np.sqrt(forecast.tas.var("realization").mean(("time", "lat", "lon"))).values
+    assert (spread > 0.5 * error).all() and (spread < 2 * error).all()
+
+
+def test_a_realization_of_a_forecast_is_the_same_alone_and_among_others(model):
+    record = waves().isel(time=LAST)
+    many = model.forecast(record, steps=5, realizations=4, progress=False)
+    alone = model.forecast(record, steps=5, realizations="2:3", progress=False)
+    np.testing.assert_array_equal(many.tas.isel(realization=[2]).values, alone.tas.values)
+    first, second = record.time.values[-2:]
+    both = model.forecast(record, init=f"{str(first)[:19]},{str(second)[:19]}", steps=5, realizations=4, progress=False)
+    np.testing.assert_array_equal(both.tas.isel(time=[1]).values, many.tas.values)
+    assert np.abs(both.tas.isel(realization=0) - both.tas.isel(realization=1)).max() > 0.01
+
+
+def test_the_first_window_of_a_forecast_is_what_sample_draws_given_the_past(model):
+    """In law: both are drawn from the same numbers but for their keys."""
+    record = waves().isel(time=slice(380, 382))
+    forecast = model.forecast(record, steps=3, realizations=200, progress=False).tas.isel(time=0)
+    sample = model.sample(record, realizations=200, progress=False).tas.isel(time=0, lead_time=[2, 3, 4])
+    error = np.sqrt((forecast.var("realization").values + sample.var("realization").values) / 200)
+    away = np.abs(
+        forecast.mean("realization").values - sample.transpose(*forecast.dims[:1], ...).mean("realization").values
+    )
+    assert (away / error).max() < 5
+
+
+def test_a_forecast_that_was_killed_goes_on(model, tmp_path, monkeypatch):
+    record, out = waves().isel(time=LAST), tmp_path / "FC.zarr"
+    whole = model.forecast(record, steps=7, realizations=40, progress=False)
+    from undrift.data.write import EnsembleWriter
+
+    write, calls = EnsembleWriter.write, []
+
+    def dying(self, *args):
+        calls.append(args)
+        if len(calls) > 60:  # the first 16 realizations are there, the next 16 in part
+            raise KeyboardInterrupt
+        write(self, *args)
+
+    monkeypatch.setattr(EnsembleWriter, "write", dying)
+    with pytest.raises(KeyboardInterrupt):
+        model.forecast(record, steps=7, realizations=40, out=out, progress=False)
+    assert not out.exists()
+    monkeypatch.setattr(EnsembleWriter, "write", write)
+    drawn = []
+    sample = type(model._law()).sample
+    monkeypatch.setattr(type(model._law()), "sample", lambda *a, **k: drawn.append(len(a[2])) or sample(*a, **k))
+    again = model.forecast(record, steps=7, realizations=40, out=out, progress=False)
+    assert sum(drawn) == 24 * 3
+    np.testing.assert_array_equal(again.tas.values, whole.tas.values)
+    assert not list(tmp_path.glob(".*partial*")) and not (out / ".blocks.jsonl").exists()
+
+
+def test_which_starts_are_meant(model):
+    record = waves()
+    every = model.forecast(record, init="2001-03-10/2001-03-11/6h", steps=1, realizations=1, progress=False)
+    hours = (every.time.values - every.time.values[0]) / HOUR
+    np.testing.assert_array_equal(hours, [0, 6, 12, 18, 24, 30, 36, 42][: len(hours)])
+    assert len(hours) >= 5
+
+
+BAD = {
+    "say how far to forecast": {},
+    "one of them": {"lead": "3h", "steps": 3},
+    r"got --lead 90m, 1\.5 steps of 3600 s": {"lead": "90m"},
+    "got --steps 0": {"steps": 0},
+    "expected LAST, times such as": {"steps": 1, "init": "2001-03-10/2001-03-11"},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_forecast_that_cannot_be_made_is_refused(model, message):
+    with pytest.raises(UsageError, match=message):
+        model.forecast(waves().isel(time=LAST), progress=False, **BAD[message])

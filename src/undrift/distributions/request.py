@@ -249,12 +249,11 @@ def _array(values: Sequence[Any], codec: Codec, name: str) -> np.ndarray:
 
 
 def template(
-    request: Request, codec: Codec, shell: Shell, realizations: np.ndarray, attrs: Mapping[str, Any]
+    request: Request, layout: Layout, shell: Shell, realizations: np.ndarray, attrs: Mapping[str, Any]
 ) -> xr.Dataset:
     """The labelled, empty ensemble: lazy zeros with dims (realization, *sample, *level, *space) in the user's order."""
     import dask.array as da
 
-    layout = codec.layout
     number = ("realization", realizations, {"standard_name": "realization", "units": "1"})
     out = xr.Dataset(coords={**request.labels.coords, "realization": number})
     space = shell.coords.drop_vars(list(shell.coords.data_vars))

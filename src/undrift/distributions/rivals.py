@@ -103,7 +103,7 @@ class Rivals:
         layout, dressed = self.codec.layout, self.dressed[name]
         request = Request(*labels_of(held), [""] * len(held), None, {})
         attrs = {"dressed": "quantiles", "note": dressed.note}
-        out = template(request, self.codec, shell, np.arange(len(dressed.members)), attrs)
+        out = template(request, layout, shell, np.arange(len(dressed.members)), attrs)
         sizes = [request.labels.sizes[d] for d in request.dims]
         bounds = [np.broadcast_to(v.reshape(1, -1, *[1] * len(layout.space)), point[:1].shape) for v in self._bounds()]
         points, members, low, high = (variables_of(v, layout, shell) for v in (point, dressed.members, *bounds))

@@ -18,7 +18,7 @@ from undrift.distributions.request import Request
 from undrift.errors import DataError
 from undrift.tasks import Window
 
-__all__ = ["request_windows", "single_frames"]
+__all__ = ["after", "request_windows", "single_frames"]
 
 _REGULAR = 0.2  # of a step: how far times may be from whole steps
 
@@ -89,12 +89,12 @@ def _placed(fields: Fields, offsets: np.ndarray, task: Window) -> tuple[np.ndarr
         )
     start = task.past - span if span <= task.past else 0
     if time is not None:
-        reference = np.arange(1) if times is None else _after(times[:1], -offsets[start])
+        reference = np.arange(1) if times is None else after(times[:1], -offsets[start])
         coords[time] = (time, reference)
     return steps + start, xr.Dataset(coords=coords)
 
 
-def _after(times: np.ndarray, offset: Any) -> np.ndarray:
+def after(times: np.ndarray, offset: Any) -> np.ndarray:
     """Times moved on by an offset."""
     if times.dtype == object and isinstance(offset, np.timedelta64):
         offset = offset.astype("timedelta64[us]").item()

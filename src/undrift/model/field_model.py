@@ -17,6 +17,7 @@ from undrift.data.fields import Fields
 from undrift.data.open import open_fields
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.draw import Drawing
+from undrift.distributions.forecast import Forecast, starts_of, steps_of
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
 from undrift.distributions.windows import request_windows
 from undrift.errors import UsageError, suggests_options
@@ -36,6 +37,7 @@ __all__ = ["FieldModel", "load"]
 
 logger = logging.getLogger(__name__)
 
+_FORECASTS = 50
 # Facts that are not told of the training; old runs hold a judgement of their own, by the criteria of their time.
 _APART = ("history", "fingerprint", "parameters", "static", "still_improving")
 
@@ -133,7 +135,7 @@ class FieldModel:
         request, numbers = self._request(given, holdout, at, know), np.arange(which.start, which.stop)
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
         attrs["block_means"] = request.block_means(self.codec)
-        labelled = template(request, self.codec, self.parts.shell, numbers, {**self._attrs(), **attrs})
+        labelled = template(request, self.codec.layout, self.parts.shell, numbers, {**self._attrs(), **attrs})
         drawing = Drawing(
             self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe, labelled
         )  # fmt: skip
@@ -142,6 +144,65 @@ class FieldModel:
         if out is None:
             return drawing.in_memory(progress)
         drawing.to_file(out, overwrite, progress)
+        return open_ensemble(out)
+
+    @suggests_options
+    def forecast(
+        self,
+        given: Data,
+        *,
+        init: str = "LAST",
+        lead: str | float | None = None,
+        steps: int | None = None,
+        realizations: int | slice | str | None = None,
+        seed: int = 0,
+        nfe: int | None = None,
+        out: str | Path | None = None,
+        overwrite: bool = False,
+        progress: bool = True,
+        dry_run: bool = False,
+    ) -> Any:
+        """Forecast from the frames of given data, window after window.
+
+        Args:
+            given: frames up to the start of each forecast: files or a Dataset.
+            init: which frames forecasts begin with: "LAST", times such as "2019-03-26T12,2019-03-27", or
+                "START/END/EVERY" such as "2019-03-26/2019-03-30/12h".
+            lead: how far, such as "48h"; or
+            steps: how many frames.
+            realizations: how many (50), or which, as of :meth:`sample`.
+            seed: of the noise; realization n of a start is fixed by (seed, n, time of the start).
+            nfe: network evaluations per window (10 unless the configuration says otherwise).
+            out: file to write as they come, ``.nc`` or ``.zarr``; a ``.zarr`` is gone on with after a process was
+                killed, by the same call.
+            overwrite: replace ``out``.
+            progress: show a progress bar.
+            dry_run: return sizes instead.
+
+        Returns:
+            Dataset with dims (realization, time, prediction_timedelta, *level, *space) and ``valid_time``.
+        """
+        if not isinstance(self.task, Window):
+            raise UsageError(
+                f"a forecast needs a model of windows, and this one's task is {self.task.name}; train one "
+                "with --task window --past 4 --future 8"
+            )
+        seed = valid_seed(seed)
+        which = parse_realizations(_FORECASTS if realizations is None else realizations)
+        shell, nfe = self.parts.shell, self.config.sample.nfe if nfe is None else nfe
+        number = steps_of(shell, lead, steps)
+        fields = open_fields(given, dims=self.config.data.dims or None, variables=list(self.codec.layout.variables))
+        starts = starts_of(fields, self.codec, shell, self.task, init)
+        attrs = {**self._attrs(), "undrift_seed": seed, "undrift_nfe": nfe}
+        numbers = np.arange(which.start, which.stop)
+        forecast = Forecast(
+            self._law(), self.codec, shell, self.device, self.task, starts, number, numbers, seed, nfe, attrs
+        )
+        if dry_run:
+            return forecast.plan()
+        if out is None:
+            return forecast.in_memory(progress)
+        forecast.to_file(out, overwrite, progress)
         return open_ensemble(out)
 
     def _law(self) -> Diffusion:
