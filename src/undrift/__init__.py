@@ -10,6 +10,7 @@ __all__ = [
     "Interrupted",
     "UndriftError",
     "UsageError",
+    "Window",
     "__version__",
     "check",
     "evaluate",
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from undrift.model import FieldModel, evaluate, fit, load
     from undrift.tasks.downscale import Downscale
     from undrift.tasks.emulate import Emulate
+    from undrift.tasks.window import Window
 
 __version__ = "0.1.0"
 
@@ -33,6 +35,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Downscale": "undrift.tasks.downscale",
     "Emulate": "undrift.tasks.emulate",
+    "Window": "undrift.tasks.window",
     "FieldModel": "undrift.model",
     "check": "undrift.data.check",
     "evaluate": "undrift.model",

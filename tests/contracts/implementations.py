@@ -75,7 +75,7 @@ from undrift.solve.sde import (
     PredictorCorrector,
     ReverseDiffusion,
 )
-from undrift.tasks import Downscale, Emulate
+from undrift.tasks import Downscale, Emulate, Window
 from undrift.tasks.batch import Condition
 
 CPU = torch.device("cpu")
@@ -172,7 +172,7 @@ OPERATORS = {  # of fields (B, 2, 4, 6)
     "regional sums": RegionalSums(torch.linspace(-1, 2, 144, device=CPU).reshape(3, 2, 4, 6)),
     "function": Function(lambda x: torch.stack([(x**2).mean((1, 2, 3)), x[:, 0].sin().sum((1, 2))], 1)),
 }
-TASKS = {"downscale": Downscale(2), "emulate": Emulate()}
+TASKS = {"downscale": Downscale(2), "emulate": Emulate(), "window": Window(past=1, future=0)}
 
 
 def guesses() -> dict[str, GaussianGuess]:

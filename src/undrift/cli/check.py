@@ -12,9 +12,11 @@ from undrift.cli.options import (
     Dims,
     DryRun,
     Factor,
+    Future,
     Given,
     Holdout,
     Json,
+    Past,
     Periodic,
     Select,
     Static,
@@ -33,6 +35,8 @@ def check(
     *data: str,
     task: Task = None,
     factor: Factor = None,
+    past: Past = None,
+    future: Future = None,
     given: Given = None,
     variables: Variables = None,
     static: Static = None,
@@ -56,10 +60,10 @@ def check(
     if not data:
         raise UsageError("no data is named; type undrift check FILE...")
     from undrift.config import Task as Defaults
-    from undrift.config import refuse_idle_factor
+    from undrift.config import refuse_idle_options
     from undrift.data.check import check as examine
 
-    refuse_idle_factor(factor, task, given)
+    refuse_idle_options({"factor": factor, "past": past, "future": future}, task, given)
     tell_reversed("--holdout", holdout)
     opening = {
         "dims": names(dims), "variables": names(variables), "static": names(static), "covariates": names(covariates),
@@ -75,6 +79,8 @@ def check(
         list(data),
         task=task,
         factor=Defaults().factor if factor is None else factor,
+        past=Defaults().past if past is None else past,
+        future=Defaults().future if future is None else future,
         given=given,
         holdout=holdout,
         **opening,

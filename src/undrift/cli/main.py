@@ -19,6 +19,7 @@ VERBS = {
     "check": "Say what is wrong with files, and suggest how to train on them.",
     "train": "Train a model on files and write a run directory.",
     "sample": "Draw an ensemble from a run.",
+    "forecast": "Forecast from given frames, with a run of --task window.",
     "evaluate": "Score an ensemble against the truth.",
     "report": "Draw, score and write one HTML page about a run.",
     "inspect": "Show what a run directory holds.",

@@ -9,12 +9,14 @@ __all__ = [
     "DryRun",
     "Factor",
     "Flag",
+    "Future",
     "Given",
     "Holdout",
     "Json",
     "Many",
     "Nfe",
     "NoVerify",
+    "Past",
     "Periodic",
     "Seed",
     "Select",
@@ -53,9 +55,14 @@ Settings = Annotated[list[str] | None, Parameter(name="--set", negative_iterable
 # What check and train have in common: which samples, and what is given of them.
 
 Task = Annotated[
-    Literal["downscale", "emulate"] | None,
-    Parameter(help="downscale (fine fields from coarse ones) or emulate (fields from numbers such as a year)."),
+    Literal["downscale", "emulate", "window"] | None,
+    Parameter(
+        help="downscale (fine fields from coarse ones), emulate (fields from numbers such as a year) or window (any "
+        "part of consecutive frames from any other)."
+    ),
 ]
+Past = Annotated[int | None, Parameter(help="Frames of a window up to the present. Default 4.")]
+Future = Annotated[int | None, Parameter(help="Frames of a window after the present. Default 8.")]
 Factor = Annotated[
     int | None,
     Parameter(

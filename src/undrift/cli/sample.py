@@ -29,6 +29,7 @@ def sample(
     out: str,
     given: Many = None,
     holdout: Flag = False,
+    know: str | None = None,
     at: str | None = None,
     realizations: str | None = None,
     seed: Seed = 0,
@@ -51,6 +52,8 @@ def sample(
         out: File to write, ENS.nc or ENS.zarr.
         given: Files of what is given, in the units of training; another grid is interpolated.
         holdout: Draw for the samples that training left out.
+        know: Which frames of held-out windows are given, of a model of windows: past (the default), future, ends,
+            nothing, or numbers as 0,6.
         at: Only these samples, as year=2085,scenario=E1; an emulator needs nothing else.
         realizations: How many, as 20, or which, as 100:200 (the end is not drawn): a slice of a whole run, bit for bit.
             Default sample.realizations of RUN, 20 unless it was set.
@@ -73,8 +76,8 @@ def sample(
 
         set_threads()
         result = open_run(run, verify=not no_verify, device=device).sample(
-            given, holdout=holdout, at=at, realizations=which, seed=seed, nfe=nfe, out=out, overwrite=overwrite,
-            dry_run=dry_run,
+            given, holdout=holdout, know=know, at=at, realizations=which, seed=seed, nfe=nfe, out=out,
+            overwrite=overwrite, dry_run=dry_run,
         )  # fmt: skip
     if isinstance(result, dict):
         emit_json(result) if json else facts(result)

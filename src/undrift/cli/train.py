@@ -16,9 +16,11 @@ from undrift.cli.options import (
     DryRun,
     Factor,
     Flag,
+    Future,
     Given,
     Holdout,
     Json,
+    Past,
     Periodic,
     Select,
     Settings,
@@ -42,6 +44,8 @@ def train(
     out: str,
     task: Task = None,
     factor: Factor = None,
+    past: Past = None,
+    future: Future = None,
     given: Given = None,
     variables: Variables = None,
     static: Static = None,
@@ -89,7 +93,8 @@ def train(
         overwrite: Replace RUN once the new run is complete.
     """
     arguments = {
-        "data": list(data) or None, "task": task, "factor": factor, "given": given, "variables": variables,
+        "data": list(data) or None, "task": task, "factor": factor, "past": past, "future": future, "given": given,
+        "variables": variables,
         "static": static, "covariates": covariates, "dims": dims, "periodic": periodic, "select": select,
         "holdout": holdout, "crop": crop, "budget": budget, "steps": steps, "baselines": baselines, "device": device,
         "seed": seed, "fork": fork,
@@ -110,10 +115,10 @@ def _resolved(
     """What is to be trained, from all that was typed."""
     if resume and overwrite:
         raise UsageError("--resume keeps RUN and --overwrite replaces it; type one of them")
-    from undrift.config import refuse_idle_factor
+    from undrift.config import refuse_idle_options
 
     resolved = resolve(_base(out, resume, arguments["fork"]), file, arguments, settings)
-    refuse_idle_factor(arguments["factor"], resolved.task.name, resolved.data.given)
+    refuse_idle_options(arguments, resolved.task.name, resolved.data.given)
     if resume and not Path(out).exists():
         raise CheckpointError(f"{out} does not exist, so there is nothing to resume; leave --resume out to begin")
     if not resolved.data.paths:

@@ -4,7 +4,7 @@ A configuration holds values only. It never names a class or a function to call 
 ``class_path`` are unknown keys like any other), so reading one written by somebody else is safe.
 """
 
-from undrift.config.override import ARGUMENTS, apply_arguments, apply_settings, overlaid, refuse_idle_factor
+from undrift.config.override import ARGUMENTS, apply_arguments, apply_settings, overlaid, refuse_idle_options
 from undrift.config.sections import Codec, Config, Data, Net, Sample, Task, Train
 from undrift.config.toml import config_text, dump_config, forked, load_config, parse_config
 from undrift.config.values import parse_duration, parse_realizations, valid_seed
@@ -28,6 +28,6 @@ __all__ = [
     "parse_config",
     "parse_duration",
     "parse_realizations",
-    "refuse_idle_factor",
+    "refuse_idle_options",
     "valid_seed",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ARGUMENTS", "apply_arguments", "apply_settings", "overlaid", "refuse_idle_factor"]
+__all__ = ["ARGUMENTS", "apply_arguments", "apply_settings", "overlaid", "refuse_idle_options"]
 
 import tomllib
 from collections.abc import Mapping
@@ -57,6 +57,8 @@ ARGUMENTS = {
     "data": "data.paths",
     "task": "task.name",
     "factor": "task.factor",
+    "past": "task.past",
+    "future": "task.future",
     **{
         name: f"data.{name}"
         for name in ("given", "variables", "static", "covariates", "dims", "periodic", "select", "holdout")
@@ -66,11 +68,17 @@ ARGUMENTS = {
 """Arguments of `undrift.fit`, which are options of `undrift train` too, and the keys that they set."""
 
 
-def refuse_idle_factor(factor: int | None, task: str | None, given: object) -> None:
-    """Refuse a factor where nothing is averaged by it."""
-    if factor is not None and (task == "emulate" or given):
-        why = "an emulator is given no coarse map" if task == "emulate" else "--given names what is given"
-        raise UsageError(f"got --factor {factor}, but {why}; leave --factor out")
+def refuse_idle_options(arguments: Mapping[str, object], task: str | None, given: object) -> None:
+    """Refuse a factor where nothing is averaged by it, and frames where there are no windows."""
+    factor = arguments.get("factor")
+    if factor is not None and (task in ("emulate", "window") or given):
+        why = {"emulate": "an emulator is given no coarse map", "window": "windows are given frames of DATA itself"}
+        raise UsageError(
+            f"got --factor {factor}, but {why.get(str(task), '--given names what is given')}; leave --factor out"
+        )
+    for name in ("past", "future"):
+        if arguments.get(name) is not None and task != "window":
+            raise UsageError(f"got --{name} {arguments[name]}, frames of a window; type --task window beside it")
 
 
 def apply_arguments(config: Config, arguments: Mapping[str, object]) -> Config:

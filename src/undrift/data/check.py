@@ -27,6 +27,7 @@ from undrift.data.findings import (
     time_axis,
     unit_findings,
 )
+from undrift.data.frames import windows_of
 from undrift.data.layout import no_block, plain
 from undrift.data.open import Data, open_fields
 from undrift.data.order import span
@@ -87,6 +88,8 @@ def check(
     *,
     task: str | None = None,
     factor: int = 4,
+    past: int = 4,
+    future: int = 8,
     given: Data | None = None,
     variables: str | Sequence[str] | None = None,
     static: str | Sequence[str] | None = None,
@@ -100,8 +103,10 @@ def check(
 
     Args:
         data: paths, globs, a Dataset or an array, as of `open_fields`.
-        task: "downscale" or "emulate"; by default what the data allow.
+        task: "downscale", "emulate" or "window"; by default which of the first two the data allow.
         factor: fine cells per coarse cell along each side.
+        past: frames of a window up to the present.
+        future: frames of a window after it.
         given: what is given, on any grid, joined on the labels of the samples.
         variables: names of the fields; all by default.
         static: names or a file of variables that condition the model.
@@ -115,8 +120,10 @@ def check(
         DataError: the data cannot be opened at all. What is merely wrong with them is a line of severity "error".
         UsageError: an option cannot be used.
     """
-    if task not in (None, "downscale", "emulate"):
-        raise UsageError(f"--task {task}: expected downscale or emulate")
+    if task not in (None, "downscale", "emulate", "window"):
+        raise UsageError(f"--task {task}: expected downscale, emulate or window")
+    if task == "window" and given is not None:
+        raise UsageError("--task window takes no --given: what is given are frames, variables and cells of DATA itself")
     fields = open_fields(
         data, dims=dims, variables=variables, static=static, covariates=covariates, periodic=periodic, select=select
     )
@@ -126,7 +133,7 @@ def check(
     task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * factor else "emulate")
     other = None if given is None else open_fields(given, dims=dims, periodic=periodic)
     parts = _samples(*_asked(fields, task, factor, other), holdout, report)
-    for line in _task(fields, task, factor, other):
+    for line in _windows(fields, past, future) if task == "window" else _task(fields, task, factor, other):
         report.add(*line)
     report.add(*_memory(fields))
     report.facts["task"] = task
@@ -137,6 +144,8 @@ def check(
         }  # fmt: skip
         if task == "emulate" and not covariates:
             options["--covariates"] = ",".join(_covariates(fields)) or None
+        if task == "window":
+            options |= {"--past": str(past), "--future": str(future)}
         report.suggested = _command(data, task, factor, options, parts.text if parts else holdout)
     return report
 
@@ -297,6 +306,17 @@ def _task(fields: Fields, task: str, factor: int, other: Fields | None) -> Itera
             if flag and dim in beyond:
                 text = f"{dim} is periodic, and trimming opens the circle: choose a --factor that divides its size"
                 yield "warning", text
+
+
+def _windows(fields: Fields, past: int, future: int) -> Iterator[Line]:
+    """How many windows of frames there are."""
+    try:
+        windows, notes = windows_of(fields, past, future)
+    except DataError as error:
+        yield "error", str(error)
+        return
+    yield "info", f"window: {len(windows)} windows of {past} + {future} frames, any part of which may be given"
+    yield from (("note", note) for note in notes)
 
 
 def _given(fields: Fields, other: Fields) -> Iterator[Line]:

@@ -29,6 +29,7 @@ from undrift.data.layout import Layout
 from undrift.data.linear import Given
 from undrift.data.predictors import Predictors
 from undrift.data.transforms import Transform
+from undrift.data.window_law import WindowLaw, WindowLaws
 
 __all__ = ["Codec", "Encoded", "Predicted", "base_channels"]
 
@@ -86,6 +87,7 @@ class Codec:
         gappy: whether given cells are missing now and then; patchy: whether target cells are. The network sees which.
         factor: cells of the target along each dim in a cell of what is given, where the grids are nested, else None.
         conserves: channels, (C,), whose given namesakes are means over blocks; drawn fields keep them.
+        window_laws: of windows of which any part may be given, or None.
     """
 
     def __init__(
@@ -123,6 +125,9 @@ class Codec:
         self.given_law: GivenLaw | None = None
         if "law_modes" in arrays:
             self.given_law = GivenLaw(arrays["law_modes"], arrays["law_variances"], float(arrays["law_floor"]))
+        self.window_laws: WindowLaws | None = None
+        if "window_modes" in arrays:
+            self.window_laws = WindowLaws([WindowLaw.from_arrays(arrays, "window", layout.shape)])
         self.activity_mean, self.activity_centre = arrays.get("activity_mean"), arrays.get("activity_centre")
         self.low = np.array([t.thresholds[0] for t in transforms]).reshape(-1, *[1] * len(layout.space))
         self.high = np.array([t.thresholds[1] for t in transforms]).reshape(-1, *[1] * len(layout.space))
@@ -145,6 +150,8 @@ class Codec:
             law = self.given_law
             out |= {"law_modes": law.modes, "law_variances": law.variances}
             out["law_floor"] = np.array(law.floor)
+        if self.window_laws is not None:
+            out |= self.window_laws.laws[-1].to_arrays("window")
         if self.given_mask is not None:
             out["given_mask"] = self.given_mask.astype(np.int8)
         return out
@@ -278,6 +285,7 @@ class Codec:
         window: Sequence[slice] | None = None,
         draw: np.random.Generator | None = None,
         offered: np.ndarray | None = None,
+        known: np.ndarray | None = None,
     ) -> tuple[Encoded, Predicted]:
         """Windows of samples.
 
@@ -290,25 +298,55 @@ class Codec:
             window: part of space.
             draw: generator of the latents at point masses and of given values that are missing.
             offered: given values (n, G, *coarse).
+            known: values of windows of frames (n, C, *window), NaN where they are asked; None to leave open what is.
 
         Returns:
             The numbers, and what is predicted of the latents.
         """
         raw = offered if offered is not None or given is None else given.read(rows).astype(np.float64)
-        known = None if raw is None or self.regridder is None else ~np.isnan(self.regridder(raw))
+        there = None if raw is None or self.regridder is None else ~np.isnan(self.regridder(raw))
         raw = None if raw is None else self.filled(raw, draw)
         part, fine = self.predictors(raw, covariates, len(rows))
         blocks = self.blocks(raw) if window is None else None
         window = tuple(window) if window is not None else (slice(None),) * len(self.layout.space)
         cut = (slice(None), slice(None), *window)
         prediction = self.predict(part, fold, window)
-        fields = self._fields(fine, known, part, prediction.mean, cut, len(rows))
+        fields = self._fields(fine, there, part, prediction.mean, cut, len(rows))
+        if known is not None:
+            prediction, more = self.windowed(known, prediction, fold, window, draw)
+            fields |= more
         x, weight = None, np.ones_like(prediction.mean, dtype=np.float32)
         if target is not None:
             x, weight = self.residual(target.read(rows, window), prediction, window, draw)
+        x, weight = self.asked(x, weight, fields)
         fields = self.marked(fields, weight)
         vector = self.covariates.vector(covariates, len(rows)).astype(np.float32)
         return Encoded(x, None if x is None else weight, fields, vector, blocks), prediction
+
+    def windowed(
+        self,
+        known: np.ndarray,
+        prediction: Predicted,
+        fold: np.ndarray | None,
+        window: Sequence[slice],
+        draw: np.random.Generator | None,
+    ) -> tuple[Predicted, dict[str, np.ndarray]]:
+        """The prediction given parts of windows (n, C, *window), NaN where asked, and what the network sees of them."""
+        assert self.window_laws is not None
+        r, _ = self.residual(known, prediction, window, draw)
+        there = np.isfinite(known) & ~self.mask[(slice(None), *window)][None]
+        mean, std = self.window_laws.given(r, there, fold, window)
+        fields = {"asked": ~there, "frames": np.where(there, r, 0.0), "expected": np.where(there, 0.0, mean)}
+        after = Predicted(prediction.mean + prediction.std * mean, prediction.std * std)
+        return after, {k: v.astype(np.float32) for k, v in fields.items()}
+
+    @staticmethod
+    def asked(
+        x: np.ndarray | None, weight: np.ndarray, fields: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray | None, np.ndarray]:
+        """Residuals and weights, 0 where a window is given."""
+        asked = fields.get("asked")
+        return (x, weight) if asked is None else (None if x is None else x * asked, weight * asked)
 
     def marked(self, fields: dict[str, np.ndarray], weight: np.ndarray) -> dict[str, np.ndarray]:
         """The fields, and which target cells are known where some are missing now and then; all are when drawing."""

@@ -4,7 +4,8 @@ What it predicts of the latents is fitted by :mod:`undrift.data.prediction_fit`.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from undrift.data.prediction_fit import fit_prediction
 from undrift.data.predictors import Predictors
 from undrift.data.scan import block_step
 from undrift.data.transforms import Moments, Transform, fit_transform
+from undrift.data.window_law import WindowLaws, fit_window_laws
 from undrift.errors import DataError
 
 __all__ = ["fit_codec"]
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 _BLOCK = 64
 _LAW_NUMBERS = 20_000_000  # read for the law of what is given, samples x channels x cells
 _LAW_SAMPLES, _LAW_LEAST = 500, 20  # of what is given: read at most, and without gaps at least
+_WINDOW_NUMBERS = 60_000_000  # read for the law of windows, windows x channels x cells
 _AS_GIVEN = 1e-3  # of its standard deviation: how far what is given may be from a block's mean
 _ROUNDED = 1e-6  # of its largest size, likewise
 _PARTLY = 0.01  # blocks known in part, beside those known as a whole: what is given is then a mean of something else
@@ -107,6 +110,9 @@ def fit_codec(
     transforms: Mapping[str, str] | None = None,
     number_of_folds: int = 5,
     linear: bool = True,
+    cycles: Collection[str] = (),
+    windows: bool = False,
+    maps: bool = True,
 ) -> tuple[Codec, np.ndarray]:
     """Fit everything from the training part.
 
@@ -119,6 +125,9 @@ def fit_codec(
         transforms: variable -> kind, "auto" where absent.
         number_of_folds: contiguous folds of the out-of-fold residuals.
         linear: False leaves the prediction at its base: interpolation, or nothing.
+        cycles: covariates of which only the time of year and day counts.
+        windows: whether samples are windows of which any part may be given.
+        maps: whether their law knows of patterns over the whole domain.
 
     Returns:
         The codec and the fold of each row.
@@ -139,7 +148,7 @@ def fit_codec(
         regridder=None if given is None else Regridder(Grid.of(given), Grid.of(target)),
         transforms=chosen,
         given_transforms=given_transforms,
-        covariates=Covariates.fit({k: v[rows] for k, v in covariates.items()}),
+        covariates=Covariates.fit({k: v[rows] for k, v in covariates.items()}, cycles),
         predictor=Predictors.base(shape),
         arrays=blank,
     )
@@ -147,9 +156,38 @@ def fit_codec(
     _standardise(codec, target, given, rows, factor)
     if given is not None:
         codec.given_law = _given_law(codec, given, rows)
-    fit_prediction(codec, target, given, rows, fold, covariates, linear)
+    fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=not windows)
+    if windows:
+        codec.window_laws = _window_laws(codec, target, rows, fold, covariates, maps and linear)
     codec.static = np.concatenate([codec.static, _geography(codec)]).astype(np.float32)
     return codec, fold
+
+
+def _window_laws(
+    codec: Codec,
+    target: Fields,
+    rows: np.ndarray,
+    fold: np.ndarray,
+    covariates: Mapping[str, np.ndarray],
+    maps: bool,
+) -> WindowLaws:
+    """The law of windows, from out-of-fold residuals of some of them."""
+    frames, shape = codec.layout.frames, codec.layout.shape
+    size = len(codec.layout.channels) * math.prod(shape)
+    some = np.unique(np.linspace(0, len(rows) - 1, max(20, min(len(rows), _WINDOW_NUMBERS // size))).astype(int))
+    parts = []
+    for at in np.array_split(some, -(-len(some) // _BLOCK)):
+        values = {k: v[rows[at]] for k, v in covariates.items()}
+        encoded, _ = codec.encode(target, None, rows[at], covariates=values, fold=fold[at])
+        assert encoded.x is not None
+        parts.append(encoded.x.reshape(len(at), -1, frames, *shape))
+    laws, errors = fit_window_laws(np.concatenate(parts), fold[some], maps=maps)
+    if len(errors) > 1:
+        maps_, coupled, common = min(errors, key=lambda choice: errors[choice])
+        logger.info(
+            "windows are predicted by %d maps, %d of them coupled, drawn together by %g", maps_, coupled, common
+        )
+    return laws
 
 
 def _geography(codec: Codec) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Covariates of a sample as numbers: dates, numbers and names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -53,6 +53,7 @@ class Covariate:
         low: least value in training (of a number, or of a date in seconds).
         high: greatest value in training.
         calendar: of dates that are no datetime64, such as "noleap".
+        trend: whether dates count beside their cycles.
     """
 
     name: str
@@ -64,9 +65,10 @@ class Covariate:
     low: float = 0.0
     high: float = 0.0
     calendar: str = ""
+    trend: bool = True
 
     @classmethod
-    def fit(cls, name: str, values: np.ndarray) -> Self:
+    def fit(cls, name: str, values: np.ndarray, trend: bool = True) -> Self:
         """Learn from the training part."""
         if values.dtype.kind == "M" or (values.dtype.kind == "O" and hasattr(values.ravel()[0], "calendar")):
             seconds = _seconds(values)
@@ -78,7 +80,7 @@ class Covariate:
             return cls(
                 name, "date", float(seconds.mean()), max(span / np.sqrt(12), 1.0), harmonics=tuple(cycles),
                 low=float(seconds.min()), high=float(seconds.max()),
-                calendar="" if values.dtype.kind == "M" else str(values.ravel()[0].calendar),
+                calendar="" if values.dtype.kind == "M" else str(values.ravel()[0].calendar), trend=trend,
             )  # fmt: skip
         if values.dtype.kind in "iufb":
             v = values.astype(np.float64)
@@ -92,12 +94,12 @@ class Covariate:
         if self.kind == "number":
             return ((values.astype(np.float64) - self.mean) / self.std)[:, None]
         if self.kind == "date":
-            parts = [(_seconds(values) - self.mean) / self.std]
+            parts = [(_seconds(values) - self.mean) / self.std] if self.trend else []
             for cycle in self.harmonics:
                 phase = _year_share(values) if cycle == "year" else (_seconds(values) % _DAY) / _DAY
                 for k in (1, 2):
                     parts += [np.cos(2 * np.pi * k * phase), np.sin(2 * np.pi * k * phase)]
-            return np.stack(parts, 1)
+            return np.stack(parts, 1) if parts else np.zeros((len(values), 0))
         names = [str(plain(v)) for v in values]
         unknown = sorted(set(names) - set(self.categories))
         if unknown:
@@ -106,7 +108,7 @@ class Covariate:
 
     def outside(self, values: np.ndarray) -> float:
         """Share of values outside the training range."""
-        if self.kind == "category":
+        if self.kind == "category" or not self.trend:
             return 0.0
         v = _seconds(values) if self.kind == "date" else values.astype(np.float64)
         return float(((v < self.low) | (v > self.high)).mean())
@@ -125,9 +127,9 @@ class Covariates:
         self.degree = degree
 
     @classmethod
-    def fit(cls, values: Mapping[str, np.ndarray]) -> Self:
-        """Learn from the training part, name -> one value per sample."""
-        return cls([Covariate.fit(name, v) for name, v in values.items()])
+    def fit(cls, values: Mapping[str, np.ndarray], cycles: Collection[str] = ()) -> Self:
+        """Learn from the training part, name -> one value per sample; of ``cycles`` only the time of year and day."""
+        return cls([Covariate.fit(name, v, name not in cycles) for name, v in values.items()])
 
     @property
     def names(self) -> list[str]:
@@ -138,7 +140,7 @@ class Covariates:
     def width(self) -> int:
         """Length of the vector."""
         return sum(
-            len(p.categories) if p.kind == "category" else 1 + 4 * len(p.harmonics) if p.kind == "date" else 1
+            len(p.categories) if p.kind == "category" else p.trend + 4 * len(p.harmonics) if p.kind == "date" else 1
             for p in self.parts
         )
 
@@ -153,9 +155,11 @@ class Covariates:
             numbers = part.numbers(values[part.name])
             if part.kind == "category":
                 groups.append(numbers)
-            else:
+            elif part.trend:
                 trends.append(numbers[:, :1])
                 rest.append(numbers[:, 1:])
+            else:
+                rest.append(numbers)
         powers = range(1, self.degree + 1)
         out = [np.zeros((count, 0)), *(t**k for k in powers for t in trends), *rest, *groups]
         for group in groups:

@@ -80,6 +80,7 @@ class Layout:
         longitude: Likewise of the longitude.
         channels: One per variable and level; varies fastest over the last level dimension.
         units: Units per variable, "" where the data have none.
+        frames: Frames of a window, whose level dim is then ``lead_time``; 1 where samples are single fields.
     """
 
     variables: tuple[str, ...]
@@ -93,6 +94,7 @@ class Layout:
     longitude: str | None
     channels: tuple[Channel, ...]
     units: dict[str, str] = field(default_factory=dict)
+    frames: int = 1
 
     def channels_of(self, variable: str) -> list[int]:
         """Positions of the channels of one variable."""
@@ -101,6 +103,8 @@ class Layout:
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that JSON can hold; ``from_dict`` is its inverse."""
         out = asdict(self)
+        if self.frames == 1:
+            del out["frames"]  # as runs were written that knew of no windows
         out["channels"] = [
             {"variable": c.variable, "level": [[dim, label] for dim, label in c.level]} for c in self.channels
         ]
@@ -130,6 +134,7 @@ class Layout:
             longitude=given["longitude"],
             channels=channels,
             units=dict(given["units"]),
+            frames=int(given.get("frames", 1)),
         )
 
 

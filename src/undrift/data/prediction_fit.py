@@ -36,6 +36,7 @@ def fit_prediction(
     fold: np.ndarray,
     covariates: Mapping[str, np.ndarray],
     linear: bool,
+    lively: bool = True,
 ) -> None:
     """Fit all of it and leave it in the codec, which is standardised already.
 
@@ -47,6 +48,7 @@ def fit_prediction(
         fold: of each of them.
         covariates: name -> value of each sample of ``target``.
         linear: False leaves the prediction at its base.
+        lively: whether the amplitude of what is left may depend on the state.
     """
 
     def parts(at: np.ndarray) -> tuple[Given, np.ndarray]:
@@ -78,7 +80,8 @@ def fit_prediction(
         codec.curves = _curves(codec, parts, fold)
     if codec.curves:
         codec.scale = _scale(codec, parts, fold, first=not censored)
-    codec.amplitude = _amplitude(codec, parts, fold)
+    if lively:
+        codec.amplitude = _amplitude(codec, parts, fold)
     if codec.amplitude.any():
         codec.scale = _scale(codec, parts, fold, first=not censored)
 

@@ -59,12 +59,31 @@ def split(fields: Fields, holdout: str | None = None, scan: Scan | None = None) 
         from undrift.data.select import sample_mask
 
         held, gap = np.flatnonzero(sample_mask(fields, text)), np.zeros(0, dtype=np.int64)
+    gap = np.union1d(gap, _overlapping(fields, held))
     train = np.setdiff1d(np.arange(n), np.concatenate([held, gap]))
     if train.size == 0:
         raise DataError(f"--holdout {text} leaves none of {n} samples for training; hold out fewer")
     result = Split(train, held, gap, text)
     _once(fields, result, scan or fields._scan)
     return result
+
+
+def _overlapping(fields: Fields, held: np.ndarray) -> np.ndarray:
+    """Positions of windows that are not held out and have a frame of one that is."""
+    layout = fields.layout
+    if layout.frames == 1:
+        return np.zeros(0, dtype=np.int64)
+    sizes, axis = fields._store.sizes, layout.sample.index(layout.time or layout.sample[-1])
+    coords = list(np.unravel_index(fields._base(np.arange(len(fields))), sizes))
+    position, coords[axis] = coords[axis], np.zeros_like(coords[axis])
+    group = np.ravel_multi_index(coords, sizes)
+    out = []
+    for g in np.unique(group[held]):
+        mine, theirs = np.flatnonzero(group == g), np.sort(position[held][group[held] == g])
+        after = np.searchsorted(theirs, position[mine] - layout.frames + 1)
+        near = (after < theirs.size) & (theirs[np.minimum(after, theirs.size - 1)] < position[mine] + layout.frames)
+        out.append(mine[near])
+    return np.setdiff1d(np.concatenate(out) if out else np.zeros(0, dtype=np.int64), held)
 
 
 def _end_of_record(fields: Fields, share: float, text: str) -> tuple[np.ndarray, np.ndarray]:

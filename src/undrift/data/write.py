@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 Indexer = int | slice | Sequence[int] | np.ndarray
 CHUNK_BYTES = 1 << 20
 CACHE_BYTES = 32 << 20
+_LOG = ".blocks.jsonl"
 
 
 class EnsembleWriter:
@@ -49,6 +50,8 @@ class EnsembleWriter:
         overwrite: replace an existing result, which stays in place until the new one is complete.
         sample: the dims that count samples, in the order in which they are flattened; by default those that follow
             `realization` and are not level or space, which only `sample` can tell: needed for flattened indices only.
+        resume: text of what is written, for `.zarr`: what was written of the same before, by a process that was killed,
+            is kept and told by :meth:`written`. Blocks have to be of whole chunks.
         chunks: chunk length per dim. By default whole levels and space, and as many realizations and then
             samples as make about 1 MiB. Blocks of whole chunks are written fastest.
 
@@ -65,6 +68,7 @@ class EnsembleWriter:
         *,
         sample: Sequence[str] | None = None,
         chunks: Mapping[str, int] | None = None,
+        resume: str | None = None,
     ) -> None:
         self.path = Path(path)
         if self.path.suffix not in (".nc", ".zarr"):
@@ -75,16 +79,25 @@ class EnsembleWriter:
         self.sample = tuple(sample or ())
         self._sizes = {str(d): int(n) for d, n in template.sizes.items()}
         self.chunks = {name: _chunks(da, self.sample, chunks or {}) for name, da in self.template.data_vars.items()}
-        self.partial = self.path.with_name(f".{self.path.name}.partial-{os.getpid()}")
+        resumable = resume is not None and self.path.suffix == ".zarr"
+        self.partial = self.path.with_name(f".{self.path.name}.partial-{'resumable' if resumable else os.getpid()}")
         self._ledger = {name: np.zeros(_ledger_shape(da, self.sample), bool) for name, da in template.data_vars.items()}
         self._store: _NetCDF | _Zarr | None = None
+        self._log = _Log(self.partial / _LOG, resume or "") if resumable else None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            kept = self._log is not None and self._log.begun()
             for stale in sorted(self.path.parent.glob(f".{self.path.name}.partial-*")):
-                log.warning("%s is left from a run that did not finish; it is not used and may be deleted", stale)
-            _remove(self.partial)
+                if not (kept and stale == self.partial):
+                    log.warning("%s is left from a run that did not finish; it is not used and may be deleted", stale)
+            if not kept:
+                _remove(self.partial)
             kind = _NetCDF if self.path.suffix == ".nc" else _Zarr
-            self._store = kind(self.partial, self.template, self.chunks)
+            self._store = (
+                _Zarr.again(self.partial, self.template) if kept else kind(self.partial, self.template, self.chunks)
+            )
+            for name, region in self._log.open() if self._log is not None else ():
+                self._ledger[name][region[: self._ledger[name].ndim]] = True
         except (OSError, RuntimeError) as error:
             self.abort()
             raise self._explain(error) from error
@@ -142,6 +155,8 @@ class EnsembleWriter:
         try:
             assert self._store is not None
             self._store.write(name, region, values.reshape(shape))
+            if self._log is not None:
+                self._log.add(name, region)
         except (OSError, RuntimeError) as error:
             raise self._explain(error) from error
         self._ledger[name][region[: self._ledger[name].ndim]] = True
@@ -164,6 +179,14 @@ class EnsembleWriter:
             at[self.sample[-1]] = slice(start[-1], start[-1] + run.size)
             places.append((slice(int(run[0]), int(run[-1]) + 1), at))
         return places
+
+    def written(self, realization: int, samples: Mapping[str, int | slice]) -> bool:
+        """Whether all variables have the fields of a realization at some samples already, see ``resume``."""
+        for name, done in self._ledger.items():
+            dims = [str(d) for d in self.template[name].dims[: done.ndim]]
+            if not done[tuple(realization if d == "realization" else samples.get(d, slice(None)) for d in dims)].all():
+                return False
+        return True
 
     def missing(self) -> list[str]:
         """What was never written, one short text per variable (empty when complete)."""
@@ -188,6 +211,8 @@ class EnsembleWriter:
         try:
             self._store.finish(complete=not missing)
             self._store = None
+            if self._log is not None:
+                self._log.close(remove=not missing)
             _sync(self.partial)
             if missing:
                 raise IncompleteError(
@@ -199,11 +224,14 @@ class EnsembleWriter:
             raise self._explain(error) from error
 
     def abort(self) -> None:
-        """Drops what was written; the existing result, if any, is untouched."""
+        """Drops what was written unless it can be gone on with; the existing result, if any, is untouched."""
         if self._store is not None:
             with contextlib.suppress(Exception):
                 self._store.finish(complete=False)
             self._store = None
+        if self._log is not None:
+            self._log.close(remove=False)
+            return
         try:
             _remove(self.partial)
         except OSError:
@@ -252,6 +280,48 @@ class EnsembleWriter:
                 f"no space left on disk while writing {self.path}: up to {need:,} bytes are needed, {free:,} are free"
             )
         return UndriftError(f"cannot write {self.path}: {error}")
+
+
+class _Log:
+    """Which blocks are on disk: a line each, after the block, headed by what is written."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path, self.text = path, text
+        self.file: Any = None
+
+    def begun(self) -> bool:
+        """Whether there is one of the same text."""
+        try:
+            with self.path.open() as lines:
+                return json.loads(lines.readline()) == self.text
+        except (OSError, ValueError):
+            return False
+
+    def open(self) -> list[tuple[str, tuple[slice, ...]]]:
+        """Begin or go on; returns the blocks that are there, a line that was cut short left out."""
+        found = []
+        if self.path.exists():
+            for line in self.path.read_text().splitlines()[1:]:
+                with contextlib.suppress(ValueError):
+                    name, *region = json.loads(line)
+                    found.append((name, tuple(slice(*part) for part in region)))
+        self.file = self.path.open("a")
+        self.file.write("\n" if found else json.dumps(self.text) + "\n")
+        self.file.flush()
+        return found
+
+    def add(self, name: str, region: tuple[slice, ...]) -> None:
+        """A block that was written."""
+        self.file.write(json.dumps([name, *([s.start, s.stop] for s in region)]) + "\n")
+        self.file.flush()
+
+    def close(self, remove: bool) -> None:
+        """Leave it; ``remove`` it from a result that is complete."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+        if remove:
+            self.path.unlink(missing_ok=True)
 
 
 class _NetCDF:
@@ -308,9 +378,20 @@ class _Zarr:
                 for name, da in template.data_vars.items()
             }
         )
-        lazy.assign_attrs(complete="false").to_zarr(
-            path, mode="w-", compute=False, zarr_format=3, consolidated=False, encoding=encoding, safe_chunks=False
-        )
+        with zarr.config.set({"array.write_empty_chunks": True}):  # a time of 0 after its epoch is a chunk too
+            lazy.assign_attrs(complete="false").to_zarr(
+                path, mode="w-", compute=False, zarr_format=3, consolidated=False, encoding=encoding, safe_chunks=False
+            )
+        self._open(path, template)
+
+    @classmethod
+    def again(cls, path: Path, template: xr.Dataset) -> "_Zarr":
+        """What another process began."""
+        out = cls.__new__(cls)
+        out._open(path, template)
+        return out
+
+    def _open(self, path: Path, template: xr.Dataset) -> None:
         # a chunk of NaN must be on disk too: an absent chunk then always means a lost one
         with zarr.config.set({"array.write_empty_chunks": True}):
             self.group = zarr.open_group(path, mode="r+", use_consolidated=False)

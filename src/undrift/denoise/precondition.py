@@ -68,9 +68,10 @@ class Preconditioned(Denoiser):
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:
         """See :class:`undrift.denoise.denoiser.Denoiser`."""
         numbers = self._numbers(x_t, t)
-        y = x_t / numbers.alpha
-        f = self.network(self.net, numbers.c_in * y, numbers.ratio, condition or Condition(), self.precision)
-        x = self.guess.shrink(y, numbers.tail, numbers.gain) + numbers.c_out * f
+        y, condition = x_t / numbers.alpha, condition or Condition()
+        seen = condition.blanked(y)
+        f = self.network(self.net, numbers.c_in * seen, numbers.ratio, condition, self.precision)
+        x = condition.blanked(self.guess.shrink(seen, numbers.tail, numbers.gain) + numbers.c_out * f)
         return Estimate(x, (y - x) / numbers.divisor, self.process, t)
 
     def _numbers(self, x_t: Tensor, t: Tensor) -> "_Numbers":

@@ -108,16 +108,23 @@ class Drawing:
             return None if self.request.offered is None else self.request.offered(np.array([i]))
 
         @lru_cache(maxsize=micro)
+        def frames(i: int) -> np.ndarray | None:
+            return None if self.request.known is None else self.request.known(np.array([i]))
+
+        @lru_cache(maxsize=micro)
         def encoded(i: int, realization: int | None) -> tuple[Encoded, Predicted]:
             rows = np.array([i])
             values = {k: v[rows] for k, v in self.request.covariates.items()}
             draw = None if realization is None else self._generator("given", i, realization)
-            both = self.codec.encode(None, None, rows, covariates=values, offered=offered(i), draw=draw)
+            both = self.codec.encode(
+                None, None, rows, covariates=values, offered=offered(i), draw=draw, known=frames(i)
+            )
             return (replace(both[0], blocks=None), both[1]) if self.request.interpolated else both
 
         def given(i: int, realization: int) -> tuple[Encoded, Predicted]:
             raw = offered(i)  # what is missing of it is another draw for each realization
             drawn = raw is not None and self.codec.given_law is not None and self.codec.gaps(raw).any()
+            drawn |= frames(i) is not None and any(t.kind != "standard" for t in self.codec.transforms)
             return encoded(i, realization if drawn else None)
 
         at_bound, drawn = np.zeros(len(self.codec.transforms)), 0
@@ -138,6 +145,8 @@ class Drawing:
                     kept = [known[k][0].blocks for k in at]
                     blocks = None if kept[0] is None else np.concatenate([b for b in kept if b is not None])
                     values = self.codec.decode(x[at], Predicted(mean, std), blocks)
+                    kept = frames(i)
+                    values = values if kept is None else np.where(np.isfinite(kept), kept, values)
                     at_bound += self.codec.at_bound(values)
                     drawn += len(at)
                     yield slice(first, first + len(at)), i, variables_of(values, self.codec.layout, self.shell)

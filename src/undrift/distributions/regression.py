@@ -69,8 +69,9 @@ def errors_of(net: nn.Module, problem: Problem, device: torch.device, precision:
         rows = np.array([row])
         values = {k: v[rows] for k, v in problem.covariates.items()}
         encoded, linear = codec.encode(
-            problem.pair.target, problem.pair.given, rows, covariates=values, fold=problem.fold[rows]
-        )
+            problem.pair.target, problem.pair.given, rows, covariates=values, fold=problem.fold[rows],
+            known=problem.past(rows),
+        )  # fmt: skip
         guess = codec.decode(predict(net, encoded, len(codec.layout.channels), device, precision), linear)
         out.append(problem.pair.target.read(rows) - guess)
     return np.concatenate(out)

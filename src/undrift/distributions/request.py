@@ -19,6 +19,7 @@ from undrift.data.layout import Layout, plain
 from undrift.data.regrid import match_given
 from undrift.data.select import parse_selection, sample_mask
 from undrift.errors import DataError, UsageError
+from undrift.tasks import Window
 from undrift.train.prepare import Problem
 
 __all__ = ["Request", "labels_of", "request_at", "request_from", "request_holdout", "template", "variables_of"]
@@ -40,6 +41,7 @@ class Request:
         covariates: name -> value of each sample.
         interpolated: what is given was interpolated to the trained grid, so that it is no mean over its cells.
         outside: share of given values outside the training range, by channel or covariate.
+        known: ``known(rows)`` gives values of windows of frames, (n, C, *space), NaN where they are asked, or None.
     """
 
     labels: xr.Dataset
@@ -49,6 +51,7 @@ class Request:
     covariates: dict[str, np.ndarray]
     interpolated: bool = False
     outside: dict[str, float] = field(default_factory=dict)
+    known: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -137,8 +140,10 @@ def request_from(
     return Request(labels, dims, digests, offered, values, interpolated, outside)
 
 
-def request_holdout(problem: Problem, given_shell: Shell | None, at: str | Mapping[str, Any] | None) -> Request:
-    """The samples that training left out, all or those that ``at`` selects."""
+def request_holdout(
+    problem: Problem, given_shell: Shell | None, at: str | Mapping[str, Any] | None, know: str | None = None
+) -> Request:
+    """The samples that training left out, all or those that ``at`` selects; ``know`` says which frames are given."""
     rows = problem.split.holdout
     if at is not None:
         rows = rows[np.flatnonzero(sample_mask(problem.pair.target.select(rows), at))]
@@ -147,6 +152,17 @@ def request_holdout(problem: Problem, given_shell: Shell | None, at: str | Mappi
     # noise and output belong to the labels of the target, also where those of what is given differ a little
     digests = [pair.target.label_digest(i) for i in range(len(pair.target))]
     request = Request(*labels_of(pair.target), digests, None, values)
+    if isinstance(problem.task, Window):
+        given, target = problem.task.frames_known(know or problem.task.usual), pair.target
+
+        def known(rows: np.ndarray) -> np.ndarray:
+            values = target.read(rows)
+            values.reshape(len(rows), -1, len(given), *values.shape[2:])[:, :, ~given] = np.nan
+            return values
+
+        request.known = known
+    elif know is not None:
+        raise UsageError(f"know={know} says which frames of a window are given, and this model knows of no windows")
     if pair.given is not None:
         offer = request_from(pair.given, problem.codec, given_shell, None, covariates=False)
         request.offered, request.interpolated, request.outside = offer.offered, offer.interpolated, offer.outside
@@ -233,12 +249,11 @@ def _array(values: Sequence[Any], codec: Codec, name: str) -> np.ndarray:
 
 
 def template(
-    request: Request, codec: Codec, shell: Shell, realizations: np.ndarray, attrs: Mapping[str, Any]
+    request: Request, layout: Layout, shell: Shell, realizations: np.ndarray, attrs: Mapping[str, Any]
 ) -> xr.Dataset:
     """The labelled, empty ensemble: lazy zeros with dims (realization, *sample, *level, *space) in the user's order."""
     import dask.array as da
 
-    layout = codec.layout
     number = ("realization", realizations, {"standard_name": "realization", "units": "1"})
     out = xr.Dataset(coords={**request.labels.coords, "realization": number})
     space = shell.coords.drop_vars(list(shell.coords.data_vars))

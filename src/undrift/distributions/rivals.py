@@ -52,7 +52,9 @@ class Rivals:
         for start in range(0, len(rows), 64):
             at = slice(start, start + 64)
             values = {k: v[rows[at]] for k, v in problem.covariates.items()}
-            _, mean = self.codec.encode(None, problem.pair.given, rows[at], covariates=values, fold=fold[at])
+            _, mean = self.codec.encode(
+                None, problem.pair.given, rows[at], covariates=values, fold=fold[at], known=problem.past(rows[at])
+            )
             linear.append(self.codec.decode(0.0, mean))
         truth = problem.pair.target.read(rows)
         interpolated = self._interpolated(problem.pair.given, rows)
@@ -88,7 +90,7 @@ class Rivals:
                 tick(done)
             at = np.array([row])
             values = {k: v[at] for k, v in problem.covariates.items()}
-            encoded, linear = self.codec.encode(None, problem.pair.given, at, covariates=values)
+            encoded, linear = self.codec.encode(None, problem.pair.given, at, covariates=values, known=problem.past(at))
             for name in self.dressed:
                 points[name].append(self._point(name, at, problem, encoded, linear).astype(np.float32))
         held = problem.pair.target.select(rows)
@@ -101,7 +103,7 @@ class Rivals:
         layout, dressed = self.codec.layout, self.dressed[name]
         request = Request(*labels_of(held), [""] * len(held), None, {})
         attrs = {"dressed": "quantiles", "note": dressed.note}
-        out = template(request, self.codec, shell, np.arange(len(dressed.members)), attrs)
+        out = template(request, layout, shell, np.arange(len(dressed.members)), attrs)
         sizes = [request.labels.sizes[d] for d in request.dims]
         bounds = [np.broadcast_to(v.reshape(1, -1, *[1] * len(layout.space)), point[:1].shape) for v in self._bounds()]
         points, members, low, high = (variables_of(v, layout, shell) for v in (point, dressed.members, *bounds))

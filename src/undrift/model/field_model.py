@@ -17,7 +17,9 @@ from undrift.data.fields import Fields
 from undrift.data.open import open_fields
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.draw import Drawing
+from undrift.distributions.forecast import Forecast, starts_of, steps_of
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
+from undrift.distributions.windows import request_windows
 from undrift.errors import UsageError, suggests_options
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
@@ -25,7 +27,7 @@ from undrift.model.versions import versions_of
 from undrift.nets.members import member_of, number_of
 from undrift.nets.unet import UNet
 from undrift.progress import track
-from undrift.tasks import task_of
+from undrift.tasks import Task, Window, task_of
 from undrift.train.log import read_metrics
 from undrift.train.prepare import Problem, device_of, precision_of, reopen
 from undrift.train.run import staged
@@ -35,6 +37,7 @@ __all__ = ["FieldModel", "load"]
 
 logger = logging.getLogger(__name__)
 
+_FORECASTS = 50
 # Facts that are not told of the training; old runs hold a judgement of their own, by the criteria of their time.
 _APART = ("history", "fingerprint", "parameters", "static", "still_improving")
 
@@ -67,6 +70,12 @@ class FieldModel:
         self._problem, self._data = problem, (data, given)
 
     @property
+    def task(self) -> Task:
+        """What is given and what is asked."""
+        task = self.config.task
+        return task_of(task.name, task.factor, task.past, task.future)
+
+    @property
     def problem(self) -> Problem:
         """The data of the run, opened again where the model was loaded."""
         if self._problem is None:
@@ -74,8 +83,7 @@ class FieldModel:
             target = begun_at(target, self.parts.shell.coords)
             if given is not None and self.parts.given_shell is not None:
                 given = begun_at(given, self.parts.given_shell.coords)
-            task = task_of(self.config.task.name, self.config.task.factor)
-            self._problem = reopen(target, given, task, self.config, self.codec)
+            self._problem = reopen(target, given, self.task, self.config, self.codec)
             found, stored = self._problem.pair.target.fingerprint, self.facts.get("fingerprint")
             if stored and found != stored:
                 logger.warning("the data differ from those of training: %s now, %s then", found[:12], stored[:12])
@@ -89,6 +97,7 @@ class FieldModel:
         given: Data | None = None,
         *,
         holdout: bool = False,
+        know: str | None = None,
         at: str | Mapping[str, Any] | None = None,
         realizations: int | slice | str | None = None,
         seed: int = 0,
@@ -103,6 +112,8 @@ class FieldModel:
         Args:
             given: what is given: files, a Dataset, or the output of :meth:`holdout_given`.
             holdout: draw for the samples that training left out.
+            know: which frames of held-out windows are given: "past" (the default), "future", "ends", "nothing", or
+                numbers such as "0,6".
             at: labels of samples, such as "year=2085,scenario=E1": for an emulator the covariates, else which
                 samples of what is given.
             realizations: how many (20 unless the configuration says otherwise), or which (``slice(100, 200)``,
@@ -121,10 +132,10 @@ class FieldModel:
         nfe = self.config.sample.nfe if nfe is None else nfe
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
         seed = valid_seed(seed)
-        request, numbers = self._request(given, holdout, at), np.arange(which.start, which.stop)
+        request, numbers = self._request(given, holdout, at, know), np.arange(which.start, which.stop)
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
         attrs["block_means"] = request.block_means(self.codec)
-        labelled = template(request, self.codec, self.parts.shell, numbers, {**self._attrs(), **attrs})
+        labelled = template(request, self.codec.layout, self.parts.shell, numbers, {**self._attrs(), **attrs})
         drawing = Drawing(
             self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe, labelled
         )  # fmt: skip
@@ -133,6 +144,65 @@ class FieldModel:
         if out is None:
             return drawing.in_memory(progress)
         drawing.to_file(out, overwrite, progress)
+        return open_ensemble(out)
+
+    @suggests_options
+    def forecast(
+        self,
+        given: Data,
+        *,
+        init: str = "LAST",
+        lead: str | float | None = None,
+        steps: int | None = None,
+        realizations: int | slice | str | None = None,
+        seed: int = 0,
+        nfe: int | None = None,
+        out: str | Path | None = None,
+        overwrite: bool = False,
+        progress: bool = True,
+        dry_run: bool = False,
+    ) -> Any:
+        """Forecast from the frames of given data, window after window.
+
+        Args:
+            given: frames up to the start of each forecast: files or a Dataset.
+            init: which frames forecasts begin with: "LAST", times such as "2019-03-26T12,2019-03-27", or
+                "START/END/EVERY" such as "2019-03-26/2019-03-30/12h".
+            lead: how far, such as "48h"; or
+            steps: how many frames.
+            realizations: how many (50), or which, as of :meth:`sample`.
+            seed: of the noise; realization n of a start is fixed by (seed, n, time of the start).
+            nfe: network evaluations per window (10 unless the configuration says otherwise).
+            out: file to write as they come, ``.nc`` or ``.zarr``; a ``.zarr`` is gone on with after a process was
+                killed, by the same call.
+            overwrite: replace ``out``.
+            progress: show a progress bar.
+            dry_run: return sizes instead.
+
+        Returns:
+            Dataset with dims (realization, time, prediction_timedelta, *level, *space) and ``valid_time``.
+        """
+        if not isinstance(self.task, Window):
+            raise UsageError(
+                f"a forecast needs a model of windows, and this one's task is {self.task.name}; train one "
+                "with --task window --past 4 --future 8"
+            )
+        seed = valid_seed(seed)
+        which = parse_realizations(_FORECASTS if realizations is None else realizations)
+        shell, nfe = self.parts.shell, self.config.sample.nfe if nfe is None else nfe
+        number = steps_of(shell, lead, steps)
+        fields = open_fields(given, dims=self.config.data.dims or None, variables=list(self.codec.layout.variables))
+        starts = starts_of(fields, self.codec, shell, self.task, init)
+        attrs = {**self._attrs(), "undrift_seed": seed, "undrift_nfe": nfe}
+        numbers = np.arange(which.start, which.stop)
+        forecast = Forecast(
+            self._law(), self.codec, shell, self.device, self.task, starts, number, numbers, seed, nfe, attrs
+        )
+        if dry_run:
+            return forecast.plan()
+        if out is None:
+            return forecast.in_memory(progress)
+        forecast.to_file(out, overwrite, progress)
         return open_ensemble(out)
 
     def _law(self) -> Diffusion:
@@ -150,18 +220,26 @@ class FieldModel:
             "periodic_dims": " ".join(d for d, p in zip(layout.space, layout.periodic) if p),
         }
 
-    def _request(self, given: Data | Fields | None, holdout: bool, at: str | Mapping[str, Any] | None) -> Request:
+    def _request(
+        self, given: Data | Fields | None, holdout: bool, at: str | Mapping[str, Any] | None, know: str | None = None
+    ) -> Request:
         if holdout and given is not None:
             raise UsageError("both given and holdout say what is given; give one")
         if holdout:
-            return request_holdout(self.problem, self.parts.given_shell, at)
+            return request_holdout(self.problem, self.parts.given_shell, at, know)
+        if know is not None:
+            raise UsageError("know says which frames of held-out windows are given; use it with holdout")
         if given is not None:
             fields = given if isinstance(given, Fields) else open_fields(given, dims=self.config.data.dims or None)
+            if isinstance(self.task, Window):
+                return request_windows(fields, self.codec, self.parts.shell, self.task, at)
             return request_from(fields, self.codec, self.parts.given_shell, at)
         if self.codec.given_layout is not None:
             raise UsageError(
                 "say what is given: --given COARSE.nc, or --holdout for the samples that training left out"
             )
+        if isinstance(self.task, Window):
+            raise UsageError("say what is given: --given LAST.nc, what is NaN or absent there is asked, or --holdout")
         if at is None:
             raise UsageError("say for which covariates: --at year=2085,scenario=E1, or --holdout")
         return request_at(at, self.codec)

@@ -14,12 +14,12 @@ from undrift.config import (
     forked,
     load_config,
     overlaid,
-    refuse_idle_factor,
+    refuse_idle_options,
 )
 from undrift.data.fields import Fields
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError
-from undrift.tasks import Downscale, Task
+from undrift.tasks import Downscale, Task, Window
 
 __all__ = ["Data", "configure", "open_data"]
 
@@ -64,9 +64,11 @@ def configure(
     base = base if config is None else overlaid(base, load_config(config))
     name = task if task is None or isinstance(task, str) else task.name
     given = dict(arguments, task=name, data=paths_of(data) or None, given=paths_of(arguments["given"]) or None)
-    refuse_idle_factor(given["factor"], name or base.task.name, arguments["given"] is not None or base.data.given)
+    refuse_idle_options(given, name or base.task.name, arguments["given"] is not None or base.data.given)
     if isinstance(task, Downscale) and given["factor"] is None:
         given["factor"] = task.factor
+    if isinstance(task, Window):
+        given |= {"past": task.past, "future": task.future}
     for name in ("select", "holdout"):
         given[name] = _selection(given[name])
     for name in ("variables", "static", "covariates", "dims", "periodic"):

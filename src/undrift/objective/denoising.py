@@ -53,7 +53,7 @@ class DenoisingScoreMatching:
         generator = torch.Generator(x.device).manual_seed(key)
         ratio = self.process.ratio(self.times(len(batch), self.process, generator))
         z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        y = x + ratio.to(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1)) * z
+        y = batch.condition.blanked(x + ratio.to(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1)) * z)
         c_in, c_out, linear = self._guessed(y, ratio, batch.fold)
         f = Preconditioned.network(member_of(net, batch.member), c_in * y, ratio, batch.condition, self.precision)
         loss = mean_of_known((f - (x - linear) / c_out) ** 2, batch.weight)

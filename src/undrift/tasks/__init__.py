@@ -3,15 +3,16 @@
 from undrift.errors import UsageError
 from undrift.tasks.downscale import Downscale
 from undrift.tasks.emulate import Emulate
+from undrift.tasks.window import Window
 
-__all__ = ["TASKS", "Downscale", "Emulate", "Task", "task_of"]
+__all__ = ["TASKS", "Downscale", "Emulate", "Task", "Window", "task_of"]
 
-Task = Downscale | Emulate
-TASKS: dict[str, type[Task]] = {"downscale": Downscale, "emulate": Emulate}
+Task = Downscale | Emulate | Window
+TASKS: dict[str, type[Task]] = {"downscale": Downscale, "emulate": Emulate, "window": Window}
 
 
-def task_of(name: str, factor: int = 4) -> Task:
+def task_of(name: str, factor: int = 4, past: int = 4, future: int = 8) -> Task:
     """The task of a name, as the command line and ``config.toml`` give it."""
     if name not in TASKS:
         raise UsageError(f"task is {name!r}, expected one of {', '.join(TASKS)}")
-    return Downscale(factor) if name == "downscale" else Emulate()
+    return {"downscale": lambda: Downscale(factor), "emulate": Emulate, "window": lambda: Window(past, future)}[name]()

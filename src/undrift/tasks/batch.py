@@ -17,7 +17,8 @@ class Condition:
     """What is given, by name, on the grid of what is asked.
 
     Attributes:
-        fields: name -> (B, C, *space); what is missing is 0 and has a mask among the fields.
+        fields: name -> (B, C, *space); what is missing is 0 and has a mask among the fields. One named "asked" is 1
+            where x is asked and 0 where it is given, for tasks in which any part of x may be given.
         vectors: name -> (B, K).
     """
 
@@ -38,6 +39,11 @@ class Condition:
     def vector(self) -> Tensor | None:
         """All vectors side by side, (B, K), or None."""
         return torch.cat(list(self.vectors.values()), 1) if self.vectors else None
+
+    def blanked(self, x: Tensor) -> Tensor:
+        """Fields (B, C, *space) with 0 where they are given: what the network sees, and says, of these cells."""
+        asked = self.fields.get("asked")
+        return x if asked is None else x * asked.to(x.dtype)
 
     def index(self, rows: Tensor) -> Self:
         """The given rows, in that order, repeats allowed."""

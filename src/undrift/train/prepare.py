@@ -19,7 +19,7 @@ from undrift.data.windows import Windows, auto_crop
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, fit_guess
 from undrift.errors import DataError, UsageError
 from undrift.nets.precision import fastest_dtype
-from undrift.tasks import Task
+from undrift.tasks import Task, Window
 from undrift.tasks.batch import Batch, Condition
 from undrift.tasks.pair import Pair
 from undrift.train.settings import Settings
@@ -94,6 +94,7 @@ class Problem:
         fold: fold of each sample of the pair (-1 for those held out).
         covariates: name -> value of each sample of the pair.
         crop: cells along each side of a window, or None.
+        task: that made the pair.
         memory: samples after which residuals are independent: at least 1.
     """
 
@@ -105,6 +106,7 @@ class Problem:
     fold: np.ndarray
     covariates: dict[str, np.ndarray]
     crop: int | None
+    task: Task
     memory: int = 1
     _kept: tuple[Encoded, Predicted] | None = field(default=None, repr=False)
     _place: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int), repr=False)
@@ -113,19 +115,45 @@ class Problem:
         self, rows: np.ndarray, window: tuple[slice, ...] | None = None, draw: np.random.Generator | None = None
     ) -> Encoded:
         """Out-of-fold residuals of training samples."""
+        known = self._known(rows, window, draw)
         if self._kept is None:
             values = {k: v[rows] for k, v in self.covariates.items()}
             return self.codec.encode(
                 self.pair.target, self.pair.given, rows, covariates=values, fold=self.fold[rows], window=window,
-                draw=draw,
+                draw=draw, known=known,
             )[0]  # fmt: skip
         encoded, prediction = self._kept
         whole = window if window is not None else (slice(None),) * len(self.codec.layout.space)
         at = self._place[rows]
         cut = (at, slice(None), *whole)
-        x, weight = self.codec.residual(self.pair.target.read(rows, whole), prediction[cut], whole, draw)
-        fields = self.codec.marked({k: v[cut] for k, v in encoded.fields.items()}, weight)
+        predicted, fields = prediction[cut], {k: v[cut] for k, v in encoded.fields.items()}
+        if known is not None:
+            predicted, more = self.codec.windowed(known, predicted, self.fold[rows], whole, draw)
+            fields |= more
+        residual, weight = self.codec.residual(self.pair.target.read(rows, whole), predicted, whole, draw)
+        x, weight = self.codec.asked(residual, weight, fields)
+        fields = self.codec.marked(fields, weight)
         return Encoded(x, weight, fields, encoded.vector[at])
+
+    def _known(
+        self, rows: np.ndarray, window: tuple[slice, ...] | None, draw: np.random.Generator | None
+    ) -> np.ndarray | None:
+        """Values of windows of frames, NaN where they are asked: by a mask that is drawn, or all where none is."""
+        if not isinstance(self.task, Window):
+            return None
+        values = self.pair.target.read(rows, window)
+        if draw is None:
+            return np.full_like(values, np.nan)
+        return np.where(self.task.draw(values.shape[1:], len(rows), draw), values, np.nan)
+
+    def past(self, rows: np.ndarray) -> np.ndarray | None:
+        """Values of windows of frames with what usually is asked NaN; None for other tasks."""
+        if not isinstance(self.task, Window):
+            return None
+        values = self.pair.target.read(rows)
+        shape = (*values.shape[:1], -1, self.task.frames, *values.shape[2:])
+        values.reshape(shape)[:, :, ~self.task.frames_known(self.task.usual)] = np.nan
+        return values
 
     def keep(self) -> None:
         """Hold what does not change from step to step in memory, where there is room for it.
@@ -138,7 +166,7 @@ class Problem:
         numbers = sum(v.size for v in first.fields.values()) + 4 * first.x.size
         if numbers * len(rows) > _KEPT_NUMBERS:
             return
-        fields: dict[str, list[np.ndarray]] = {name: [] for name in first.fields}
+        fields: dict[str, list[np.ndarray]] = {}
         vectors, means, stds = [], [], []
         for start in range(0, len(rows), _READ):
             at = rows[start : start + _READ]
@@ -147,7 +175,7 @@ class Problem:
                 None, self.pair.given, at, covariates=values, fold=self.fold[at], draw=np.random.default_rng(int(at[0]))
             )
             for name, value in encoded.fields.items():
-                fields[name].append(value)
+                fields.setdefault(name, []).append(value)
             vectors.append(encoded.vector)
             means.append(prediction.mean)
             stds.append(prediction.std)
@@ -161,6 +189,10 @@ def covariates_of(fields: Fields, task: Task) -> dict[str, np.ndarray]:
     """The covariates asked; an emulator without any takes the labels of its samples."""
     if fields.covariate_names:
         return {name: fields.covariate(name) for name in fields.covariate_names}
+    if isinstance(task, Window):
+        times = fields.times()
+        dated = times is not None and (times.dtype.kind == "M" or hasattr(times[0], "calendar"))
+        return {str(fields.layout.time): times} if times is not None and dated else {}
     if task.name != "emulate":
         return {}
     labelled = [dim for dim in fields.layout.sample if dim in fields.dataset.coords]
@@ -208,11 +240,14 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config, *,
         transforms=config.codec.transforms,
         number_of_folds=config.codec.folds,
         linear=config.codec.linear,
+        cycles=() if pair.target.covariate_names else tuple(covariates) if isinstance(task, Window) else (),
+        windows=isinstance(task, Window),
+        maps=_crop(config.train.crop, pair.target) is None,
     )
     folds = np.full(len(pair.target), -1)
     folds[train] = fold
     crop = _crop(config.train.crop, pair.target)
-    problem = Problem(pair, whole, whole.train, whole.train[:0], codec, folds, covariates, crop)
+    problem = Problem(pair, whole, whole.train, whole.train[:0], codec, folds, covariates, crop, task)
     if samples is None:
         _keep_apart(problem)
         problem.keep()
@@ -225,7 +260,7 @@ def _keep_apart(problem: Problem) -> None:
     blocks = [train[i : i + _READ] for i in range(0, len(train), _READ)]
     known = np.concatenate([np.isfinite(target.read(b)).reshape(len(b), -1).any(1) for b in blocks])
     problem.fit_rows = train[known]
-    problem.memory = _memory(problem)
+    problem.memory = max(_memory(problem), target.layout.frames)
     problem.stop_rows = np.intersect1d(_stop_rows(train), problem.fit_rows)
     near = np.abs(problem.fit_rows[:, None] - problem.stop_rows[None]).min(1) < problem.memory
     problem.fit_rows = problem.fit_rows[~near]
@@ -255,7 +290,7 @@ def reopen(target: Fields, given: Fields | None, task: Task, config: Config, cod
     all_folds = np.full(len(pair.target), -1)
     stop = _stop_rows(whole.train)
     covariates = covariates_of(pair.target, task)
-    return Problem(pair, whole, np.setdiff1d(whole.train, stop), stop, codec, all_folds, covariates, None)
+    return Problem(pair, whole, np.setdiff1d(whole.train, stop), stop, codec, all_folds, covariates, None, task)
 
 
 def _crop(wanted: str | int, fields: Fields) -> int | None:
@@ -285,14 +320,16 @@ def to_condition(encoded: Encoded) -> Condition:
 def batches(problem: Problem, config: Config) -> tuple[Callable[[int], Batch], list[Batch]]:
     """The batch of each step, and the batches that choose when to stop."""
     rows, size = problem.fit_rows, config.train.batch
-    shared = _shared_errors(problem)
+    shared = None if isinstance(problem.task, Window) else _shared_errors(problem)
     windows = Windows(len(rows), size, problem.codec.layout.shape, problem.crop, config.train.seed)
 
     def batch(step: int) -> Batch:
         at, window, fold = rows[windows.rows(step)], windows.window(step), problem.fold[rows[windows.rows(step)]]
         encoded = problem.encode(at, window, windows.rng(3, step))
         assert encoded.x is not None and encoded.weight is not None
-        x = shared.exchange(encoded.x, encoded.weight, fold, window, windows.rng(5, step))
+        x = encoded.x
+        if shared is not None:
+            x = shared.exchange(x, encoded.weight, fold, window, windows.rng(5, step))
         return to_batch(replace(encoded, x=x), fold, step)
 
     count = len(problem.stop_rows)

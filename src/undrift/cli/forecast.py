@@ -1,0 +1,79 @@
+"""``undrift forecast``."""
+
+from __future__ import annotations
+
+__all__ = ["forecast"]
+
+from undrift.cli.options import Device, DryRun, Flag, Json, Many, Nfe, NoVerify, Seed, refuse_existing, set_threads
+from undrift.cli.output import emit_json, facts, note, say
+from undrift.cli.stopping import stopped_saying
+from undrift.errors import UsageError
+
+
+def forecast(
+    run: str,
+    /,
+    *,
+    given: Many = None,
+    out: str,
+    init: str = "LAST",
+    lead: str | None = None,
+    steps: int | None = None,
+    realizations: str | None = None,
+    seed: Seed = 0,
+    nfe: Nfe = None,
+    device: Device = "auto",
+    overwrite: Flag = False,
+    no_verify: NoVerify = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """Forecast from given frames, window after window.
+
+    Example: undrift forecast RUN --given t2m.nc --init 2019-03-26/2019-03-30/12h --lead 24h --out FC.zarr
+
+    The result has dims realization, time (of the start) and prediction_timedelta,
+    and the coordinate valid_time. A .zarr is gone on with by the same command
+    after a stop.
+
+    Args:
+        run: The run directory, of --task window.
+        given: Files with the frames up to each start.
+        out: File to write, FC.zarr or FC.nc.
+        init: Which frames to begin with: LAST, times with commas, or START/END/EVERY.
+        lead: How far, as 48h or 10d.
+        steps: How many frames, in place of --lead.
+        realizations: How many, as 50, or which, as 100:200. Default 50.
+        overwrite: Replace OUT once the new one is complete.
+    """
+    if not given:
+        raise UsageError("say what is known: --given FRAMES.nc, with the frames up to each start")
+    if not out.rstrip("/").endswith((".nc", ".zarr")):
+        raise UsageError(f"got --out {out}, expected a name that ends in .nc or .zarr")
+    if nfe is not None and nfe < 1:
+        raise UsageError(f"got --nfe {nfe}, expected at least 1")
+    refuse_existing(out, overwrite or dry_run)
+    from undrift.config import parse_realizations, valid_seed
+
+    valid_seed(seed)
+    which = None if realizations is None else parse_realizations(realizations)
+    gone_on = "type the same command again to go on" if out.rstrip("/").endswith(".zarr") else "nothing was written"
+    with stopped_saying(lambda: f"{out} is not complete; {gone_on}"):
+        from undrift.cli.runs import open_run
+
+        set_threads()
+        result = open_run(run, verify=not no_verify, device=device).forecast(
+            given, init=init, lead=lead, steps=steps, realizations=which, seed=seed, nfe=nfe, out=out,
+            overwrite=overwrite, dry_run=dry_run,
+        )  # fmt: skip
+    if isinstance(result, dict):
+        emit_json(result) if json else facts(result)
+        note("nothing was written (--dry-run)")
+        return 0
+    sizes = {str(name): size for name, size in result.sizes.items()}
+    result.close()
+    if json:
+        emit_json({"out": out, "variables": list(result.data_vars), "sizes": sizes, "attrs": result.attrs})
+    else:
+        say(f"{out}: {', '.join(f'{name} {size}' for name, size in sizes.items())}")
+    return 0

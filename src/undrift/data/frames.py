@@ -1,0 +1,177 @@
+"""Windows of consecutive frames as samples: the frames of a window are levels of its variables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import xarray as xr
+
+from undrift.data.fields import Fields, _Store
+from undrift.data.layout import Layout, channels_for
+from undrift.errors import DataError
+
+__all__ = ["FRAME", "single_steps", "windows_of"]
+
+FRAME = "lead_time"
+"""The level dim of a window's frames: their times after the last of the past ones."""
+
+_REGULAR = 0.2  # of a step: how far steps may be from their median, as those of months are
+
+
+class _FrameStore(_Store):
+    """The windows of a dataset, read frame by frame from the store of that dataset."""
+
+    def __init__(self, frames: _Store, dataset: xr.Dataset, layout: Layout, axis: int) -> None:
+        super().__init__(dataset, layout, frames.sources)
+        self.frames, self.axis = frames, axis
+
+    @property
+    def wants_memory(self) -> bool:
+        """Never: the frames are kept, not the windows."""
+        return False
+
+    def positions(self, indices: np.ndarray) -> np.ndarray:
+        """Positions of the frames of windows, (n, frames)."""
+        coords = list(np.unravel_index(indices, self.sizes))
+        at = coords[self.axis][:, None] + np.arange(self.layout.frames)
+        lead = [c[:, None] for c in coords]
+        lead[self.axis] = at
+        return np.ravel_multi_index(np.broadcast_arrays(*lead), self.frames.sizes)
+
+    def read(self, indices: np.ndarray, window: tuple[slice, ...], *, allow_inf: bool = False) -> np.ndarray:
+        """Values (n, C, *space) of windows, the frame varying fastest among the channels."""
+        where = self.positions(np.asarray(indices))
+        once, inverse = np.unique(where, return_inverse=True)
+        values = self.frames.read(once, window, allow_inf=allow_inf)[inverse.reshape(where.shape)]
+        values = np.moveaxis(values, 1, 2)
+        return np.ascontiguousarray(values.reshape(len(values), -1, *values.shape[3:]))
+
+    def read_files(self, indices: np.ndarray, window: tuple[slice, ...]) -> np.ndarray:
+        """As :meth:`read`; infinite values are left for the caller."""
+        return self.read(indices, window, allow_inf=True)
+
+
+def windows_of(fields: Fields, past: int, future: int) -> tuple[Fields, list[str]]:
+    """All windows of ``past + future`` consecutive frames that cross no gap in time, and a note on those that would.
+
+    A window has the time of the last of its past frames (of its first one where none is past).
+
+    Raises:
+        DataError: there is no time, it has no step, or no window fits.
+    """
+    count, layout = past + future, fields.layout
+    if any(FRAME in layout.level.get(name, ()) for name in layout.variables):
+        raise DataError(f"the data have a dim {FRAME!r} already, which is that of a window's frames; rename it")
+    time = layout.time
+    if time is None and count > 1:
+        raise DataError(
+            f"windows of {count} frames need a time, and the data have none; name the dims with --dims time,y,x, "
+            "or type --past 0 --future 1 for single fields"
+        )
+    time = time or layout.sample[-1]
+    axis, size = layout.sample.index(time), fields._store.sizes[layout.sample.index(time)]
+    if size < count:
+        raise DataError(
+            f"there are {size} frames along {time}, and a window has {count}; type --past and --future of fewer frames"
+        )
+    reference, starts = max(past - 1, 0), size - count + 1
+    times = fields._dataset[time].values if time in fields._dataset.coords else None
+    whole = _whole(times, size, count)
+    if not whole.any():
+        raise DataError(
+            f"no {count} consecutive frames along {time} are without a gap; type --past and --future of fewer frames"
+        )
+    offsets = _offsets(times, np.arange(count) - reference)
+    dataset = _windowed(fields._dataset, layout, time, count, reference, offsets)
+    level = {name: (*layout.level.get(name, ()), FRAME) for name in layout.variables}
+    labels = {d: list(fields._dataset[d].values) for dims in layout.level.values() for d in dims}
+    labels[FRAME] = list(offsets.values)
+    channels = tuple(c for name in layout.variables for c in channels_for(name, level[name], labels))
+    windowed = replace(layout, level=level, channels=channels, frames=count)
+    store = _FrameStore(fields._store, dataset, windowed, axis)
+    at = np.unravel_index(np.arange(np.prod(store.sizes)), store.sizes)[axis]
+    index = None if whole.all() else np.flatnonzero(whole[at])
+    covariates = fields.covariates
+    if time in covariates.dims:
+        covariates = covariates.isel({time: slice(reference, reference + starts)})
+    out = Fields(
+        dataset,
+        windowed,
+        static=fields.static,
+        covariates=covariates,
+        covariate_names=fields.covariate_names,
+        order=fields.order,
+        sources=fields.sources,
+        counts=dict(fields.counts),
+        warnings=fields.warnings,
+        _store=store,
+        _index=index,
+    )
+    lost = int((~whole).sum())
+    notes = [] if not lost else [f"{lost} of {starts} windows of {count} frames would cross a gap in time: not used"]
+    return out, notes
+
+
+def single_steps(times: np.ndarray) -> tuple[np.ndarray, float]:
+    """How many steps neighbouring times are apart, and the step: in nanoseconds of dates, else a number.
+
+    The step is the median difference; what is within a fifth of one step is one, as months are, and what is no whole
+    number of steps counts as 0.
+
+    Raises:
+        DataError: there are fewer than two times, or they do not ascend.
+    """
+    if len(times) < 2:
+        raise DataError(f"there are {len(times)} times, and one time has no step; give two or more")
+    differences = np.diff(times)
+    if differences.dtype == object:
+        differences = np.array([np.timedelta64(d) for d in differences])
+    if differences.dtype.kind == "m":
+        differences = differences.astype("timedelta64[ns]")
+    numbers = differences.astype(np.float64)
+    step = float(np.median(numbers))
+    if not (numbers > 0).all():
+        raise DataError("times do not ascend; sort them first")
+    whole = np.round(numbers / step)
+    return np.where(np.abs(numbers / step - whole) <= _REGULAR, whole, 0).astype(int), step
+
+
+def _whole(times: np.ndarray | None, size: int, count: int) -> np.ndarray:
+    """Which starts of windows are followed by ``count - 1`` single steps."""
+    if times is None or count == 1:
+        return np.ones(size - count + 1, dtype=bool)
+    broken = np.concatenate([[0], np.cumsum(single_steps(times)[0] != 1)])
+    return broken[count - 1 :] == broken[: size - count + 1]
+
+
+def _offsets(times: np.ndarray | None, numbers: np.ndarray) -> xr.Variable:
+    """Times of frames after the reference, given their numbers; the numbers where steps are not all alike."""
+    attrs = {"long_name": "time after the last frame of the past"}
+    if times is not None and len(times) > 1:
+        apart, step = single_steps(times)
+        first, last = times[0], times[-1]
+        span = np.diff(np.array([first, last]))[0]
+        span = np.timedelta64(span) if hasattr(span, "total_seconds") else span
+        dates = isinstance(span, np.timedelta64)
+        length = float(span.astype("timedelta64[ns]").astype(np.float64)) if dates else float(span)
+        if apart.all() and np.isclose(length, apart.sum() * step, rtol=1e-6):
+            return xr.Variable(FRAME, numbers * np.timedelta64(round(step), "ns") if dates else numbers * step, attrs)
+    return xr.Variable(FRAME, numbers, attrs | {"units": "frames"})
+
+
+def _windowed(
+    dataset: xr.Dataset, layout: Layout, time: str, count: int, reference: int, offsets: xr.Variable
+) -> xr.Dataset:
+    """The windows as lazy variables (*sample, *level, frame, *space)."""
+    starts = dataset.sizes[time] - count + 1
+    shell = dataset.isel({time: slice(reference, reference + starts)}).drop_vars(list(layout.variables))
+    lazy = dataset[list(layout.variables)].chunk()
+    out = {}
+    for name in layout.variables:
+        array = lazy[name].variable
+        frames = [array.isel({time: slice(k, k + starts)}) for k in range(count)]
+        stacked = xr.Variable.concat(frames, FRAME)
+        out[name] = stacked.transpose(*layout.sample, *layout.level.get(name, ()), FRAME, *layout.space)
+        out[name].attrs = dict(dataset[name].attrs)
+    return shell.assign_coords({FRAME: offsets}).assign(out)

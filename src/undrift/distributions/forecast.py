@@ -1,0 +1,279 @@
+"""Forecasts: windows drawn one after the other, each given the last frames of the one before."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from undrift.config import parse_duration
+from undrift.data.codec import Codec, Predicted
+from undrift.data.codec_file import Shell
+from undrift.data.fields import Fields
+from undrift.data.frames import FRAME, single_steps
+from undrift.data.layout import plain
+from undrift.data.regrid import match_given
+from undrift.data.select import sample_mask
+from undrift.data.write import EnsembleWriter
+from undrift.distributions.diffusion import Diffusion
+from undrift.distributions.request import Request, template, variables_of
+from undrift.distributions.windows import after, single_frames
+from undrift.errors import DataError, UsageError
+from undrift.nets.members import number_of
+from undrift.process import Key, normal
+from undrift.progress import track
+from undrift.tasks import Window
+from undrift.tasks.batch import Condition
+from undrift.train.prepare import to_condition
+
+__all__ = ["LEAD", "Forecast", "Starts", "starts_of", "steps_of"]
+
+LEAD = "prediction_timedelta"
+Block = tuple[int, int, slice, dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Starts:
+    """What forecasts begin with.
+
+    Attributes:
+        times: of the last known frame of each, (n,).
+        past: values of the frames up to it, (n, C, past, *space), NaN where missing.
+        dim: name of the time.
+    """
+
+    times: np.ndarray
+    past: np.ndarray
+    dim: str
+
+
+def starts_of(fields: Fields, codec: Codec, shell: Shell, task: Window, init: str) -> Starts:
+    """The frames that forecasts begin with.
+
+    Args:
+        fields: the given frames.
+        codec: of the model.
+        shell: labels of its fields.
+        task: of the model.
+        init: "LAST", times with commas between them, or START/END/EVERY such as "2019-03-26/2019-03-30/12h".
+
+    Raises:
+        UsageError: no time is meant by ``init``, or the model has no past.
+        DataError: the given frames have no time, or lack a variable.
+    """
+    if task.past == 0:
+        raise UsageError("the model was trained with --past 0: it draws windows that nothing is before; type --past 4")
+    time, times, layout = fields.layout.time, fields.times(), single_frames(codec.layout)
+    if time is None or times is None:
+        raise DataError("the given frames have no time, which a forecast begins with; add a coordinate of that name")
+    for dim in fields.layout.sample:
+        labels = list(dict.fromkeys(plain(fields.labels(i)[dim]) for i in range(len(fields))))
+        if dim != time and len(labels) > 1:
+            raise DataError(f"the given data have {len(labels)} labels of {dim!r}; give one, such as {dim}={labels[0]}")
+    absent = [v for v in layout.variables if v not in fields.layout.variables]
+    if absent:
+        raise DataError(f"the given data lack {absent[0]!r}, which the model was trained on")
+    match = match_given(fields, layout, shell.coords, mask=codec.mask[:: task.frames])
+    apart = single_steps(times)[0] if len(times) > 1 else np.zeros(0, int)
+    place = np.concatenate([[0], np.cumsum(np.where(apart > 0, apart, task.past))])
+    chosen = _chosen(fields, time, times, init)
+    past = np.full((len(chosen), len(layout.channels), task.past, *codec.layout.shape), np.nan, np.float32)
+    for k, last in enumerate(chosen):
+        rows = np.flatnonzero((place <= place[last]) & (place > place[last] - task.past))
+        values = match(fields.read(rows))
+        past[k][:, task.past - 1 - (place[last] - place[rows])] = np.moveaxis(values, 0, 1)
+    return Starts(times[chosen], past, time)
+
+
+def _chosen(fields: Fields, time: str, times: np.ndarray, init: str) -> list[int]:
+    """Positions of the frames that forecasts begin with."""
+    if init.upper() == "LAST":
+        return [len(times) - 1]
+    ends = init.split("/")
+    if len(ends) == 1:
+        found = [np.flatnonzero(sample_mask(fields, f"{time}={text.strip()}")) for text in init.split(",")]
+        return [int(f[0]) for f in found]
+    if len(ends) != 3:
+        raise UsageError(f"got --init {init}, expected LAST, times such as 2019-03-26T12, or START/END/EVERY")
+    within = np.flatnonzero(sample_mask(fields, f"{time}={ends[0]}/{ends[1]}"))
+    since = [_seconds(times[i] - times[within[0]]) for i in within]
+    every = parse_duration(ends[2]) if isinstance(since[0], float) else float(ends[2])
+    return [int(i) for i, s in zip(within, since) if abs(s / every - round(s / every)) < 1e-6]
+
+
+def _seconds(difference: Any) -> float:
+    if isinstance(difference, np.timedelta64):
+        return float(difference / np.timedelta64(1, "s"))
+    return float(difference.total_seconds()) if hasattr(difference, "total_seconds") else float(difference)
+
+
+def steps_of(shell: Shell, lead: str | float | None, steps: int | None) -> int:
+    """How many frames a forecast has, from a time such as "48h" or their number.
+
+    Raises:
+        UsageError: neither or both are given, or the time is no whole number of steps.
+    """
+    if (lead is None) == (steps is None):
+        raise UsageError("say how far to forecast: --lead 48h, or --steps 16; one of them")
+    if steps is not None:
+        if steps < 1:
+            raise UsageError(f"got --steps {steps}, expected at least 1")
+        return int(steps)
+    step = _step(shell)
+    if not isinstance(step, np.timedelta64):
+        raise UsageError(f"got --lead {lead}, and the model's frames are counted; type --steps N")
+    assert lead is not None
+    number = parse_duration(lead) / _seconds(step)
+    if abs(number - round(number)) > 1e-6 or number < 0.5:
+        raise UsageError(
+            f"got --lead {lead}, {number:.3g} steps of {_seconds(step):g} s; expected a whole number of them"
+        )
+    return round(number)
+
+
+def _step(shell: Shell) -> Any:
+    """From one frame to the next: a timedelta64, a number of the time's unit, or 1 where frames are counted."""
+    offsets = shell.coords[FRAME].values
+    return offsets[1] - offsets[0] if len(offsets) > 1 else 1
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Forecasts that are asked for.
+
+    Attributes:
+        law: of the network's numbers.
+        codec: between them and fields.
+        shell: labels of the fields.
+        device: of the network.
+        task: of the model.
+        starts: what they begin with.
+        steps: frames of each.
+        numbers: of the realizations.
+        seed: of the noise; realization n of a start is fixed by (seed, n, time of the start).
+        nfe: network evaluations per window.
+        attrs: of the result.
+    """
+
+    law: Diffusion
+    codec: Codec
+    shell: Shell
+    device: torch.device
+    task: Window
+    starts: Starts
+    steps: int
+    numbers: np.ndarray
+    seed: int
+    nfe: int
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def blocks(self) -> int:
+        """Windows that are drawn one after the other."""
+        return -(-self.steps // self.task.future)
+
+    def labelled(self) -> xr.Dataset:
+        """The empty forecasts, dims (realization, time, prediction_timedelta, *level, *space)."""
+        step, starts = _step(self.shell), self.starts
+        leads = np.arange(1, self.steps + 1) * step
+        valid = np.array([[after(np.array([t]), n)[0] for n in leads] for t in starts.times])
+        coords = xr.Dataset(
+            coords={
+                starts.dim: (starts.dim, starts.times, {"standard_name": "forecast_reference_time"}),
+                LEAD: (LEAD, leads, {"standard_name": "forecast_period"}),
+                "valid_time": ((starts.dim, LEAD), valid, {"long_name": "time that is forecast"}),
+            }
+        )
+        request = Request(coords, (starts.dim, LEAD), [], None, {})
+        return template(request, single_frames(self.codec.layout), self.shell, self.numbers, self.attrs)
+
+    def in_memory(self, progress: bool) -> xr.Dataset:
+        """The forecasts as a Dataset."""
+        out = self.labelled()
+        arrays = {str(k): np.empty(v.shape, np.float32) for k, v in out.data_vars.items()}
+        for r, i, leads, values in self._drawn(progress, lambda r, i: False):
+            for name, value in values.items():
+                arrays[name][r, i, leads] = value
+        return out.assign({k: out[k].copy(data=v) for k, v in arrays.items()})
+
+    def to_file(self, path: str | Path, overwrite: bool, progress: bool) -> None:
+        """The forecasts written as they come; what a process that was killed had written to a .zarr is kept."""
+        labelled, dim = self.labelled(), self.starts.dim
+        chunks = {"realization": 1, dim: 1, LEAD: min(self.task.future, self.steps)}
+        told = {**self.attrs, "times": [plain(t) for t in self.starts.times], "steps": self.steps}
+        told |= {"numbers": [int(n) for n in self.numbers[[0, -1]]], "nfe": self.nfe, "seed": self.seed}
+        with EnsembleWriter(
+            path, labelled, overwrite, sample=(dim, LEAD), chunks=chunks, resume=json.dumps(told, default=str)
+        ) as writer:
+            for r, i, leads, values in self._drawn(progress, lambda r, i: writer.written(r, {dim: i})):
+                writer.write(slice(r, r + 1), {dim: i, LEAD: leads}, {k: v[None] for k, v in values.items()})
+
+    def plan(self) -> dict[str, Any]:
+        """Sizes and network calls."""
+        labelled, micro = self.labelled(), self.law.micro_batch
+        batches = sum(1 for _ in self._batches(lambda r, i: False))
+        return {
+            "dims": {str(k): int(v) for k, v in labelled.sizes.items()},
+            "bytes": int(labelled.nbytes),
+            "windows one after the other": self.blocks,
+            "network_calls": batches * self.blocks * self.nfe,
+            "fields in a call": micro,
+        }
+
+    def _batches(self, done: Any) -> Iterator[list[tuple[int, int]]]:
+        """(start, position of the realization) of what is drawn at a time, all by one of the networks."""
+        members, micro = number_of(self.law.net), self.law.micro_batch
+        for k in range(members):
+            own = np.flatnonzero(self.numbers % members == k)
+            items = [(i, int(r)) for i in range(len(self.starts.times)) for r in own if not done(int(r), i)]
+            yield from (items[start : start + micro] for start in range(0, len(items), micro))
+
+    def _drawn(self, progress: bool, done: Any) -> Iterator[Block]:
+        """Realization, start, leads, and values per variable (leads, *level, *space) of each window drawn."""
+        task, one, count = self.task, single_frames(self.codec.layout), 0
+        total = len(self.starts.times) * len(self.numbers) * self.blocks
+        with track("forecasting", total, enabled=progress) as tick:
+            for part in self._batches(done):
+                past = self.starts.past[[i for i, _ in part]]
+                for block in range(self.blocks):
+                    frames = np.concatenate([past, self._window(part, past, block)], 2)
+                    past = frames[:, :, -task.past :]
+                    future = np.moveaxis(frames[:, :, task.past :], 2, 1)
+                    first = block * task.future
+                    leads = slice(first, min(first + task.future, self.steps))
+                    for (i, r), values in zip(part, future[:, : leads.stop - first]):
+                        yield r, i, leads, variables_of(values, one, self.shell)
+                    count += len(part)
+                    tick(count)
+
+    def _window(self, part: list[tuple[int, int]], past: np.ndarray, block: int) -> np.ndarray:
+        """The future of windows (B, C, future, *space), given their past."""
+        task, layout = self.task, self.codec.layout
+        rows, shape = len(part), layout.shape
+        known = np.full((rows, past.shape[1], task.frames, *shape), np.nan, np.float32)
+        known[:, :, : task.past] = past
+        known = known.reshape(rows, -1, *shape)
+        at = after(self.starts.times[[i for i, _ in part]], block * task.future * _step(self.shell))
+        conditions, means, stds, noise = [], [], [], []
+        for row, (i, r) in enumerate(part):
+            digest = f"{self.starts.dim}={plain(self.starts.times[i])};block={block}"
+            number = int(self.numbers[r])
+            draw = np.random.Generator(np.random.Philox(key=Key(self.seed, "given", number, digest).words()))
+            encoded, predicted = self.codec.encode(
+                None, None, np.arange(1), covariates=dict.fromkeys(self.codec.covariates.names, at[row:row + 1]),
+                known=known[row : row + 1], draw=draw,
+            )  # fmt: skip
+            conditions.append(to_condition(encoded))
+            means.append(predicted.mean)
+            stds.append(predicted.std)
+            noise.append([normal(Key(self.seed, "base", number, digest, c.label), shape) for c in layout.channels])
+        condition = Condition.concatenate(conditions).to(self.device)
+        z = torch.from_numpy(np.array(noise, dtype=np.float32)).to(self.device)
+        x = self.law.sample(condition, z, nfe=self.nfe, member=int(self.numbers[part[0][1]]))
+        predicted = Predicted(np.concatenate(means), np.concatenate(stds))
+        values = self.codec.decode(x.cpu().numpy(), predicted)
+        return values.reshape(rows, -1, task.frames, *shape)[:, :, task.past :]

@@ -1,0 +1,118 @@
+"""Windows of frames whose known part is in a file: what is NaN or absent there is asked."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from undrift.data.codec import Codec
+from undrift.data.codec_file import Shell
+from undrift.data.fields import Fields
+from undrift.data.frames import FRAME, single_steps
+from undrift.data.layout import Layout, plain
+from undrift.data.regrid import match_given
+from undrift.data.select import sample_mask
+from undrift.distributions.request import Request
+from undrift.errors import DataError
+from undrift.tasks import Window
+
+__all__ = ["after", "request_windows", "single_frames"]
+
+_REGULAR = 0.2  # of a step: how far times may be from whole steps
+
+
+def single_frames(layout: Layout) -> Layout:
+    """The layout of one frame of windows."""
+    level = {name: tuple(d for d in dims if d != FRAME) for name, dims in layout.level.items()}
+    channels = [replace(c, level=tuple(pair for pair in c.level if pair[0] != FRAME)) for c in layout.channels]
+    return replace(layout, level=level, channels=tuple(dict.fromkeys(channels)), frames=1)
+
+
+def request_windows(
+    fields: Fields, codec: Codec, shell: Shell, task: Window, at: str | Mapping[str, Any] | None
+) -> Request:
+    """The window that the given frames are in, placed by their times.
+
+    Frames that are no more than the past has are the last of the past, so that the future is asked; more of them begin
+    with the window.
+
+    Raises:
+        DataError: the frames do not fit into a window, are no whole number of steps apart, or are of several series.
+    """
+    if at is not None:
+        fields = fields.select(np.flatnonzero(sample_mask(fields, at)))
+    one = single_frames(codec.layout)
+    names = [v for v in one.variables if v in fields.layout.variables]
+    if not names:
+        raise DataError(
+            f"the given data have {', '.join(fields.layout.variables)}, expected some of {', '.join(one.variables)}"
+        )
+    part = replace(one, variables=tuple(names), channels=tuple(c for c in one.channels if c.variable in names))
+    place = [one.channels.index(c) for c in part.channels]
+    match = match_given(fields, part, shell.coords, mask=codec.mask[:: task.frames][place])
+    frame, coords = _placed(fields, shell.coords[FRAME].values, task)
+
+    def known(rows: np.ndarray) -> np.ndarray:
+        out = np.full((len(rows), len(one.channels), task.frames, *codec.layout.shape), np.nan, np.float32)
+        out[:, np.array(place)[:, None], frame] = np.moveaxis(match(fields.read(np.arange(len(fields)))), 0, 1)
+        return out.reshape(len(rows), -1, *codec.layout.shape)
+
+    absent = [name for name in codec.covariates.names if name not in coords]
+    if absent:
+        raise DataError(f"the model was trained with {absent[0]!r}, which the given data lack; add it as a coordinate")
+    values = {name: coords[name].values for name in codec.covariates.names}
+    dims = tuple(str(d) for d in coords.dims)
+    digest = ";".join(f"{d}={plain(coords[d].values[0])}" for d in sorted(dims))
+    return Request(coords, dims, [digest], None, values, known=known)
+
+
+def _placed(fields: Fields, offsets: np.ndarray, task: Window) -> tuple[np.ndarray, xr.Dataset]:
+    """The frame of each sample, and the labels of the window, each along a dim of its own of size 1."""
+    time = fields.layout.time
+    for dim in fields.layout.sample:
+        found = list(dict.fromkeys(plain(fields.labels(i)[dim]) for i in range(len(fields))))
+        if dim != time and len(found) > 1:
+            raise DataError(
+                f"the given data have {len(found)} labels of {dim!r}; choose one with --at {dim}={found[0]}"
+            )
+    labels = fields.labels(0)
+    coords = {dim: (dim, np.array([labels[dim]])) for dim in fields.layout.sample if dim != time}
+    times = fields.times()
+    steps = np.arange(len(fields)) if times is None or task.frames == 1 else _steps(times, offsets)
+    span = int(steps[-1]) + 1
+    if span > task.frames:
+        raise DataError(
+            f"the given frames span {span} steps, and a window has {task.frames}; give fewer with --at, or type "
+            "undrift forecast to go on from the last ones"
+        )
+    start = task.past - span if span <= task.past else 0
+    if time is not None:
+        reference = np.arange(1) if times is None else after(times[:1], -offsets[start])
+        coords[time] = (time, reference)
+    return steps + start, xr.Dataset(coords=coords)
+
+
+def after(times: np.ndarray, offset: Any) -> np.ndarray:
+    """Times moved on by an offset."""
+    if times.dtype == object and isinstance(offset, np.timedelta64):
+        offset = offset.astype("timedelta64[us]").item()
+    return np.array([t + offset for t in times])
+
+
+def _steps(times: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Whole steps of the model after the first time."""
+    if offsets.dtype.kind not in "mf" and len(times) > 1:  # frames of a record whose steps are not all alike
+        return np.concatenate([[0], np.cumsum(single_steps(times)[0])])
+    since = np.array([t - times[0] for t in times])
+    since = since if since.dtype != object else np.array([np.timedelta64(d) for d in since])
+    numbers, step = (
+        (v.astype("timedelta64[ns]") if v.dtype.kind == "m" else v).astype(np.float64)
+        for v in (since, np.diff(offsets[:2]))
+    )
+    steps = np.round(numbers / step)
+    if np.abs(numbers / step - steps).max() > _REGULAR:
+        apart = np.diff(numbers).min() / float(step[0])
+        raise DataError(f"the given times are {apart:.3g} steps of the model apart, expected a whole number of steps")
+    return steps.astype(int)

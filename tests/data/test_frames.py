@@ -1,0 +1,145 @@
+"""Windows of frames: which there are, what they hold and how they are split."""
+
+import cftime
+import numpy as np
+import pytest
+import xarray as xr
+
+from undrift.data.frames import FRAME, single_steps, windows_of
+from undrift.data.layout import Layout
+from undrift.data.open import open_fields
+from undrift.data.split import split
+from undrift.errors import DataError, UsageError
+from undrift.tasks import Window
+
+HOURS = np.datetime64("2020-01-01T00", "ns") + np.arange(30) * np.timedelta64(3, "h")
+
+
+def record(times=HOURS, members=None, levels=None):
+    """Values that tell their place: 1000 member + 100 level + time + cell / 100."""
+    n = len(times)
+    cells = np.arange(6).reshape(2, 3) / 100
+    values = np.arange(n)[:, None, None] + cells
+    dims, coords = ["time", "lat", "lon"], {"time": times, "lat": [0.0, 1.0], "lon": [0.0, 1.0, 2.0]}
+    if levels:
+        values = values[:, None] + 100 * np.arange(levels)[:, None, None]
+        dims.insert(1, "plev")
+        coords["plev"] = np.arange(levels) * 100.0
+    if members:
+        values = np.stack([values + 1000 * m for m in range(members)])
+        dims.insert(0, "scenario")
+        coords["scenario"] = [f"s{m}" for m in range(members)]
+    return xr.Dataset({"tas": (dims, values.astype(np.float32)), "pr": (dims, -values.astype(np.float32))}, coords)
+
+
+def test_windows_hold_their_frames_in_order():
+    windows, notes = windows_of(open_fields(record()), 2, 3)
+    assert len(windows) == 26 and not notes
+    assert [c.label for c in windows.layout.channels[:2]] == ["tas[lead_time=-10800]", "tas[lead_time=0]"]
+    got = windows.read([0, 25])
+    assert got.shape == (2, 10, 2, 3)
+    np.testing.assert_array_equal(got[0, :5, 0, 0], [0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(got[1, 5:, 0, 0], [-25, -26, -27, -28, -29])
+    assert windows.labels(0)["time"] == HOURS[1]  # the last of the past
+    hours = windows.dataset[FRAME].values / np.timedelta64(1, "h")
+    np.testing.assert_array_equal(hours, [-3, 0, 3, 6, 9])
+    np.testing.assert_array_equal(windows.dataset["tas"].values[25, :, 1, 2], np.float32([25, 26, 27, 28, 29]) + 0.05)
+
+
+def test_levels_and_other_sample_dims():
+    windows, _ = windows_of(open_fields(record(members=2, levels=3)), 1, 1)
+    assert len(windows) == 2 * 29 and windows.layout.frames == 2
+    got = windows.read([29 + 4])[0, :6, 0, 0]  # the second scenario, tas, level by level, frame fastest
+    np.testing.assert_array_equal(got, [1004, 1005, 1104, 1105, 1204, 1205])
+    assert dict(windows.layout.channels[3].level)["plev"] == 100 and Layout.from_dict(windows.layout.to_dict())
+    part = windows.read([0], (slice(1, 2), slice(0, 2)))
+    assert part.shape == (1, 12, 1, 2) and part[0, 0, 0, 1] == np.float32(0.04)
+
+
+def test_no_window_crosses_a_gap():
+    times = np.delete(HOURS, [10, 11])
+    windows, notes = windows_of(open_fields(record(times)), 2, 2)
+    starts = windows.read(np.arange(len(windows)))[:, :4, 0, 0]
+    assert (np.diff(starts, axis=1) == 1).all()
+    whole = {(int(w[0])) for w in starts}
+    assert whole == set(range(7)) | set(range(10, 25))
+    assert notes == ["3 of 25 windows of 4 frames would cross a gap in time: not used"]
+
+
+def test_months_are_steps_and_leads_are_counted():
+    months = np.array([np.datetime64("2001-01", "M") + k for k in range(24)]).astype("datetime64[ns]")
+    windows, notes = windows_of(open_fields(record(months)), 3, 1)
+    assert len(windows) == 21 and not notes
+    np.testing.assert_array_equal(windows.dataset[FRAME].values, [-2, -1, 0, 1])
+    assert windows.dataset[FRAME].attrs["units"] == "frames"
+
+
+def test_other_calendars():
+    times = np.array(
+        [
+            cftime.DatetimeNoLeap(2000, 2, 25)
+            + k * (cftime.DatetimeNoLeap(2000, 1, 2) - cftime.DatetimeNoLeap(2000, 1, 1))
+            for k in range(12)
+        ]
+    )
+    windows, _ = windows_of(open_fields(record(times)), 1, 2)
+    assert len(windows) == 10
+    np.testing.assert_array_equal(windows.dataset[FRAME].values / np.timedelta64(1, "D"), [0, 1, 2])
+
+
+def test_steps():
+    apart, step = single_steps(np.array([0.0, 1.0, 2.1, 3.0, 5.0]))
+    assert step == 1.05
+    np.testing.assert_array_equal(apart, [1, 1, 1, 2])
+    apart, step = single_steps(np.array([0.0, 1.0, 2.0, 4.0, 4.5]))
+    assert step == 1.0
+    np.testing.assert_array_equal(apart, [1, 1, 2, 0])
+
+
+@pytest.mark.parametrize("holdout", ["20%", "time=2020-01-02/2020-01-02T12"])
+def test_training_and_held_out_windows_share_no_frame(holdout):
+    rng = np.random.default_rng(0)
+    data = record(np.datetime64("2020-01-01", "ns") + np.arange(80) * np.timedelta64(3, "h"))
+    data["tas"].values[:] = rng.normal(size=data["tas"].shape)
+    windows, _ = windows_of(open_fields(data), 2, 4)
+    parts = split(windows, holdout)
+    frames = windows._store.positions(np.arange(len(windows)))
+    assert parts.holdout.size and parts.train.size
+    assert not set(frames[parts.train].ravel()) & set(frames[parts.holdout].ravel())
+    assert len(np.union1d(np.union1d(parts.train, parts.holdout), parts.gap)) == len(windows)
+
+
+BAD = {
+    "there are 30 frames along time, and a window has 40": lambda: windows_of(open_fields(record()), 20, 20),
+    "no 12 consecutive frames": lambda: windows_of(open_fields(record(np.delete(HOURS, [9, 20]))), 6, 6),
+    "the data have none; name the dims": lambda: windows_of(
+        open_fields(np.zeros((9, 3, 3), np.float32), dims="sample,y,x"), 2, 2
+    ),
+    "a window of no frames": lambda: Window(0, 0),
+    "past is -1, expected a number of frames": lambda: Window(-1, 3),
+    "expected past, future, ends, nothing or numbers from 0 to 3": lambda: Window(2, 2).frames_known("0,9"),
+    "takes no --given": lambda: Window(1, 1).pair(open_fields(record()), open_fields(record())),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_what_does_not_fit_is_refused(message):
+    with pytest.raises((DataError, UsageError), match=message):
+        BAD[message]()
+
+
+def test_masks_are_of_every_kind_as_often_as_said():
+    """Shares of the kinds within 4.5 standard errors, told by the masks themselves."""
+    task, n = Window(2, 2), 4000
+    masks = task.draw((2 * 4, 6, 8), n, np.random.default_rng(0)).reshape(n, 2, 4, 6, 8)
+    by_frame = masks.all((1, 3, 4))
+    uniform = (masks.all((3, 4)) == masks.any((3, 4))).all((1, 2))
+    alike = uniform & (by_frame == masks.any((1, 3, 4))).all(1)
+    past = alike & (by_frame == [1, 1, 0, 0]).all(1)
+    nothing = ~masks.any((1, 2, 3, 4))
+    one_variable = uniform & (masks.all((2, 3, 4)).sum(1) == 1)
+    # past is drawn by name 4/14, and as two of three numbers of random frames: 1/3 * 1/6 of 2/14
+    for found, chance in ((past, 4 / 14 + 2 / 14 / 18), (one_variable, 1 / 14)):
+        assert abs(found.mean() - chance) < 4.5 * np.sqrt(chance * (1 - chance) / n)
+    assert nothing.mean() > 1 / 14 - 4.5 * np.sqrt(1 / 14 / n)
+    assert not masks.all((1, 2, 3, 4)).mean() > 0.02

@@ -1,0 +1,129 @@
+"""The law of windows against dense conditioning of one Gaussian, in numpy alone."""
+
+import numpy as np
+import pytest
+
+from undrift.data.linear import folds
+from undrift.data.window_law import Left, WindowLaw, fit_window_laws
+
+RNG = np.random.default_rng(0)
+VARIABLES, FRAMES, CELLS, MAPS = 2, 4, 9, 3
+MODES = np.linalg.qr(RNG.normal(size=(VARIABLES * CELLS, MAPS)))[0].T
+ROOT = RNG.normal(size=(FRAMES * MAPS, FRAMES * MAPS))
+AMPLITUDES = ROOT @ ROOT.T / 6 + 0.2 * np.eye(FRAMES * MAPS)
+LAG = np.abs(np.subtract.outer(np.arange(FRAMES), np.arange(FRAMES)))
+
+
+def dense(own, correlation, within):
+    """The covariance of a window in the order (frame, variable, cell); ``within`` multiplies what the maps leave."""
+    maps = np.kron(np.eye(FRAMES), MODES)
+    return maps.T @ AMPLITUDES @ maps + own * np.kron(correlation, within)
+
+
+def conditioned(covariance, r, known):
+    """Mean and standard deviation of all numbers given the known ones."""
+    x, k = np.moveaxis(r, 1, 0).ravel(), np.moveaxis(known, 1, 0).ravel()
+    gain = np.linalg.solve(covariance[np.ix_(k, k)] + 1e-12 * np.eye(k.sum()), covariance[k]).T
+    mean, variance = gain @ x[k], np.diag(covariance) - (gain * covariance[:, k]).sum(1)
+    return (np.moveaxis(v.reshape(FRAMES, VARIABLES, CELLS), 0, 1) for v in (mean, np.sqrt(np.maximum(variance, 0))))
+
+
+@pytest.mark.parametrize("frames", [[0], [0, 3], [1, 2, 3], []])
+def test_given_whole_frames(frames):
+    own, correlation = 0.3, 0.8**LAG
+    law = WindowLaw(MODES, AMPLITUDES, np.full((VARIABLES, CELLS), own), np.stack([correlation] * VARIABLES))
+    known = np.zeros((VARIABLES, FRAMES, CELLS), dtype=bool)
+    known[:, frames] = True
+    r = RNG.normal(size=known.shape)
+    beside = np.eye(VARIABLES * CELLS) - MODES.T @ MODES  # what the maps leave has no part along them
+    mean, std = conditioned(dense(own, correlation, beside), r, known)
+    got_mean, got_std = law.given(r, known)
+    np.testing.assert_allclose(got_mean[~known], mean[~known], atol=1e-8)
+    assert (got_mean[known] == r[known]).all() and (got_std[known] == 1).all()
+    # the law has the variance of what is left alike in all cells: exact in the mean over them
+    left = [(v**2).mean((0, 2)) - own * s for v, s in ((got_std, 1), (std, 1 - MAPS / (VARIABLES * CELLS)))]
+    if not frames:
+        np.testing.assert_allclose(*left, rtol=1e-9)
+
+
+def test_given_parts_of_frames_that_are_independent_in_time():
+    """Where the model of factor analysis holds, it is exact."""
+    own, correlation = 0.3, np.eye(FRAMES)
+    law = WindowLaw(MODES, AMPLITUDES, np.full((VARIABLES, CELLS), own), np.stack([correlation] * VARIABLES))
+    known = RNG.random((VARIABLES, FRAMES, CELLS)) < 0.4
+    r = RNG.normal(size=known.shape)
+    mean, std = conditioned(dense(own, correlation, np.eye(VARIABLES * CELLS)), r, known)
+    got_mean, got_std = law.given(r, known)
+    np.testing.assert_allclose(got_mean[~known], mean[~known], atol=1e-8)
+    np.testing.assert_allclose(got_std[~known], std[~known], rtol=1e-8)
+
+
+def test_what_is_left_goes_on_in_time_cell_by_cell():
+    """Without maps each cell is a series of its own: known at other frames than its neighbour."""
+    correlation = 0.7**LAG
+    law = WindowLaw(np.zeros((0, CELLS)), np.zeros((0, 0)), RNG.random((1, CELLS)) + 0.5, correlation[None])
+    known = np.zeros((1, FRAMES, CELLS), dtype=bool)
+    known[0, 0, :4] = known[0, 2, 2:6] = True
+    r = RNG.normal(size=known.shape)
+    mean, std = law.given(r, known)
+    # a Markov series: between frames 0 and 2 by both, after frame 2 by it alone, decaying as 0.7^k
+    cell = 3
+    both = np.linalg.solve(correlation[np.ix_([0, 2], [0, 2])], correlation[[0, 2], 1]) @ r[0, [0, 2], cell]
+    assert mean[0, 1, cell] == pytest.approx(both, rel=1e-10)
+    assert mean[0, 3, cell] == pytest.approx(0.7 * r[0, 2, cell], rel=1e-10)
+    assert std[0, 3, cell] == pytest.approx(np.sqrt(law.own[0, cell] * (1 - 0.7**2)), rel=1e-10)
+    assert mean[0, 3, 1] == pytest.approx(0.7**3 * r[0, 0, 1], rel=1e-10)
+    assert (mean[0, :, 8] == 0).all() and std[0, :, 8] == pytest.approx(np.sqrt(law.own[0, 8]))
+
+
+def test_many_known_cells_that_are_alike_count_for_few():
+    alike, own = 0.5, 1.0
+    modes = np.full((1, CELLS), CELLS**-0.5)
+    law = WindowLaw(modes, np.eye(1) * 4.0, np.full((1, CELLS), own), np.ones((1, 1, 1)), alike)
+    known = np.arange(CELLS)[None, None] < 4
+    r = np.ones((1, 1, CELLS))
+    noise = own * (1 + alike * 3)
+    amplitude = 4 * CELLS**-0.5 / noise / (1 / 4.0 + 4 / CELLS / noise)
+    assert law.given(r, known)[0][0, 0, -1] == pytest.approx(amplitude * CELLS**-0.5, rel=1e-10)
+
+
+def series(count, cells=12):
+    """Windows of four frames of two travelling waves in red noise, and of what is white in time."""
+    at = np.arange(count + FRAMES)
+    patterns = np.stack([np.cos(2 * np.pi * np.arange(cells) / cells), np.sin(2 * np.pi * np.arange(cells) / cells)])
+    angle, wave = 0.5, np.zeros((len(at), 2))
+    turn = 0.95 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    rng = np.random.default_rng(1)
+    for t in range(1, len(at)):
+        wave[t] = turn @ wave[t - 1] + rng.normal(size=2) * np.sqrt(1 - 0.95**2)
+    x = wave @ patterns + 0.3 * rng.normal(size=(len(at), cells))
+    return np.stack([x[i : i + FRAMES] for i in range(count)])[:, None], turn, patterns
+
+
+def test_the_law_that_is_fitted_predicts_a_travelling_wave():
+    """Its maps have to know of each other; the error of one step nears that of the rule that made the record."""
+    r, _, patterns = series(1000)
+    laws, errors = fit_window_laws(r, folds(len(r), 5), maps=True)
+    best = min(errors, key=lambda choice: errors[choice])
+    assert best[0] > 0 and best[1] > 0
+    fresh = series(1800)[0][1000:]
+    known = np.zeros(fresh.shape[1:], dtype=bool)
+    known[:, :2] = True
+    found = np.stack([laws.laws[2].given(x, known)[0] for x in fresh])
+    error = ((found - fresh)[:, :, 2] ** 2).mean()
+    # the best that the last frame allows: both amplitudes are seen with an error of 0.3^2 / (12 / 2)
+    seen = 0.09 / 6 / (1 + 0.09 / 6)
+    least = 0.09 + (1 - 0.95**2 * (1 - seen)) * 2 * (patterns**2).mean()
+    assert error < 1.1 * least
+    assert error > 0.9 * least
+
+
+def test_what_is_left_is_measured_beside_maps_that_did_not_see_it():
+    """Twelve maps of noise explain their own samples, and no others: variance 1 stays."""
+    rng = np.random.default_rng(0)
+    r = rng.normal(size=(60, 1, 2, 40))
+    laws, _ = fit_window_laws(r, folds(60, 5), maps=True)
+    total = laws.laws[-1].own.mean() + np.trace(laws.laws[-1].covariance) / 2 / 40
+    modes = np.linalg.svd(r.reshape(-1, 40), full_matrices=False)[2][:20]
+    assert Left.of(r, modes).own.mean() < 0.42
+    assert total > 0.9
