@@ -17,6 +17,7 @@ from undrift.data.codec import Codec, Encoded, Predicted
 from undrift.data.codec_file import Shell
 from undrift.data.write import EnsembleWriter
 from undrift.distributions.diffusion import Diffusion
+from undrift.distributions.observed import guide_of
 from undrift.distributions.request import Request, variables_of
 from undrift.nets.members import member_of, number_of
 from undrift.process import Key, normal
@@ -134,11 +135,11 @@ class Drawing:
                 z = np.stack([self._noise(i, r) for i, r in part])
                 known = [given(i, r) for i, r in part]
                 condition = Condition.concatenate([to_condition(e) for e, _ in known]).to(self.device)
-                x = (
-                    self.law.sample(condition, torch.from_numpy(z).to(self.device), nfe=nfe, member=member)
-                    .cpu()
-                    .numpy()
-                )
+                guided = None
+                if self.request.seen is not None and self.request.seen[part[0][0]]:
+                    guided = guide_of(self.request.seen[part[0][0]], self.codec, known[0][1])
+                start = torch.from_numpy(z).to(self.device)
+                x = self.law.sample(condition, start, nfe=nfe, member=member, guided=guided).cpu().numpy()
                 for at in _runs(part):
                     i, first = part[at[0]]
                     mean, std = (np.concatenate([getattr(known[k][1], name) for k in at]) for name in ("mean", "std"))
@@ -156,8 +157,9 @@ class Drawing:
     def _micro_batches(self) -> Iterator[list[tuple[int, int]]]:
         """(sample, position of the realization) of each call of the network, all of one of its members."""
         members, micro = number_of(self.law.net), self.law.micro_batch
-        for begin in range(0, len(self.request), micro):
-            some = range(begin, min(begin + micro, len(self.request)))
+        together = micro if self.request.seen is None else 1  # of those that are guided each is on its own
+        for begin in range(0, len(self.request), together):
+            some = range(begin, min(begin + together, len(self.request)))
             for k in range(members):
                 own = np.flatnonzero(self.numbers % members == k)
                 items = [(i, int(r)) for i in some for r in own]
