@@ -1,0 +1,24 @@
+"""Guidance: denoisers around a denoiser that know more than it does."""
+
+from undrift.guide.classifier import ClassifierGuidance, NoisyClassifier
+from undrift.guide.classifier_free import ClassifierFree
+from undrift.guide.constrained import Constrained
+from undrift.guide.constraints import BlockMeans, Bounds, Constraint, Integral, Linear
+from undrift.guide.divergence import DivergenceFree
+from undrift.guide.replacement import Replacement
+from undrift.guide.together import Together
+
+__all__ = [
+    "BlockMeans",
+    "Bounds",
+    "ClassifierFree",
+    "ClassifierGuidance",
+    "Constrained",
+    "Constraint",
+    "DivergenceFree",
+    "Integral",
+    "Linear",
+    "NoisyClassifier",
+    "Replacement",
+    "Together",
+]

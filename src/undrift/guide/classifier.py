@@ -1,0 +1,83 @@
+"""Guidance by the gradient of a classifier of noisy fields."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.estimate import Estimate, along
+from undrift.process import Process
+from undrift.tasks.batch import Condition
+
+__all__ = ["ClassifierGuidance", "NoisyClassifier"]
+
+
+class ClassifierGuidance(Denoiser):
+    """A denoiser whose score is greater by ``scale grad log p(label | x_t)``.
+
+    With the true classifier and scale 1 it is the score of ``p(x_t | label)`` by Bayes' rule (Song et al. 2021,
+    https://arxiv.org/abs/2011.13456, eq. 14); a larger scale sharpens the class (Dhariwal & Nichol 2021,
+    https://arxiv.org/abs/2105.05233, section 4). White noise only.
+
+    Args:
+        denoiser: the denoiser.
+        logits: ``(x_t (B, ...), t (B,)) -> (B, K)``, logarithms of the probabilities up to a number for each row, such
+            as a :class:`NoisyClassifier`.
+        label: the class asked for, of all rows, or (B,).
+        scale: of the gradient.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, logits: Callable[[Tensor, Tensor], Tensor], label: int | Tensor, scale: float = 1.0
+    ) -> None:
+        self.denoiser, self.process, self.noise = denoiser, denoiser.process, denoiser.noise
+        self.logits, self.label, self.scale = logits, torch.as_tensor(label, dtype=torch.long), float(scale)
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:
+        """See :class:`undrift.denoise.denoiser.Denoiser`.
+
+        Raises:
+            ValueError: the logits have not a row for each of x_t, or no such class.
+            TypeError: the noise is not white.
+        """
+        found = self.denoiser(x_t, t, condition)
+        wanted = torch.is_grad_enabled()  # then the gradient may be differentiated itself
+        with torch.enable_grad():
+            at = x_t if x_t.requires_grad else x_t.detach().requires_grad_()
+            chosen = self._log_probability(self.logits(at, t), len(x_t))
+            (gradient,) = torch.autograd.grad(chosen.sum(), at, create_graph=wanted)
+        return found.shift(self.scale * gradient)
+
+    def _log_probability(self, logits: Tensor, rows: int) -> Tensor:
+        label = self.label.to(logits.device).expand(rows)
+        if logits.ndim != 2 or len(logits) != rows or not ((label >= 0) & (label < logits.shape[1])).all():
+            raise ValueError(
+                f"logits are {tuple(logits.shape)}, expected ({rows}, K) with a K above the label {int(label.max())}"
+            )
+        return torch.log_softmax(logits, 1)[torch.arange(rows, device=logits.device), label]
+
+
+class NoisyClassifier:
+    """The logits of a network at a noisy field, whatever the process: ``net(c_in x_t, atan(sigma / alpha))``.
+
+    ``c_in = 1 / sqrt(alpha^2 sigma_data^2 + sigma^2)``, so that the network sees numbers of order one at all times
+    (Karras et al. 2022, https://arxiv.org/abs/2206.00364, table 1). :class:`undrift.objective.CrossEntropy` trains it.
+
+    Args:
+        net: ``net(x (B, ...), label (B,)) -> (B, K)``.
+        process: the noising process.
+        sigma_data: standard deviation of the data.
+    """
+
+    def __init__(self, net: Callable[[Tensor, Tensor], Any], process: Process, sigma_data: float = 1.0) -> None:
+        if not sigma_data > 0:
+            raise ValueError(f"sigma_data is {sigma_data}, expected a number above 0")
+        self.net, self.process, self.sigma_data = net, process, float(sigma_data)
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Logits (B, K) of fields (B, ...) at times (B,)."""
+        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        c_in = (alpha**2 * self.sigma_data**2 + sigma**2).rsqrt()
+        return self.net(along(c_in, x_t) * x_t, torch.atan2(sigma, alpha).to(x_t.dtype))
