@@ -14,7 +14,7 @@ def pytest_addoption(parser):
     parser.addoption("--verification", metavar="FILE", help="write the table of what was measured, as Markdown")
 
 
-ORDER = ("process", "denoise", "objective", "solve", "infer")  # of the rooms on the page
+ORDER = ("process", "denoise", "objective", "solve", "guide", "infer")  # of the rooms on the page
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ ORDER = [
     {"report"},
     {"distributions"},
     {"infer"},
+    {"guide"},
     {"train"},
     {"objective"},
     {"solve"},

@@ -17,7 +17,7 @@ from undrift.solve.solver import Solver
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-ROOMS = ("process", "denoise", "objective", "solve", "infer")
+ROOMS = ("process", "denoise", "objective", "solve", "guide", "infer")
 
 
 def two_slices(folder):

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.estimate import Estimate, along
-from undrift.process import Process
+from undrift.process import Process, White
 from undrift.tasks.batch import Condition
 
 __all__ = ["ClassifierGuidance", "NoisyClassifier"]
+
+_LARGEST_RATIO = 1000.0
 
 
 class ClassifierGuidance(Denoiser):
@@ -19,7 +21,8 @@ class ClassifierGuidance(Denoiser):
 
     With the true classifier and scale 1 it is the score of ``p(x_t | label)`` by Bayes' rule (Song et al. 2021,
     https://arxiv.org/abs/2011.13456, eq. 14); a larger scale sharpens the class (Dhariwal & Nichol 2021,
-    https://arxiv.org/abs/2105.05233, section 4). White noise only.
+    https://arxiv.org/abs/2105.05233, section 4). x moves by ``sigma^2 / alpha`` times the gradient, which is 0
+    where alpha is: there the product is that of where ``sigma / alpha`` is 1000.
 
     Args:
         denoiser: the denoiser.
@@ -27,28 +30,37 @@ class ClassifierGuidance(Denoiser):
             as a :class:`NoisyClassifier`.
         label: the class asked for, of all rows, or (B,).
         scale: of the gradient.
+
+    Raises:
+        TypeError: the noise is not white.
     """
 
     def __init__(
         self, denoiser: Denoiser, logits: Callable[[Tensor, Tensor], Tensor], label: int | Tensor, scale: float = 1.0
     ) -> None:
         self.denoiser, self.process, self.noise = denoiser, denoiser.process, denoiser.noise
+        if not isinstance(self.noise, White):
+            raise TypeError(
+                f"the noise is {type(self.noise).__name__}, expected white noise, whose score is -z / sigma"
+            )
         self.logits, self.label, self.scale = logits, torch.as_tensor(label, dtype=torch.long), float(scale)
+        self.last = self.process.t_of_ratio(torch.tensor(_LARGEST_RATIO, dtype=torch.float64, device="cpu"))
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:
         """See :class:`undrift.denoise.denoiser.Denoiser`.
 
         Raises:
             ValueError: the logits have not a row for each of x_t, or no such class.
-            TypeError: the noise is not white.
         """
         found = self.denoiser(x_t, t, condition)
         wanted = torch.is_grad_enabled()  # then the gradient may be differentiated itself
         with torch.enable_grad():
             at = x_t if x_t.requires_grad else x_t.detach().requires_grad_()
-            chosen = self._log_probability(self.logits(at, t), len(x_t))
+            near = torch.minimum(t, self.last.to(t.device))
+            chosen = self._log_probability(self.logits(at, near), len(x_t))
             (gradient,) = torch.autograd.grad(chosen.sum(), at, create_graph=wanted)
-        return found.shift(self.scale * gradient)
+        step = self.scale * self.process.sigma(near) * self.process.ratio(near)
+        return found.with_x(found.x + along(step, x_t) * gradient)
 
     def _log_probability(self, logits: Tensor, rows: int) -> Tensor:
         label = self.label.to(logits.device).expand(rows)

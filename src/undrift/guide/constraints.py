@@ -173,8 +173,7 @@ class Linear(Constraint):
         self.operator = _rows_times(matrix, 1 / lengths)
         self.values = (values / lengths).reshape(-1, len(lengths))
         self.transposed = self.operator.t().coalesce() if self.operator.is_sparse else self.operator.T
-        gram = self.operator @ self.transposed
-        self.root = _root(gram.to_dense() if gram.is_sparse else gram, self.values)
+        self.root = _root(_gram(self.operator), self.values)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """See :class:`Constraint`."""
@@ -293,7 +292,8 @@ def _matrix(operator: Any) -> Tensor:
     if sparse.issparse(operator):
         found = operator.tocoo()
         index = torch.stack([torch.as_tensor(i, dtype=torch.long) for i in (found.row, found.col)])
-        return torch.sparse_coo_tensor(index, torch.as_tensor(found.data).double(), found.shape).coalesce()
+        values = torch.as_tensor(found.data).double()
+        return torch.sparse_coo_tensor(index, values, found.shape, check_invariants=True).coalesce()
     tensor = torch.as_tensor(operator).double()
     return tensor if tensor.layout == torch.strided else tensor.to_sparse_coo().coalesce()
 
@@ -304,7 +304,16 @@ def _rows_times(matrix: Tensor, factors: Tensor) -> Tensor:
         return matrix * factors[:, None]
     index = matrix.indices()
     values = matrix.values() * factors[index[0]]
-    return torch.sparse_coo_tensor(index, values, matrix.shape, is_coalesced=True)
+    return torch.sparse_coo_tensor(index, values, matrix.shape, is_coalesced=True, check_invariants=False)
+
+
+def _gram(matrix: Tensor) -> Tensor:
+    """Products of its rows, (m, m), dense."""
+    if not matrix.is_sparse:
+        return matrix @ matrix.T
+    row, column = matrix.indices().cpu().numpy()
+    rows = sparse.csr_array((matrix.values().cpu().numpy(), (row, column)), shape=tuple(matrix.shape))
+    return torch.from_numpy((rows @ rows.T).toarray()).to(matrix.device)
 
 
 def _root(gram: Tensor, values: Tensor) -> Tensor:
