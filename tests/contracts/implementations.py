@@ -260,6 +260,7 @@ def objectives() -> dict[str, SimpleNamespace]:
         return Preconditioned(net, EDM(), guess)
 
     levels = torch.tensor([0.1, 0.3, 0.6, 0.9], dtype=torch.float64, device=CPU)
+
     def classifier(net: torch.nn.Module) -> Callable[..., torch.Tensor]:
         return lambda x_t, t: net(torch.cat([x_t, x_t[:, :1]], 1), t.float(), x_t[:, :, 0, 0]).flatten(2).mean(2)
 
@@ -271,10 +272,13 @@ def objectives() -> dict[str, SimpleNamespace]:
         "sliced score matching": ImplicitScoreMatching(slices=1),
         "with and without what is given": Dropping(ScoreMatching(), 0.5),
     }
-    cross_entropy = CrossEntropy(EDM(), "classes")
-    return {
+    cases = {
         "folded score matching": SimpleNamespace(
             loss=DenoisingScoreMatching(EDM(), folded), random=True, model=lambda net: net
         ),
         "regression": SimpleNamespace(loss=Regression(), random=False, model=lambda net: net),
+        "cross-entropy": SimpleNamespace(loss=CrossEntropy(EDM(), "covariates"), random=True, model=classifier),
     } | {name: SimpleNamespace(loss=loss, random=True, model=denoiser) for name, loss in losses.items()}
+    for name, case in cases.items():
+        case.of_cells = name != "cross-entropy"  # a label is of the whole field
+    return cases
