@@ -185,22 +185,23 @@ class Linear(Constraint):
 
     def nearest(self, x: Tensor) -> Tensor:
         """See :class:`Constraint`."""
-        flat, root = x.flatten(1).T, self.root.to(x.device)
+        flat, root = x.flatten(1), self.root.to(x.device)
         operator, transposed, values = (v.to(x.device) for v in (self.operator, self.transposed, self.values))
         for _ in range(2):  # the second takes away what rounding left of the first
-            flat = flat + transposed @ torch.cholesky_solve(values.T - operator @ flat, root)
-        return flat.T.reshape(x.shape)
+            gap = values - _times(operator, flat)
+            flat = flat + _times(transposed, torch.cholesky_solve(gap.T, root).T)
+        return flat.reshape(x.shape)
 
     def relative(self, x: Tensor) -> Tensor:
         """Largest error of an equation, over the largest sum of its terms' sizes; see :class:`Constraint`."""
-        flat, operator, values = x.flatten(1).T, self.operator.to(x.device), self.values.to(x.device)
-        size = torch.maximum((abs(operator) @ flat.abs()).T, values.abs())
-        return _share(((operator @ flat).T - values).abs(), size)
+        flat, operator, values = x.flatten(1), self.operator.to(x.device), self.values.to(x.device)
+        size = torch.maximum(_times(abs(operator), flat.abs()), values.abs())
+        return _share((_times(operator, flat) - values).abs(), size)
 
     def in_units(self, scale: Tensor, offset: Tensor) -> "Linear":
         """See :class:`Constraint`."""
         scale, offset = _units(scale, offset, scale.shape)
-        values = self.values - (self.operator @ offset.flatten(1).T).T
+        values = self.values - _times(self.operator, offset.flatten(1))
         return Linear(_rows_times(self.transposed, scale.flatten()).t(), values)
 
 
@@ -296,6 +297,11 @@ def _matrix(operator: Any) -> Tensor:
         return torch.sparse_coo_tensor(index, values, found.shape, check_invariants=True).coalesce()
     tensor = torch.as_tensor(operator).double()
     return tensor if tensor.layout == torch.strided else tensor.to_sparse_coo().coalesce()
+
+
+def _times(matrix: Tensor, rows: Tensor) -> Tensor:
+    """A matrix (m, n), dense or sparse, times each of some rows (B, n): (B, m)."""
+    return (matrix @ rows.T).T if matrix.is_sparse else rows @ matrix.T
 
 
 def _rows_times(matrix: Tensor, factors: Tensor) -> Tensor:
