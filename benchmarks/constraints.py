@@ -18,7 +18,17 @@ from torch import Tensor
 
 from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned
-from undrift.guide import BlockMeans, Bounds, Constrained, Constraint, DivergenceFree, Integral, Linear, Together
+from undrift.guide import (
+    BlockMeans,
+    BoundedMeans,
+    Bounds,
+    Constrained,
+    Constraint,
+    DivergenceFree,
+    Integral,
+    Linear,
+    Together,
+)
 from undrift.nets import UNet
 from undrift.process import EDM
 
@@ -49,7 +59,7 @@ def constraints(x: Tensor) -> dict[str, Constraint]:
         "bounds": Bounds(-2.0, 2.0),
         "200 dense equations": Linear(sensors, torch.zeros(200)),
         "500 cells, sparse": Linear(stations.to_sparse(), torch.zeros(500)),
-        "block means and bounds, to 1e-4": Together(block, Bounds(-3.0, 3.0), tolerance=1e-4),
+        "block means and bounds": BoundedMeans(block, Bounds(-1.0, 1.5)),
         "no divergence and mean flow, to 1e-4": Together(Integral(flow, [0.2, -0.1]), free, tolerance=1e-4),
     }
 

@@ -14,6 +14,7 @@ from undrift.denoise.guess import FoldedGuess, GaussianGuess
 from undrift.denoise.precondition import Preconditioned
 from undrift.guide import (
     BlockMeans,
+    BoundedMeans,
     Bounds,
     ClassifierFree,
     ClassifierGuidance,
@@ -230,6 +231,7 @@ def constraints() -> dict[str, Constraint]:
         "divergence": DivergenceFree((1, 0), (1.0, 0.5)),
         "bounds": Bounds(-0.5, 1.0),
     }
+    made["bounded means"] = BoundedMeans(made["areal block means"], Bounds(-2.0, 3.0))
     return made | {"together": Together(made["block means"], Bounds(low=-2.0))}
 
 

@@ -10,6 +10,7 @@ from undrift.denoise.exact import Gaussian
 from undrift.errors import UndriftError
 from undrift.guide import (
     BlockMeans,
+    BoundedMeans,
     Bounds,
     Constrained,
     DivergenceFree,
@@ -223,6 +224,38 @@ def test_means_and_bounds_together_shift_and_clip(agrees):
     assert 1e-9 < np.abs(loose.numpy() - expected).max() < 1e-2  # what the tolerance is
 
 
+def shifted(u, weight, scale, offset, mean, high):
+    """``clip(u + level a)`` of one block, its level a root of scipy."""
+    a, low, top = weight * scale, -offset / scale, (high - offset) / scale
+
+    def excess(level):
+        return (weight * (offset + scale * np.clip(u + level * a, low, top))).sum() - mean
+
+    level = 0.0 if np.isnan(mean) else -1e3 if mean <= 0 else brentq(excess, -1e3, 1e3, xtol=1e-13, rtol=1e-14)
+    return np.clip(u + level * a, low, top)
+
+
+@pytest.mark.parametrize("high", [np.inf, 2.5])
+def test_bounded_means_shift_along_the_weights_and_clip(high, agrees):
+    """Some blocks are dry, one is free, one below the bound by rounding; also in other units."""
+    x, area = fields(), np.cos(np.linspace(-1, 1, H))[:, None] * np.ones(W)
+    coarse = rng(2).uniform(0.0, 2.4, size=(3, C, H // 3, W // 2))
+    coarse[:, 0, 0, 1], coarse[:, 1, 1, 3], coarse[0, 1, 0, 0] = 0.0, np.nan, -1e-9
+    constraint = BoundedMeans(BlockMeans(tensor(coarse), (3, 2), tensor(area)), Bounds(0.0, high))
+    plain = constraint.project(tensor(x))
+    other = constraint.in_units(tensor(SCALE), tensor(OFFSET)).project(tensor(x))
+    for found, scale, offset in ((plain, np.ones_like(SCALE), np.zeros_like(OFFSET)), (other, SCALE, OFFSET)):
+        expected = np.empty_like(x)
+        for n, c, i, j in np.ndindex(coarse.shape):
+            part = np.s_[c, 3 * i : 3 * i + 3, 2 * j : 2 * j + 2]
+            weight = area[part[1:]] / area[part[1:]].sum()
+            block = (x[n][part], weight, scale[part], offset[n][part], coarse[n, c, i, j], high)
+            expected[n][part] = shifted(*block)
+        agrees(BoundedMeans, "nearest field", "a root of scipy for each block", found, expected, rtol=1e-10, atol=1e-10)
+        assert float(constraint.residual(tensor(offset + scale * found.numpy())).max()) < 1e-8  # of the mean below 0
+    assert float(plain.min()) == 0 and (plain[:, 0, :3, 2:4] == 0).all()
+
+
 def test_linear_ones_together_are_one(agrees):
     """Integrals, means and divergence at once; the rows of means and integrals depend on each other."""
     _, integral, a, b = LINEAR["integrals"]
@@ -317,6 +350,7 @@ def test_the_projection_can_be_differentiated():
     x, push, weight = (tensor(fields(seed)) for seed in (20, 21, 22))
     coarse = tensor(rng(2).uniform(0.0, 2.0, size=(3, C, H // 3, W // 2)))
     others = {
+        "bounded": (0, BoundedMeans(BlockMeans(coarse, (3, 2)), Bounds(0.0))),
         "bounds": (0, Bounds(0.0)),
         "both": (0, Together(BlockMeans(coarse, (3, 2)), Bounds(0.0), tolerance=1e-12)),
     }
@@ -354,5 +388,7 @@ def test_what_cannot_be_kept_is_one_sentence():
         LINEAR["divergence"][1].in_units(tensor(SCALE), tensor(OFFSET))
     with pytest.raises(UndriftError, match="2 constraints have a relative residual of .* after 50 rounds"):
         Together(Bounds(low=1.0), Bounds(high=0.0), rounds=50).project(torch.zeros(1, 1, 4))
+    with pytest.raises(UndriftError, match="no field within the bounds has a mean of -1 over a block"):
+        BoundedMeans(BlockMeans(-torch.ones(1, 1, 2), (2,)), Bounds(low=0.0)).project(torch.zeros(1, 1, 4))
     with pytest.raises(ValueError, match="expected both or none"):
         Constrained(Gaussian([0.0], [1.0]), Bounds(0.0), to_data=torch.exp)

@@ -1,5 +1,6 @@
 """Guidance: denoisers around a denoiser that know more than it does."""
 
+from undrift.guide.bounded import BoundedMeans
 from undrift.guide.classifier import ClassifierGuidance, NoisyClassifier
 from undrift.guide.classifier_free import ClassifierFree
 from undrift.guide.constrained import Constrained
@@ -10,6 +11,7 @@ from undrift.guide.together import Together
 
 __all__ = [
     "BlockMeans",
+    "BoundedMeans",
     "Bounds",
     "ClassifierFree",
     "ClassifierGuidance",

@@ -43,7 +43,7 @@ class ClassifierGuidance(Denoiser):
             raise TypeError(
                 f"the noise is {type(self.noise).__name__}, expected white noise, whose score is -z / sigma"
             )
-        self.logits, self.label, self.scale = logits, torch.as_tensor(label, dtype=torch.long), float(scale)
+        self.logits, self.label, self.scale = logits, label, float(scale)
         self.last = self.process.t_of_ratio(torch.tensor(_LARGEST_RATIO, dtype=torch.float64, device="cpu"))
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:
@@ -63,7 +63,7 @@ class ClassifierGuidance(Denoiser):
         return found.with_x(found.x + along(step, x_t) * gradient)
 
     def _log_probability(self, logits: Tensor, rows: int) -> Tensor:
-        label = self.label.to(logits.device).expand(rows)
+        label = torch.as_tensor(self.label, dtype=torch.long, device=logits.device).expand(rows)
         if logits.ndim != 2 or len(logits) != rows or not ((label >= 0) & (label < logits.shape[1])).all():
             raise ValueError(
                 f"logits are {tuple(logits.shape)}, expected ({rows}, K) with a K above the label {int(label.max())}"

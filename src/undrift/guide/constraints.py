@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy import sparse
@@ -108,16 +109,28 @@ class BlockMeans(Constraint):
         self.coefficients = coefficients
         self.gain = coefficients / self._over(self._sums(coefficients**2).clamp(min=1e-300))
 
+    def in_blocks(self, x: Tensor) -> Tensor:
+        """Fields (B, C, *space) as (B, C, *coarse, cells of a block)."""
+        count = len(self.factor)
+        split = [part for n, f in zip(x.shape[2:], self.factor) for part in (n // f, f)]
+        order = [0, 1, *range(2, 2 + 2 * count, 2), *range(3, 3 + 2 * count, 2)]
+        return x.reshape(*x.shape[:2], *split).permute(order).flatten(2 + count)
+
+    def out_of_blocks(self, x: Tensor) -> Tensor:
+        """Inverse of :meth:`in_blocks`."""
+        count = len(self.factor)
+        coarse = x.shape[2 : 2 + count]
+        order = [0, 1, *(i for axis in range(count) for i in (2 + axis, 2 + count + axis))]
+        space = [n * f for n, f in zip(coarse, self.factor)]
+        return x.unflatten(-1, self.factor).permute(order).reshape(*x.shape[:2], *space)
+
     def _sums(self, x: Tensor) -> Tensor:
         """Sums over blocks, (B, C, *coarse)."""
-        split = [part for n, f in zip(x.shape[2:], self.factor) for part in (n // f, f)]
-        return x.reshape(*x.shape[:2], *split).sum(tuple(range(3, 3 + 2 * len(self.factor), 2)))
+        return self.in_blocks(x).sum(-1)
 
     def _over(self, coarse: Tensor) -> Tensor:
         """A number of each block at all of its cells, (B, C, *space)."""
-        for dim, f in enumerate(self.factor, 2):
-            coarse = coarse.repeat_interleave(f, dim)
-        return coarse
+        return self.out_of_blocks(coarse[..., None].expand(*coarse.shape, math.prod(self.factor)))
 
     def check(self, shape: tuple[int, ...]) -> None:
         """See :class:`Constraint`."""
@@ -239,8 +252,8 @@ class Bounds(Constraint):
     def __init__(self, low: float | Tensor | None = None, high: float | Tensor | None = None) -> None:
         if low is None and high is None:
             raise ValueError("bounds have neither low nor high, expected at least one")
-        self.low = torch.as_tensor(-math.inf if low is None else low, dtype=torch.float64)
-        self.high = torch.as_tensor(math.inf if high is None else high, dtype=torch.float64)
+        self.low = _number(-math.inf if low is None else low)
+        self.high = _number(math.inf if high is None else high)
         if not (self.low <= self.high).all():
             raise ValueError("low is above high or NaN, expected low <= high everywhere")
 
@@ -288,14 +301,20 @@ def _units(scale: Tensor, offset: Tensor, shape: Sequence[int]) -> tuple[Tensor,
     return scale.double()[None], offset.double().reshape(-1, *shape)
 
 
+def _number(value: float | Tensor) -> Tensor:
+    """In float64, where it is, or on the CPU."""
+    return value.double() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
+
+
 def _matrix(operator: Any) -> Tensor:
     """Float64, dense or sparse in coordinates."""
     if sparse.issparse(operator):
         found = operator.tocoo()
-        index = torch.stack([torch.as_tensor(i, dtype=torch.long) for i in (found.row, found.col)])
-        values = torch.as_tensor(found.data).double()
+        index = torch.as_tensor(np.stack([found.row, found.col]), dtype=torch.long, device="cpu")
+        values = torch.as_tensor(found.data, dtype=torch.float64, device="cpu")
         return torch.sparse_coo_tensor(index, values, found.shape, check_invariants=True).coalesce()
-    tensor = torch.as_tensor(operator).double()
+    tensor = operator if isinstance(operator, Tensor) else torch.as_tensor(np.asarray(operator), device="cpu")
+    tensor = tensor.double()
     return tensor if tensor.layout == torch.strided else tensor.to_sparse_coo().coalesce()
 
 

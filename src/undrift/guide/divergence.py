@@ -42,8 +42,8 @@ class DivergenceFree(Constraint):
                 "spacings above 0"
             )
         self.dims = tuple(range(-count, 0))
-        self.scale = torch.ones(count, dtype=torch.float64)  # of each component, and what is added to it
-        self.offset = torch.zeros(1, count, *[1] * count, dtype=torch.float64)
+        self.scale = torch.ones(count, dtype=torch.float64, device="cpu")  # of each component, and what is added to it
+        self.offset = torch.zeros(1, count, *[1] * count, dtype=torch.float64, device="cpu")
 
     def check(self, shape: tuple[int, ...]) -> None:
         """See :class:`Constraint`."""
@@ -92,7 +92,7 @@ class DivergenceFree(Constraint):
         made = DivergenceFree(self.channels, self.spacing)
         fields = offset.double().reshape(-1, *scale.shape)[:, self.channels]
         wide = self.scale.reshape(-1, *[1] * (fields.ndim - 2))
-        made.scale, made.offset = self.scale * parts[:, 0], self.offset + wide * fields
+        made.scale, made.offset = self.scale * parts[:, 0].cpu(), self.offset.to(fields) + wide.to(fields) * fields
         return made
 
     def _modes(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
