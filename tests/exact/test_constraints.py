@@ -237,10 +237,12 @@ def shifted(u, weight, scale, offset, mean, high):
 
 @pytest.mark.parametrize("high", [np.inf, 2.5])
 def test_bounded_means_shift_along_the_weights_and_clip(high, agrees):
-    """Some blocks are dry, one is free, one below the bound by rounding; also in other units."""
+    """Some blocks are dry, one is free, one below the bound by rounding, two beyond it with all cells; also in other units."""
     x, area = fields(), np.cos(np.linspace(-1, 1, H))[:, None] * np.ones(W)
     coarse = rng(2).uniform(0.0, 2.4, size=(3, C, H // 3, W // 2))
     coarse[:, 0, 0, 1], coarse[:, 1, 1, 3], coarse[0, 1, 0, 0] = 0.0, np.nan, -1e-9
+    x[0, 0, :3, 4:6] += 30
+    x[1, 0, :3, 4:6] -= 30
     constraint = BoundedMeans(BlockMeans(tensor(coarse), (3, 2), tensor(area)), Bounds(0.0, high))
     plain = constraint.project(tensor(x))
     other = constraint.in_units(tensor(SCALE), tensor(OFFSET)).project(tensor(x))

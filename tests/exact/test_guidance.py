@@ -13,7 +13,7 @@ from undrift.denoise.exact import Gaussian, Mixture
 from undrift.guide import ClassifierFree, ClassifierGuidance, NoisyClassifier, Replacement
 from undrift.infer import sample
 from undrift.nets import MLP
-from undrift.objective import CrossEntropy, Dropping, Uniform
+from undrift.objective import CrossEntropy, Dropping, FlowMatching, Uniform
 from undrift.process import EDM, Coloured, RectifiedFlow
 from undrift.tasks.batch import Batch, Condition
 from undrift.train.settings import Settings
@@ -186,11 +186,11 @@ def test_reliability_by_hand():
 
 
 def drawn(count, seed):
-    """Fields and classes 0 or not of the mixture."""
+    """Fields and classes of the mixture."""
     generator = torch.Generator().manual_seed(seed)
     which = torch.multinomial(WEIGHTS, count, replacement=True, generator=generator)
     x = MEANS[which] + STDS[which, None] * torch.randn(count, 2, generator=generator, dtype=torch.float64)
-    return x.float(), (CLASS[which] == 0).float()
+    return x.float(), CLASS[which]
 
 
 def test_a_trained_classifier_is_calibrated(measured):
@@ -199,12 +199,14 @@ def test_a_trained_classifier_is_calibrated(measured):
     torch.manual_seed(0)
     net = MLP(2, width=64, layers=2, embedding=8)
     classifier = NoisyClassifier(net, process, sigma_data=1.2)
-    x, first = drawn(20000, 1)
+    x, label = drawn(20000, 1)
+    first = (label == 0).float()
     label = Condition({}, {"label": torch.stack([first, 1 - first], 1)})
     settings = Settings(steps=500, learning_rate=2e-2, weight_decay=0)
     fit(net, CrossEntropy(process), x, label, model=classifier, settings=settings, batch=512)
 
-    x, first = drawn(4000, 2)
+    x, label = drawn(4000, 2)
+    first = (label == 0).float()
     generator = torch.Generator().manual_seed(3)
     t = Uniform()(len(x), process, generator)
     x_t = (
@@ -251,6 +253,27 @@ def test_dropped_rows_are_drawn_apart_from_times(measured):
     )
     together = float(torch.corrcoef(torch.stack([kept, seen["t"]]))[0, 1]) * 8000**0.5
     measured(Dropping, "correlation with the time, standard errors", "0", 0, together, within=4.5)
+
+
+def test_one_network_learns_the_law_with_and_without_its_label(measured):
+    process = RectifiedFlow()
+    torch.manual_seed(0)
+    net = MLP(2, width=64, layers=2, vector_features=3, embedding=8)
+    network = Denoiser.from_callable(
+        lambda x, t, given: net(x, t, given.vector()), predicts="velocity", process=process
+    )
+    x, label = drawn(20000, 1)
+    given = Condition({}, {"label": torch.nn.functional.one_hot(label, 3).float()})
+    settings = Settings(steps=600, learning_rate=1e-2, weight_decay=0)
+    fit(net, Dropping(FlowMatching(), 0.3), x, given, model=network, settings=settings, batch=512)
+    x, label = drawn(2000, 2)
+    given = Condition({}, {"label": torch.nn.functional.one_hot(label, 3).float()})
+    t = torch.full((2000,), 0.5, dtype=torch.float64, device=CPU)
+    x_t = 0.5 * x + 0.5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
+    for name, condition in {"with its label": given, "without": given.drop()}.items():
+        with torch.no_grad():
+            error = (network(x_t, t, condition).x - Labelled(process)(x_t, t, condition).x).square().mean().sqrt()
+        measured(Dropping, f"x {name} after a fit, error", "exact denoisers", 0, error, within=0.08)
 
 
 def test_known_cells_are_what_is_known(agrees):
