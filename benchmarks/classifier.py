@@ -29,7 +29,7 @@ from undrift.train.tensors import fit
 from undrift.verify.reliability import Reliability, reliability
 
 PROCESS, HELD_OUT = RectifiedFlow(), 2000
-BANDS = {"noise t < 1/2": (0.0, 0.5), "1/2 < t < 3/4": (0.5, 0.75), "t > 3/4": (0.75, 1.0)}
+BANDS = {"t < 1/2": (0.0, 0.5), "1/2 < t < 3/4": (0.5, 0.75), "t > 3/4": (0.75, 1.0)}
 
 
 class Digits(nn.Module):
@@ -79,7 +79,7 @@ def figure(path: Path, diagrams: dict[str, Reliability]) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, len(diagrams), figsize=(10, 4.2), sharey=True, layout="constrained")
+    fig, axes = plt.subplots(1, len(diagrams), figsize=(10, 3.9), sharey=True, layout="constrained")
     for ax, (name, found) in zip(axes, diagrams.items()):
         ax.plot([0, 1], [0, 1], color="0.6", lw=1, label="calibrated")
         ax.errorbar(
@@ -88,14 +88,14 @@ def figure(path: Path, diagrams: dict[str, Reliability]) -> None:
         )  # fmt: skip
         ax.set(title=name, xlabel="probability of the classifier", xlim=(0, 1), ylim=(-0.02, 1.02), aspect="equal")
     axes[0].set_ylabel("frequency")
-    axes[0].legend(loc="lower right", fontsize=8, frameon=False)
+    axes[-1].legend(loc="lower right", fontsize=8, frameon=False)
     fig.savefig(path, dpi=110)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("digits", type=Path)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
