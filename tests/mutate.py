@@ -227,7 +227,7 @@ FAULTS = [
           "exact/test_matching.py::test_terms_of_the_discrete_bound"),
     Fault("objective/times.py", ".clamp(process.t_min, process.t_max)", ".clamp(max=process.t_max)",
           "contracts/test_objectives.py::test_a_law_stays_inside_a_process_that_ends_before_the_data"),
-    Fault("objective/matching.py", "if ends_at_data and not isinstance(model.noise, Empirical)", "if False",
+    Fault("objective/matching.py", "if not coupling.noise.is_law_of(model.noise)", "if False",
           "contracts/test_tracer_bridge.py::test_what_holds_for_noise_only_is_refused"),
     Fault("objective/players.py", 'return getattr(objective, "players", {})', "return {}",
           "contracts/test_tracer_gan.py::test_the_generator_finds_the_moments_of_the_data"),

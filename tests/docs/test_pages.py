@@ -17,6 +17,7 @@ from undrift.solve.solver import Solver
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+NEEDS = re.compile(r"^<!-- needs (\w+) -->\n(?=```python$)", re.M)  # a block that runs where this module is installed
 ROOMS = ("process", "denoise", "objective", "solve", "guide", "infer")
 
 
@@ -31,15 +32,25 @@ def two_slices(folder):
 PREPARED = {"cluster": two_slices}
 
 
-@pytest.mark.parametrize("name", [name for name, text in PAGES.items() if "```python" in text])
-def test_code_runs_and_prints_what_is_shown(name, tmp_path, monkeypatch):
-    """Blocks of ``python`` in one namespace; a block of ``text`` right after one is what it prints, else nothing is."""
+RUNS = [(name, None) for name, text in PAGES.items() if "```python" in text]
+RUNS += [(name, module) for name, text in PAGES.items() for module in sorted(set(NEEDS.findall(text)))]
+
+
+@pytest.mark.parametrize(("name", "with_module"), RUNS)
+def test_code_runs_and_prints_what_is_shown(name, with_module, tmp_path, monkeypatch):
+    """Blocks of ``python`` in one namespace; a block of ``text`` right after one is what it prints, else nothing is.
+
+    Blocks that need a module are left out, and run with all others where it is installed.
+    """
+    if with_module is not None:
+        pytest.importorskip(with_module)
     monkeypatch.chdir(tmp_path)
     PREPARED.get(name, lambda folder: None)(tmp_path)
     text, names = PAGES[name], {"__name__": "__main__"}
     blocks = list(FENCE.finditer(text))
     for block, following in zip(blocks, [*blocks[1:], None]):
-        if block[1] != "python":
+        needs = NEEDS.search(text[: block.start()] + "```python")
+        if block[1] != "python" or (needs is not None and needs[1] != with_module):
             continue
         before = text.count("\n", 0, block.start(2))  # so that a traceback has the page's line
         printed = io.StringIO()
@@ -87,14 +98,6 @@ def test_the_table_of_solvers_says_what_they_are():
             assert row[4] == ("yes" if solver.stochastic else "no"), code
     solvers = {n: v for n, v in public("solve").items() if isinstance(v, type) and issubclass(v, Solver)}
     assert seen == {name for name, value in solvers.items() if not inspect.isabstract(value)}
-
-
-def test_the_table_of_names_is_made_of_names():
-    """Whatever stands as code in it can be typed."""
-    spans = [span for row in tables(PAGES["names"]) for span in re.findall(r"`([^`]+)`", " ".join(row))]
-    assert len(spans) > 40
-    for span in spans:
-        eval(span, dict(NAMES))
 
 
 def test_every_page_is_in_the_contents():

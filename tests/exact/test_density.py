@@ -279,7 +279,7 @@ def test_what_cannot_be_is_refused():
         log_prob(denoiser, x, trace="sliced")
     with pytest.raises(ValueError, match="probes is 1, expected at least 2"):
         log_prob(denoiser, x, probes=1)
-    with pytest.raises(ValueError, match="expected fields"):
+    with pytest.raises(ValueError, match="expected a tensor"):
         log_prob(denoiser, x.long())
     with pytest.raises(ValueError, match=r"base made \(3, 1\)"):
         log_prob(denoiser, x, base=lambda x_t, t: x_t[:, :1])

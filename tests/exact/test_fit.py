@@ -75,7 +75,7 @@ def test_what_cannot_be_fitted_is_one_sentence():
         fit(Affine(), squares, x, Condition({}, {"given": given[1:]}), settings=Settings(steps=1))
     with pytest.raises(ValueError, match=r"weight is \(500, 1\), expected the shape of x, \(500, 2\)"):
         fit(Affine(), squares, x, weight=torch.ones(500, 1), settings=Settings(steps=1))
-    with pytest.raises(ValueError, match="expected samples"):
+    with pytest.raises(ValueError, match="expected a tensor"):
         fit(Affine(), squares, x[:0], settings=Settings(steps=1))
     with pytest.raises(UsageError, match="give one"):
         Settings()

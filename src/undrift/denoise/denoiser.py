@@ -9,6 +9,7 @@ from torch import Tensor
 
 from undrift.denoise.estimate import Estimate
 from undrift.denoise.targets import Target, target
+from undrift.errors import check_kind, described
 from undrift.process import Noise, Process, White
 from undrift.tasks.batch import Condition
 
@@ -83,6 +84,7 @@ class FromCallable(Denoiser):
 
     Raises:
         ValueError: an unknown target, or one that does not determine x at t_max.
+        TypeError: an argument of another kind.
     """
 
     def __init__(
@@ -94,20 +96,61 @@ class FromCallable(Denoiser):
         label: Callable[[Tensor], Tensor] | None = None,
         noise: Noise | None = None,
     ) -> None:
-        self.fn, self.process, self.noise = fn, process, noise or White()
-        self.target = target(predicts, process)
+        self.fn, self.process, self.noise = fn, process, White() if noise is None else noise
         self.label = label or (lambda t: t)
+        for name, given in (("fn", fn), ("label", self.label)):
+            if isinstance(given, type) or not callable(given):
+                raise TypeError(f"{name} is {described(given)}, expected a function of tensors or an nn.Module")
+        check_denoiser(self)
+        self.target = target(predicts, process)
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:
         """See :class:`Denoiser`.
 
         Raises:
-            ValueError: the function's output has not the shape of its input.
+            ValueError: the function fails on its input, or its output has not the shape of it.
+            TypeError: x_t, t, the label or the output is no tensor of real numbers.
         """
+        for name, values in (("x_t", x_t), ("t", t)):
+            if not isinstance(values, Tensor):
+                raise TypeError(f"{name} is {described(values)}, expected a tensor with a row for each field")
         given = (condition,) if condition is not None and (condition.fields or condition.vectors) else ()
-        label = self.label(t).to(torch.promote_types(x_t.dtype, torch.float32))
-        prediction = self.fn(x_t, label, *given).to(x_t.dtype)
+        label = self.label(t)
+        if not isinstance(label, Tensor):
+            raise TypeError(f"label made {described(label)} of t, expected a tensor")
+        prediction = self._predicted(x_t, label.to(torch.promote_types(x_t.dtype, torch.float32)), given)
         expected = (len(x_t), self.target.parts * x_t.shape[1], *x_t.shape[2:])
+        if not isinstance(prediction, Tensor) or not prediction.is_floating_point():
+            raise TypeError(
+                f"the network made {described(prediction)}, expected a tensor {expected} of real numbers; of several "
+                "outputs hand on the one that is meant, such as lambda x, t: net(x, t)[0]"
+            )
         if prediction.shape != expected:
             raise ValueError(f"the network made {tuple(prediction.shape)} of {tuple(x_t.shape)}, expected {expected}")
-        return self.target.solve(prediction, x_t, self.process, t, self.noise)
+        return self.target.solve(prediction.to(x_t.dtype), x_t, self.process, t, self.noise)
+
+    def _predicted(self, x_t: Tensor, label: Tensor, given: tuple[Condition, ...]) -> object:
+        """What the function makes; where it fails, with what it was handed."""
+        try:
+            return self.fn(x_t, label, *given)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, IndexError) as error:
+            advice = "" if x_t.dtype == torch.float32 else "; for weights of float32 give fields.float()"
+            reason, also = " ".join(str(error).split()), " and a Condition" * len(given)
+            raise ValueError(
+                f"the network fails on x_t {tuple(x_t.shape)} of {x_t.dtype} and label {tuple(label.shape)} of "
+                f"{label.dtype}{also}{advice} ({reason})"
+            ) from error
+
+
+def check_denoiser(denoiser: Denoiser, name: str = "denoiser") -> None:
+    """A denoiser, called ``name`` where it is given, whose process and noise are what they are to be.
+
+    Raises:
+        TypeError: one is of another kind, such as a network by itself.
+    """
+    wrapped = "Denoiser.from_callable(net, predicts='velocity', process=RectifiedFlow())"
+    check_kind(Denoiser, f"{name}={wrapped}", **{name: denoiser})
+    check_kind(Process, "process=RectifiedFlow()", process=denoiser.process)
+    check_kind(Noise, "noise=White()", noise=denoiser.noise)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from undrift.denoise.estimate import Estimate, along
+from undrift.errors import check_kind, check_number
 from undrift.process import Noise, Process
 
 __all__ = ["Eps", "F", "LearnedRange", "Mean", "Score", "Target", "V", "Velocity", "X", "named", "target"]
@@ -101,6 +102,7 @@ class F(Target):
     """
 
     def __init__(self, sigma_data: float = 0.5) -> None:
+        check_number(sigma_data=sigma_data)
         if not sigma_data > 0:
             raise ValueError(f"sigma_data is {sigma_data}, expected a number above 0")
         self.sigma_data = float(sigma_data)
@@ -175,10 +177,13 @@ def named(predicts: str | Target) -> Target:
 
     Raises:
         ValueError: an unknown name.
+        TypeError: neither a name nor a target.
     """
     if isinstance(predicts, str) and predicts not in _NAMED:
         raise ValueError(f"predicts is {predicts!r}, expected one of {', '.join(_NAMED)}, or a Target")
-    return _NAMED[predicts] if isinstance(predicts, str) else predicts
+    found = _NAMED[predicts] if isinstance(predicts, str) else predicts
+    check_kind(Target, "predicts='eps'", predicts=found)
+    return found
 
 
 def target(predicts: str | Target, process: Process) -> Target:

@@ -26,15 +26,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.denoiser import Denoiser, check_denoiser
 from undrift.denoise.estimate import Estimate, along
+from undrift.errors import check_kind, check_number, check_whole, described, suggests_options
 from undrift.process import Key, Noise, Process, uniform
 from undrift.solve.frames import Angle, Straight
 from undrift.solve.grid import TimeGrid
 from undrift.solve.runge_kutta import KUTTA, RungeKutta
 from undrift.solve.solver import Solver
 from undrift.solve.step_size import Adaptive
-from undrift.tasks.batch import Condition
+from undrift.tasks.batch import Condition, check_rows
 
 __all__ = ["Density", "log_prob"]
 
@@ -71,6 +72,7 @@ class Density:
     steps: int
 
 
+@suggests_options
 @torch.no_grad()
 def log_prob(
     denoiser: Denoiser,
@@ -118,12 +120,18 @@ def log_prob(
 
     Raises:
         ValueError: arguments that do not fit, or too few calls for two runs.
-        TypeError: a solver that adds noise, or a grid that chooses its steps.
+        TypeError: a solver that adds noise, a grid that chooses its steps, or an argument of another kind.
     """
-    _check(x, condition, tolerance, trace, probes, least)
-    solver = solver or RungeKutta(KUTTA, Angle())
+    check_rows("x", x, condition)
+    check_denoiser(denoiser)
+    check_whole(nfe=nfe, seed=seed)
+    _check(tolerance, trace, probes, least, base)
+    solver = RungeKutta(KUTTA, Angle()) if solver is None else solver
+    check_kind(Solver, "Heun(), of undrift.solve.runge_kutta", solver=solver)
     if isinstance(grid, Adaptive):
         raise TypeError("grid is Adaptive, expected a TimeGrid or None: log_prob adds steps until the tolerance is met")
+    if grid is not None:
+        check_kind(TimeGrid, "EvenTime(), of undrift.solve.grid", grid=grid)
     if solver.stochastic:
         raise TypeError(f"{type(solver).__name__} adds noise, expected a solver of the ODE")
     exact = trace == "exact" if trace else x[0].numel() <= _EXACT
@@ -272,9 +280,11 @@ def _parts(flow: _Flow, end: Tensor, base: Base | None) -> Tensor:
     if base is None:
         start = flow.denoiser.noise.log_prob(x / sigma) - flow.size * math.log(sigma)
     else:
-        start = base(x, t.expand(len(x))).double()
-        if start.shape != (len(x),):
-            raise ValueError(f"base made {tuple(start.shape)} of {len(x)} fields, expected ({len(x)},)")
+        start = base(x, t.expand(len(x)))
+        if not isinstance(start, Tensor) or start.shape != (len(x),):
+            got = tuple(start.shape) if isinstance(start, Tensor) else described(start)
+            raise ValueError(f"base made {got} of {len(x)} fields, expected ({len(x)},)")
+        start = start.double()
     log_det = end[:, flow.size :] / flow.scale(process.t_max, device) + flow.shift
     return torch.cat([start[:, None], log_det], 1)
 
@@ -335,14 +345,9 @@ def _settled(
     return Density(found, error, discretisation, spread, away, flow.truncation, flow.calls, status, steps)
 
 
-def _check(
-    x: Tensor, condition: Condition | None, tolerance: float, trace: str | None, probes: int, least: float
-) -> None:
-    if x.ndim < 2 or not x.is_floating_point() or not x.numel():
-        raise ValueError(f"x is {tuple(x.shape)} of {x.dtype}, expected fields (B, ...) of real numbers")
-    for name, given in ({**condition.fields, **condition.vectors} if condition else {}).items():
-        if len(given) != len(x):
-            raise ValueError(f"{name!r} has {len(given)} rows, expected {len(x)}, one for each of x")
+def _check(tolerance: float, trace: str | None, probes: int, least: float, base: Base | None) -> None:
+    check_whole(probes=probes)
+    check_number(False, tolerance=tolerance, least=least)
     if trace not in (None, "exact", "hutchinson"):
         raise ValueError(f"trace is {trace!r}, expected 'exact' or 'hutchinson'")
     if probes < 2:
@@ -351,3 +356,8 @@ def _check(
         raise ValueError(f"tolerance is {tolerance}, expected at least 0")
     if not 0 < least < 0.1:
         raise ValueError(f"least is {least}, expected a ratio between 0 and 0.1")
+    if base is not None and (isinstance(base, type) or not callable(base)):
+        raise TypeError(
+            f"base is {described(base)}, expected a function base(x_t, t) -> (B,); of noise type "
+            "base=lambda x_t, t: noise.log_prob(x_t)"
+        )

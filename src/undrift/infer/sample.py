@@ -5,14 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.denoiser import Denoiser, check_denoiser
 from undrift.denoise.estimate import Estimate
+from undrift.errors import check_kind, check_whole, suggests_options
 from undrift.process import Coloured, White
 from undrift.solve.adams_bashforth import AdamsBashforth
 from undrift.solve.grid import ShortFirst, TimeGrid
 from undrift.solve.solver import Solver
 from undrift.solve.step_size import Adaptive, Control, Fixed
-from undrift.tasks.batch import Condition
+from undrift.tasks.batch import Condition, check_finite, check_rows
 
 __all__ = ["Draw", "sample"]
 
@@ -39,6 +40,7 @@ class Draw:
     error: Tensor | None = None
 
 
+@suggests_options
 @torch.no_grad()
 def sample(
     denoiser: Denoiser,
@@ -68,10 +70,16 @@ def sample(
 
     Raises:
         ValueError: an x_1 or a condition that does not fit, or too few evaluations for one step.
-        TypeError: the solver adds noise of another law than the denoiser's.
+        TypeError: the solver adds noise of another law than the denoiser's, or an argument is of another kind.
     """
-    _check(x_1, condition)
-    solver, grid, process = solver or _SOLVER, grid or ShortFirst(), denoiser.process
+    check_rows("x_1", x_1, condition)
+    check_finite("x_1", x_1, condition)
+    check_denoiser(denoiser)
+    check_whole(nfe=nfe, seed=seed)
+    solver, grid = _SOLVER if solver is None else solver, ShortFirst() if grid is None else grid
+    check_kind(Solver, "Heun(), of undrift.solve.runge_kutta", solver=solver)
+    check_kind((TimeGrid, Adaptive), "EvenTime(), of undrift.solve.grid", grid=grid)
+    process = denoiser.process
     _refuse_noise(denoiser, solver)
     # an adaptive run to clean data ends before it, with a denoising
     clean = float(process.sigma(torch.tensor(process.t_min, dtype=torch.float64, device=x_1.device))) == 0
@@ -119,12 +127,3 @@ def _refuse_noise(denoiser: Denoiser, solver: Solver) -> None:
             f"{type(solver).__name__} adds noise, and that of the denoiser is {type(noise).__name__}; "
             "expected white noise, or use a solver of the ODE"
         )
-
-
-def _check(x_1: Tensor, condition: Condition | None) -> None:
-    if not isinstance(x_1, Tensor) or x_1.ndim < 2 or not x_1.is_floating_point():
-        got = f"{tuple(x_1.shape)} of {x_1.dtype}" if isinstance(x_1, Tensor) else type(x_1).__name__
-        raise ValueError(f"x_1 is {got}, expected a tensor of noise (B, ...) of real numbers")
-    for name, given in ({**condition.fields, **condition.vectors} if condition else {}).items():
-        if len(given) != len(x_1):
-            raise ValueError(f"{name!r} has {len(given)} rows, expected {len(x_1)}, one for each of x_1")

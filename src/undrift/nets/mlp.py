@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from undrift.errors import UsageError
+from undrift.errors import UsageError, check_whole
 from undrift.nets.embed import fourier_features
 
 
@@ -34,6 +34,7 @@ class MLP(nn.Module):
         self, size: int, width: int = 256, layers: int = 3, vector_features: int = 0, embedding: int = 32
     ) -> None:
         super().__init__()
+        check_whole(size=size, width=width, layers=layers, vector_features=vector_features, embedding=embedding)
         if min(size, width, layers) < 1 or vector_features < 0:
             raise UsageError(f"size={size}, width={width}, layers={layers}: expected whole numbers of at least 1")
         if embedding < 4 or embedding % 2:

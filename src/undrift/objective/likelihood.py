@@ -1,7 +1,7 @@
 """Bounds of the negative log-likelihood, term by term.
 
 For noise levels ``t_0 < ... < t_n`` the generative chain ``p(x_n) prod p(x_{i-1} | x_i) p(x | x_0)`` gives
-(Sohl-Dickstein et al. 2015, https://arxiv.org/abs/1503.03585, eq. 14; Ho et al. 2020,
+(Sohl-Dickstein et al. 2015, https://arxiv.org/abs/1503.03585; Ho et al. 2020,
 https://arxiv.org/abs/2006.11239, eq. 5)
 
     -log p(x) <= KL(q(x_n | x) || N(0, sigma_n^2)) + sum_i KL(q(x_{i-1} | x_i, x) || p(x_{i-1} | x_i))
@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.denoiser import Denoiser, check_denoiser
 from undrift.denoise.estimate import Estimate, along
+from undrift.errors import check_kind, described
 from undrift.objective.matching import Loss
 from undrift.objective.times import Uniform
 from undrift.objective.weights import Likelihood
@@ -71,6 +72,7 @@ class _Bound:
         return along(process.alpha(t), x) * x + along(process.sigma(t), x) * z
 
     def _generator(self, batch: Batch, model: Denoiser, key: int, ends: tuple[float, float]) -> torch.Generator:
+        check_denoiser(model, "model")
         if not isinstance(model.noise, White):
             raise TypeError(f"the noise is {type(model.noise).__name__}, expected white noise: the bound is that of it")
         process, (start, stop) = model.process, ends
@@ -97,6 +99,8 @@ class DiscreteVLB(_Bound):
     """
 
     def __init__(self, times: Tensor) -> None:
+        if not isinstance(times, Tensor):
+            raise TypeError(f"times is {described(times)}, expected a tensor (n + 1,), such as process.nodes")
         if times.ndim != 1 or len(times) < 2 or not bool((times.diff() > 0).all()):
             raise ValueError("times are not increasing, expected at least two noise levels in order")
         self.times = times.to(torch.float64)
@@ -160,7 +164,8 @@ class ContinuousVLB(_Bound):
     """
 
     def __init__(self, times: Uniform | None = None) -> None:
-        self.times = times or Uniform()
+        self.times = Uniform() if times is None else times
+        check_kind(Uniform, "Uniform()", times=self.times)
 
     def __call__(self, batch: Batch, model: Denoiser, key: int) -> Loss:
         """The bound per known cell with one time for each sample, nats, (B,)."""
@@ -175,7 +180,7 @@ class ContinuousVLB(_Bound):
         return self._terms(batch, model, self._generator(batch, model, key, self.times.ends(model.process)))
 
     def _reconstruction(self, batch: Batch, model: Denoiser, t: float, generator: torch.Generator) -> Tensor:
-        """``-log N(x; x_t / alpha, r^2)`` at the least noise (Kingma et al., eq. 13 of values that are continuous)."""
+        """``-log N(x; x_t / alpha, r^2)`` at the least noise (Kingma et al., eq. 8, of values that are continuous)."""
         at = torch.full((len(batch),), t, dtype=torch.float64, device=batch.x.device)
         x_t = self._noisy(batch.x, at, model.process, generator)
         ratio = model.process.ratio(at)

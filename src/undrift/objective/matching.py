@@ -8,11 +8,12 @@ cells of a sample, sums over samples are left to the loop.
 import torch
 from torch import Tensor
 
-from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.denoiser import Denoiser, check_denoiser
 from undrift.denoise.estimate import Estimate, along
+from undrift.errors import check_kind, check_whole
 from undrift.objective.times import LogNormal, Times, Uniform
 from undrift.objective.weights import EDMWeight, Weight, positive
-from undrift.process import Bridge, Coupling, Empirical, Independent
+from undrift.process import Bridge, Coupling, Independent
 from undrift.tasks.batch import Batch
 
 __all__ = ["FlowMatching", "ImplicitScoreMatching", "ScoreMatching", "mean_of_known"]
@@ -25,7 +26,31 @@ def mean_of_known(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1)
 
 
-class ScoreMatching:
+class _OnPaths:
+    """What the objectives share: the ends of a path for each sample."""
+
+    times: Times
+    coupling: Coupling | None = None
+
+    def _ends(self, batch: Batch, model: Denoiser, generator: torch.Generator) -> Estimate:
+        """The clean fields, the other ends of their paths, and times.
+
+        Raises:
+            ValueError: the coupling's law of z is not that in which the denoiser believes.
+        """
+        check_denoiser(model, "model")
+        coupling = Independent(model.noise) if self.coupling is None else self.coupling
+        if not coupling.noise.is_law_of(model.noise):
+            one, other = type(coupling.noise).__name__, type(model.noise).__name__
+            raise ValueError(
+                f"the noise of the coupling is {one}, and that of the denoiser {'another ' * (one == other)}{other}; "
+                "give the denoiser noise=coupling.noise"
+            )
+        t = self.times(len(batch), model.process, generator)
+        return Estimate(batch.x, coupling(batch.x, generator), model.process, t, model.noise)
+
+
+class ScoreMatching(_OnPaths):
     """Denoising score matching, ``w(t) mean (x_hat - x)^2``.
 
     Args:
@@ -37,31 +62,34 @@ class ScoreMatching:
     def __init__(
         self, weight: Weight | None = None, times: Times | None = None, coupling: Coupling | None = None
     ) -> None:
+        weight, times = EDMWeight() if weight is None else weight, LogNormal() if times is None else times
+        check_kind(Weight, "EDMWeight()", weight=weight)
+        check_kind(Times, "LogNormal()", times=times)
+        if coupling is not None:
+            check_kind(Coupling, "MinibatchOT()", coupling=coupling)
         if coupling is not None and not coupling.independent:
             raise ValueError(
                 f"the coupling is {type(coupling).__name__}, whose z knows x: denoising score matching then "
                 "has another minimiser; use FlowMatching"
             )
-        self.weight, self.times, self.coupling = weight or EDMWeight(), times or LogNormal(), coupling
+        self.weight, self.times, self.coupling = weight, times, coupling
 
     def __call__(self, batch: Batch, model: Denoiser, key: int) -> Loss:
         """Loss of each sample (B,), and its mean without the weight as ``squared_error``."""
-        x, process = batch.x, model.process
-        generator = torch.Generator(x.device).manual_seed(key)
-        t = self.times(len(batch), process, generator)
-        z = (self.coupling or Independent(model.noise))(x, generator)
-        x_t = along(process.alpha(t), x) * x + along(process.sigma(t), x) * z
+        ends = self._ends(batch, model, torch.Generator(batch.x.device).manual_seed(key))
+        x, t, process = ends.x, ends.t, ends.process
+        x_t = along(process.alpha(t), x) * x + along(process.sigma(t), x) * ends.z
         error = mean_of_known((model(x_t, t, batch.condition).x - x) ** 2, batch.weight)
         weight = positive(self.weight(process, t), t).to(x.dtype)
         return weight * error, {"squared_error": error.detach().mean()}
 
 
-class ImplicitScoreMatching:
+class ImplicitScoreMatching(_OnPaths):
     """Score matching that needs no noise drawn to compare with: ``v(t) mean (s^2 + 2 ds/dx)``.
 
-    Hyvarinen (2005), https://jmlr.org/papers/v6/hyvarinen05a.html, theorem 1 (twice his J), at the noisy field x_t.
+    Hyvarinen (2005), https://jmlr.org/papers/v6/hyvarinen05a.html, twice his J, at the noisy field x_t.
     With the exact trace by one derivative for each cell, or sliced by random directions u of independent signs,
-    ``u . grad(u . s)``, whose mean is the trace (Song et al. 2019, https://arxiv.org/abs/1905.07088, eq. 8, of reduced
+    ``u . grad(u . s)``, whose mean is the trace (Song et al. 2019, https://arxiv.org/abs/1905.07088, that of reduced
     variance). ``v = w sigma^4 / alpha^2``: up to a constant it is :class:`ScoreMatching` of the same weight.
 
     Args:
@@ -71,18 +99,20 @@ class ImplicitScoreMatching:
     """
 
     def __init__(self, weight: Weight | None = None, times: Times | None = None, slices: int | None = None) -> None:
-        if slices is not None and slices < 1:
-            raise ValueError(f"slices is {slices}, expected a whole number above 0, or None for the exact trace")
-        self.weight, self.times, self.slices = weight or EDMWeight(), times or LogNormal(), slices
+        if slices is not None:
+            check_whole(1, slices=slices)
+        self.weight, self.times = EDMWeight() if weight is None else weight, LogNormal() if times is None else times
+        check_kind(Weight, "EDMWeight()", weight=self.weight)
+        check_kind(Times, "LogNormal()", times=self.times)
+        self.slices = slices
 
     def __call__(self, batch: Batch, model: Denoiser, key: int) -> Loss:
         """Loss of each sample (B,), which may be below 0, and the mean trace over cells as ``trace``."""
-        x, process = batch.x, model.process
-        generator = torch.Generator(x.device).manual_seed(key)
-        t = self.times(len(batch), process, generator)
-        z = Independent(model.noise)(x, generator)
+        generator = torch.Generator(batch.x.device).manual_seed(key)
+        ends = self._ends(batch, model, generator)
+        x, t, process = ends.x, ends.t, ends.process
         alpha, sigma = process.alpha(t), process.sigma(t)
-        x_t = (along(alpha, x) * x + along(sigma, x) * z).detach().requires_grad_()
+        x_t = (along(alpha, x) * x + along(sigma, x) * ends.z).detach().requires_grad_()
         with torch.enable_grad():
             score = model(x_t, t, batch.condition).score
             trace = self._trace(score * batch.weight, x_t, generator)
@@ -106,7 +136,7 @@ class ImplicitScoreMatching:
         return total / (self.slices or 1)
 
 
-class FlowMatching:
+class FlowMatching(_OnPaths):
     """``mean (velocity_hat - (alpha' x + sigma' z + gamma' w))^2`` on paths between the two ends of a coupling.
 
     Lipman et al. (2023), https://arxiv.org/abs/2210.02747, eq. 14; Albergo et al. (2023),
@@ -122,24 +152,18 @@ class FlowMatching:
     def __init__(
         self, coupling: Coupling | None = None, bridge: Bridge | None = None, times: Times | None = None
     ) -> None:
-        self.coupling, self.bridge, self.times = coupling, bridge, times or Uniform()
+        self.coupling, self.bridge, self.times = coupling, bridge, Uniform() if times is None else times
+        check_kind(Times, "Uniform()", times=self.times)
+        if coupling is not None:
+            check_kind(Coupling, "MinibatchOT()", coupling=coupling)
+        if bridge is not None:
+            check_kind(Bridge, "Bridge(0.1)", bridge=bridge)
 
     def __call__(self, batch: Batch, model: Denoiser, key: int) -> Loss:
-        """Loss of each sample (B,).
-
-        Raises:
-            ValueError: the coupling ends at another data set, and the model believes in noise.
-        """
-        ends_at_data = self.coupling is not None and isinstance(self.coupling.noise, Empirical)
-        if ends_at_data and not isinstance(model.noise, Empirical):
-            raise ValueError(
-                f"the coupling ends at another data set, and the model's noise is {type(model.noise).__name__}; "
-                "give the denoiser noise=coupling.noise"
-            )
-        x, process = batch.x, model.process
-        generator = torch.Generator(x.device).manual_seed(key)
-        t = self.times(len(batch), process, generator)
-        ends = Estimate(x, (self.coupling or Independent(model.noise))(x, generator), process, t)
+        """Loss of each sample (B,)."""
+        generator = torch.Generator(batch.x.device).manual_seed(key)
+        ends = self._ends(batch, model, generator)
+        x, t, process = ends.x, ends.t, ends.process
         x_t = along(process.alpha(t), x) * x + along(process.sigma(t), x) * ends.z
         velocity = ends.velocity
         if self.bridge is not None:

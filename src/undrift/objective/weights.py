@@ -93,7 +93,7 @@ class EDMWeight(Simple):
 class Likelihood(Weight):
     """``w = -lambda'(t) SNR / 2``: the integral over t bounds the negative log-likelihood.
 
-    Kingma et al. (2021), https://arxiv.org/abs/2107.00630, eq. 14 (``-SNR' / 2``); in terms of the score it is
+    Kingma et al. (2021), https://arxiv.org/abs/2107.00630, eq. 15 (``-SNR' / 2``); in terms of the score it is
     ``g^2 / 2`` (Song et al. 2021, "Maximum likelihood training of score-based diffusion models",
     https://arxiv.org/abs/2101.09258, theorem 1).
     """

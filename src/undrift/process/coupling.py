@@ -7,6 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from undrift.errors import check_kind, check_number
 from undrift.process.noise import Empirical, Noise, White
 
 __all__ = ["Bridge", "Coupling", "DataToData", "Independent", "MinibatchOT"]
@@ -42,7 +43,8 @@ class Independent(Coupling):
     independent = True
 
     def __init__(self, noise: Noise | None = None) -> None:
-        self.noise = noise or White()
+        self.noise = White() if noise is None else noise
+        check_kind(Noise, "White()", noise=self.noise)
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """See :class:`Coupling`."""
@@ -86,7 +88,8 @@ class MinibatchOT(Coupling):
     independent = False
 
     def __init__(self, base: Coupling | None = None) -> None:
-        self.base = base or Independent()
+        self.base = Independent() if base is None else base
+        check_kind(Coupling, "Independent(noise)", base=self.base)
         self.noise = self.base.noise
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -101,7 +104,7 @@ class Bridge:
     """Noise between the ends, ``x_t = alpha x + sigma z + gamma(t) w`` with ``gamma = scale sin^2(pi t)``, w white.
 
     Albergo, Boffi & Vanden-Eijnden (2023), "Stochastic interpolants: a unifying framework for flows and diffusions",
-    https://arxiv.org/abs/2303.08797, section 2 (this gamma is in their table 3; it and its slope are 0 at both ends).
+    https://arxiv.org/abs/2303.08797, section 2 (this gamma is that of eq. 4.11; it and its slope are 0 at both ends).
     The velocity gains ``gamma' w``, and between the ends there is a score, ``-E[w | x_t] / gamma``, whatever z is.
 
     Args:
@@ -109,6 +112,7 @@ class Bridge:
     """
 
     def __init__(self, scale: float) -> None:
+        check_number(scale=scale)
         if not scale > 0:
             raise ValueError(f"scale is {scale}, expected a number above 0")
         self.scale = float(scale)

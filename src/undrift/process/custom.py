@@ -3,17 +3,15 @@
 Both are checked when they are made, and are used wherever a built-in one is.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from undrift.process.panels import Integral
+from undrift.errors import check_number, described
+from undrift.process.panels import Function, Integral
 from undrift.process.process import Process
 
 __all__ = ["FromSDE", "FromSchedule"]
 
-Function = Callable[[Tensor], Tensor]
 _CHECKED = 4097  # times at which a process of one's own is checked
 
 
@@ -21,19 +19,22 @@ class FromSchedule(Process):
     """``alpha`` and ``sigma`` as functions; derivatives by automatic differentiation, the inverse by bisection.
 
     Args:
-        alpha: function of float64 tensors of any shape, made of torch operations; a constant may be a number.
+        alpha: function of float64 tensors of any shape, made of torch operations, or a number, a constant.
         sigma: likewise.
         t_min: smallest time.
         t_max: largest time.
 
     Raises:
         ValueError: a value that is negative or not finite, or a ratio alpha / sigma that does not fall everywhere.
+        TypeError: neither a function of tensors nor a number.
     """
 
-    def __init__(self, alpha: Function, sigma: Function, t_min: float = 0.0, t_max: float = 1.0) -> None:
+    def __init__(
+        self, alpha: Function | float, sigma: Function | float, t_min: float = 0.0, t_max: float = 1.0
+    ) -> None:
         _check_times(t_min, t_max)
         self.t_min, self.t_max = float(t_min), float(t_max)
-        self._alpha, self._sigma = alpha, sigma
+        self._alpha, self._sigma = _function("alpha", alpha, True), _function("sigma", sigma, True)
         _check(self)
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -59,23 +60,27 @@ class FromSDE(Process):
         alpha = exp(A),  A = integral of f,    sigma^2 = alpha^2 integral of g^2 / alpha^2
 
     (Song et al. 2021, https://arxiv.org/abs/2011.13456, appendix B; Sarkka & Solin 2019, "Applied stochastic
-    differential equations", section 6.1), integrated to about 1e-13.
+    differential equations"), integrated to about 1e-13.
 
     Args:
-        drift: f, a smooth function of float64 tensors of any shape on [0, t_max]; a constant may be a number.
+        drift: f, a smooth function of float64 tensors of any shape on [0, t_max], or a number, a constant.
         diffusion: g, likewise, above 0 but at single times.
         t_min: smallest time, above 0, where sigma is 0.
         t_max: largest time.
 
     Raises:
         ValueError: a function that is not finite or not smooth, or without noise.
+        TypeError: neither a function of tensors nor a number.
     """
 
-    def __init__(self, drift: Function, diffusion: Function, t_min: float = 1e-5, t_max: float = 1.0) -> None:
+    def __init__(
+        self, drift: Function | float, diffusion: Function | float, t_min: float = 1e-5, t_max: float = 1.0
+    ) -> None:
         _check_times(t_min, t_max)
         if t_min == 0:
             raise ValueError("t_min is 0, where sigma is 0 and its derivative infinite; expected a small number")
         self.t_min, self.t_max = float(t_min), float(t_max)
+        drift, diffusion = _function("drift", drift, False), _function("diffusion", diffusion, False)
         self._drift, self._diffusion = drift, diffusion
         self._log_alpha = Integral(drift, self.t_min, self.t_max, "drift")
 
@@ -112,8 +117,31 @@ class FromSDE(Process):
 
 
 def _check_times(t_min: float, t_max: float) -> None:
+    check_number(t_min=t_min, t_max=t_max)
     if not 0 <= t_min < t_max <= 1:
         raise ValueError(f"t_min, t_max are {t_min}, {t_max}, expected 0 <= t_min < t_max <= 1")
+
+
+def _function(name: str, f: Function | float, differentiated: bool) -> Function:
+    """A function of times, or the constant one of a number, that has been tried."""
+    if not callable(f):
+        try:
+            check_number(**{name: f})
+        except ValueError:
+            raise TypeError(
+                f"{name} is {described(f)}, expected a function of t, such as lambda t: 1 - t, or a number"
+            ) from None
+        constant = float(f)
+        return lambda t: torch.full_like(t, constant)
+    t = torch.linspace(0.25, 0.75, 7, dtype=torch.float64, device="cpu", requires_grad=differentiated)
+    try:
+        _value(f, t)
+    except Exception as error:  # whatever a function of somebody's own may raise
+        raise TypeError(
+            f"{name} fails on a tensor of times, expected a function made of torch operations, such as torch.cos(t), "
+            f"with a value for each time ({' '.join(str(error).split())})"
+        ) from error
+    return f
 
 
 def _value(f: Function, t: Tensor) -> Tensor:

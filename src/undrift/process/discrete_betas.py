@@ -7,6 +7,7 @@ import torch
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
+from undrift.errors import described
 from undrift.process.variance_preserving import VariancePreserving
 
 __all__ = ["DiscreteBetas"]
@@ -30,7 +31,10 @@ class DiscreteBetas(VariancePreserving):
     t_max = 1.0
 
     def __init__(self, betas: Sequence[float] | np.ndarray | Tensor | None = None) -> None:
-        values = np.linspace(1e-4, 0.02, 1000) if betas is None else np.asarray(betas, dtype=np.float64)
+        try:
+            values = np.linspace(1e-4, 0.02, 1000) if betas is None else np.asarray(betas, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"betas is {described(betas)}, expected two numbers or more between 0 and 1") from None
         if values.ndim != 1 or len(values) < 2 or not ((values > 0) & (values < 1)).all():
             raise ValueError(f"betas have shape {values.shape}, expected two numbers or more between 0 and 1")
         self.betas = torch.tensor(values, dtype=torch.float64, device="cpu")

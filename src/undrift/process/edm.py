@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from undrift.errors import check_number
 from undrift.process.process import Process
 
 __all__ = ["EDM"]
@@ -21,6 +22,7 @@ class EDM(Process):
     """
 
     def __init__(self, sigma_max: float = 80.0, sigma_min: float = 0.0) -> None:
+        check_number(sigma_max=sigma_max, sigma_min=sigma_min)
         if not 0 <= sigma_min < sigma_max:
             raise ValueError(f"sigma_min, sigma_max are {sigma_min}, {sigma_max}, expected 0 <= sigma_min < sigma_max")
         self.sigma_max, self.sigma_min = float(sigma_max), float(sigma_min)

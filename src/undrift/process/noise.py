@@ -13,6 +13,8 @@ import torch
 from scipy.special import gammaincinv
 from torch import Tensor
 
+from undrift.errors import check_number, check_whole, described
+
 __all__ = ["Coloured", "Empirical", "Noise", "StudentT", "White"]
 
 
@@ -24,6 +26,13 @@ class Noise(ABC):
     @abstractmethod
     def draw(self, shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
         """Draws, (B, ...) = ``shape``, on the generator's device."""
+
+    def is_law_of(self, other: "Noise") -> bool:
+        """Whether another noise has the same law: it is of the same class, with the same numbers."""
+        if type(self) is not type(other):
+            return False
+        pairs = ((value, vars(other)[name]) for name, value in vars(self).items())
+        return all(a is b or (a.equal(b.to(a.device)) if isinstance(a, Tensor) else a == b) for a, b in pairs)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density of whole fields, nats, float64, (B,)."""
@@ -66,6 +75,8 @@ class Coloured(Noise):
     gaussian = True
 
     def __init__(self, power: Tensor) -> None:
+        if not isinstance(power, Tensor):
+            raise TypeError(f"power is {described(power)}, expected a tensor (*space), as Coloured.isotropic makes it")
         power = power.to(torch.float64)
         if not (torch.isfinite(power) & (power > 0)).all():
             raise ValueError("power has values that are not above 0, expected a finite spectrum above 0")
@@ -82,6 +93,11 @@ class Coloured(Noise):
             shape: cells along each dim.
             slope: of the spectrum of modes; -2 is that of Brownian motion in one dim.
         """
+        check_number(slope=slope)
+        if not isinstance(shape, Sequence) or not shape:
+            raise ValueError(f"shape is {described(shape)}, expected the cells along each dim, such as (32, 32)")
+        for cells in shape:
+            check_whole(1, cells=cells)
         frequencies = [torch.fft.fftfreq(n, dtype=torch.float64, device="cpu") for n in shape]
         radius = sum((f**2 for f in torch.meshgrid(*frequencies, indexing="ij")), torch.zeros((), device="cpu")).sqrt()
         power = radius.clamp(min=1 / max(shape)) ** slope
@@ -122,8 +138,10 @@ class Empirical(Noise):
     gaussian = False
 
     def __init__(self, fields: Tensor) -> None:
-        if len(fields) == 0:
-            raise ValueError("the other data set has no field")
+        if not isinstance(fields, Tensor) or fields.ndim < 2 or not fields.is_floating_point() or not len(fields):
+            raise ValueError(f"the other data set is {described(fields)}, expected a tensor (n, ...) of real numbers")
+        if not bool(torch.isfinite(fields).all()):
+            raise ValueError("the other data set has NaN or infinite numbers, expected finite ones")
         self.fields = fields
 
     def draw(self, shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -145,7 +163,7 @@ class StudentT(Noise):
 
     Xu et al. (2023), "PFGM++: unlocking the potential of physics-inspired generative models",
     https://arxiv.org/abs/2302.04265, perturb x by a vector of uniform direction and radius R with density proportional
-    to ``R^{N-1} / (R^2 + r^2)^{(N+D)/2}``, ``r = sigma sqrt(D)`` (their eq. 4 and section 3.3). Then ``R^2 / r^2`` is a
+    to ``R^{N-1} / (R^2 + r^2)^{(N+D)/2}``, ``r = sigma sqrt(D)`` (their perturbation kernel). Then ``R^2 / r^2`` is a
     ratio of two chi-squares of N and D degrees, so that R / sigma is the length of a multivariate Student t with D
     degrees: one law, whatever sigma. ``D = 1`` is the Poisson flow of Xu et al. (2022),
     https://arxiv.org/abs/2209.11178; ``D -> infinity`` is white noise.
@@ -157,6 +175,9 @@ class StudentT(Noise):
     gaussian = False
 
     def __init__(self, dof: float) -> None:
+        if dof == math.inf:
+            raise ValueError("dof is inf, expected a finite number; the limit is White()")
+        check_number(dof=dof)
         if not dof > 0:
             raise ValueError(f"dof is {dof}, expected a number above 0")
         self.dof = float(dof)

@@ -7,9 +7,9 @@ import torch
 from numpy.polynomial import chebyshev
 from torch import Tensor
 
-__all__ = ["Integral"]
+__all__ = ["Function", "Integral"]
 
-Function = Callable[[Tensor], Tensor]
+Function = Callable[[Tensor], Tensor | float]
 _DEGREE = 16
 _NODES = chebyshev.chebpts2(_DEGREE + 1)  # with both ends, so that no jump hides between two panels
 _TO_COEFFICIENTS = np.linalg.inv(chebyshev.chebvander(_NODES, _DEGREE))

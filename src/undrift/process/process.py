@@ -93,7 +93,7 @@ class Process(ABC):
 
         Song et al. (2021), "Score-based generative modeling through SDEs", https://arxiv.org/abs/2011.13456, eq. 5,
         with f and g from alpha and sigma as in Kingma et al. (2021), "Variational diffusion models",
-        https://arxiv.org/abs/2107.00630, appendix H.
+        https://arxiv.org/abs/2107.00630, appendix D.
         """
         return self.alpha_dot(t) / self.alpha(t)
 
@@ -105,7 +105,7 @@ class Process(ABC):
     def transition(self, s: Tensor, t: Tensor) -> Transition:
         """``alpha_{t|s} = alpha_t / alpha_s`` and ``sigma^2_{t|s} = sigma_t^2 - alpha_{t|s}^2 sigma_s^2``.
 
-        Kingma et al. (2021), https://arxiv.org/abs/2107.00630, eq. 20; the variance is their
+        Kingma et al. (2021), https://arxiv.org/abs/2107.00630, eq. 20-22; the variance is their
         ``-expm1(lambda_t - lambda_s) sigma_t^2``, which does not cancel.
         """
         same = s == t
@@ -115,7 +115,7 @@ class Process(ABC):
     def posterior(self, s: Tensor, t: Tensor) -> Posterior:
         """The law of x_s given x_t and x.
 
-        Kingma et al. (2021), eq. 25-28: ``from_noisy = alpha_{t|s} sigma_s^2 / sigma_t^2``,
+        Kingma et al. (2021), eq. 23-25: ``from_noisy = alpha_{t|s} sigma_s^2 / sigma_t^2``,
         ``from_clean = alpha_s sigma_{t|s}^2 / sigma_t^2``, ``variance = sigma_s^2 sigma_{t|s}^2 / sigma_t^2``.
         """
         lost, sigma_s = self._lost(s, t), self.sigma(s)

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from undrift.errors import check_number, check_whole
 from undrift.process.process import Process
 from undrift.process.variance_preserving import LinearBeta
 
@@ -26,6 +27,7 @@ class VE(Process):
     t_max = 1.0
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0) -> None:
+        check_number(sigma_min=sigma_min, sigma_max=sigma_max)
         if not 0 < sigma_min < sigma_max:
             raise ValueError(f"sigma_min, sigma_max are {sigma_min}, {sigma_max}, expected 0 < sigma_min < sigma_max")
         self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
@@ -66,8 +68,7 @@ class NCSN(VE):
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 1.0, levels: int = 10) -> None:
         super().__init__(sigma_min, sigma_max)
-        if levels < 2:
-            raise ValueError(f"levels is {levels}, expected at least 2")
+        check_whole(2, levels=levels)
         self.levels = levels
 
     @property

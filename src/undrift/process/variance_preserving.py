@@ -6,6 +6,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from undrift.errors import check_number
 from undrift.process.process import Process
 
 __all__ = ["Cosine", "LinearBeta", "LinearLogSNR", "VariancePreserving"]
@@ -58,6 +59,7 @@ class LinearBeta(VariancePreserving):
     t_max = 1.0
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-5) -> None:
+        check_number(beta_min=beta_min, beta_max=beta_max, t_min=t_min)
         if not (0 <= beta_min <= beta_max and beta_max > 0):
             raise ValueError(f"beta_min, beta_max are {beta_min}, {beta_max}, expected 0 <= beta_min <= beta_max > 0")
         _check_start(t_min)
@@ -101,6 +103,7 @@ class Cosine(VariancePreserving):
     """
 
     def __init__(self, offset: float = 0.008, t_min: float = 1e-5, t_max: float = 1.0) -> None:
+        check_number(offset=offset, t_min=t_min, t_max=t_max)
         if offset < 0:
             raise ValueError(f"offset is {offset}, expected at least 0")
         if not t_min < t_max <= 1:
@@ -148,7 +151,7 @@ class LinearLogSNR(VariancePreserving):
     """``lambda`` falls evenly from ``log_snr_max`` to ``log_snr_min``.
 
     The schedule at which Kingma et al. (2021), "Variational diffusion models", https://arxiv.org/abs/2107.00630, begin
-    to learn theirs (appendix I).
+    to learn theirs (a monotonic network, appendix H).
 
     Args:
         log_snr_max: at t = 0.
@@ -159,6 +162,7 @@ class LinearLogSNR(VariancePreserving):
     t_max = 1.0
 
     def __init__(self, log_snr_max: float = 13.3, log_snr_min: float = -5.0) -> None:
+        check_number(log_snr_max=log_snr_max, log_snr_min=log_snr_min)
         if not log_snr_min < log_snr_max:
             raise ValueError(f"log_snr_max, log_snr_min are {log_snr_max}, {log_snr_min}, expected the first above")
         self.log_snr_max, self.log_snr_min = float(log_snr_max), float(log_snr_min)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from undrift.denoise.estimate import Estimate, along
+from undrift.errors import check_kind
 from undrift.process import Process
 from undrift.solve.frames import Frame, Straight
 from undrift.solve.multistep import Multistep
@@ -41,7 +42,8 @@ class AdamsBashforth(Multistep):
         if order not in (1, 2, 3):
             raise ValueError(f"order is {order}, expected 1, 2 or 3")
         super().__init__(order)
-        self.frame = frame or Straight()
+        self.frame = Straight() if frame is None else frame
+        check_kind(Frame, "Straight()", frame=self.frame)
 
     def quantity(self, estimate: Estimate, process: Process, t: Tensor) -> Tensor:
         """``dy / du``."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from undrift.denoise.estimate import along
+from undrift.errors import check_number
 from undrift.process import Process
 from undrift.solve.solver import Draws, Evaluate, Solver, State
 
@@ -20,7 +21,7 @@ class Ancestral(Solver):
         variance: of the step: "posterior", that of ``q(x_s | x_t, x)`` (right for data at one point); "upper", that of
             ``q(x_t | x_s)`` (right for white data of a process that preserves variance); or "learned", the posterior's
             and what is not known of x, with the estimate's own variance (Bao et al. 2022, "Analytic-DPM",
-            https://arxiv.org/abs/2201.06503, theorem 1): for white noise, as that variance is of each cell by itself.
+            https://arxiv.org/abs/2201.06503): for white noise, as that variance is of each cell by itself.
     """
 
     stochastic = True
@@ -66,6 +67,7 @@ class DDIM(Solver):
     any_gaussian = True
 
     def __init__(self, eta: float = 0.0) -> None:
+        check_number(eta=eta)
         if not 0 <= eta <= 1:
             raise ValueError(f"eta is {eta}, expected a number from 0 to 1")
         self.eta, self.stochastic = float(eta), eta > 0

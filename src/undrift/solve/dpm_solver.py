@@ -16,9 +16,9 @@ __all__ = ["DPMSolver"]
 class DPMSolver(Solver):
     """Taylor expansions of z in lambda, integrated exactly.
 
-    Lu et al. (2022), "DPM-Solver", https://arxiv.org/abs/2206.00927, eq. 3.7 and algorithms 1 and 2, whose lambda is
-    half of ours; the intermediate stages are at 1/2, or at 1/3 and 2/3, of the step in lambda. A step from or to where
-    alpha or sigma is 0 is DDIM's, of order one, as lambda is infinite there.
+    Lu et al. (2022), "DPM-Solver", https://arxiv.org/abs/2206.00927, eq. 3.7, DPM-Solver-2 (algorithm 1) and
+    DPM-Solver-3, whose lambda is half of ours; the intermediate stages are at 1/2, or at 1/3 and 2/3, of the step in
+    lambda. A step from or to where alpha or sigma is 0 is DDIM's, of order one, as lambda is infinite there.
 
     Args:
         order: 1 (DDIM), 2 or 3.

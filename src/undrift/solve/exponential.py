@@ -1,8 +1,8 @@
 """Exponential integrators: what is linear in the ODE is solved exactly, the denoiser's part by a polynomial.
 
 With ``rho = sigma / alpha = exp(-lambda / 2)`` the ODE has two exact solutions (Lu et al. 2022, "DPM-Solver",
-https://arxiv.org/abs/2206.00927, proposition 3.1, and "DPM-Solver++", https://arxiv.org/abs/2211.01095,
-proposition 4.1; their lambda is half of ours):
+https://arxiv.org/abs/2206.00927, proposition 3.1, and "DPM-Solver++", https://arxiv.org/abs/2211.01095, for
+a network that predicts the data; their lambda is half of ours):
 
     x_s / alpha_s = x_t / alpha_t + integral of z drho,
     x_s / sigma_s = x_t / sigma_t + integral of x d(1 / rho).
@@ -47,7 +47,7 @@ class DEIS(_Order):
     """tAB-DEIS: z as a polynomial in t, ``integral of l_i(t) rho'(t) dt``.
 
     Zhang & Chen (2022), "Fast sampling of diffusion models with exponential integrator",
-    https://arxiv.org/abs/2204.13902, eq. 15.
+    https://arxiv.org/abs/2204.13902.
 
     Args:
         order: 1 (DDIM), 2 or 3: one more than the degree of the polynomial.
@@ -73,7 +73,8 @@ class DEIS(_Order):
 class ExponentialAdamsBashforth(_Order):
     """z or x as a polynomial in lambda, integrated exactly: exponential Adams-Bashforth methods.
 
-    Hochbruck & Ostermann (2010), "Exponential integrators", https://doi.org/10.1017/S0962492910000048, section 2.5.
+    Hochbruck & Ostermann (2010), "Exponential integrators", https://doi.org/10.1017/S0962492910000048, exponential
+    multistep methods.
 
     Args:
         order: 1 (DDIM, whichever is predicted), 2 or 3.
@@ -142,7 +143,7 @@ class DPMSolverPlusPlus(Multistep):
 class SDEDPMSolverPlusPlus(DPMSolverPlusPlus):
     """SDE-DPM-Solver++(2M): the same for the reverse SDE.
 
-    Lu et al. (2022), https://arxiv.org/abs/2211.01095, section 5, with D the extrapolated x in square brackets above:
+    Lu et al. (2022), https://arxiv.org/abs/2211.01095, with D the extrapolated x in square brackets above:
 
         x_s = sigma_s / sigma_t e^-h x_t + alpha_s (1 - e^-2h) D + sigma_s sqrt(1 - e^-2h) noise.
 

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from undrift.errors import check_kind, check_number, check_whole
 from undrift.process import Process
 from undrift.solve.frames import Angle, Frame, Plain, Straight
 
@@ -24,7 +25,7 @@ class _Even(TimeGrid):
 
     def __call__(self, process: Process, steps: int, device: torch.device | str = "cpu") -> Tensor:
         """See :class:`TimeGrid`."""
-        ends = _ends(process, device)
+        ends = _ends(process, steps, device)
         first, last = self.frame.clock(process, ends).tolist()
         clock = torch.linspace(first, last, steps + 1, dtype=torch.float64, device=device)
         return torch.cat([ends[:1], self.frame.time(process, clock[1:-1]), ends[1:]])
@@ -43,7 +44,7 @@ class EvenAngle(_Even):
 
 
 class EvenLogSNR(TimeGrid):
-    """Equal steps in lambda, the grid of DPM-Solver (Lu et al. 2022, https://arxiv.org/abs/2206.00927, section 4.4).
+    """Equal steps in lambda, the grid of DPM-Solver (Lu et al. 2022, https://arxiv.org/abs/2206.00927).
 
     Where lambda is infinite at an end of the process, the first or last step goes there from the bound.
 
@@ -53,13 +54,14 @@ class EvenLogSNR(TimeGrid):
     """
 
     def __init__(self, least: float = 0.002, most: float = 80.0) -> None:
+        check_number(least=least, most=most)
         if not 0 < least < most:
             raise ValueError(f"least, most are {least}, {most}, expected 0 < least < most")
         self.least, self.most = least, most
 
     def __call__(self, process: Process, steps: int, device: torch.device | str = "cpu") -> Tensor:
         """See :class:`TimeGrid`."""
-        ends = _ends(process, device)
+        ends = _ends(process, steps, device)
         ratio = process.ratio(ends)
         before = [ends[:1]] if bool(torch.isinf(ratio[0])) else []
         after = [ends[1:]] if float(ratio[1]) == 0 else []
@@ -92,6 +94,7 @@ class Karras(EvenLogSNR):
 
     def __init__(self, rho: float = 7.0, least: float = 0.002, most: float = 80.0) -> None:
         super().__init__(least, most)
+        check_number(rho=rho)
         if not rho > 0:
             raise ValueError(f"rho is {rho}, expected a number above 0")
         self.rho = rho
@@ -111,6 +114,7 @@ class Nodes(TimeGrid):
         Raises:
             ValueError: the process has no discrete times, or fewer than are asked.
         """
+        _ends(process, steps, device)
         nodes = getattr(process, "nodes", None)
         if nodes is None:
             raise ValueError(f"{type(process).__name__} has no discrete times; use another grid")
@@ -138,18 +142,28 @@ class ShortFirst(TimeGrid):
     """
 
     def __init__(self, power: float | None = None) -> None:
-        if power is not None and not power > 0:
-            raise ValueError(f"power is {power}, expected a number above 0")
+        if power is not None:
+            check_number(power=power)
+            if not power > 0:
+                raise ValueError(f"power is {power}, expected a number above 0")
         self.power = power
 
     def __call__(self, process: Process, steps: int, device: torch.device | str = "cpu") -> Tensor:
         """See :class:`TimeGrid`."""
-        ends, clock = _ends(process, device), Straight()
+        ends, clock = _ends(process, steps, device), Straight()
         power = self.power or max(steps / (steps + 4.7), min(3.3 / steps, 1.0))
         first, last = (clock.clock(process, ends) ** power).tolist()
         rest = torch.linspace(first - ((first - last) / steps) ** 1.5, last, steps, dtype=torch.float64, device=device)
         return torch.cat([ends[:1], clock.time(process, rest[:-1] ** (1 / power)), ends[1:]])
 
 
-def _ends(process: Process, device: torch.device | str) -> Tensor:
+def _ends(process: Process, steps: int, device: torch.device | str) -> Tensor:
+    """Start and end of a run of so many steps.
+
+    Raises:
+        TypeError: no process.
+        UsageError: no whole number of steps.
+    """
+    check_kind(Process, "EDM()", process=process)
+    check_whole(1, steps=steps)
     return torch.tensor([process.t_max, process.t_min], dtype=torch.float64, device=device)

@@ -55,6 +55,6 @@ class PNDM(Solver):
 
     @staticmethod
     def _moved(x: Tensor, z: Tensor, process: Process, t: Tensor, s: Tensor) -> Tensor:
-        """DDIM's step (eq. 11): ``x_s / alpha_s = x_t / alpha_t + (rho_s - rho_t) z``."""
+        """DDIM's step, their transfer: ``x_s / alpha_s = x_t / alpha_t + (rho_s - rho_t) z``."""
         y = x / along(process.alpha(t), x) + along(process.ratio(s) - process.ratio(t), x) * z
         return along(process.alpha(s), x) * y

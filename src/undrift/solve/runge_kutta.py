@@ -1,6 +1,6 @@
 """Explicit Runge-Kutta methods, in any frame: a method is a table of numbers.
 
-Hairer, Norsett & Wanner (1993), "Solving Ordinary Differential Equations I", section II.1, with step
+Hairer, Norsett & Wanner (1993), "Solving Ordinary Differential Equations I", with step
 ``h = u(s) - u(t) < 0``:
 
     k_i = v(y + h sum_j a_ij k_j, u + c_i h),   y <- y + h sum_i b_i k_i.

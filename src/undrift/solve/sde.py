@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from undrift.denoise.estimate import along
+from undrift.errors import check_kind, check_number, check_whole
 from undrift.process import Process
 from undrift.solve.solver import Draws, Evaluate, Solver, State, by_row
 
@@ -34,7 +35,7 @@ class ImprovedEuler(Solver):
     """Euler-Maruyama, again from where it ends, and the mean of the two; their distance estimates the error.
 
     Jolicoeur-Martineau et al. (2021), "Gotta go fast when generating data with score-based models",
-    https://arxiv.org/abs/2105.14080, algorithm 1, with the same noise in both; made for
+    https://arxiv.org/abs/2105.14080, with the same noise in both; made for
     :class:`undrift.solve.step_size.Adaptive`. Refused where alpha is 0; a step that ends where sigma is 0, and the
     score infinite, is one of Euler-Maruyama, without an estimate.
     """
@@ -91,6 +92,10 @@ class Langevin(Solver):
     def __init__(self, snr: float | None = 0.16, share: float | None = None) -> None:
         if (snr is None) == (share is None):
             raise ValueError(f"snr and share are {snr} and {share}, expected one of them")
+        name, value = ("share", share) if snr is None else ("snr", snr)
+        check_number(**{name: value})
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} is {value}, expected a number above 0")
         self.snr, self.share = snr, share
 
     def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
@@ -125,9 +130,11 @@ class PredictorCorrector(Solver):
     stochastic = True
 
     def __init__(self, predictor: Solver | None = None, corrector: Solver | None = None, corrections: int = 1) -> None:
-        self.predictor, self.corrector = predictor or ReverseDiffusion(), corrector or Langevin()
-        if corrections < 0:
-            raise ValueError(f"corrections is {corrections}, expected at least 0")
+        self.predictor = ReverseDiffusion() if predictor is None else predictor
+        self.corrector = Langevin() if corrector is None else corrector
+        check_kind(Solver, "ReverseDiffusion()", predictor=self.predictor)
+        check_kind(Solver, "Langevin()", corrector=self.corrector)
+        check_whole(0, corrections=corrections)
         self.corrections, self.order = corrections, self.predictor.order
         self.evaluations = self.predictor.evaluations + corrections * self.corrector.evaluations
 
@@ -160,8 +167,10 @@ class AnnealedLangevin(Solver):
     order = 1
 
     def __init__(self, epsilon: float = 2e-5, repeats: int = 100) -> None:
-        if not (epsilon > 0 and repeats > 0):
-            raise ValueError(f"epsilon and repeats are {epsilon} and {repeats}, expected numbers above 0")
+        check_number(epsilon=epsilon)
+        check_whole(1, repeats=repeats)
+        if not epsilon > 0:
+            raise ValueError(f"epsilon is {epsilon}, expected a number above 0")
         self.epsilon, self.repeats, self.evaluations = epsilon, repeats, repeats
 
     @property

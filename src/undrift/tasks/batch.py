@@ -7,7 +7,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "Condition"]
+from undrift.errors import check_kind, described
+
+__all__ = ["Batch", "Condition", "check_finite", "check_rows"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,13 @@ class Condition:
 
     fields: Mapping[str, Tensor] = field(default_factory=dict)
     vectors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_kind(Mapping, "Condition({'name': values}), with values (B, C, *space)", fields=self.fields)
+        check_kind(Mapping, "Condition(vectors={'name': values}), with values (B, K)", vectors=self.vectors)
+        for name, values in {**self.fields, **self.vectors}.items():
+            if not isinstance(values, Tensor):
+                raise TypeError(f"{name!r} is {described(values)}, expected a tensor; type torch.as_tensor(...)")
 
     def stacked(self) -> Tensor | None:
         """All fields as channels in the order of insertion, (B, C, *space), or None."""
@@ -98,3 +107,52 @@ class Batch:
         return type(self)(
             self.x.to(device), self.condition.to(device), self.weight.to(device), self.fold.to(device), self.member
         )
+
+
+def check_rows(name: str, x: Tensor, condition: Condition | None) -> None:
+    """Fields that somebody gives, and what is given with them, before anything is made of them.
+
+    Args:
+        name: of x.
+        x: fields, (B, C, *space) or (B, D).
+        condition: one row for each of x.
+
+    Raises:
+        ValueError: x is no tensor of real numbers with rows, or the condition has others.
+        TypeError: the condition is none.
+    """
+    expected = "a tensor (B, ...) of real numbers, one row for each field"
+    if not isinstance(x, Tensor):
+        raise ValueError(
+            f"{name} is {described(x)}, expected {expected}; type torch.as_tensor(..., dtype=torch.float32)"
+        )
+    if x.ndim < 2 or not x.is_floating_point() or not x.numel():
+        typed = f"; type {name}[:, None] for fields of one number" if x.ndim == 1 else ""
+        raise ValueError(f"{name} is {tuple(x.shape)} of {x.dtype}, expected {expected}{typed}")
+    if condition is None:
+        return
+    check_kind(Condition, "Condition(vectors={'name': values}), of undrift.tasks.batch", condition=condition)
+    for given, values in {**condition.fields, **condition.vectors}.items():
+        if len(values) != len(x):
+            raise ValueError(f"{given!r} has {len(values)} rows, expected {len(x)}, one for each of {name}")
+
+
+def check_finite(
+    name: str, x: Tensor, condition: Condition | None, known: Tensor | None = None, instead: str = "finite numbers"
+) -> None:
+    """Fields and what is given with them have no NaN and no infinite number, but for x where it is not ``known``.
+
+    Raises:
+        ValueError: there is one; the sentence says where, and what was expected ``instead``.
+    """
+    given = condition or Condition()
+    for of, values in {name: x, **given.fields, **given.vectors}.items():
+        lost = ~torch.isfinite(values)
+        if values is x and known is not None:
+            lost &= known
+        if bool(lost.any()):
+            rows = lost.flatten(1).any(1).nonzero().flatten()
+            raise ValueError(
+                f"{of} is NaN or infinite in {len(rows)} of {len(values)} rows, first in row {int(rows[0])}; "
+                f"expected {instead if values is x else 'finite numbers'}"
+            )

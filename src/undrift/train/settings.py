@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from undrift.errors import UsageError
+from undrift.errors import UsageError, check_number, check_whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,6 +56,10 @@ class Settings:
             raise UsageError(
                 f"steps is {self.steps} and budget is {self.budget}: give one, --steps 2000 or --budget 3m"
             )
+        whole = {"steps": self.steps, "patience": self.patience, "save_steps": self.save_steps, "seed": self.seed}
+        check_whole(**{name: value for name, value in whole.items() if value is not None})
+        check_number(**({} if self.budget is None else {"budget": self.budget}))
+        check_number(False, **{name: getattr(self, name) for name in _NUMBERS})
         # Written so that NaN fails too.
         rules = {
             "steps": self.steps is None or self.steps >= 1,
@@ -79,6 +83,7 @@ class Settings:
         return (self.steps or 0) > (old.get("steps") or 0) or (self.budget or 0) > (old.get("budget") or 0)
 
 
+_NUMBERS = ("learning_rate", "weight_decay", "warmup", "clip", "ema", "validate_every", "save_every")
 _EXPECTED = {
     "steps": "expected a whole number of at least 1",
     "budget": "expected seconds above 0",

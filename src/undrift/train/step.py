@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from undrift.errors import UndriftError
 from undrift.objective.players import after_step, players
 from undrift.tasks.batch import Batch
 from undrift.train.optimizer import AdamW
@@ -139,7 +140,13 @@ def _stepped(
         mean = losses.mean()
         value = float(mean.detach())
         if math.isfinite(value):
-            mean.backward()
+            if mean.requires_grad:
+                mean.backward()
+            if all(weight.grad is None for weight in net.parameters()):
+                raise UndriftError(
+                    f"the loss of {who or 'the network'} does not depend on its weights: expected a model made around "
+                    "the same network, whose weights are trainable (net.requires_grad_())"
+                )
             norm = float(torch.nn.utils.clip_grad_norm_(net.parameters(), pace.clip))
     good = math.isfinite(value) and math.isfinite(norm)
     if good:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from undrift.errors import check_kind, check_whole, described, suggests_options
 from undrift.objective.players import after_step, players
-from undrift.tasks.batch import Batch, Condition
+from undrift.tasks.batch import Batch, Condition, check_finite, check_rows
 from undrift.train.loop import train
 from undrift.train.settings import Progress, Settings, Trained
 from undrift.train.step import Diagnostics, key_of
@@ -21,6 +22,7 @@ from undrift.train.weights import load_state
 _Loss = Callable[[Batch, Any, int], tuple[Tensor, Diagnostics]]
 
 
+@suggests_options
 def fit(
     net: nn.Module,
     objective: _Loss,
@@ -39,27 +41,32 @@ def fit(
         net: the network, on the device of x.
         objective: ``objective(batch, model, key) -> (loss of each sample (B,), diagnostics)``, see
             :mod:`undrift.objective`.
-        x: samples, (n, ...).
+        x: samples, (n, C, *space) or (n, D), in the dtype of the network.
         condition: what is given, one row for each of x.
         weight: 1 where x is known, else 0, of the shape of x; everywhere 1 if None. A set of few is one of many of
-            which some are not known.
+            which some are not known. Where it is 0, x may be NaN.
         model: what the objective is told of the network, such as a denoiser around it; the network itself if None.
         settings: how long, by steps or by wall clock, and how.
         batch: samples in a step, drawn with replacement by the step's number.
         progress: see :func:`undrift.train.loop.train`.
 
     Raises:
-        ValueError: x has no samples, the condition another number of rows, or the weight another shape.
-        UndriftError: the loss was not finite ten times in a row.
+        ValueError: x has no samples or is not finite where it is known, the condition another number of rows, the
+            weight another shape, or the batch no sample.
+        TypeError: an argument of another kind.
+        UndriftError: the loss was not finite ten times in a row, or does not depend on the network.
     """
-    if len(x) == 0 or not x.is_floating_point():
-        raise ValueError(f"x is {tuple(x.shape)} of {x.dtype}, expected samples (n, ...) of real numbers")
-    if weight is not None and weight.shape != x.shape:
-        raise ValueError(f"weight is {tuple(weight.shape)}, expected the shape of x, {tuple(x.shape)}")
-    given = condition or Condition()
-    for name, values in {**given.fields, **given.vectors}.items():
-        if len(values) != len(x):
-            raise ValueError(f"{name!r} has {len(values)} rows, expected {len(x)}, one for each of x")
+    check_kind(nn.Module, "fit(net, objective, x, ...)", net=net)
+    if isinstance(objective, type) or not callable(objective):
+        raise TypeError(f"objective is {described(objective)}, expected a function or an object; type FlowMatching()")
+    check_kind(Settings, "Settings(steps=2000), of undrift.train.settings", settings=settings)
+    check_whole(1, batch=batch)
+    check_rows("x", x, condition)
+    if weight is not None:
+        _check_weight(weight, x)
+    known, advice = None if weight is None else weight > 0, "finite numbers, or weight=torch.isfinite(x).float()"
+    check_finite("x", x, condition, known, advice)
+    given, x = condition or Condition(), torch.where(torch.isfinite(x), x, 0.0)
 
     def batches(number: int) -> Batch:
         generator = torch.Generator(x.device).manual_seed(key_of(settings.seed, "rows", number))
@@ -70,6 +77,14 @@ def fit(
     load_state(net, found.net.state_dict())
     net.eval()
     return found
+
+
+def _check_weight(weight: Tensor, x: Tensor) -> None:
+    if not isinstance(weight, Tensor) or weight.shape != x.shape:
+        got = tuple(weight.shape) if isinstance(weight, Tensor) else described(weight)
+        raise ValueError(f"weight is {got}, expected the shape of x, {tuple(x.shape)}, as a tensor")
+    if not bool((weight >= 0).all()) or not bool((weight > 0).any()):
+        raise ValueError("weight has numbers below 0 or NaN, or no number above; expected 1 where x is known, else 0")
 
 
 class _Around:
