@@ -19,9 +19,9 @@ from torch import Tensor
 from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned
 from undrift.guide import (
-    BlockMeans,
     BoundedMeans,
     Bounds,
+    CoarseMeans,
     Constrained,
     Constraint,
     DivergenceFree,
@@ -50,10 +50,10 @@ def constraints(x: Tensor) -> dict[str, Constraint]:
     sensors = torch.randn(200, cells, generator=generator)
     stations = torch.zeros(500, cells)
     stations[torch.arange(500), torch.randperm(cells, generator=generator)[:500]] = 1.0
-    block, free = BlockMeans(means, FACTOR), DivergenceFree((1, 0), (1.0, 1.0))
+    block, free = CoarseMeans(means, FACTOR), DivergenceFree((1, 0), (1.0, 1.0))
     return {
         "block means, 4 x 4": block,
-        "block means by area": BlockMeans(means, FACTOR, areas),
+        "block means by area": CoarseMeans(means, FACTOR, areas),
         "6 regional integrals": Integral(regions, torch.zeros(6)),
         "no divergence": free,
         "bounds": Bounds(-2.0, 2.0),

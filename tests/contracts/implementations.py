@@ -13,11 +13,11 @@ from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
 from undrift.denoise.guess import FoldedGuess, GaussianGuess
 from undrift.denoise.precondition import Preconditioned
 from undrift.guide import (
-    BlockMeans,
     BoundedMeans,
     Bounds,
     ClassifierFree,
     ClassifierGuidance,
+    CoarseMeans,
     Constrained,
     Constraint,
     DivergenceFree,
@@ -224,8 +224,8 @@ def constraints() -> dict[str, Constraint]:
 
     means, areas = normal(1, 2, 2, 2), normal(4, 6).exp()
     made = {
-        "block means": BlockMeans(means, (2, 3)),
-        "areal block means": BlockMeans(means, (2, 3), areas),
+        "block means": CoarseMeans(means, (2, 3)),
+        "areal block means": CoarseMeans(means, (2, 3), areas),
         "integral": Integral(normal(2, 2, 4, 6), [1.0, -2.0]),
         "linear": Linear(normal(5, 48), normal(5)),
         "divergence": DivergenceFree((1, 0), (1.0, 0.5)),

@@ -105,7 +105,7 @@ THEORY = ("process", "denoise", "objective", "solve", "guide", "infer")
 WITHOUT_A_LINE = {
     # abstract: each implementation has lines of its own
     "Process", "VariancePreserving", "Noise", "Coupling", "Denoiser", "Target", "Times", "Weight", "Solver", "Multistep",
-    "Frame", "TimeGrid", "Control", "ComponentDenoiser", "Constraint", "Moved",
+    "Frame", "TimeGrid", "Control", "ComponentDenoiser", "Constraint",
     # what a method returns or is called with: measured where it comes from
     "Transition", "Posterior", "Components", "Terms", "State", "Draws", "Draw", "Density", "Player", "players", "after_step",
 }  # fmt: skip

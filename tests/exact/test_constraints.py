@@ -9,9 +9,9 @@ from scipy.optimize import brentq
 from undrift.denoise.exact import Gaussian
 from undrift.errors import UndriftError
 from undrift.guide import (
-    BlockMeans,
     BoundedMeans,
     Bounds,
+    CoarseMeans,
     Constrained,
     DivergenceFree,
     Integral,
@@ -84,9 +84,9 @@ def linear_cases():
     d = divergence()
     flat = coarse.reshape(3, -1)
     return {
-        "block means": (BlockMeans, BlockMeans(tensor(coarse), (3, 2)), plain, flat),
-        "areal block means": (BlockMeans, BlockMeans(tensor(coarse), (3, 2), tensor(area)), areal, flat),
-        "a free block": (BlockMeans, BlockMeans(tensor(free), (3, 2)), plain[kept], flat[:, kept]),
+        "block means": (CoarseMeans, CoarseMeans(tensor(coarse), (3, 2)), plain, flat),
+        "areal block means": (CoarseMeans, CoarseMeans(tensor(coarse), (3, 2), tensor(area)), areal, flat),
+        "a free block": (CoarseMeans, CoarseMeans(tensor(free), (3, 2)), plain[kept], flat[:, kept]),
         "integrals": (Integral, Integral(tensor(regions), [1.0, 5.0, 3.0]), regions.reshape(3, -1), [[1.0, 5.0, 3.0]]),
         "dense": (Linear, Linear(dense, b), dense, b[None]),
         "rows of their own": (Linear, Linear(tensor(dense), tensor(each)), dense, each),
@@ -215,7 +215,7 @@ def test_means_and_bounds_together_shift_and_clip(agrees):
         part = np.s_[n, c, 3 * i : 3 * i + 3, 2 * j : 2 * j + 2]
         shift = brentq(lambda s, v=x[part], m=coarse[index]: np.maximum(v + s, 0).mean() - m, -20, 20, xtol=1e-14)
         expected[part] = np.maximum(x[part] + shift, 0)
-    parts = BlockMeans(tensor(coarse), (3, 2)), Bounds(low=0.0)
+    parts = CoarseMeans(tensor(coarse), (3, 2)), Bounds(low=0.0)
     found = Together(*parts, tolerance=1e-10).project(tensor(x))
     agrees(Together, "means and bounds", "shift and clip, block by block", found, expected, rtol=1e-8, atol=1e-8)
     assert float(found.min()) == 0  # the last holds to rounding
@@ -243,7 +243,7 @@ def test_bounded_means_shift_along_the_weights_and_clip(high, agrees):
     coarse[:, 0, 0, 1], coarse[:, 1, 1, 3], coarse[0, 1, 0, 0] = 0.0, np.nan, -1e-9
     x[0, 0, :3, 4:6] += 30
     x[1, 0, :3, 4:6] -= 30
-    constraint = BoundedMeans(BlockMeans(tensor(coarse), (3, 2), tensor(area)), Bounds(0.0, high))
+    constraint = BoundedMeans(CoarseMeans(tensor(coarse), (3, 2), tensor(area)), Bounds(0.0, high))
     plain = constraint.project(tensor(x))
     other = constraint.in_units(tensor(SCALE), tensor(OFFSET)).project(tensor(x))
     for found, scale, offset in ((plain, np.ones_like(SCALE), np.zeros_like(OFFSET)), (other, SCALE, OFFSET)):
@@ -270,9 +270,9 @@ def test_linear_ones_together_are_one(agrees):
 
 def test_a_row_does_not_wait_for_others():
     x, coarse = fields(), rng(2).uniform(0.0, 2.0, size=(3, C, H // 3, W // 2))
-    all_rows = Together(BlockMeans(tensor(coarse), (3, 2)), Bounds(low=0.0)).project(tensor(x))
+    all_rows = Together(CoarseMeans(tensor(coarse), (3, 2)), Bounds(low=0.0)).project(tensor(x))
     for i in range(3):
-        alone = Together(BlockMeans(tensor(coarse[i : i + 1]), (3, 2)), Bounds(low=0.0)).project(tensor(x[i : i + 1]))
+        alone = Together(CoarseMeans(tensor(coarse[i : i + 1]), (3, 2)), Bounds(low=0.0)).project(tensor(x[i : i + 1]))
         torch.testing.assert_close(alone[0], all_rows[i], rtol=1e-14, atol=1e-14)
 
 
@@ -352,9 +352,9 @@ def test_the_projection_can_be_differentiated():
     x, push, weight = (tensor(fields(seed)) for seed in (20, 21, 22))
     coarse = tensor(rng(2).uniform(0.0, 2.0, size=(3, C, H // 3, W // 2)))
     others = {
-        "bounded": (0, BoundedMeans(BlockMeans(coarse, (3, 2)), Bounds(0.0))),
+        "bounded": (0, BoundedMeans(CoarseMeans(coarse, (3, 2)), Bounds(0.0))),
         "bounds": (0, Bounds(0.0)),
-        "both": (0, Together(BlockMeans(coarse, (3, 2)), Bounds(0.0), tolerance=1e-12)),
+        "both": (0, Together(CoarseMeans(coarse, (3, 2)), Bounds(0.0), tolerance=1e-12)),
     }
     for _, constraint, *_ in {**LINEAR, **others}.values():
         at = x.clone().requires_grad_()
@@ -377,9 +377,9 @@ def test_what_cannot_be_kept_is_one_sentence():
     with pytest.raises(ValueError, match="expected 5 numbers in each"):
         Linear(a, np.ones(3)).project(torch.zeros(1, 6))
     with pytest.raises(ValueError, match=r"fields are \(1, 1, 4\), expected \('B', 1, 6\)"):
-        BlockMeans(torch.zeros(1, 1, 3), (2,)).project(torch.zeros(1, 1, 4))
+        CoarseMeans(torch.zeros(1, 1, 3), (2,)).project(torch.zeros(1, 1, 4))
     with pytest.raises(ValueError, match="only cells of weight 0"):
-        BlockMeans(torch.zeros(1, 1, 2), (2,), torch.tensor([0.0, 0.0, 1.0, 1.0]))
+        CoarseMeans(torch.zeros(1, 1, 2), (2,), torch.tensor([0.0, 0.0, 1.0, 1.0]))
     with pytest.raises(ValueError, match="low is above high"):
         Bounds(1.0, 0.0)
     with pytest.raises(ValueError, match="expected at least one"):
@@ -391,6 +391,6 @@ def test_what_cannot_be_kept_is_one_sentence():
     with pytest.raises(UndriftError, match="2 constraints have a relative residual of .* after 50 rounds"):
         Together(Bounds(low=1.0), Bounds(high=0.0), rounds=50).project(torch.zeros(1, 1, 4))
     with pytest.raises(UndriftError, match="no field within the bounds has a mean of -1 over a block"):
-        BoundedMeans(BlockMeans(-torch.ones(1, 1, 2), (2,)), Bounds(low=0.0)).project(torch.zeros(1, 1, 4))
+        BoundedMeans(CoarseMeans(-torch.ones(1, 1, 2), (2,)), Bounds(low=0.0)).project(torch.zeros(1, 1, 4))
     with pytest.raises(ValueError, match="expected both or none"):
         Constrained(Gaussian([0.0], [1.0]), Bounds(0.0), to_data=torch.exp)

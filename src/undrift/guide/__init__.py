@@ -4,17 +4,17 @@ from undrift.guide.bounded import BoundedMeans
 from undrift.guide.classifier import ClassifierGuidance, NoisyClassifier
 from undrift.guide.classifier_free import ClassifierFree
 from undrift.guide.constrained import Constrained
-from undrift.guide.constraints import BlockMeans, Bounds, Constraint, Integral, Linear
+from undrift.guide.constraints import Bounds, CoarseMeans, Constraint, Integral, Linear
 from undrift.guide.divergence import DivergenceFree
 from undrift.guide.replacement import Replacement
 from undrift.guide.together import Together
 
 __all__ = [
-    "BlockMeans",
     "BoundedMeans",
     "Bounds",
     "ClassifierFree",
     "ClassifierGuidance",
+    "CoarseMeans",
     "Constrained",
     "Constraint",
     "DivergenceFree",

@@ -12,8 +12,8 @@ a few rounds for all blocks together, where alternating projections take hundred
 import torch
 from torch import Tensor
 
-from undrift.errors import UndriftError
-from undrift.guide.constraints import BlockMeans, Bounds, Constraint
+from undrift.errors import UndriftError, check_kind
+from undrift.guide.constraints import Bounds, CoarseMeans, Constraint
 
 __all__ = ["BoundedMeans"]
 
@@ -30,7 +30,9 @@ class BoundedMeans(Constraint):
         bounds: the bounds.
     """
 
-    def __init__(self, means: BlockMeans, bounds: Bounds) -> None:
+    def __init__(self, means: CoarseMeans, bounds: Bounds) -> None:
+        check_kind(CoarseMeans, "CoarseMeans(means, factor)", means=means)
+        check_kind(Bounds, "Bounds(low=0.0)", bounds=bounds)
         self.means, self.bounds = means, bounds
 
     def check(self, shape: tuple[int, ...]) -> None:
@@ -66,7 +68,8 @@ class BoundedMeans(Constraint):
     def _reachable(self, a: Tensor, low: Tensor, high: Tensor, means: Tensor) -> Tensor:
         """The means, those beyond the bounds by rounding put onto them, (B, C, *coarse, 1)."""
         least, most = (torch.where(a > 0, a * b, 0.0).sum(-1) for b in (low, high))
-        near = _NEAR * means.abs().nan_to_num().max()
+        sizes = torch.cat([v.flatten() for v in (means, least, most)])
+        near = _NEAR * sizes.abs().nan_to_num(0.0, 0.0, 0.0).max()
         beyond = (means < least - near) | (means > most + near)
         if beyond.any():
             worst = means.expand(beyond.shape)[beyond][0]

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.denoiser import Denoiser, check_denoiser
 from undrift.denoise.estimate import Estimate, along
+from undrift.errors import check_kind, check_number
 from undrift.process import Process, White
 from undrift.tasks.batch import Condition
 
@@ -38,6 +39,8 @@ class ClassifierGuidance(Denoiser):
     def __init__(
         self, denoiser: Denoiser, logits: Callable[[Tensor, Tensor], Tensor], label: int | Tensor, scale: float = 1.0
     ) -> None:
+        check_denoiser(denoiser)
+        check_number(scale=scale)
         self.denoiser, self.process, self.noise = denoiser, denoiser.process, denoiser.noise
         if not isinstance(self.noise, White):
             raise TypeError(
@@ -51,8 +54,11 @@ class ClassifierGuidance(Denoiser):
 
         Raises:
             ValueError: the logits have not a row for each of x_t, or no such class.
+            TypeError: x is an end point and no mean.
         """
         found = self.denoiser(x_t, t, condition)
+        if found.kind != "mean":
+            raise TypeError("an end point has no score to guide: it is no mean over the fields that x_t may be from")
         wanted = torch.is_grad_enabled()  # then the gradient may be differentiated itself
         with torch.enable_grad():
             at = x_t if x_t.requires_grad else x_t.detach().requires_grad_()
@@ -84,6 +90,8 @@ class NoisyClassifier:
     """
 
     def __init__(self, net: Callable[[Tensor, Tensor], Any], process: Process, sigma_data: float = 1.0) -> None:
+        check_kind(Process, "RectifiedFlow()", process=process)
+        check_number(sigma_data=sigma_data)
         if not sigma_data > 0:
             raise ValueError(f"sigma_data is {sigma_data}, expected a number above 0")
         self.net, self.process, self.sigma_data = net, process, float(sigma_data)

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from undrift.denoise.denoiser import Denoiser, Pullback
+from undrift.denoise.denoiser import Denoiser, check_denoiser
 from undrift.denoise.estimate import Estimate
+from undrift.errors import check_number
 from undrift.tasks.batch import Condition
 
 __all__ = ["ClassifierFree"]
@@ -25,6 +26,8 @@ class ClassifierFree(Denoiser):
     """
 
     def __init__(self, denoiser: Denoiser, weight: float) -> None:
+        check_denoiser(denoiser)
+        check_number(weight=weight)
         if not weight > -1:
             raise ValueError(f"weight is {weight}, expected a number above -1; 0 is the conditional law")
         self.denoiser, self.weight = denoiser, float(weight)
@@ -36,23 +39,8 @@ class ClassifierFree(Denoiser):
         Raises:
             ValueError: nothing is given.
         """
-        given, without = _both(condition)
-        return self._mixed(self.denoiser(x_t, t, given), self.denoiser(x_t, t, without))
-
-    def pullback(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> tuple[Estimate, Pullback]:
-        """See :class:`undrift.denoise.denoiser.Denoiser`."""
-        given, without = _both(condition)
-        with_it, back = self.denoiser.pullback(x_t, t, given)
-        without_it, back_without = self.denoiser.pullback(x_t, t, without)
-        w = self.weight
-        return self._mixed(with_it, without_it), lambda g: (1 + w) * back(g) - w * back_without(g)
-
-    def _mixed(self, given: Estimate, without: Estimate) -> Estimate:
+        if condition is None or not (condition.fields or condition.vectors):
+            raise ValueError("nothing is given, expected a condition with the fields or vectors that guide")
+        given, without = (self.denoiser(x_t, t, one) for one in (condition, condition.drop()))
         w = self.weight
         return replace(given, x=(1 + w) * given.x - w * without.x, z=(1 + w) * given.z - w * without.z, variance=None)
-
-
-def _both(condition: Condition | None) -> tuple[Condition, Condition]:
-    if condition is None or not (condition.fields or condition.vectors):
-        raise ValueError("nothing is given, expected a condition with the fields or vectors that guide")
-    return condition, condition.drop()

@@ -1,55 +1,21 @@
-"""Denoisers whose x_hat is moved, and z_hat with it so that both still make up x_t."""
+"""A denoiser whose x_hat satisfies a constraint, and z_hat with it so that both still make up x_t."""
 
-from abc import abstractmethod
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from undrift.denoise.denoiser import Denoiser, Pullback
+from undrift.denoise.denoiser import Denoiser, check_denoiser
 from undrift.denoise.estimate import Estimate
+from undrift.errors import check_kind
 from undrift.guide.constraints import Constraint
 from undrift.tasks.batch import Condition
 
-__all__ = ["Constrained", "Moved"]
+__all__ = ["Constrained"]
 
 _Units = Callable[[Tensor], Tensor]
 
 
-class Moved(Denoiser):
-    """A denoiser around a denoiser that moves its x.
-
-    Args:
-        denoiser: the denoiser.
-    """
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser, self.process, self.noise = denoiser, denoiser.process, denoiser.noise
-
-    @abstractmethod
-    def moved(self, x: Tensor) -> Tensor:
-        """Where x goes, differentiable, (B, C, *space)."""
-
-    def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:
-        """See :class:`undrift.denoise.denoiser.Denoiser`."""
-        found = self.denoiser(x_t, t, condition)
-        return found.with_x(self.moved(found.x))
-
-    def pullback(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> tuple[Estimate, Pullback]:
-        """See :class:`undrift.denoise.denoiser.Denoiser`: that of the inner denoiser after that of the move."""
-        found, inner = self.denoiser.pullback(x_t, t, condition)
-        with torch.enable_grad():
-            start = found.x.detach().requires_grad_()
-            end = self.moved(start)
-
-        def back(gradient: Tensor) -> Tensor:
-            (out,) = torch.autograd.grad(end, start, gradient, retain_graph=True)
-            return inner(out)
-
-        return found.with_x(end.detach()), back
-
-
-class Constrained(Moved):
+class Constrained(Denoiser):
     """A denoiser whose x satisfies a constraint: ``x <- to_latent(project(to_data(x)))``.
 
     Where the noise and the posterior of x given x_t are white and the constraint is linear, this is
@@ -66,6 +32,7 @@ class Constrained(Moved):
 
     Raises:
         ValueError: one of the two maps without the other.
+        TypeError: an argument of another kind.
     """
 
     def __init__(
@@ -76,13 +43,19 @@ class Constrained(Moved):
         to_data: _Units | None = None,
         to_latent: _Units | None = None,
     ) -> None:
-        super().__init__(denoiser)
+        check_denoiser(denoiser)
+        check_kind(Constraint, "Bounds(low=0.0)", constraint=constraint)
         if (to_data is None) != (to_latent is None):
             raise ValueError("one of to_data and to_latent is given, expected both or none")
+        self.denoiser, self.process, self.noise = denoiser, denoiser.process, denoiser.noise
         self.constraint, self.to_data, self.to_latent = constraint, to_data, to_latent
 
-    def moved(self, x: Tensor) -> Tensor:
-        """See :class:`Moved`."""
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:
+        """See :class:`undrift.denoise.denoiser.Denoiser`."""
+        found = self.denoiser(x_t, t, condition)
+        return found.with_x(self._projected(found.x))
+
+    def _projected(self, x: Tensor) -> Tensor:
         if self.to_data is None or self.to_latent is None:
             return self.constraint.project(x)
         return self.to_latent(self.constraint.project(self.to_data(x)))

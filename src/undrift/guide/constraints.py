@@ -19,7 +19,9 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 from torch import Tensor
 
-__all__ = ["BlockMeans", "Bounds", "Constraint", "Integral", "Linear"]
+from undrift.errors import check_kind
+
+__all__ = ["Bounds", "CoarseMeans", "Constraint", "Integral", "Linear"]
 
 _LEAST_SQUARE = 1e-10  # of the part of a row of unit length that the rows before it do not span
 
@@ -72,7 +74,7 @@ class Constraint(ABC):
         """
 
 
-class BlockMeans(Constraint):
+class CoarseMeans(Constraint):
     """Means over blocks of cells equal those of a coarse field: mass is kept.
 
     Args:
@@ -86,6 +88,7 @@ class BlockMeans(Constraint):
 
     def __init__(self, means: Tensor, factor: Sequence[int], weights: Tensor | None = None) -> None:
         self.factor = tuple(factor)
+        check_kind(Tensor, "torch.as_tensor(means)", means=means)
         if means.ndim != 2 + len(self.factor) or min(self.factor) < 1:
             raise ValueError(
                 f"means are {tuple(means.shape)} and factor is {self.factor}, expected (B, C, *coarse) and a whole "
@@ -151,10 +154,10 @@ class BlockMeans(Constraint):
         """Which blocks have no mean to keep, (B or 1, C, *coarse)."""
         return self.means.isnan().to(x.device)
 
-    def in_units(self, scale: Tensor, offset: Tensor) -> "BlockMeans":
+    def in_units(self, scale: Tensor, offset: Tensor) -> "CoarseMeans":
         """See :class:`Constraint`."""
         scale, offset = _units(scale, offset, self.coefficients.shape[1:])
-        made = BlockMeans.__new__(BlockMeans)
+        made = CoarseMeans.__new__(CoarseMeans)
         made.factor, made.means = self.factor, self.means - self._sums(self.coefficients * offset)
         made._set(self.coefficients * scale)
         return made
@@ -230,6 +233,7 @@ class Integral(Linear):
     """
 
     def __init__(self, weights: Tensor, values: ArrayLike | Tensor) -> None:
+        check_kind(Tensor, "torch.as_tensor(weights)", weights=weights)
         super().__init__(weights.flatten(1), values)
         self.shape = tuple(weights.shape[1:])
 

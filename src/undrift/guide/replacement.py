@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor
 
-from undrift.denoise.denoiser import Denoiser
-from undrift.guide.constrained import Moved
+from undrift.denoise.denoiser import Denoiser, check_denoiser
+from undrift.denoise.estimate import Estimate
+from undrift.tasks.batch import Condition
 
 __all__ = ["Replacement"]
 
 
-class Replacement(Moved):
+class Replacement(Denoiser):
     """A denoiser whose x is overridden on known cells, z recomputed.
 
     On known cells the flow is then the straight one from the noise to what is known, and all else sees these cells
@@ -27,7 +28,8 @@ class Replacement(Moved):
     """
 
     def __init__(self, denoiser: Denoiser, known: Tensor, mask: Tensor | None = None) -> None:
-        super().__init__(denoiser)
+        check_denoiser(denoiser)
+        self.denoiser, self.process, self.noise = denoiser, denoiser.process, denoiser.noise
         self.known, self.mask = known, ~known.isnan() if mask is None else mask.bool()
         if self.mask.shape != known.shape or known[self.mask].isnan().any():
             raise ValueError(
@@ -35,12 +37,15 @@ class Replacement(Moved):
                 "expected one shape and no NaN where the mask is true"
             )
 
-    def moved(self, x: Tensor) -> Tensor:
-        """See :class:`undrift.guide.constrained.Moved`.
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:
+        """See :class:`undrift.denoise.denoiser.Denoiser`.
 
         Raises:
-            ValueError: x has another shape than what is known.
+            ValueError: x_t has another shape than what is known.
         """
-        if self.known.shape[1:] != x.shape[1:] or len(self.known) not in (1, len(x)):
-            raise ValueError(f"known values are {tuple(self.known.shape)}, expected {tuple(x.shape)} or one row of it")
-        return torch.where(self.mask.to(x.device), self.known.to(x), x)
+        if self.known.shape[1:] != x_t.shape[1:] or len(self.known) not in (1, len(x_t)):
+            raise ValueError(
+                f"known values are {tuple(self.known.shape)}, expected {tuple(x_t.shape)} or one row of it"
+            )
+        found = self.denoiser(x_t, t, condition)
+        return found.with_x(torch.where(self.mask.to(x_t.device), self.known.to(x_t), found.x))

@@ -10,7 +10,7 @@ and x tends to the nearest point of the intersection, where plain alternation (a
 import torch
 from torch import Tensor
 
-from undrift.errors import UndriftError
+from undrift.errors import UndriftError, check_kind, check_number, check_whole
 from undrift.guide.constraints import Constraint
 
 __all__ = ["Together"]
@@ -32,10 +32,13 @@ class Together(Constraint):
     """
 
     def __init__(self, *constraints: Constraint, tolerance: float = 1e-8, rounds: int = 2000) -> None:
-        if not constraints or not tolerance > 0 or rounds < 1:
+        check_number(tolerance=tolerance)
+        check_whole(1, rounds=rounds)
+        for constraint in constraints:
+            check_kind(Constraint, "Bounds(low=0.0)", constraint=constraint)
+        if not constraints or not tolerance > 0:
             raise ValueError(
-                f"{len(constraints)} constraints, tolerance {tolerance} and {rounds} rounds, expected at least one "
-                "constraint, a number above 0 and at least one round"
+                f"{len(constraints)} constraints and tolerance {tolerance}, expected at least one and a number above 0"
             )
         self.constraints, self.tolerance, self.rounds = constraints, tolerance, rounds
 

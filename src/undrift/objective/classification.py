@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from undrift.denoise.estimate import along
+from undrift.errors import check_kind
 from undrift.objective.times import Times, Uniform
 from undrift.process import Noise, Process, White
 from undrift.tasks.batch import Batch
@@ -32,7 +33,10 @@ class CrossEntropy:
         self, process: Process, label: str = "label", times: Times | None = None, noise: Noise | None = None
     ) -> None:
         self.process, self.label = process, label
-        self.times, self.noise = times or Uniform(), noise or White()
+        self.times, self.noise = Uniform() if times is None else times, White() if noise is None else noise
+        check_kind(Process, "RectifiedFlow()", process=process)
+        check_kind(Times, "Uniform()", times=self.times)
+        check_kind(Noise, "White()", noise=self.noise)
 
     def __call__(
         self, batch: Batch, model: Callable[[Tensor, Tensor], Tensor], key: int

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from undrift.errors import check_number
 from undrift.objective.players import after_step, players
 from undrift.process import Key, uniform
 from undrift.tasks.batch import Batch
@@ -27,6 +28,7 @@ class Dropping:
     def __init__(
         self, objective: Callable[[Batch, Any, int], tuple[Tensor, Mapping[str, Any]]], probability: float = 0.1
     ) -> None:
+        check_number(probability=probability)
         if not 0 <= probability <= 1:
             raise ValueError(f"probability is {probability}, expected a number from 0 to 1")
         self.objective, self.probability = objective, float(probability)
