@@ -25,6 +25,7 @@ from undrift.guide import (
     Constrained,
     Constraint,
     DivergenceFree,
+    DivergenceFreeWith,
     Integral,
     Linear,
     Together,
@@ -46,7 +47,8 @@ def constraints(x: Tensor) -> dict[str, Constraint]:
     for i in range(6):
         regions[i, i % 2, :, 16 * (i // 2) : 16 * (i // 2) + 16] = areas[:, :16]
     flow = torch.eye(CHANNELS)[:, :, None, None].expand(-1, -1, *SPACE) / areas.numel()
-    means = other.reshape(ROWS, CHANNELS, SPACE[0] // 4, 4, SPACE[1] // 4, 4).mean((3, 5))
+    calm = DivergenceFree((1, 0), (1.0, 1.0)).project(other)
+    means = calm.reshape(ROWS, CHANNELS, SPACE[0] // 4, 4, SPACE[1] // 4, 4).mean((3, 5))
     sensors = torch.randn(200, cells, generator=generator)
     stations = torch.zeros(500, cells)
     stations[torch.arange(500), torch.randperm(cells, generator=generator)[:500]] = 1.0
@@ -60,6 +62,7 @@ def constraints(x: Tensor) -> dict[str, Constraint]:
         "200 dense equations": Linear(sensors, torch.zeros(200)),
         "500 cells, sparse": Linear(stations.to_sparse(), torch.zeros(500)),
         "block means and bounds": BoundedMeans(block, Bounds(-1.0, 1.5)),
+        "no divergence and block means": DivergenceFreeWith(free, CoarseMeans(means, FACTOR)),
         "no divergence and mean flow, to 1e-4": Together(Integral(flow, [0.2, -0.1]), free, tolerance=1e-4),
     }
 

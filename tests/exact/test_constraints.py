@@ -14,6 +14,7 @@ from undrift.guide import (
     CoarseMeans,
     Constrained,
     DivergenceFree,
+    DivergenceFreeWith,
     Integral,
     Linear,
     Together,
@@ -266,6 +267,34 @@ def test_linear_ones_together_are_one(agrees):
     found = Together(integral, free, tolerance=1e-12).project(tensor(x))
     stacked = np.concatenate([a, d]), np.concatenate([b, zero], 1)
     agrees(Together, "linear ones", "pseudoinverse of all", found, nearest(x, *stacked), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["block means", "integrals"])
+def test_zero_divergence_with_means_is_one_step(name, agrees):
+    """Rows that zero divergence makes depend on each other are no hindrance, in any units; values that it forbids are."""
+    _, free, d, _ = LINEAR["divergence"]
+    _, part, a, _ = LINEAR[name]
+    scale = SCALE[:, :1, :1] * np.ones_like(SCALE)
+    calm = nearest(OFFSET + fields(30), d, np.zeros((1, len(d))))
+    b = calm.reshape(3, -1) @ a.T
+    values = tensor(b.reshape(3, C, H // 3, W // 2)) if name == "block means" else tensor(b)
+    made = CoarseMeans(values, (3, 2)) if name == "block means" else Integral(tensor(a).reshape(-1, C, H, W), values)
+    both, x = DivergenceFreeWith(free, made), fields()
+    stacked = np.concatenate([a, d])
+    expected = nearest(x, stacked, np.concatenate([b, np.zeros((3, len(d)))], 1))
+    found = both.project(tensor(x))
+    agrees(DivergenceFreeWith, "nearest field", "pseudoinverse of all", found, expected, rtol=1e-9, atol=1e-9)
+    assert float(both.residual(found).max()) < 1e-12
+    found = both.in_units(tensor(scale), tensor(OFFSET)).project(tensor(x))
+    target = np.concatenate([b, np.zeros((3, len(d)))], 1) - OFFSET.reshape(3, -1) @ stacked.T
+    expected = nearest(x, stacked * scale.ravel(), target)
+    agrees(DivergenceFreeWith, "nearest in other units", "pseudoinverse of all", found, expected, rtol=1e-9, atol=1e-9)
+    assert float(both.residual(tensor(OFFSET + scale * found.numpy())).max()) < 1e-12
+    if name == "block means":
+        with pytest.raises(ValueError, match="no field without divergence has these values"):
+            DivergenceFreeWith(free, part)
+        with pytest.raises(ValueError, match="a mean is NaN"):
+            DivergenceFreeWith(free, LINEAR["a free block"][1])
 
 
 def test_a_row_does_not_wait_for_others():

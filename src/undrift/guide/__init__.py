@@ -5,7 +5,7 @@ from undrift.guide.classifier import ClassifierGuidance, NoisyClassifier
 from undrift.guide.classifier_free import ClassifierFree
 from undrift.guide.constrained import Constrained
 from undrift.guide.constraints import Bounds, CoarseMeans, Constraint, Integral, Linear
-from undrift.guide.divergence import DivergenceFree
+from undrift.guide.divergence import DivergenceFree, DivergenceFreeWith
 from undrift.guide.replacement import Replacement
 from undrift.guide.together import Together
 
@@ -18,6 +18,7 @@ __all__ = [
     "Constrained",
     "Constraint",
     "DivergenceFree",
+    "DivergenceFreeWith",
     "Integral",
     "Linear",
     "NoisyClassifier",

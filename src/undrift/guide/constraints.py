@@ -150,6 +150,16 @@ class CoarseMeans(Constraint):
         error = torch.where(free, 0.0, (self._sums(terms) - means).abs())
         return _share(error, torch.where(free, 0.0, torch.maximum(self._sums(terms.abs()), means.abs())))
 
+    def rows(self) -> Tensor:
+        """The coefficients of each mean as a field, (m, C, *space)."""
+        count = self.means[0].numel()
+        one = torch.eye(count, dtype=torch.float64, device=self.means.device).reshape(count, *self.means.shape[1:])
+        return self.coefficients * self._over(one)
+
+    def gap(self, x: Tensor) -> Tensor:
+        """What each mean lacks, (B, m); NaN for a block that is free."""
+        return (self.means.to(x.device) - self._sums(self.coefficients.to(x.device) * x)).flatten(1)
+
     def free(self, x: Tensor) -> Tensor:
         """Which blocks have no mean to keep, (B or 1, C, *coarse)."""
         return self.means.isnan().to(x.device)
@@ -236,6 +246,19 @@ class Integral(Linear):
         check_kind(Tensor, "torch.as_tensor(weights)", weights=weights)
         super().__init__(weights.flatten(1), values)
         self.shape = tuple(weights.shape[1:])
+
+    def rows(self) -> Tensor:
+        """The weights of each sum as a field, each of unit length, (m, C, *space)."""
+        return self.operator.reshape(-1, *self.shape)
+
+    def gap(self, x: Tensor) -> Tensor:
+        """What each sum lacks, (B, m), in units of the length of its weights."""
+        return self.values.to(x.device) - _times(self.operator.to(x.device), x.flatten(1))
+
+    def in_units(self, scale: Tensor, offset: Tensor) -> "Integral":
+        """See :class:`Constraint`."""
+        scale, offset = _units(scale, offset, self.shape)
+        return Integral(self.rows() * scale, self.values - _times(self.operator, offset.flatten(1)))
 
     def check(self, shape: tuple[int, ...]) -> None:
         """See :class:`Constraint`."""

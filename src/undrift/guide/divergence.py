@@ -12,9 +12,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from undrift.guide.constraints import Constraint
+from undrift.errors import check_kind
+from undrift.guide.constraints import CoarseMeans, Constraint, Integral
 
-__all__ = ["DivergenceFree"]
+__all__ = ["DivergenceFree", "DivergenceFreeWith"]
+
+_CUTOFF = 1e-10  # of the products of rows: below it what they ask for is what zero divergence asks for already
+_NEAR = 1e-5  # by which it may differ from that, relative to the largest value
 
 
 class DivergenceFree(Constraint):
@@ -95,6 +99,12 @@ class DivergenceFree(Constraint):
         made.scale, made.offset = self.scale * parts[:, 0].cpu(), self.offset.to(fields) + wide.to(fields) * fields
         return made
 
+    def homogeneous(self) -> "DivergenceFree":
+        """The same without an offset: the fields that may be added to those that satisfy this."""
+        made = DivergenceFree(self.channels, self.spacing)
+        made.scale = self.scale
+        return made
+
     def _modes(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Wavenumbers along each axis, ready to broadcast, and the transform of each component, (B, ..., *half)."""
         count, sizes = len(self.channels), x.shape[x.ndim - len(self.channels) :]
@@ -113,3 +123,62 @@ class DivergenceFree(Constraint):
     def _divergence(waves: list[Tensor], modes: list[Tensor]) -> Tensor:
         """``k . v_k``."""
         return torch.stack([k * m for k, m in zip(waves, modes)]).sum(0)
+
+
+class DivergenceFreeWith(Constraint):
+    """Zero divergence and coarse means, or integrals, at once and exactly.
+
+    With P the projection onto zero divergence, ``P x + P A^T (A P A^T)^+ (b - A P x)``: the rows of A, each without
+    its divergence, are kept as a matrix (m, cells). Fluxes that zero divergence makes equal have to be given as equal.
+
+    Args:
+        free: zero divergence.
+        equations: the means, none of them NaN, or the integrals.
+
+    Raises:
+        ValueError: a free block, or values that no field without divergence has.
+    """
+
+    def __init__(self, free: DivergenceFree, equations: CoarseMeans | Integral) -> None:
+        check_kind(DivergenceFree, "DivergenceFree(channels, spacing)", free=free)
+        check_kind((CoarseMeans, Integral), "CoarseMeans(means, factor)", equations=equations)
+        self.free, self.equations = free, equations
+        rows = equations.rows()
+        free.check(tuple(rows.shape))
+        self.rows = free.homogeneous().nearest(rows).flatten(1)
+        sizes, basis = torch.linalg.eigh(self.rows @ self.rows.T)
+        kept = sizes > _CUTOFF * sizes[-1]
+        self.inverse = basis[:, kept] / sizes[kept] @ basis[:, kept].T
+        self._check_values(rows, basis[:, ~kept])
+
+    def _check_values(self, rows: Tensor, idle: Tensor) -> None:
+        """Along what zero divergence fixes already the values have to be what it fixes them to."""
+        count = max(len(self.free.offset), len(self.equations.gap(rows[:1])))
+        gap = self.equations.gap(self.free.nearest(torch.zeros_like(rows[:1]).expand(count, *rows.shape[1:])))
+        if not torch.isfinite(gap).all():
+            raise ValueError("a mean is NaN, expected one for each block, or Together(CoarseMeans, DivergenceFree)")
+        away = float((gap @ idle).abs().max()) if idle.numel() else 0.0
+        if away > _NEAR * float(gap.abs().max()):
+            raise ValueError(
+                f"no field without divergence has these values: they are {away:.2g} from those of the nearest one; "
+                "expected means whose fluxes are equal wherever zero divergence makes them equal"
+            )
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """See :class:`Constraint`."""
+        self.free.check(shape)
+        self.equations.check(shape)
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """See :class:`Constraint`."""
+        y = self.free.nearest(x)
+        move = self.equations.gap(y) @ self.inverse.to(x.device) @ self.rows.to(x.device)
+        return y + move.reshape(x.shape)
+
+    def relative(self, x: Tensor) -> Tensor:
+        """The larger of both; see :class:`Constraint`."""
+        return torch.maximum(self.free.relative(x), self.equations.relative(x))
+
+    def in_units(self, scale: Tensor, offset: Tensor) -> "DivergenceFreeWith":
+        """See :class:`Constraint`."""
+        return DivergenceFreeWith(self.free.in_units(scale, offset), self.equations.in_units(scale, offset))
