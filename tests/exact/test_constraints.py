@@ -421,5 +421,11 @@ def test_what_cannot_be_kept_is_one_sentence():
         Together(Bounds(low=1.0), Bounds(high=0.0), rounds=50).project(torch.zeros(1, 1, 4))
     with pytest.raises(UndriftError, match="no field within the bounds has a mean of -1 over a block"):
         BoundedMeans(CoarseMeans(-torch.ones(1, 1, 2), (2,)), Bounds(low=0.0)).project(torch.zeros(1, 1, 4))
+    with pytest.raises(TypeError, match=r"constraint is the class Bounds, expected an object of Constraint"):
+        Together(Bounds)
+    with pytest.raises(TypeError, match="means is Bounds, expected an object of CoarseMeans"):
+        BoundedMeans(Bounds(0.0), Bounds(0.0))
+    with pytest.raises(TypeError, match="denoiser is function, expected an object of Denoiser"):
+        Constrained(lambda x, t: x, Bounds(0.0))
     with pytest.raises(ValueError, match="expected both or none"):
         Constrained(Gaussian([0.0], [1.0]), Bounds(0.0), to_data=torch.exp)
