@@ -15,6 +15,7 @@ import pytest
 
 import undrift
 from undrift.denoise.denoiser import Denoiser
+from undrift.guide import Constraint
 from undrift.guide.operators import Operator
 from undrift.nets import MLP
 from undrift.objective import Times, Weight
@@ -63,12 +64,13 @@ NOUNS = {
         lambda c: issubclass(c, Denoiser),
         {k: case.denoiser for k, case in listed.denoisers().items()},
     ),
-    "guide": (
+    "guided denoiser": (
         "guide",
         lambda c: issubclass(c, Denoiser),
-        {k: case.denoiser for k, case in listed.guides().items()},
+        {k: case.denoiser for k, case in (listed.guides() | listed.guided()).items()},
     ),
     "operator": ("guide", lambda c: issubclass(c, Operator), listed.OPERATORS),
+    "constraint": ("guide", lambda c: issubclass(c, Constraint), listed.constraints()),
     "objective": (
         "objective",
         lambda c: called_with(c, "batch", "net", "key") or called_with(c, "batch", "model", "key"),
@@ -101,11 +103,11 @@ def test_every_task_of_the_command_line_is_listed():
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "verification.md"
-THEORY = ("process", "denoise", "objective", "solve", "infer", "guide")
+THEORY = ("process", "denoise", "objective", "solve", "guide", "infer")
 WITHOUT_A_LINE = {
     # abstract: each implementation has lines of its own
     "Process", "VariancePreserving", "Noise", "Coupling", "Denoiser", "Target", "Times", "Weight", "Solver", "Multistep",
-    "Frame", "TimeGrid", "Control", "ComponentDenoiser", "Guide", "Operator",
+    "Frame", "TimeGrid", "Control", "ComponentDenoiser", "Guide", "Operator", "Constraint",
     # what a method returns or is called with: measured where it comes from
     "Transition", "Posterior", "Components", "Terms", "State", "Draws", "Draw", "Density", "Player", "players", "after_step",
     "Linearised",
