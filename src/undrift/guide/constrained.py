@@ -58,4 +58,4 @@ class Constrained(Denoiser):
     def _projected(self, x: Tensor) -> Tensor:
         if self.to_data is None or self.to_latent is None:
             return self.constraint.project(x)
-        return self.to_latent(self.constraint.project(self.to_data(x)))
+        return self.to_latent(self.constraint.project(self.to_data(x))).to(x.dtype)

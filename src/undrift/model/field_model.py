@@ -21,6 +21,7 @@ from undrift.distributions.forecast import Forecast, starts_of, steps_of
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
 from undrift.distributions.windows import request_stations, request_windows
 from undrift.errors import UsageError, suggests_options
+from undrift.guide.constraints import Constraint
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
 from undrift.model.versions import versions_of
@@ -99,6 +100,7 @@ class FieldModel:
         holdout: bool = False,
         know: str | None = None,
         observe: str | Path | None = None,
+        constraint: Constraint | None = None,
         at: str | Mapping[str, Any] | None = None,
         realizations: int | slice | str | None = None,
         seed: int = 0,
@@ -118,6 +120,9 @@ class FieldModel:
             observe: table (CSV) of what stations saw, each value with the standard deviation of its error: columns
                 lat, lon, time, a variable and its ``_error``. Fields are drawn given that, by a model of windows that
                 is given nothing else.
+            constraint: that fields satisfy, such as ``undrift.guide.Integral(areas, [total])``, of channels
+                (C, *space) in the units and the order of the data: on every estimate, and once more on what is drawn.
+                The attribute ``constraint_residual`` says how far from it the result is.
             at: labels of samples, such as "year=2085,scenario=E1": for an emulator the covariates, else which
                 samples of what is given.
             realizations: how many (20 unless the configuration says otherwise), or which (``slice(100, 200)``,
@@ -141,7 +146,7 @@ class FieldModel:
         attrs["block_means"] = request.block_means(self.codec)
         labelled = template(request, self.codec.layout, self.parts.shell, numbers, {**self._attrs(), **attrs})
         drawing = Drawing(
-            self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe, labelled
+            self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe, labelled, constraint,
         )  # fmt: skip
         if dry_run:
             return drawing.plan(streamed=out is not None)
