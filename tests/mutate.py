@@ -138,6 +138,8 @@ FAULTS = [
     Fault("solve/sde.py", "along(process.drift(t), x) * x - along(g2, x)", "along(process.drift(t), x) * x - along(g2 / 2, x)",
           "exact/test_solver_orders.py"),
     Fault("solve/sde.py", "(2 * step).sqrt() * noise", "step.sqrt() * noise", "exact/test_solver_orders.py"),
+    Fault("solve/sde.py", "2 * 0.16**2", "0.16**2", "exact/test_solver_factors.py"),
+    Fault("solve/sde.py", "2 * (self.snr * root", "(self.snr * root", "exact/test_solver_factors.py"),
     Fault("solve/sde.py", "x + step / 2 * f(x, t)", "x + step * f(x, t)", "exact/test_solver_orders.py"),
     Fault("solve/brownian.py", "share * (high.values - time)", "(high.values - time)", "exact/test_brownian.py"),
     Fault("solve/step_size.py", "norm.clamp(min=1e-12) ** -self.exponent", "norm.clamp(min=1e-12) ** self.exponent",

@@ -40,13 +40,17 @@ def noise(stage):
 
 
 def test_the_step_of_langevin_is_that_of_the_signal_to_noise_ratio(measured):
-    """Song et al. (2021), algorithm 4: ``2 (r |noise| / |score|)^2``, each field by itself."""
+    """Song et al. (2021), algorithm 4: ``2 (r |noise| / |score|)^2``, each field by itself, ``|noise|^2`` its mean 3."""
     process, t, snr, z = EDM(), at(0.75), 0.3, X[::-1] + 0.2  # sigma = 3
     found = Langevin(snr).step(constant(X, z.copy(), process), State(torch.tensor(X)), process, t, t, noise).x
     score = -z / 3
-    step = 2 * (snr * np.linalg.norm(NOISE, axis=1) / np.linalg.norm(score, axis=1))[:, None] ** 2
+    step = 2 * snr**2 * 3 / (score**2).sum(1, keepdims=True)
     off = np.abs(found.numpy() - (X + step * score + np.sqrt(2 * step) * NOISE)).max()
     measured(Langevin, "one step, largest difference", "Song et al. (2021), algorithm 4", 0, off, within=1e-12)
+    found = Langevin().step(constant(X, z.copy(), process), State(torch.tensor(X)), process, t, t, noise).x
+    step = 2 * 0.16**2 * 3**2  # the same where |score| is that of noise alone
+    off = np.abs(found.numpy() - (X + step * score + np.sqrt(2 * step) * NOISE)).max()
+    measured(Langevin, "one step of the default, largest difference", "its formula", 0, off, within=1e-12)
 
 
 def test_the_first_steps_of_pndm(measured):
