@@ -218,6 +218,11 @@ def test_laws_of_noise_know_their_densities(agrees):
     agrees(Coloured, "log-density", "dense covariance", law.log_prob(x), expected, rtol=1e-11)
     expected = multivariate_t(np.zeros(48), np.eye(48), df=3.0).logpdf(flat)
     agrees(StudentT, "log-density", "scipy's multivariate t", StudentT(3.0).log_prob(x), expected, rtol=1e-11)
+    for dof in (0.1, 59.0, 61.0, 5e3, 1e9, 1e15):  # on both sides of where the series takes over, and far beyond
+        half = dof / 2
+        ratio = np.log1p(np.arange(24) / half).sum()  # Gamma(half + 24) / Gamma(half) / half^24
+        expected = ratio - 24 * np.log(2 * np.pi) - (half + 24) * np.log1p((flat**2).sum(1) / dof)
+        agrees(StudentT, "log-density, D 0.1 to 1e15", "product of 24 factors", StudentT(dof).log_prob(x), expected, rtol=1e-12)
 
 
 def test_a_network_in_float32_and_what_is_given_row_by_row():

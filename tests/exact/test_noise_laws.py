@@ -137,7 +137,9 @@ def test_bad_laws_are_refused():
         Coloured(torch.tensor([1.0, 0.0]))
     with pytest.raises(ValueError, match="expected a last part of"):
         Coloured(torch.ones(4)).whitened(torch.ones(2, 5))
-    with pytest.raises(ValueError, match="dof is 0"):
-        StudentT(0)
+    for dof in (0, 1e-3):
+        with pytest.raises(ValueError, match=f"dof is {dof}, expected 0.1 or more"):
+            StudentT(dof)
+    assert torch.isfinite(StudentT(0.1).draw((20000, 2), generator())).all()
     with pytest.raises(ValueError, match="scale is 0"):
         Bridge(0)
