@@ -100,6 +100,7 @@ FAULTS = [
     Fault("denoise/denoiser.py", "self.label = label or (lambda t: t)", "self.label = lambda t: t",
           "exact/test_targets.py"),
     Fault("denoise/exact.py", "variances * s**2 / total", "variances * s / total", "exact/test_exact_denoisers.py"),
+    Fault("denoise/exact.py", "torch.where(certain, 1 / a, ", "torch.where(certain, a, ", "exact/test_exact_denoisers.py"),
     Fault("denoise/exact.py", "posterior = covariances - gain", "posterior = covariances + gain",
           "exact/test_exact_denoisers.py"),
     Fault("denoise/exact.py", "total.log() + np.log(2 * np.pi)).sum(-1)", "total.log()).sum(-1)",

@@ -222,7 +222,14 @@ def test_laws_of_noise_know_their_densities(agrees):
         half = dof / 2
         ratio = np.log1p(np.arange(24) / half).sum()  # Gamma(half + 24) / Gamma(half) / half^24
         expected = ratio - 24 * np.log(2 * np.pi) - (half + 24) * np.log1p((flat**2).sum(1) / dof)
-        agrees(StudentT, "log-density, D 0.1 to 1e15", "product of 24 factors", StudentT(dof).log_prob(x), expected, rtol=1e-12)
+        agrees(
+            StudentT,
+            "log-density, D 0.1 to 1e15",
+            "product of 24 factors",
+            StudentT(dof).log_prob(x),
+            expected,
+            rtol=1e-12,
+        )
 
 
 def test_a_network_in_float32_and_what_is_given_row_by_row():
