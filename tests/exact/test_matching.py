@@ -193,6 +193,7 @@ WEIGHTS = {
     "simple score": (Simple("score"), lambda a, s, ad, sd: (a / s**2) ** 2),
     "SNR": (SNR(), lambda a, s, ad, sd: (a / s) ** 2),
     "SNR + 1": (SNR(1), lambda a, s, ad, sd: (a / s) ** 2 + 1),
+    "SNR + 3": (SNR(3), lambda a, s, ad, sd: (a / s) ** 2 + 3),
     "min-SNR": (MinSNR(2), lambda a, s, ad, sd: min((a / s) ** 2, 2)),
     "EDM": (EDMWeight(0.7), lambda a, s, ad, sd: ((s / a) ** 2 + 0.49) / (s / a * 0.7) ** 2),
     # -SNR' / 2 = -(a / s) (a' s - a s') / s^2
