@@ -77,7 +77,7 @@ class ScoreMatching(_OnPaths):
             check_kind(Coupling, "MinibatchOT()", coupling=coupling)
         if coupling is not None and not coupling.independent:
             raise ValueError(
-                f"the coupling is {type(coupling).__name__}, whose z knows x: denoising score matching then "
+                f"the coupling is {type(coupling).__name__}, whose z is no independent noise: score matching then "
                 "has another minimiser; use FlowMatching"
             )
         self.weight, self.times, self.coupling = weight, times, coupling
