@@ -12,6 +12,7 @@ from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
 from undrift.denoise.guess import FoldedGuess, GaussianGuess
 from undrift.denoise.precondition import Preconditioned
+from undrift.denoise.targets import Eps, F, LearnedRange, Mean, Score, V, Velocity, X
 from undrift.guide import (
     DPS,
     MMPS,
@@ -124,6 +125,17 @@ COUPLINGS = {
     "independent": Independent(),
     "optimal transport": MinibatchOT(),
     "data to data": DataToData(torch.arange(24.0, device=CPU).reshape(4, 6)),
+}
+TARGETS = {
+    "eps": Eps(),
+    "x": X(),
+    "v": V(),
+    "velocity": Velocity(),
+    "score": Score(),
+    "F": F(),
+    "F of other data": F(1.7),
+    "mean": Mean(lambda t: 0.9 * t),
+    "learned range": LearnedRange("v", lambda t: 0.9 * t),
 }
 FRAMES = {"plain": Plain(), "ratio": Ratio(), "straight": Straight(), "angle": Angle()}
 SOLVERS = {

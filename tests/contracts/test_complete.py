@@ -15,6 +15,7 @@ import pytest
 
 import undrift
 from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.targets import Target
 from undrift.guide import Constraint
 from undrift.guide.operators import Operator
 from undrift.nets import MLP
@@ -55,6 +56,7 @@ NOUNS = {
     "process": ("process", lambda c: issubclass(c, Process), listed.PROCESSES),
     "law of noise": ("process", lambda c: issubclass(c, Noise), listed.NOISES),
     "coupling": ("process", lambda c: issubclass(c, Coupling), listed.COUPLINGS),
+    "target": ("denoise", lambda c: issubclass(c, Target), listed.TARGETS),
     "solver": ("solve", lambda c: issubclass(c, Solver), listed.SOLVERS),
     "frame": ("solve", lambda c: issubclass(c, Frame), listed.FRAMES),
     "time grid": ("solve", lambda c: issubclass(c, TimeGrid), {**listed.GRIDS, "nodes": listed.NODES}),
