@@ -184,7 +184,7 @@ class _Flow:
         process = denoiser.process
         t = torch.tensor(process.t_min, dtype=torch.float64, device=x.device)
         self.process, self.truncation, self.shift = process, torch.zeros_like(flat[:, 0]), 0.0
-        if float(process.sigma(t)) == 0:
+        if bool(process.clean(t)):
             flat, log_det = self._begin(flat, t, least)
         s = self.scale(self.process.t_min, x.device)
         self.start = torch.cat([flat, s * log_det], 1)
@@ -303,7 +303,7 @@ def _base_error(flow: _Flow, end: Tensor) -> Tensor:
     alpha, sigma = float(process.alpha(t)), float(process.sigma(t))
     x, slopes = end[:, : flow.size], []
     start = torch.zeros_like(x[:, 0])
-    if alpha == 0:
+    if bool(process.pure_noise(t)):
         return start
     for share in (0.0, 0.5, 1.0):
         found, trace = flow.evaluate(share * x, t, rows)

@@ -82,7 +82,7 @@ def sample(
     process = denoiser.process
     _refuse_noise(denoiser, solver)
     # an adaptive run to clean data ends before it, with a denoising
-    clean = float(process.sigma(torch.tensor(process.t_min, dtype=torch.float64, device=x_1.device))) == 0
+    clean = bool(process.clean(torch.tensor(process.t_min, dtype=torch.float64, device=x_1.device)))
     last = denoise and (not clean or isinstance(grid, Adaptive))
     if nfe < solver.least + last:
         raise ValueError(

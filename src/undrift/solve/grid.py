@@ -63,8 +63,8 @@ class EvenLogSNR(TimeGrid):
         """See :class:`TimeGrid`."""
         ends = _ends(process, steps, device)
         ratio = process.ratio(ends)
-        before = [ends[:1]] if bool(torch.isinf(ratio[0])) else []
-        after = [ends[1:]] if float(ratio[1]) == 0 else []
+        before = [ends[:1]] if bool(process.pure_noise(ends[0])) else []
+        after = [ends[1:]] if bool(process.clean(ends[1])) else []
         count = steps + 1 - len(before) - len(after)
         if count < 2:
             return _Even.__call__(EvenAngle(), process, steps, device)

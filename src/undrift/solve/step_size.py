@@ -132,7 +132,7 @@ class _AdaptiveControl(Control):
         self.frame: Frame = getattr(solver, "frame", Plain())
         self.exponent = rule.exponent or 1 / solver.order
         ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64, device=x.device)
-        if float(process.sigma(ends[1])) == 0:
+        if bool(process.clean(ends[1])):
             ends[1] = process.t_of_ratio(ends.new_tensor(rule.least))
         if bool(torch.isinf(self.frame.clock(process, ends[0]))):
             raise ValueError(
