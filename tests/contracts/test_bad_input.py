@@ -35,7 +35,7 @@ from undrift.process import (
 from undrift.solve.adams_bashforth import AdamsBashforth
 from undrift.solve.ancestral import DDIM
 from undrift.solve.frames import Straight
-from undrift.solve.grid import EvenTime, Karras, Nodes, ShortFirst
+from undrift.solve.grid import EvenTime, Karras, Nodes, ShortFirst, TimeGrid
 from undrift.solve.runge_kutta import Heun
 from undrift.solve.sde import AnnealedLangevin, Langevin, PredictorCorrector
 from undrift.solve.step_size import Adaptive
@@ -176,6 +176,41 @@ DENSITIES = [
 @pytest.mark.parametrize(("options", "parts"), [(options, parts) for options, *parts in DENSITIES])
 def test_log_prob(options, parts):
     refused(lambda: log_prob(**{"denoiser": LAW, "x": SAMPLES, **options}), *parts)
+
+
+class Made(TimeGrid):
+    """Times of somebody's own, by a function of process and steps."""
+
+    def __init__(self, made):
+        self.made = made
+
+    def __call__(self, process, steps, device="cpu"):
+        return self.made(process, steps)
+
+
+F64 = torch.float64
+TIMES = {
+    "made times that do not fall everywhere": [
+        lambda p, n: torch.linspace(p.t_min, p.t_max, n + 1, dtype=F64),
+        lambda p, n: torch.linspace(p.t_max, p.t_min, n + 1, dtype=F64).round(decimals=0),
+        lambda p, n: torch.linspace(p.t_max, p.t_min, n + 1, dtype=F64).index_fill(0, torch.tensor(2), math.nan),
+    ],
+    "made times from 1 to ": [lambda p, n: torch.linspace(p.t_max, p.t_min + 1e-4, n + 1, dtype=F64)],
+    "made times from 0.5 to ": [lambda p, n: torch.linspace(0.5, p.t_min, n + 1, dtype=F64)],
+    "made Tensor (": [
+        lambda p, n: torch.linspace(p.t_max, p.t_min, 5 * n + 1, dtype=F64),
+        lambda p, n: torch.tensor([p.t_max], dtype=F64),
+        lambda p, n: torch.linspace(p.t_max, p.t_min, n + 1),
+    ],
+    "made list": [lambda p, n: [p.t_max, p.t_min]],
+}
+
+
+@pytest.mark.parametrize(("said", "made"), [(said, made) for said, all_made in TIMES.items() for made in all_made])
+def test_times_of_an_own_grid(said, made):
+    expected = "falling from exactly t_max = 1 to t_min = "
+    refused(lambda: sample(LAW, SAMPLES, grid=Made(made)), said, "expected float64 (11,)", expected)
+    refused(lambda: log_prob(LAW, SAMPLES, grid=Made(made)), said, "expected float64 (9,)", expected)
 
 
 DENOISERS = [

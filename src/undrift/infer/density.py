@@ -31,7 +31,7 @@ from undrift.denoise.estimate import Estimate, along
 from undrift.errors import check_kind, check_number, check_whole, described, suggests_options
 from undrift.process import Key, Noise, Process, uniform
 from undrift.solve.frames import Angle, Straight
-from undrift.solve.grid import TimeGrid
+from undrift.solve.grid import TimeGrid, times_of
 from undrift.solve.runge_kutta import KUTTA, RungeKutta
 from undrift.solve.solver import Solver
 from undrift.solve.step_size import Adaptive
@@ -119,7 +119,7 @@ def log_prob(
         seed: of the signs, which depend on the position of a row and on nothing else.
 
     Raises:
-        ValueError: arguments that do not fit, or too few calls for two runs.
+        ValueError: arguments or times of the grid that do not fit, or too few calls for two runs.
         TypeError: a solver that adds noise, a grid that chooses its steps, or an argument of another kind.
     """
     check_rows("x", x, condition)
@@ -244,7 +244,7 @@ class _Flow:
             x, z = (v.flatten(1).double() for v in (found.x, found.z))
             return Estimate(torch.cat([x, x_l], 1), torch.cat([z, z_l], 1), process, t)
 
-        times = _times(process, steps, device) if grid is None else grid(process, steps, device).flip(0)
+        times = _times(process, steps, device) if grid is None else times_of(grid, process, steps, device).flip(0)
         state = solver.init(self.start[rows])
         for t, s in itertools.pairwise(times):
             state = solver.step(moved, state, process, t, s, _no_noise)

@@ -10,7 +10,7 @@ from undrift.denoise.estimate import Estimate
 from undrift.errors import check_kind, check_whole, suggests_options
 from undrift.process import Coloured, White
 from undrift.solve.adams_bashforth import AdamsBashforth
-from undrift.solve.grid import ShortFirst, TimeGrid
+from undrift.solve.grid import ShortFirst, TimeGrid, times_of
 from undrift.solve.solver import Solver
 from undrift.solve.step_size import Adaptive, Control, Fixed
 from undrift.tasks.batch import Condition, check_finite, check_rows
@@ -69,7 +69,7 @@ def sample(
         The fields and the run's facts; a field that left the finite numbers is reported in ``status``, never silently.
 
     Raises:
-        ValueError: an x_1 or a condition that does not fit, or too few evaluations for one step.
+        ValueError: an x_1, a condition or times of the grid that do not fit, or too few evaluations for one step.
         TypeError: the solver adds noise of another law than the denoiser's, or an argument is of another kind.
     """
     check_rows("x_1", x_1, condition)
@@ -99,7 +99,7 @@ def sample(
     if isinstance(grid, Adaptive):
         control = grid.begin(process, x_1, solver, nfe - last, seed)
     else:
-        control = Fixed(grid(process, solver.steps(nfe - last), x_1.device))
+        control = Fixed(times_of(grid, process, solver.steps(nfe - last), x_1.device))
     state, error = solver.init(x_1), None
     while control.goes_on:
 
