@@ -178,6 +178,26 @@ def test_log_prob(options, parts):
     refused(lambda: log_prob(**{"denoiser": LAW, "x": SAMPLES, **options}), *parts)
 
 
+NO_TIME = [
+    (torch.full((16,), 80.0, dtype=torch.float64), "t is 80,"),
+    (torch.tensor([0.5] * 15 + [-0.1]), "t is -0.1,"),
+]
+
+
+@pytest.mark.parametrize(("t", "said"), [*NO_TIME, (torch.tensor(math.nan), "t is nan,")])
+def test_a_noise_level_in_place_of_a_time(t, said):
+    for call in (LAW, LAW.log_prob, around()):
+        refused(lambda call=call: call(SAMPLES, t), said, "expected a label in [0, 1]", "process.t_of_ratio(sigma)")
+    refused(lambda: LAW(SAMPLES, 0.5), "t is 0.5, expected a tensor")
+
+
+def test_the_time_of_a_noise_level_is_as_the_sentence_says():
+    """At sigma = 80, E[x] of N(1, 4) is 1 + 4 / (4 + 6400) (x_t - 1)."""
+    law, x_t = Gaussian([1.0], [4.0]), torch.tensor([[60.0]], dtype=torch.float64)
+    found = law(x_t, law.process.t_of_ratio(torch.tensor(80.0, dtype=torch.float64)))
+    assert float(found.x) == pytest.approx(1 + 4 / 6404 * 59, rel=1e-12)
+
+
 class Made(TimeGrid):
     """Times of somebody's own, by a function of process and steps."""
 

@@ -108,12 +108,12 @@ class FromCallable(Denoiser):
         """See :class:`Denoiser`.
 
         Raises:
-            ValueError: the function fails on its input, or its output has not the shape of it.
+            ValueError: t is outside of [0, 1], the function fails on its input, or its output has not the shape of it.
             TypeError: x_t, t, the label or the output is no tensor of real numbers.
         """
-        for name, values in (("x_t", x_t), ("t", t)):
-            if not isinstance(values, Tensor):
-                raise TypeError(f"{name} is {described(values)}, expected a tensor with a row for each field")
+        if not isinstance(x_t, Tensor):
+            raise TypeError(f"x_t is {described(x_t)}, expected a tensor with a row for each field")
+        check_label(t)
         given = (condition,) if condition is not None and (condition.fields or condition.vectors) else ()
         label = self.label(t)
         if not isinstance(label, Tensor):
@@ -142,6 +142,26 @@ class FromCallable(Denoiser):
                 f"the network fails on x_t {tuple(x_t.shape)} of {x_t.dtype} and label {tuple(label.shape)} of "
                 f"{label.dtype}{also}{advice} ({reason})"
             ) from error
+
+
+def check_label(t: Tensor) -> None:
+    """Refuse a time that is none, such as a noise level.
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: outside of [0, 1], or NaN.
+    """
+    if not isinstance(t, Tensor):
+        raise TypeError(f"t is {described(t)}, expected a tensor with a row for each field")
+    if t.numel() == 0:
+        return
+    low, high = (v.item() for v in torch.aminmax(t.detach()))
+    if not (low >= 0 and high <= 1):
+        wrong = high if low >= 0 else low
+        raise ValueError(
+            f"t is {wrong:g}, expected a label in [0, 1]; for a noise level, sigma / alpha in float64, "
+            "type process.t_of_ratio(sigma)"
+        )
 
 
 def check_denoiser(denoiser: Denoiser, name: str = "denoiser") -> None:
