@@ -28,6 +28,7 @@ from undrift.process import (
     LinearBeta,
     LinearLogSNR,
     MinibatchOT,
+    Process,
     RectifiedFlow,
     StudentT,
     White,
@@ -63,6 +64,15 @@ class Own(Denoiser):
 
     def __call__(self, x_t, t, condition=None):
         raise AssertionError("is refused before")
+
+
+class NoEnds(Process):
+    """Without t_min and t_max."""
+
+    def alpha(self, t):
+        return 1 - t
+
+    sigma = alpha_dot = sigma_dot = alpha
 
 
 def refused(call, *parts):
@@ -127,6 +137,7 @@ def test_fit(options, parts):
 SAMPLED = [
     ({"denoiser": NET}, "denoiser is MLP, expected an object of Denoiser", "type denoiser=Denoiser.from_callable(net,"),
     ({"denoiser": Own(EDM, White())}, "process is the class EDM", "type EDM(), of undrift.process.edm"),
+    ({"denoiser": Own(NoEnds(), White())}, "t_min, t_max of NoEnds are None, None", "type t_min, t_max = 0.0, 1.0"),
     ({"denoiser": Own(EDM(), White)}, "noise is the class White", "type White()"),
     (
         {"solver": Heun},

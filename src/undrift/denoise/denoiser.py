@@ -11,6 +11,7 @@ from undrift.denoise.estimate import Estimate
 from undrift.denoise.targets import Target, target
 from undrift.errors import check_kind, described
 from undrift.process import Noise, Process, White
+from undrift.process.check import check_ends
 from undrift.tasks.batch import Condition
 
 __all__ = ["Denoiser", "FromCallable"]
@@ -168,9 +169,11 @@ def check_denoiser(denoiser: Denoiser, name: str = "denoiser") -> None:
     """A denoiser, called ``name`` where it is given, whose process and noise are what they are to be.
 
     Raises:
-        TypeError: one is of another kind, such as a network by itself.
+        TypeError: one is of another kind, such as a network by itself, or the process has no ends.
+        ValueError: the ends of the process are not those of an interval within [0, 1].
     """
     wrapped = "Denoiser.from_callable(net, predicts='velocity', process=RectifiedFlow())"
     check_kind(Denoiser, f"{name}={wrapped}", **{name: denoiser})
     check_kind(Process, "process=RectifiedFlow()", process=denoiser.process)
+    check_ends(denoiser.process)
     check_kind(Noise, "noise=White()", noise=denoiser.noise)
