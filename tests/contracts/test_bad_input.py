@@ -39,6 +39,7 @@ from undrift.solve.frames import Straight
 from undrift.solve.grid import EvenTime, Karras, Nodes, ShortFirst, TimeGrid
 from undrift.solve.runge_kutta import Heun
 from undrift.solve.sde import AnnealedLangevin, Langevin, PredictorCorrector
+from undrift.solve.solver import Solver, State
 from undrift.solve.step_size import Adaptive
 from undrift.tasks.batch import Batch, Condition
 from undrift.train.settings import Settings
@@ -242,6 +243,54 @@ def test_times_of_an_own_grid(said, made):
     expected = "falling from exactly t_max = 1 to t_min = "
     refused(lambda: sample(LAW, SAMPLES, grid=Made(made)), said, "expected float64 (11,)", expected)
     refused(lambda: log_prob(LAW, SAMPLES, grid=Made(made)), said, "expected float64 (9,)", expected)
+
+
+class Stepping(Solver):
+    """A solver of somebody's own, by what its step makes of ``(f, x, t, draw)``."""
+
+    order = 1
+
+    def __init__(self, made, order=1):
+        self.made, self.order = made, order
+
+    def step(self, f, state, process, t, s, draw):
+        return self.made(f, state.x, t, draw)
+
+
+def thrice(f, x, t, draw):
+    return State([f(x, t).x for _ in range(3)][-1])
+
+
+STEPS = [
+    (
+        Stepping(lambda f, x, t, draw: State(f(x, t).x + draw(0))),
+        "a solver with stochastic = False drew noise",
+        "stochastic = True",
+    ),
+    (
+        Stepping(lambda f, x, t, draw: f(x, t).x),
+        "a step of Stepping made Tensor (16, ",
+        "expected a State, such as State(x)",
+    ),
+    (Stepping(lambda f, x, t, draw: State(f(x, t).x[:5])), "a step of Stepping made (5, ", "expected the same shape"),
+    (Stepping(thrice, order=None), "order of Stepping is None, expected a number, such as order = 1"),
+]
+
+
+@pytest.mark.parametrize(("solver", "parts"), [(solver, parts) for solver, *parts in STEPS])
+def test_a_step_of_an_own_solver(solver, parts):
+    refused(lambda: sample(LAW, SAMPLES, solver=solver), *parts)
+    refused(lambda: log_prob(LAW, SAMPLES, solver=solver), *parts)
+
+
+def test_an_own_solver_takes_the_evaluations_that_it_says():
+    said = "Stepping needs more than nfe = 10 evaluations for 4 steps, and says 1 a step; set evaluations in its class"
+    refused(lambda: sample(LAW, SAMPLES, solver=Stepping(thrice)), said)
+    honest = Stepping(thrice)
+    honest.evaluations = 3
+    assert sample(LAW, SAMPLES, solver=honest).nfe == 9
+    honest.adaptive = True
+    refused(lambda: sample(LAW, SAMPLES, solver=honest, grid=Adaptive()), "made a State without an error")
 
 
 DENOISERS = [

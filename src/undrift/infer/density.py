@@ -33,7 +33,7 @@ from undrift.process import Key, Noise, Process, uniform
 from undrift.solve.frames import Angle, Straight
 from undrift.solve.grid import TimeGrid, times_of
 from undrift.solve.runge_kutta import KUTTA, RungeKutta
-from undrift.solve.solver import Solver
+from undrift.solve.solver import Solver, check_solver, checked, no_noise
 from undrift.solve.step_size import Adaptive
 from undrift.tasks.batch import Condition, check_rows
 
@@ -127,7 +127,7 @@ def log_prob(
     check_whole(nfe=nfe, seed=seed)
     _check(tolerance, trace, probes, least, base)
     solver = RungeKutta(KUTTA, Angle()) if solver is None else solver
-    check_kind(Solver, "Heun(), of undrift.solve.runge_kutta", solver=solver)
+    check_solver(solver)
     if isinstance(grid, Adaptive):
         raise TypeError("grid is Adaptive, expected a TimeGrid or None: log_prob adds steps until the tolerance is met")
     if grid is not None:
@@ -247,12 +247,8 @@ class _Flow:
         times = _times(process, steps, device) if grid is None else times_of(grid, process, steps, device).flip(0)
         state = solver.init(self.start[rows])
         for t, s in itertools.pairwise(times):
-            state = solver.step(moved, state, process, t, s, _no_noise)
+            state = checked(solver.step(moved, state, process, t, s, no_noise), state.x, solver)
         return state.x
-
-
-def _no_noise(stage: int) -> Tensor:
-    raise TypeError("a solver of the ODE asked for noise")
 
 
 def _times(process: Process, steps: int, device: torch.device) -> Tensor:
