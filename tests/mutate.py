@@ -72,6 +72,7 @@ FAULTS = [
           "contracts/test_processes.py"),
     Fault("process/custom.py", "return -self._ratio_squared(t).log()", "return -self._ratio_squared(t).log() / 2",
           "contracts/test_processes.py"),
+    Fault("process/check.py", "-2 * _tried(", "-1 * _tried(", "contracts/test_processes.py"),
     Fault("process/panels.py", "x, one, value=2)", "x, one)",
           "exact/test_process_formulas.py"),
     Fault("process/noise.py", "self.filtered(white, 0.5)", "self.filtered(white, 1.0)", "exact/test_noise_laws.py"),
