@@ -103,6 +103,8 @@ WITHOUT_A_LINE = {
     "Frame", "TimeGrid", "Control", "ComponentDenoiser",
     # what a method returns or is called with: measured where it comes from
     "Transition", "Posterior", "Components", "Terms", "State", "Draws", "Draw", "Density", "Player", "players", "after_step",
+    # refuses, and returns nothing
+    "check_process",
 }  # fmt: skip
 
 
