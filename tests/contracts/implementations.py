@@ -113,6 +113,9 @@ PROCESSES = {
     "NCSN": NCSN(),
     "sub-VP": SubVP(),
     "own schedule": FromSchedule(lambda t: 1 - t**2, lambda t: t + t**3 / 2),
+    "own cosines, 6e-17 at both ends": FromSchedule(
+        lambda t: torch.cos(torch.pi / 2 * t), lambda t: torch.cos(torch.pi / 2 * (1 - t))
+    ),
     "own SDE": FromSDE(lambda t: -0.5 - 4 * t, lambda t: 1 + 2 * t**2),
 }
 NOISES = {

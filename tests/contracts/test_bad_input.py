@@ -28,6 +28,7 @@ from undrift.process import (
     LinearBeta,
     LinearLogSNR,
     MinibatchOT,
+    Process,
     RectifiedFlow,
     StudentT,
     White,
@@ -35,9 +36,10 @@ from undrift.process import (
 from undrift.solve.adams_bashforth import AdamsBashforth
 from undrift.solve.ancestral import DDIM
 from undrift.solve.frames import Straight
-from undrift.solve.grid import EvenTime, Karras, Nodes, ShortFirst
+from undrift.solve.grid import EvenTime, Karras, Nodes, ShortFirst, TimeGrid
 from undrift.solve.runge_kutta import Heun
 from undrift.solve.sde import AnnealedLangevin, Langevin, PredictorCorrector
+from undrift.solve.solver import Solver, State
 from undrift.solve.step_size import Adaptive
 from undrift.tasks.batch import Batch, Condition
 from undrift.train.settings import Settings
@@ -63,6 +65,15 @@ class Own(Denoiser):
 
     def __call__(self, x_t, t, condition=None):
         raise AssertionError("is refused before")
+
+
+class NoEnds(Process):
+    """Without t_min and t_max."""
+
+    def alpha(self, t):
+        return 1 - t
+
+    sigma = alpha_dot = sigma_dot = alpha
 
 
 def refused(call, *parts):
@@ -127,6 +138,7 @@ def test_fit(options, parts):
 SAMPLED = [
     ({"denoiser": NET}, "denoiser is MLP, expected an object of Denoiser", "type denoiser=Denoiser.from_callable(net,"),
     ({"denoiser": Own(EDM, White())}, "process is the class EDM", "type EDM(), of undrift.process.edm"),
+    ({"denoiser": Own(NoEnds(), White())}, "t_min, t_max of NoEnds are None, None", "type t_min, t_max = 0.0, 1.0"),
     ({"denoiser": Own(EDM(), White)}, "noise is the class White", "type White()"),
     (
         {"solver": Heun},
@@ -176,6 +188,109 @@ DENSITIES = [
 @pytest.mark.parametrize(("options", "parts"), [(options, parts) for options, *parts in DENSITIES])
 def test_log_prob(options, parts):
     refused(lambda: log_prob(**{"denoiser": LAW, "x": SAMPLES, **options}), *parts)
+
+
+NO_TIME = [
+    (torch.full((16,), 80.0, dtype=torch.float64), "t is 80,"),
+    (torch.tensor([0.5] * 15 + [-0.1]), "t is -0.1,"),
+]
+
+
+@pytest.mark.parametrize(("t", "said"), [*NO_TIME, (torch.tensor(math.nan), "t is nan,")])
+def test_a_noise_level_in_place_of_a_time(t, said):
+    for call in (LAW, LAW.log_prob, around()):
+        refused(lambda call=call: call(SAMPLES, t), said, "expected a label in [0, 1]", "process.t_of_ratio(sigma)")
+    refused(lambda: LAW(SAMPLES, 0.5), "t is 0.5, expected a tensor")
+
+
+def test_the_time_of_a_noise_level_is_as_the_sentence_says():
+    """At sigma = 80, E[x] of N(1, 4) is 1 + 4 / (4 + 6400) (x_t - 1)."""
+    law, x_t = Gaussian([1.0], [4.0]), torch.tensor([[60.0]], dtype=torch.float64)
+    found = law(x_t, law.process.t_of_ratio(torch.tensor(80.0, dtype=torch.float64)))
+    assert float(found.x) == pytest.approx(1 + 4 / 6404 * 59, rel=1e-12)
+
+
+class Made(TimeGrid):
+    """Times of somebody's own, by a function of process and steps."""
+
+    def __init__(self, made):
+        self.made = made
+
+    def __call__(self, process, steps, device="cpu"):
+        return self.made(process, steps)
+
+
+F64 = torch.float64
+TIMES = {
+    "made times that do not fall everywhere": [
+        lambda p, n: torch.linspace(p.t_min, p.t_max, n + 1, dtype=F64),
+        lambda p, n: torch.linspace(p.t_max, p.t_min, n + 1, dtype=F64).round(decimals=0),
+        lambda p, n: torch.linspace(p.t_max, p.t_min, n + 1, dtype=F64).index_fill(0, torch.tensor(2), math.nan),
+    ],
+    "made times from 1 to ": [lambda p, n: torch.linspace(p.t_max, p.t_min + 1e-4, n + 1, dtype=F64)],
+    "made times from 0.5 to ": [lambda p, n: torch.linspace(0.5, p.t_min, n + 1, dtype=F64)],
+    "made Tensor (": [
+        lambda p, n: torch.linspace(p.t_max, p.t_min, 5 * n + 1, dtype=F64),
+        lambda p, n: torch.tensor([p.t_max], dtype=F64),
+        lambda p, n: torch.linspace(p.t_max, p.t_min, n + 1),
+    ],
+    "made list": [lambda p, n: [p.t_max, p.t_min]],
+}
+
+
+@pytest.mark.parametrize(("said", "made"), [(said, made) for said, all_made in TIMES.items() for made in all_made])
+def test_times_of_an_own_grid(said, made):
+    expected = "falling from exactly t_max = 1 to t_min = "
+    refused(lambda: sample(LAW, SAMPLES, grid=Made(made)), said, "expected float64 (11,)", expected)
+    refused(lambda: log_prob(LAW, SAMPLES, grid=Made(made)), said, "expected float64 (9,)", expected)
+
+
+class Stepping(Solver):
+    """A solver of somebody's own, by what its step makes of ``(f, x, t, draw)``."""
+
+    order = 1
+
+    def __init__(self, made, order=1):
+        self.made, self.order = made, order
+
+    def step(self, f, state, process, t, s, draw):
+        return self.made(f, state.x, t, draw)
+
+
+def thrice(f, x, t, draw):
+    return State([f(x, t).x for _ in range(3)][-1])
+
+
+STEPS = [
+    (
+        Stepping(lambda f, x, t, draw: State(f(x, t).x + draw(0))),
+        "a solver with stochastic = False drew noise",
+        "stochastic = True",
+    ),
+    (
+        Stepping(lambda f, x, t, draw: f(x, t).x),
+        "a step of Stepping made Tensor (16, ",
+        "expected a State, such as State(x)",
+    ),
+    (Stepping(lambda f, x, t, draw: State(f(x, t).x[:5])), "a step of Stepping made (5, ", "expected the same shape"),
+    (Stepping(thrice, order=None), "order of Stepping is None, expected a number, such as order = 1"),
+]
+
+
+@pytest.mark.parametrize(("solver", "parts"), [(solver, parts) for solver, *parts in STEPS])
+def test_a_step_of_an_own_solver(solver, parts):
+    refused(lambda: sample(LAW, SAMPLES, solver=solver), *parts)
+    refused(lambda: log_prob(LAW, SAMPLES, solver=solver), *parts)
+
+
+def test_an_own_solver_takes_the_evaluations_that_it_says():
+    said = "Stepping needs more than nfe = 10 evaluations for 4 steps, and says 1 a step; set evaluations in its class"
+    refused(lambda: sample(LAW, SAMPLES, solver=Stepping(thrice)), said)
+    honest = Stepping(thrice)
+    honest.evaluations = 3
+    assert sample(LAW, SAMPLES, solver=honest).nfe == 9
+    honest.adaptive = True
+    refused(lambda: sample(LAW, SAMPLES, solver=honest, grid=Adaptive()), "made a State without an error")
 
 
 DENOISERS = [

@@ -113,6 +113,8 @@ WITHOUT_A_LINE = {
     # what a method returns or is called with: measured where it comes from
     "Transition", "Posterior", "Components", "Terms", "State", "Draws", "Draw", "Density", "Player", "players", "after_step",
     "Linearised",
+    # refuses, and returns nothing
+    "check_process",
 }  # fmt: skip
 
 

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from implementations import CPU, constraints, denoisers, guesses, guided, guides
+from implementations import CPU, PROCESSES, constraints, denoisers, guesses, guided, guides
 
+from undrift.denoise.targets import named
+from undrift.process import FromSchedule, White
 from undrift.tasks.batch import Condition
 
 DENOISERS, GUESSES, CONSTRAINTS = denoisers(), guesses(), constraints()
@@ -20,6 +22,10 @@ def problem(denoiser, count=5, seed=0):
     fields = {"given": torch.randn(count, 1, 4, 6, generator=generator, device=CPU)}
     vectors = {"covariates": torch.randn(count, 2, generator=generator, device=CPU)}
     return x_t, t, Condition(fields, vectors)
+
+
+def start_of(process):
+    return torch.tensor(process.t_min, dtype=torch.float64, device=CPU)
 
 
 @each
@@ -57,6 +63,22 @@ def test_almost_no_noise_leaves_the_field(denoiser):
     x_t = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(3), device=CPU)
     estimate = denoiser(x_t, torch.full_like(t, 1e-4), condition)
     torch.testing.assert_close(estimate.x, x_t, rtol=0, atol=3e-3)
+
+
+@pytest.mark.parametrize("name", [name for name, process in PROCESSES.items() if process.clean(start_of(process))])
+@pytest.mark.parametrize("predicts", ["eps", "x", "v", "velocity", "score", "F"])
+def test_without_noise_x_is_the_field_over_alpha_whatever_is_predicted(name, predicts):
+    """Beside a row with noise, which does not notice."""
+    process, x = PROCESSES[name], torch.tensor([[0.3, -2.0]], dtype=torch.float64)
+    t = torch.stack([start_of(process), torch.tensor(0.5, dtype=torch.float64)])
+    alpha, sigma = process.alpha(t)[:, None] * 0.7, process.sigma(t)[:, None]  # of a process that begins at 0.7 x
+    scaled = FromSchedule(lambda t: 0.7 * process.alpha(t), process.sigma, process.t_min, process.t_max)
+    x_t = alpha * x + sigma * 1.5
+    one = named(predicts)
+    prediction = one.of(x.expand(2, 2), torch.full_like(x_t, 1.5), scaled, t)
+    prediction[0] = 5.0
+    found = one.solve(prediction, x_t, scaled, t, White())
+    torch.testing.assert_close(found.x, x.expand(2, 2), rtol=1e-12, atol=1e-12)
 
 
 @each

@@ -5,7 +5,7 @@ import pytest
 import torch
 from implementations import CPU, PROCESSES
 
-from undrift.process import EDM
+from undrift.process import EDM, FromSchedule, RectifiedFlow, check_process
 
 each = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 
@@ -113,6 +113,57 @@ def test_each_element_has_the_value_that_it_has_alone_in_float64(process):
         alone = torch.stack([getattr(process, name)(one) for one in t.flatten()]).reshape(2, 3)
         torch.testing.assert_close(getattr(process, name)(t), alone, rtol=1e-13, atol=0)
         assert alone.dtype == torch.float64
+
+
+@each
+def test_the_check_of_an_own_process_finds_nothing(process):
+    check_process(process)
+
+
+class Own(RectifiedFlow):
+    """One's own, with a fault."""
+
+
+def own(**methods):
+    return type("Own", (Own,), methods)()
+
+
+FAULTY = {
+    "t_max of Own are 0.0, None, expected numbers; in the class type t_min, t_max = 0.0, 1.0": own(t_max=None),
+    "expected 0 <= t_min < t_max <= 1": own(t_max=1.5),
+    "alpha made 1.0 of t, expected Tensor (4097,) of torch.float64": own(alpha=lambda self, t: 1.0),
+    "sigma made Tensor (4097,) of torch.float32": own(sigma=lambda self, t: t.float()),
+    "alpha is 0 at t = 0, expected a finite number above 0 between t = 0, data, and t = 1, noise": own(
+        alpha=lambda self, t: t, sigma=lambda self, t: 1 - t
+    ),
+    "the derivative of sigma is 2 in the middle, and its values change by 1": own(
+        sigma_dot=lambda self, t: torch.full_like(t, 2.0)
+    ),
+    "the derivative of sigma is inf at t = 0, expected a finite number; type t_min=1e-05": own(
+        sigma=lambda self, t: t.sqrt(), sigma_dot=lambda self, t: 0.5 / t.sqrt()
+    ),
+    "log_snr is that of lambda = ": own(log_snr=lambda self, t: (1 - t).log() - t.log()),
+    "ratio is that of lambda = ": own(ratio=lambda self, t: t),
+    "t_of_log_snr is that of lambda = ": own(t_of_log_snr=lambda self, log_snr: torch.sigmoid(-log_snr)),
+}
+
+
+@pytest.mark.parametrize("message", FAULTY)
+def test_a_fault_of_an_own_process_is_told(message):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        check_process(FAULTY[message])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_derivative_that_is_infinite_at_an_end_is_refused_where_it_is():
+    for ends, said in (
+        ((0.0, 1.0), "alpha is -inf at t = 1, expected a finite number; type t_max=0.99999"),
+        ((0.0, 0.9), "sigma is inf at t = 0, expected a finite number; type t_min=1e-05"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            FromSchedule(lambda t: (1 - t).sqrt(), lambda t: t.sqrt(), *ends)
+        assert said in str(caught.value)
+    FromSchedule(lambda t: (1 - t).sqrt(), lambda t: t.sqrt(), 1e-5, 0.99999)
 
 
 @pytest.mark.parametrize("sigma_max", [80.0, 5.0])

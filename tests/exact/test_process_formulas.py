@@ -170,6 +170,7 @@ BAD = {
     "drift is -?inf": lambda: FromSDE(lambda t: -1 / (t - t), lambda t: 1.0),
     "expected 0 < sigma_min < sigma_max": lambda: VE(0.0, 1.0),
     "expected 0 <= sigma_min < sigma_max": lambda: EDM(1.0, 2.0),
+    r"sigma_max is 1e\+17, expected 1e\+12 at most": lambda: EDM(1e17),
     "betas have shape": lambda: DiscreteBetas([0.1, 1.2]),
     "levels is 1": lambda: NCSN(levels=1),
     "t_min is 0": lambda: LinearBeta(t_min=0.0),

@@ -274,6 +274,20 @@ def test_a_run_that_does_not_arrive_says_so():
     assert found.status == "not converged" and found.nfe <= 50
 
 
+def test_a_run_that_does_not_arrive_is_denoised_where_each_row_is(measured):
+    """By EDM a field m + sqrt(v + sigma^2) z says its sigma, and its E[x] is m + v / (v + sigma^2) (x_t - m)."""
+    process, z = EDM(), np.random.default_rng(0).normal(size=(5, len(VARIANCES))) * np.geomspace(0.01, 10, 5)[:, None]
+    m, v = np.asarray(MEAN), np.asarray(VARIANCES)
+    law, x_1 = Gaussian(MEAN, VARIANCES, process), torch.tensor(m + np.sqrt(v + 80.0**2) * z)
+    options = {"solver": RungeKutta(DORMAND_PRINCE), "grid": Adaptive(absolute=1e-6, relative=0.0)}
+    there = sample(law, x_1, nfe=29, denoise=False, **options).x.numpy()
+    found = sample(law, x_1, nfe=30, **options)
+    sigma2 = (((there - m) / z) ** 2 - v).mean(1, keepdims=True)
+    assert found.status == "not converged" and sigma2.max() > 100 * sigma2.min() > 1
+    off = np.abs(found.x.numpy() - (m + v / (v + sigma2) * (there - m))).max()
+    measured(Adaptive, "E[x] of rows on their way", "Gaussian conditioning", 0, off, within=1e-5)
+
+
 # stochastic solvers: on a Gaussian a run is affine in its start and noises, so moments need no drawing
 
 

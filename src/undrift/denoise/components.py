@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.denoiser import Denoiser, check_label
 from undrift.denoise.estimate import Estimate
 from undrift.denoise.scales import Scales
 from undrift.process import EDM, Coloured, Noise, Process, StudentT, White
@@ -82,6 +82,7 @@ class ComponentDenoiser(Denoiser):
 
     def _rows(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x_t as (B, D) in float64, and alpha and sigma of each row."""
+        check_label(t)
         self.check(tuple(x_t.shape))
         flat = x_t.flatten(1).double()
         t = t.to(torch.float64).expand(len(flat))

@@ -12,6 +12,7 @@ from undrift.denoise.estimate import Estimate
 from undrift.denoise.targets import Target, target
 from undrift.errors import check_kind, described
 from undrift.process import Noise, Process, White
+from undrift.process.check import check_ends
 from undrift.tasks.batch import Condition
 
 __all__ = ["Denoiser", "FromCallable"]
@@ -120,12 +121,12 @@ class FromCallable(Denoiser):
         """See :class:`Denoiser`.
 
         Raises:
-            ValueError: the function fails on its input, or its output has not the shape of it.
+            ValueError: t is outside of [0, 1], the function fails on its input, or its output has not the shape of it.
             TypeError: x_t, t, the label or the output is no tensor of real numbers.
         """
-        for name, values in (("x_t", x_t), ("t", t)):
-            if not isinstance(values, Tensor):
-                raise TypeError(f"{name} is {described(values)}, expected a tensor with a row for each field")
+        if not isinstance(x_t, Tensor):
+            raise TypeError(f"x_t is {described(x_t)}, expected a tensor with a row for each field")
+        check_label(t)
         given = (condition,) if condition is not None and (condition.fields or condition.vectors) else ()
         label = self.label(t)
         if not isinstance(label, Tensor):
@@ -156,13 +157,35 @@ class FromCallable(Denoiser):
             ) from error
 
 
+def check_label(t: Tensor) -> None:
+    """Refuse a time that is none, such as a noise level.
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: outside of [0, 1], or NaN.
+    """
+    if not isinstance(t, Tensor):
+        raise TypeError(f"t is {described(t)}, expected a tensor with a row for each field")
+    if t.numel() == 0:
+        return
+    low, high = (v.item() for v in torch.aminmax(t.detach()))
+    if not (low >= 0 and high <= 1):
+        wrong = high if low >= 0 else low
+        raise ValueError(
+            f"t is {wrong:g}, expected a label in [0, 1]; for a noise level, sigma / alpha in float64, "
+            "type process.t_of_ratio(sigma)"
+        )
+
+
 def check_denoiser(denoiser: Denoiser, name: str = "denoiser") -> None:
     """A denoiser, called ``name`` where it is given, whose process and noise are what they are to be.
 
     Raises:
-        TypeError: one is of another kind, such as a network by itself.
+        TypeError: one is of another kind, such as a network by itself, or the process has no ends.
+        ValueError: the ends of the process are not those of an interval within [0, 1].
     """
     wrapped = "Denoiser.from_callable(net, predicts='velocity', process=RectifiedFlow())"
     check_kind(Denoiser, f"{name}={wrapped}", **{name: denoiser})
     check_kind(Process, "process=RectifiedFlow()", process=denoiser.process)
+    check_ends(denoiser.process)
     check_kind(Noise, "noise=White()", noise=denoiser.noise)

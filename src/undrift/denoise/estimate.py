@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from undrift.process import Noise, Process, White
@@ -72,10 +73,10 @@ class Estimate:
         if not isinstance(self.noise, White):
             raise TypeError(f"{type(self.noise).__name__} noise has no score that can be shifted; expected white noise")
         sigma = along(self.process.sigma(self.t), self.x)
-        ratio = along(self.process.ratio(self.t), self.x)
+        ratio = along(torch.where(self.process.pure_noise(self.t), 0.0, self.process.ratio(self.t)), self.x)
         return replace(
             self,
-            x=self.x + (sigma * ratio).nan_to_num(posinf=0.0) * gradient,
+            x=self.x + (sigma * ratio) * gradient,
             z=self.z - sigma * gradient,
             variance=None,
         )

@@ -6,7 +6,8 @@ Every target is a combination of the two unknowns, so with the tie between them 
     [ p_x    p_z   ] [z] = [ scale F ],     x = (p_z x_t - sigma scale F) / det,   z = (alpha scale F - p_x x_t) / det,
 
 with ``det = alpha p_z - sigma p_x``. Where it is 0 the prediction says nothing of one of the two: of x at alpha = 0 for
-a network that predicts the noise, of z at sigma = 0 for one that predicts the data.
+a network that predicts the noise, of z at sigma = 0 for one that predicts the data: there z is not finite, and x is
+``x_t / alpha`` as of every target.
 """
 
 from abc import ABC, abstractmethod
@@ -48,7 +49,9 @@ class Target(ABC):
         p_x, p_z, scale = self.row(process, t)
         alpha, sigma = process.alpha(t), process.sigma(t)
         det = alpha * p_z - sigma * p_x
-        x = along(p_z / det, x_t) * x_t - along(sigma * scale / det, x_t) * prediction
+        clean = process.clean(t)
+        kept, moved = torch.where(clean, 1 / alpha, p_z / det), torch.where(clean, 0.0, sigma * scale / det)
+        x = along(kept, x_t) * x_t - along(moved, x_t) * prediction
         z = along(alpha * scale / det, x_t) * prediction - along(p_x / det, x_t) * x_t
         return Estimate(x, z, process, t, noise)
 

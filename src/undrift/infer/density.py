@@ -31,9 +31,9 @@ from undrift.denoise.estimate import Estimate, along
 from undrift.errors import check_kind, check_number, check_whole, described, suggests_options
 from undrift.process import Key, Noise, Process, uniform
 from undrift.solve.frames import Angle, Straight
-from undrift.solve.grid import TimeGrid
+from undrift.solve.grid import TimeGrid, times_of
 from undrift.solve.runge_kutta import KUTTA, RungeKutta
-from undrift.solve.solver import Solver
+from undrift.solve.solver import Solver, check_solver, checked, no_noise
 from undrift.solve.step_size import Adaptive
 from undrift.tasks.batch import Condition, check_rows
 
@@ -119,7 +119,7 @@ def log_prob(
         seed: of the signs, which depend on the position of a row and on nothing else.
 
     Raises:
-        ValueError: arguments that do not fit, or too few calls for two runs.
+        ValueError: arguments or times of the grid that do not fit, or too few calls for two runs.
         TypeError: a solver that adds noise, a grid that chooses its steps, or an argument of another kind.
     """
     check_rows("x", x, condition)
@@ -127,7 +127,7 @@ def log_prob(
     check_whole(nfe=nfe, seed=seed)
     _check(tolerance, trace, probes, least, base)
     solver = RungeKutta(KUTTA, Angle()) if solver is None else solver
-    check_kind(Solver, "Heun(), of undrift.solve.runge_kutta", solver=solver)
+    check_solver(solver)
     if isinstance(grid, Adaptive):
         raise TypeError("grid is Adaptive, expected a TimeGrid or None: log_prob adds steps until the tolerance is met")
     if grid is not None:
@@ -184,7 +184,7 @@ class _Flow:
         process = denoiser.process
         t = torch.tensor(process.t_min, dtype=torch.float64, device=x.device)
         self.process, self.truncation, self.shift = process, torch.zeros_like(flat[:, 0]), 0.0
-        if float(process.sigma(t)) == 0:
+        if bool(process.clean(t)):
             flat, log_det = self._begin(flat, t, least)
         s = self.scale(self.process.t_min, x.device)
         self.start = torch.cat([flat, s * log_det], 1)
@@ -244,15 +244,11 @@ class _Flow:
             x, z = (v.flatten(1).double() for v in (found.x, found.z))
             return Estimate(torch.cat([x, x_l], 1), torch.cat([z, z_l], 1), process, t)
 
-        times = _times(process, steps, device) if grid is None else grid(process, steps, device).flip(0)
+        times = _times(process, steps, device) if grid is None else times_of(grid, process, steps, device).flip(0)
         state = solver.init(self.start[rows])
         for t, s in itertools.pairwise(times):
-            state = solver.step(moved, state, process, t, s, _no_noise)
+            state = checked(solver.step(moved, state, process, t, s, no_noise), state.x, solver)
         return state.x
-
-
-def _no_noise(stage: int) -> Tensor:
-    raise TypeError("a solver of the ODE asked for noise")
 
 
 def _times(process: Process, steps: int, device: torch.device) -> Tensor:
@@ -303,7 +299,7 @@ def _base_error(flow: _Flow, end: Tensor) -> Tensor:
     alpha, sigma = float(process.alpha(t)), float(process.sigma(t))
     x, slopes = end[:, : flow.size], []
     start = torch.zeros_like(x[:, 0])
-    if alpha == 0:
+    if bool(process.pure_noise(t)):
         return start
     for share in (0.0, 0.5, 1.0):
         found, trace = flow.evaluate(share * x, t, rows)

@@ -10,8 +10,8 @@ from undrift.denoise.estimate import Estimate
 from undrift.errors import check_kind, check_whole, suggests_options
 from undrift.process import Coloured, White
 from undrift.solve.adams_bashforth import AdamsBashforth
-from undrift.solve.grid import ShortFirst, TimeGrid
-from undrift.solve.solver import Solver
+from undrift.solve.grid import ShortFirst, TimeGrid, times_of
+from undrift.solve.solver import Solver, check_solver, checked, no_noise
 from undrift.solve.step_size import Adaptive, Control, Fixed
 from undrift.tasks.batch import Condition, check_finite, check_rows
 
@@ -63,26 +63,29 @@ def sample(
         solver: Adams-Bashforth of order 3 on the velocity of the straight path if None.
         grid: :class:`ShortFirst` if None; :class:`undrift.solve.step_size.Adaptive` chooses steps by their error.
         seed: of the noise that stochastic solvers add: a row's noise depends on its position and on nothing else.
-        denoise: end with the denoiser's estimate of x where the run ends at noise above 0.
+        denoise: end with the denoiser's estimate of x where the run ends at noise above 0; an adaptive run that is not
+            converged ends with it at the noise to which each row has come.
 
     Returns:
         The fields and the run's facts; a field that left the finite numbers is reported in ``status``, never silently.
 
     Raises:
-        ValueError: an x_1 or a condition that does not fit, or too few evaluations for one step.
-        TypeError: the solver adds noise of another law than the denoiser's, or an argument is of another kind.
+        ValueError: an x_1, a condition or times of the grid that do not fit, too few evaluations for one step, or a
+            solver of one's own that takes more than it says or makes another shape.
+        TypeError: the solver adds noise of another law than the denoiser's or against its word, or an argument is of
+            another kind.
     """
     check_rows("x_1", x_1, condition)
     check_finite("x_1", x_1, condition)
     check_denoiser(denoiser)
     check_whole(nfe=nfe, seed=seed)
     solver, grid = _SOLVER if solver is None else solver, ShortFirst() if grid is None else grid
-    check_kind(Solver, "Heun(), of undrift.solve.runge_kutta", solver=solver)
+    check_solver(solver)
     check_kind((TimeGrid, Adaptive), "EvenTime(), of undrift.solve.grid", grid=grid)
     process = denoiser.process
     _refuse_noise(denoiser, solver)
     # an adaptive run to clean data ends before it, with a denoising
-    clean = float(process.sigma(torch.tensor(process.t_min, dtype=torch.float64, device=x_1.device))) == 0
+    clean = bool(process.clean(torch.tensor(process.t_min, dtype=torch.float64, device=x_1.device)))
     last = denoise and (not clean or isinstance(grid, Adaptive))
     if nfe < solver.least + last:
         raise ValueError(
@@ -93,13 +96,18 @@ def sample(
     def evaluate(x_t: Tensor, t: Tensor) -> Estimate:
         nonlocal calls
         calls += 1
+        if calls > nfe:
+            raise ValueError(
+                f"{type(solver).__name__} needs more than nfe = {nfe} evaluations for {control.number + 1} steps, and "
+                f"says {solver.evaluations} a step; set evaluations in its class"
+            )
         return denoiser(x_t, t.expand(len(x_t)), condition)
 
     control: Control
     if isinstance(grid, Adaptive):
         control = grid.begin(process, x_1, solver, nfe - last, seed)
     else:
-        control = Fixed(grid(process, solver.steps(nfe - last), x_1.device))
+        control = Fixed(times_of(grid, process, solver.steps(nfe - last), x_1.device))
     state, error = solver.init(x_1), None
     while control.goes_on:
 
@@ -107,13 +115,14 @@ def sample(
             z = control.draw(x_1, seed, stage)
             return denoiser.noise.filtered(z, 0.5) if isinstance(denoiser.noise, Coloured) else z
 
-        trial = solver.step(evaluate, state, process, control.t, control.s, draw)
+        noise = draw if solver.stochastic else no_noise
+        trial = checked(solver.step(evaluate, state, process, control.t, control.s, noise), x_1, solver)
         state, found = control.settled(state, trial, calls)
         if found is not None:
             error = found if error is None else error + found
     x, status = state.x, control.status
     if last:
-        x = evaluate(x, control.end).x
+        x = evaluate(x, control.t).x
     if not bool(torch.isfinite(x).all()):
         status = "non-finite"
     return Draw(x, calls, status, control.accepted, error)

@@ -81,7 +81,7 @@ class _Bound:
                 f"noise levels are at t from {start:g} to {stop:g}, expected a part of "
                 f"[{process.t_min:g}, {process.t_max:g}]"
             )
-        if float(process.sigma(torch.tensor(start, dtype=torch.float64))) == 0:
+        if bool(process.clean(torch.tensor(start, dtype=torch.float64))):
             raise ValueError(f"sigma is 0 at t = {start:g}, where the bound is infinite; begin later, such as at 1e-3")
         return torch.Generator(batch.x.device).manual_seed(key)
 

@@ -1,5 +1,6 @@
 """Noising processes, the laws of their noise, the joint laws of their ends, and keyed numbers."""
 
+from undrift.process.check import check_process
 from undrift.process.coupling import Bridge, Coupling, DataToData, Independent, MinibatchOT
 from undrift.process.custom import FromSchedule, FromSDE
 from undrift.process.discrete_betas import DiscreteBetas
@@ -38,6 +39,7 @@ __all__ = [
     "Transition",
     "VariancePreserving",
     "White",
+    "check_process",
     "normal",
     "uniform",
 ]

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from undrift.errors import check_number, described
+from undrift.process.check import check_process
 from undrift.process.panels import Function, Integral
 from undrift.process.process import Process
 
 __all__ = ["FromSDE", "FromSchedule"]
-
-_CHECKED = 4097  # times at which a process of one's own is checked
 
 
 class FromSchedule(Process):
@@ -25,7 +24,8 @@ class FromSchedule(Process):
         t_max: largest time.
 
     Raises:
-        ValueError: a value that is negative or not finite, or a ratio alpha / sigma that does not fall everywhere.
+        ValueError: a value that is negative or not finite, a derivative that is infinite at an end, as that of sqrt(t)
+            at 0, or a ratio alpha / sigma that does not fall everywhere.
         TypeError: neither a function of tensors nor a number.
     """
 
@@ -35,7 +35,7 @@ class FromSchedule(Process):
         _check_times(t_min, t_max)
         self.t_min, self.t_max = float(t_min), float(t_max)
         self._alpha, self._sigma = _function("alpha", alpha, True), _function("sigma", sigma, True)
-        _check(self)
+        check_process(self)
 
     def alpha(self, t: Tensor) -> Tensor:
         """The function that was given."""
@@ -88,7 +88,7 @@ class FromSDE(Process):
             return _value(diffusion, t) ** 2 * torch.exp(-2 * self._log_alpha(t))
 
         self._ratio_squared = Integral(rate, self.t_min, self.t_max, "diffusion")
-        _check(self)
+        check_process(self)
 
     def alpha(self, t: Tensor) -> Tensor:
         """``exp(A)``."""
@@ -156,35 +156,3 @@ def _slope(f: Function, t: Tensor) -> Tensor:
         if not value.requires_grad:  # a constant
             return torch.zeros_like(t)
         return torch.autograd.grad(value.sum(), x)[0]
-
-
-def _check(process: Process) -> None:
-    """Alpha and sigma are finite and above 0 but at their ends, and lambda falls everywhere."""
-    t = torch.linspace(process.t_min, process.t_max, _CHECKED, dtype=torch.float64, device="cpu")
-    for name, end in (("alpha", -1), ("sigma", 0)):
-        value = getattr(process, name)(t)
-        wrong = (
-            ~torch.isfinite(value) | (value < 0) | ((value == 0) & (torch.arange(len(t), device="cpu") != end % len(t)))
-        )
-        if wrong.any():
-            first = int(wrong.nonzero()[0])
-            raise ValueError(
-                f"{name} is {float(value[first]):g} at t = {float(t[first]):.6g}, expected a finite number above 0"
-            )
-        slope, change = getattr(process, f"{name}_dot")(t)[1:-1], (value[2:] - value[:-2]) / (t[2] - t[0])
-        off = (slope - change).abs().nan_to_num(nan=torch.inf)
-        if float(off.median()) > 1e-3 * float(change.abs().max()):  # an end, or a kink, may be steep
-            middle = len(slope) // 2
-            raise ValueError(
-                f"the derivative of {name} is {float(slope[middle]):g} in the middle, and its values change by "
-                f"{float(change[middle]):g}; expected a function made of torch operations on t"
-            )
-    level = process.alpha(t) / torch.hypot(process.alpha(t), process.sigma(t))
-    rising = (process.log_snr(t).diff() >= 0).nonzero()
-    if len(rising):
-        at = int(rising[0])
-        raise ValueError(
-            f"alpha / sigma does not fall between t = {float(t[at]):.6g} and {float(t[at + 1]):.6g} "
-            f"(alpha / sqrt(alpha^2 + sigma^2) goes from {float(level[at]):.6g} to {float(level[at + 1]):.6g}); "
-            "expected t = 0 to be data and t = 1 noise"
-        )

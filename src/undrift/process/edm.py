@@ -8,6 +8,8 @@ from undrift.process.process import Process
 
 __all__ = ["EDM"]
 
+_LARGEST = 1e12  # sigma that its label still tells to four digits
+
 
 class EDM(Process):
     """``alpha = 1``, ``sigma = t / (1 - t)``.
@@ -17,7 +19,7 @@ class EDM(Process):
     is smooth, has ``sigma(0) = 0``, and makes a straight line from data to noise of the rescaled ``(1 - t) x_t``.
 
     Args:
-        sigma_max: largest noise, in standard deviations of the data.
+        sigma_max: largest noise, in standard deviations of the data, at most 1e12.
         sigma_min: smallest noise.
     """
 
@@ -25,6 +27,8 @@ class EDM(Process):
         check_number(sigma_max=sigma_max, sigma_min=sigma_min)
         if not 0 <= sigma_min < sigma_max:
             raise ValueError(f"sigma_min, sigma_max are {sigma_min}, {sigma_max}, expected 0 <= sigma_min < sigma_max")
+        if sigma_max > _LARGEST:
+            raise ValueError(f"sigma_max is {sigma_max:g}, expected {_LARGEST:g} at most: its t is rounded to 1")
         self.sigma_max, self.sigma_min = float(sigma_max), float(sigma_min)
         self.t_min = self.sigma_min / (1 + self.sigma_min)
         self.t_max = self.sigma_max / (1 + self.sigma_max)

@@ -5,7 +5,8 @@ label ``t``; ``t = 0`` is data and ``t = 1`` noise. Methods compute in ``lambda 
 function of it, so that ``t`` remains a label.
 
 ``sigma(t_min)`` may be 0 or more, and ``alpha(t_max)`` may be 0. What is here is finite at both ends nevertheless, but
-for what is infinite by nature: lambda where alpha or sigma is 0, and the drift where alpha is.
+for what is infinite by nature: lambda where alpha or sigma is 0, and the drift where alpha is. A factor of 1e-12 of the
+other, such as ``cos(pi / 2) = 6e-17``, is taken for 0 (:meth:`Process.pure_noise`, :meth:`Process.clean`).
 """
 
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from torch import Tensor
 
 __all__ = ["Posterior", "Process", "Transition"]
 
+_ROUNDING = 1e-12  # of alpha beside sigma, or of sigma beside alpha: no more than 0 is, in float64
 _PARTS, _ROUNDS = 16, 15  # 60 halvings of the interval of times: all the bits of a float64
 
 
@@ -61,6 +63,14 @@ class Process(ABC):
     @abstractmethod
     def sigma_dot(self, t: Tensor) -> Tensor:
         """D sigma / d t."""
+
+    def pure_noise(self, t: Tensor) -> Tensor:
+        """Whether x_t says nothing of x: alpha is at most 1e-12 sigma, bool."""
+        return self.alpha(t) <= _ROUNDING * self.sigma(t)
+
+    def clean(self, t: Tensor) -> Tensor:
+        """Whether there is no noise in x_t: sigma is at most 1e-12 alpha, bool."""
+        return self.sigma(t) <= _ROUNDING * self.alpha(t)
 
     def log_snr(self, t: Tensor) -> Tensor:
         """``lambda(t) = log(alpha^2 / sigma^2)``, strictly decreasing; infinite where alpha or sigma is 0."""

@@ -50,9 +50,13 @@ class LinearBeta(VariancePreserving):
     Song et al. (2021), "Score-based generative modeling through SDEs", https://arxiv.org/abs/2011.13456, eq. 11 and
     appendix C; ``t_min`` is their smallest time, where sigma is not yet 0 and its derivative finite.
 
+    ``sigma / alpha`` at t = 1 is about ``exp((beta_min + beta_max) / 4)``, 150 by default. Few steps in this ratio or
+    in its logarithm (``Heun``, ``PNDM``, ``DPMSolver``; the grids of even log-SNR and of Karras) cannot span more than
+    about 1000, a ``beta_max`` of 28; the default solver and grid span any.
+
     Args:
         beta_min: rate of the noise at t = 0.
-        beta_max: at t = 1.
+        beta_max: at t = 1, see above.
         t_min: smallest time.
     """
 

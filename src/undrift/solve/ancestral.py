@@ -41,7 +41,7 @@ class Ancestral(Solver):
         estimate, law = f(state.x, t), process.posterior(s, t)
         kept, clean, variance = (along(v, state.x) for v in (law.from_noisy, law.from_clean, law.variance))
         if self.variance == "upper":
-            upper = torch.where(process.sigma(s) == 0, 0.0, process.transition(s, t).variance)
+            upper = torch.where(process.clean(s), 0.0, process.transition(s, t).variance)
             variance = along(upper, state.x)
         elif self.variance == "learned":
             if estimate.variance is None:

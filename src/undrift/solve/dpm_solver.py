@@ -31,9 +31,9 @@ class DPMSolver(Solver):
 
     def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
         """See :class:`undrift.solve.solver.Solver`."""
-        infinite = torch.isinf(process.log_snr(t)) | torch.isinf(process.log_snr(s)) | (self.order == 1)
+        infinite = process.pure_noise(t) | process.pure_noise(s) | process.clean(t) | process.clean(s)
         return by_row(
-            infinite,
+            infinite | (self.order == 1),
             t,
             s,
             lambda t, s: DDIM().step(f, state, process, t, s, draw),

@@ -93,17 +93,17 @@ class ExponentialAdamsBashforth(_Order):
 
     def coefficients(self, process: Process, times: Tensor, s: Tensor) -> tuple[float, list[float]]:
         """See :class:`undrift.solve.multistep.Multistep`."""
-        t, nodes, last = times[0], process.log_snr(times).cpu().numpy(), float(process.log_snr(s))
-        nodes = nodes[np.isfinite(nodes)]
+        t, last = times[0], float(process.log_snr(s))
+        nodes = process.log_snr(times[~process.pure_noise(times)]).cpu().numpy()
         none = [0.0] * (len(times) - len(nodes))
         if self.of == "x":
             sigma_s = float(process.sigma(s))
-            if sigma_s == 0:
+            if bool(process.clean(s)):
                 return 0.0, [float(process.alpha(s)), *[0.0] * (len(times) - 1)]
             parts = _integrals(nodes, float(nodes[0]), last, lambda v: np.exp(v / 2) / 2)
             return sigma_s / float(process.sigma(t)), [*(sigma_s * part for part in parts), *none]
         alpha_s = float(process.alpha(s))
-        if math.isinf(last):  # no polynomial in lambda reaches there
+        if bool(process.clean(s)):  # no polynomial in lambda reaches there
             parts = [-float(process.ratio(t)), *[0.0] * (len(nodes) - 1)]
         else:
             parts = _integrals(nodes, float(nodes[0]), last, lambda v: -np.exp(-v / 2) / 2)
@@ -128,13 +128,13 @@ class DPMSolverPlusPlus(Multistep):
 
     def coefficients(self, process: Process, times: Tensor, s: Tensor) -> tuple[float, list[float]]:
         """See :class:`undrift.solve.multistep.Multistep`."""
-        nodes, last = process.log_snr(times).tolist(), float(process.log_snr(s))
-        alpha_s, sigma_s = float(process.alpha(s)), float(process.sigma(s))
-        if sigma_s == 0:
+        nodes = torch.where(process.pure_noise(times), -torch.inf, process.log_snr(times)).tolist()
+        last, alpha_s, sigma_s = (float(v(s)) for v in (process.log_snr, process.alpha, process.sigma))
+        if bool(process.clean(s)):
             return 0.0, [alpha_s, *[0.0] * (len(nodes) - 1)]
         h = (last - nodes[0]) / 2
         whole, keep = -alpha_s * math.expm1(-h), sigma_s / float(process.sigma(times[0]))
-        if len(nodes) == 1 or h == 0:
+        if len(nodes) == 1 or h == 0 or math.isinf(h):
             return keep, [whole, *[0.0] * (len(nodes) - 1)]
         extra = h / (nodes[0] - nodes[1])  # 1 / 2r
         return keep, [whole * (1 + extra), -whole * extra]
@@ -174,4 +174,6 @@ class SDEDPMSolverPlusPlus(DPMSolverPlusPlus):
 
     def _lost(self, process: Process, t: Tensor, s: Tensor) -> float:
         """``1 - e^-2h``."""
+        if bool(process.pure_noise(t)):
+            return float(s != t)
         return 0.0 if float(s) == float(t) else -math.expm1(float(process.log_snr(t) - process.log_snr(s)))

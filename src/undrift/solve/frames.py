@@ -63,13 +63,13 @@ class Ratio(Frame):
     """``y = x_t / alpha``, ``u = sigma / alpha``: ``dy / du = z``.
 
     The frame of DDIM (Song et al. 2020, https://arxiv.org/abs/2010.02502, eq. 14) and of EDM (Karras et al. 2022,
-    https://arxiv.org/abs/2206.00364, algorithm 1). Infinite where ``alpha = 0``: a run from there begins
+    https://arxiv.org/abs/2206.00364, algorithm 1). Infinite where there is nothing but noise: a run from there begins
     with a step of DDIM.
     """
 
     def clock(self, process: Process, t: Tensor) -> Tensor:
         """``sigma / alpha``."""
-        return process.ratio(t)
+        return torch.where(process.pure_noise(t), torch.inf, process.ratio(t))
 
     def time(self, process: Process, clock: Tensor) -> Tensor:
         """The inverse."""

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from undrift.errors import check_kind, check_number, check_whole
+from undrift.errors import check_kind, check_number, check_whole, described
 from undrift.process import Process
 from undrift.solve.frames import Angle, Frame, Plain, Straight
 
@@ -63,8 +63,8 @@ class EvenLogSNR(TimeGrid):
         """See :class:`TimeGrid`."""
         ends = _ends(process, steps, device)
         ratio = process.ratio(ends)
-        before = [ends[:1]] if bool(torch.isinf(ratio[0])) else []
-        after = [ends[1:]] if float(ratio[1]) == 0 else []
+        before = [ends[:1]] if bool(process.pure_noise(ends[0])) else []
+        after = [ends[1:]] if bool(process.clean(ends[1])) else []
         count = steps + 1 - len(before) - len(after)
         if count < 2:
             return _Even.__call__(EvenAngle(), process, steps, device)
@@ -155,6 +155,27 @@ class ShortFirst(TimeGrid):
         first, last = (clock.clock(process, ends) ** power).tolist()
         rest = torch.linspace(first - ((first - last) / steps) ** 1.5, last, steps, dtype=torch.float64, device=device)
         return torch.cat([ends[:1], clock.time(process, rest[:-1] ** (1 / power)), ends[1:]])
+
+
+def times_of(grid: TimeGrid, process: Process, steps: int, device: torch.device | str = "cpu") -> Tensor:
+    """The times of a grid, which may be of somebody's own, checked, float64, (steps + 1,).
+
+    Raises:
+        ValueError: they are not what :class:`TimeGrid` says, or no tensor.
+    """
+    times, first, last = grid(process, steps, device), process.t_max, process.t_min
+    if not isinstance(times, Tensor) or times.shape != (steps + 1,) or times.dtype != torch.float64:
+        wrong = described(times)
+    elif not bool((times.diff() < 0).all()):
+        wrong = "times that do not fall everywhere"
+    elif float(times[0]) != first or float(times[-1]) != last:
+        wrong = f"times from {float(times[0]):.6g} to {float(times[-1]):.6g}"
+    else:
+        return times
+    raise ValueError(
+        f"the grid {type(grid).__name__} made {wrong}, expected float64 ({steps + 1},), falling from exactly "
+        f"t_max = {first:.6g} to t_min = {last:.6g}"
+    )
 
 
 def _ends(process: Process, steps: int, device: torch.device | str) -> Tensor:

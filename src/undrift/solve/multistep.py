@@ -19,7 +19,7 @@ class Multistep(Solver):
     """``x_s = keep x_t + sum_i weight_i q_i`` with the quantities q of the last steps, the newest first.
 
     Started at rising order from the first step on; one evaluation a step; t and s are the same for all rows. A step
-    from or to alpha = 0 for which there is no formula is DDIM's, ``x_s = alpha_s x + sigma_s z``.
+    from or to pure noise for which there is no formula is DDIM's, ``x_s = alpha_s x + sigma_s z``.
 
     Args:
         order: how many quantities are used at most.
@@ -42,7 +42,7 @@ class Multistep(Solver):
 
     def holds(self, process: Process, t: Tensor, s: Tensor) -> bool:
         """Whether the formula is finite between t and s; else the step is DDIM's."""
-        return float(process.alpha(t)) > 0 and float(process.alpha(s)) > 0
+        return not bool(process.pure_noise(t) | process.pure_noise(s))
 
     def noise(self, process: Process, t: Tensor, s: Tensor) -> float:
         """Standard deviation of the noise that the step adds."""

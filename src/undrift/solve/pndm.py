@@ -39,11 +39,11 @@ class PNDM(Solver):
 
     def step(self, f: Evaluate, state: State, process: Process, t: Tensor, s: Tensor, draw: Draws) -> State:
         """See :class:`undrift.solve.solver.Solver`."""
-        if bool(((process.alpha(t) == 0) | (process.alpha(s) == 0)).any()):
+        if bool((process.pure_noise(t) | process.pure_noise(s)).any()):
             return DDIM().step(f, state, process, t, s, draw)
         first = f(state.x, t).z
         history = (first, *state.history)[:4]
-        if self.warm_up and len(history) < 4 and not bool((process.sigma(s) == 0).any()):
+        if self.warm_up and len(history) < 4 and not bool(process.clean(s).any()):
             middle = process.t_of_ratio((process.ratio(t) + process.ratio(s)) / 2)
             second = f(self._moved(state.x, first, process, t, middle), middle).z
             third = f(self._moved(state.x, second, process, t, middle), middle).z

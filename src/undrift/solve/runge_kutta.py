@@ -83,7 +83,7 @@ class RungeKutta(Solver):
 
         def finite(t: Tensor, s: Tensor) -> State:
             euler, own = (partial(self._step, tableau, f, state.x, process) for tableau in (EULER, self.tableau))
-            return by_row((process.sigma(s) == 0) & (self.evaluations > 1), t, s, euler, own)
+            return by_row(process.clean(s) & (self.evaluations > 1), t, s, euler, own)
 
         def ddim(t: Tensor, s: Tensor) -> State:
             return DDIM().step(f, state, process, t, s, draw)
@@ -133,6 +133,10 @@ class Heun(RungeKutta):
 
     The first step too is theirs with :class:`undrift.process.EDM`, above sigma_max. Time goes to 1 at most, so with a
     process that ends there the noise is raised to its end at most, and the first step adds none.
+
+    Steps in ``sigma / alpha`` have to be many where it ends high. Of Gaussian data of deviation 2, ten steps of the
+    default grid make a deviation of 2.7 from a ratio of 150 (``LinearBeta(0.1, 20)``), of 4.5 from 2000, and further up
+    it grows with the ratio, as does the draw's ``error``; with ``frame=Straight()`` it is 1.97 from any.
 
     Args:
         churn: their S_churn over the number of steps: gamma of each step.

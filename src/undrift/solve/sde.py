@@ -56,7 +56,7 @@ class ImprovedEuler(Solver):
             both = (first + x + _increment(f, first, process, s, span, noise)) / 2
             return State(both, error=first - both)
 
-        return by_row(process.sigma(s) == 0, t, s, lambda t, s: State(first), improved)
+        return by_row(process.clean(s), t, s, lambda t, s: State(first), improved)
 
 
 class ReverseDiffusion(Solver):
@@ -160,7 +160,7 @@ class PredictorCorrector(Solver):
                 state = self.corrector.step(f, state, process, t, s, lambda stage, i=i: draw(100 * (i + 1) + stage))
             return State(state.x, moved.history)
 
-        return by_row(process.sigma(s) == 0, s, s, lambda t, s: moved, corrected)
+        return by_row(process.clean(s), s, s, lambda t, s: moved, corrected)
 
 
 class AnnealedLangevin(Solver):
@@ -201,13 +201,13 @@ class AnnealedLangevin(Solver):
             ValueError: sigma is 0 at t_min, or alpha at t, or epsilon is too large.
         """
         name, least = type(process).__name__, process.sigma(t.new_full((), process.t_min))
-        if float(least) == 0:
+        if bool(process.clean(t.new_full((), process.t_min))):
             raise ValueError(f"sigma(t_min) is 0 for {name}, expected a smallest level above 0, as NCSN() has it")
         if self.epsilon >= 4 * float(least) ** 2:
             raise ValueError(
                 f"epsilon is {self.epsilon}, expected less than 4 sigma(t_min)^2 = {4 * float(least) ** 2:.3g}"
             )
-        if bool((process.alpha(t) == 0).any()):
+        if bool(process.pure_noise(t).any()):
             raise ValueError(f"alpha(t) is 0 for {name}, and such a field is none of the next level; use DDIM(eta=1.0)")
         x = state.x
         for i in range(self.repeats if not state.history else 0):
@@ -224,7 +224,7 @@ class AnnealedLangevin(Solver):
 
 def _increment(f: Evaluate, x: Tensor, process: Process, t: Tensor, span: Tensor, noise: Tensor) -> Tensor:
     """Of the reverse SDE over ``span``, with drift and diffusion at (x, t)."""
-    if bool((process.alpha(t) == 0).any()):
+    if bool(process.pure_noise(t).any()):
         raise ValueError(
             f"alpha(t) is 0 for {type(process).__name__}, and the drift of its SDE infinite; use DDIM(eta=1.0)"
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from undrift.denoise.estimate import Estimate, along
+from undrift.errors import check_kind, described
 from undrift.process import Process
 
 __all__ = ["Draws", "Evaluate", "Solver", "State"]
@@ -75,6 +76,38 @@ class Solver(ABC):
             s: time to reach, likewise.
             draw: ``draw(stage)`` is standard normal noise of the shape of x, the same for the same stage of this step.
         """
+
+
+def check_solver(solver: Solver) -> None:
+    """A solver with an order.
+
+    Raises:
+        TypeError: of another kind, or without.
+    """
+    check_kind(Solver, "Heun(), of undrift.solve.runge_kutta", solver=solver)
+    order = getattr(solver, "order", None)
+    if not isinstance(order, int | float):
+        raise TypeError(f"order of {type(solver).__name__} is {described(order)}, expected a number, such as order = 1")
+
+
+def checked(state: State, x: Tensor, solver: Solver) -> State:
+    """What a step made, which may be of somebody's own, of a field x.
+
+    Raises:
+        TypeError: it is no State.
+        ValueError: its field has another shape.
+    """
+    name = type(solver).__name__
+    if not isinstance(state, State):
+        raise TypeError(f"a step of {name} made {described(state)}, expected a State, such as State(x)")
+    if state.x.shape != x.shape:
+        raise ValueError(f"a step of {name} made {tuple(state.x.shape)} of {tuple(x.shape)}, expected the same shape")
+    return state
+
+
+def no_noise(stage: int) -> Tensor:
+    """In place of draws, for solvers of the ODE."""
+    raise TypeError("a solver with stochastic = False drew noise; if it adds noise, set stochastic = True in its class")
 
 
 def by_row(

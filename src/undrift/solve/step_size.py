@@ -21,8 +21,7 @@ class Control(ABC):
     """What the loop asks: whether it goes on, from where to where, and what comes of a step.
 
     Attributes:
-        end: where the run ends, a scalar.
-        t: where the next step begins, a scalar or (B,).
+        t: where the next step begins, a scalar or (B,); after the last one, where the field is.
         s: where it ends.
         number: steps tried.
         accepted: steps that moved any row.
@@ -31,7 +30,6 @@ class Control(ABC):
             was not finite.
     """
 
-    end: Tensor
     t: Tensor
     s: Tensor
     number: int = 0
@@ -58,14 +56,14 @@ class Fixed(Control):
 
     def __init__(self, times: Tensor) -> None:
         self.times = times
-        self.t, self.s, self.end = times[0], times[1], times[-1]
+        self.t, self.s = times[0], times[1]
 
     def settled(self, before: State, trial: State, calls: int) -> tuple[State, Tensor | None]:
         """See :class:`Control`."""
         self.number += 1
         self.accepted += 1
         if self.number == len(self.times) - 1:
-            self.goes_on, self.status = False, "done"
+            self.t, self.goes_on, self.status = self.s, False, "done"
         else:
             self.t, self.s = self.times[self.number], self.times[self.number + 1]
         return trial, None if trial.error is None else _size(trial.error)
@@ -129,10 +127,11 @@ class Adaptive:
 class _AdaptiveControl(Control):
     def __init__(self, rule: Adaptive, process: Process, x: Tensor, solver: Solver, most: int, seed: int) -> None:
         self.rule, self.process, self.most, self.per_step = rule, process, most, solver.evaluations
+        self.name = type(solver).__name__
         self.frame: Frame = getattr(solver, "frame", Plain())
         self.exponent = rule.exponent or 1 / solver.order
         ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64, device=x.device)
-        if float(process.sigma(ends[1])) == 0:
+        if bool(process.clean(ends[1])):
             ends[1] = process.t_of_ratio(ends.new_tensor(rule.least))
         if bool(torch.isinf(self.frame.clock(process, ends[0]))):
             raise ValueError(
@@ -151,7 +150,8 @@ class _AdaptiveControl(Control):
         return self.path.increment(self.process.t_max - self.t, self.process.t_max - self.s) / along(span.sqrt(), x)
 
     def settled(self, before: State, trial: State, calls: int) -> tuple[State, Tensor | None]:
-        assert trial.error is not None, "of an adaptive solver"
+        if trial.error is None:
+            raise ValueError(f"a step of {self.name} made a State without an error, and says that it estimates one")
         size = self.rule.absolute + self.rule.relative * torch.maximum(before.x.abs(), trial.x.abs())
         norm = _size(trial.error / size).double()
         active = self.t > self.end
