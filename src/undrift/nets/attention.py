@@ -83,19 +83,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B frames, C, *space) -> the same shape."""
-        sizes, per_frame = x.shape[2:], self.over == "space"
-        y = (
-            self.ask(x)
-            .movedim(1, -1)
-            .reshape(-1, self.frames, math.prod(sizes), 3, self.heads, x.shape[1] // self.heads)
-        )
-        # (3, B, the other of frames and cells, heads, those that look, d)
-        q, k, v = y.permute(3, 0, 1, 4, 2, 5) if per_frame else y.permute(3, 0, 2, 4, 1, 5)
-        places, closes = (sizes, self.periodic) if per_frame else ((self.frames,), (False,))
-        angle = angles(places, q.shape[-1] // 2, closes).to(x.device)
-        q, k = turned(q, angle) * q.shape[-1] ** -0.5, turned(k, angle)
-        y = (q @ k.transpose(-1, -2)).softmax(-1).to(v.dtype) @ v
-        y = y.permute(0, 1, 3, 2, 4) if per_frame else y.permute(0, 3, 1, 2, 4)
+        sizes, each, in_frames = x.shape[2:], x.shape[1] // self.heads, self.over == "space"
+        y = self.ask(x).movedim(1, -1).reshape(-1, self.frames, math.prod(sizes), 3, self.heads, each)
+        # queries, keys and values of all that look at each other: (3, B, frames or cells, heads, cells or frames, each)
+        y = y.permute(3, 0, 1, 4, 2, 5) if in_frames else y.permute(3, 0, 2, 4, 1, 5)
+        places, closes = (sizes, self.periodic) if in_frames else ((self.frames,), (False,))
+        q, k = turned(y[:2], angles(places, each // 2, closes).to(x.device))
+        y = (each**-0.5 * (q @ k.transpose(-1, -2))).softmax(-1).to(y.dtype) @ y[2]
+        y = y.permute(0, 1, 3, 2, 4) if in_frames else y.permute(0, 3, 1, 2, 4)
         return self.tell(y.reshape(len(x), *sizes, x.shape[1]).movedim(-1, 1))
 
     def operations(self, cells: int) -> int:

@@ -64,7 +64,7 @@ class DiTLayer(nn.Module):
             stays = kept(scale_2, self.dropout)
             scale_2, shift_2 = scale_2 * stays, shift_2 * stays
         y = self.widen(torch.addcmul(shift_2, normed(x), scale_2))
-        return x + gate_2 * self.narrow(F.gelu(y, approximate="tanh"))
+        return x + gate_2 * self.narrow(F.hardswish(y))
 
     def operations(self, patches: int) -> int:
         """Multiply-adds of one frame of so many patches."""

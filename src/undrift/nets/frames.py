@@ -70,7 +70,7 @@ class Frames:
         return y.unflatten(0, (-1, self.frames)).transpose(1, 2).flatten(1, 2)
 
     def told(self, t: Tensor, vector: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Labels (B,) and vectors (B, V) of each frame; its number is a 1 among more features, (B frames, V + frames)."""
+        """Labels (B,) and vectors (B, V) of each frame; its number is a 1 among more features, (B frames, ...)."""
         number = torch.eye(self.frames, device=t.device, dtype=t.dtype).repeat(len(t), 1)
         if vector is None:
             return t.repeat_interleave(self.frames), number

@@ -39,7 +39,9 @@ def choose_channels(kind: str, samples: int, cells: int, dims: int, passes: floa
     levels = 3 if side >= 16 else 2
     first = 2 * width if samples >= 100 and passes >= 40 else width
     if kind == "dit":
-        return [4 * first]
+        return [2 * first]
+    if kind == "space-time":  # which has so many for every frame
+        first, width = first // 2, width // 2
     return [first, 2 * width, 2 * width][:levels]
 
 
