@@ -120,6 +120,11 @@ class SpaceTimeUNet(nn.Module):
                 mixer = (FrameAttention if coarse else FrameConv)(self.channels[level], frames, space)
                 cast(nn.ModuleList, blocks_of_level).append(mixer)
 
+    @property
+    def dropout(self) -> float:
+        """Probability with which each block drops a channel of a frame while training."""
+        return self.net.dropout
+
     def set_dropout(self, dropout: float) -> None:
         """Drop channels with another probability from now on."""
         self.net.set_dropout(dropout)
