@@ -12,6 +12,7 @@ import undrift
 from undrift.errors import UsageError
 from undrift.nets import DiT, SpaceTimeUNet, UNet
 from undrift.report.words import provenance
+from undrift.train.network import choose_patch
 
 KINDS = {
     "unet": (UNet, "8,8", "U-Net of 8, 8 channels"),
@@ -116,6 +117,21 @@ def test_a_fork_is_of_the_same_kind(run):
         ):
             undrift.fit(waves(60), fork=out, steps=1, set={"net.kind": "space-time"}, progress=False)
     assert undrift.fit(waves(60), fork=out, steps=1, progress=False).describe()["network"]["kind"] == kind
+
+
+def test_a_resume_with_another_kind_is_refused(run):
+    kind, out, _ = run
+    other = {"unet": "dit", "space-time": "unet", "dit": "space-time"}[kind]
+    settings = {"net.kind": other, "net.channels": KINDS[kind][1], "train.batch": 4, "train.device": "cpu"}
+    with pytest.raises(UsageError, match=f"net.kind: was {kind}, now {other}"):
+        windows(kind, out=out, resume=True, set=settings)
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch"), [((8, 16), 2), ((33, 49), 4), ((256, 256), 16), ((600,), 4), ((8, 8, 8), 2)]
+)
+def test_a_domain_has_at_most_256_patches(shape, patch):
+    assert choose_patch(shape) == patch
 
 
 @pytest.mark.parametrize(("kind", "channels"), [("unet", [16, 32]), ("space-time", [8, 16]), ("dit", [32])])

@@ -355,8 +355,9 @@ def _look_ahead(run: RunDirectory, config: Config) -> None:
     stored = run.path / "config.toml"
     if not (run.begun and stored.is_file()):
         return
-    config = completed(config, load_config(stored))
-    if not left_open(config):
+    kept = load_config(stored)
+    config = completed(config, kept)
+    if config.net.kind != kept.net.kind or not left_open(config):
         told = {"settings": to_record(settings_of(config)), "identity": {"config": _told_config(config)}}
         refuse_other_settings(run, told)
 

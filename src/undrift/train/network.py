@@ -46,7 +46,10 @@ def choose_channels(kind: str, samples: int, cells: int, dims: int, passes: floa
 
 
 def choose_patch(shape: Sequence[int]) -> int:
-    """Cells along each side of the smallest patches, of 2 cells or more, of which a window has no more than 256."""
+    """Cells along each side of the smallest patches, of 2 cells or more, of which the domain has no more than 256.
+
+    It counts the whole domain where training sees windows of it, for that is what is drawn.
+    """
     patch = 2
     while math.prod(-(-n // patch) for n in shape) > _PATCHES:
         patch *= 2
@@ -71,7 +74,7 @@ def chosen(problem: Problem, config: Config, kept: Config | None = None) -> Conf
     samples, shape, net = len(problem.fit_rows), problem.codec.layout.shape, config.net
     net.blocks = net.blocks or _BLOCKS[net.kind]
     if net.kind == "dit":
-        net.patch = net.patch or choose_patch([min(problem.crop or n, n) for n in shape])
+        net.patch = net.patch or choose_patch(shape)
     passes = _passes(problem, config)
     net.members = net.members or choose_members(passes)
     cells = math.prod(shape)
