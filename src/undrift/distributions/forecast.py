@@ -189,7 +189,8 @@ class Forecast:
             }
         )
         request = Request(coords, (starts.dim, LEAD), [], None, {})
-        return template(request, single_frames(self.codec.layout), self.shell, self.numbers, self.attrs)
+        empty = template(request, single_frames(self.codec.layout), self.shell, self.numbers, self.attrs)
+        return empty.drop_vars(FRAME)
 
     def in_memory(self, progress: bool) -> xr.Dataset:
         """The forecasts as a Dataset."""
