@@ -39,7 +39,7 @@ from undrift.guide import (
     Scaled,
     Together,
 )
-from undrift.nets import UNet
+from undrift.nets import DiT, SpaceTimeUNet, UNet
 from undrift.objective import (
     SNR,
     ContinuousVLB,
@@ -222,6 +222,16 @@ def net() -> UNet:
     for parameter in made.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator, device=CPU)
     return made.eval()
+
+
+def nets() -> dict[str, torch.nn.Module]:
+    """One of each kind, of fields (B, 3, 4, 6) to (B, 2, 4, 6); the last two of two frames."""
+    window = {"space": 2, "frames": 2, "static": range(2, 3)}
+    return {
+        "U-Net": net(),
+        "space-time U-Net": SpaceTimeUNet(3, 2, channels=(8, 8), **window),
+        "DiT": DiT(3, 2, channels=(8,), layers=2, patch=2, **window),
+    }
 
 
 def denoisers() -> dict[str, SimpleNamespace]:

@@ -80,7 +80,7 @@ NOUNS = {
     ),
     "law of times": ("objective", lambda c: issubclass(c, Times), listed.TIMES),
     "weight": ("objective", lambda c: issubclass(c, Weight), listed.WEIGHTS),
-    "net": ("nets", lambda c: called_with(c, "x", "t") or _is_net(c), {"U-Net": listed.net(), "perceptron": MLP(2)}),
+    "net": ("nets", lambda c: called_with(c, "x", "t") or _is_net(c), listed.nets() | {"perceptron": MLP(2)}),
     "task": ("tasks", lambda c: hasattr(c, "pair"), listed.TASKS),
 }
 

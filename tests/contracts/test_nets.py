@@ -20,7 +20,8 @@ NETS = {
     "3d": {"space": 3, "padding": ("zeros", "reflect", "circular")},
 }
 SMALL = {"channels": (8, 16, 32), "blocks": 1, "vector_features": 2, "embedding": 16}
-CLASSES = {"UNet", "MLP"}  # the second, of points, in test_a_perceptron_of_points
+# the second in test_a_perceptron_of_points, the last two in test_nets_of_windows.py
+CLASSES = {"UNet", "MLP", "SpaceTimeUNet", "DiT"}
 
 
 def build(dropout=0.0, seed=0, fresh=False, **options):
@@ -72,8 +73,11 @@ def lengthened(x, before, after, padding):
     return x
 
 
-def by_hand(net, x, t, vector):
-    """The U-Net written down anew from its weights, in float64: additive skips around hard-swish blocks."""
+def by_hand(net, x, t, vector, other=None):
+    """The U-Net written down anew from its weights, in float64: additive skips around hard-swish blocks.
+
+    Of blocks without a film ``other(weights, key, x)`` says what they are.
+    """
     weights = {key: value.double() for key, value in net.state_dict().items()}
     conv = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[net.space]
 
@@ -86,6 +90,8 @@ def by_hand(net, x, t, vector):
         return x @ weights[f"{key}.weight"].T + weights[f"{key}.bias"]
 
     def block(x, key):
+        if f"{key}.film.weight" not in weights:
+            return other(weights, key, x)
         scale, shift = dense(e, f"{key}.film").reshape(len(x), 2, -1, *[1] * net.space).unbind(1)
         group = x.reshape(len(x), max(x.shape[1] // 16, 1), -1)  # of 16 channels
         group = (group - group.mean(2, keepdim=True)) / (group.var(2, keepdim=True, correction=0) + 1e-5).sqrt()
@@ -106,10 +112,10 @@ def by_hand(net, x, t, vector):
         if level:
             skips.append(x)
             x = layer(x, f"shrink.{level - 1}", stride=2)
-        for n in range(net.blocks[level]):
+        for n in range(len(net.down[level])):
             x = block(x, f"down.{level}.{n}")
     for level in reversed(range(levels)):
-        for n in range(net.blocks[level]):
+        for n in range(len(net.up[level])):
             x = block(x, f"up.{level}.{n}")
         if level:
             x = layer(x, f"grow.{level - 1}")

@@ -84,10 +84,17 @@ class Codec(Section):
 
 
 class Net(Section):
-    """The network; an empty list of channels is chosen from data size and budget."""
+    """The network; what is empty or None is chosen from data size and budget."""
 
+    kind: Literal["unet", "space-time", "dit"] = "unet"
+    """A U-Net, to which frames are channels like others; one with convolutions in space and attention over frames; or a
+    transformer on patches of space."""
     channels: Channels = []
-    blocks: int = Field(default=1, ge=1, le=16)
+    """Of each level of a U-Net, finest first; of a DiT one number."""
+    blocks: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Residual blocks of a level of a U-Net on each way, or layers of a DiT; None is chosen from the kind."""
+    patch: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Cells along each side of a patch of a DiT; None is chosen from the domain."""
     members: Annotated[int, Field(ge=1)] | None = None
     """Networks that share the training; realization n is drawn by the n-th in turn. None is chosen from data size and
     budget."""

@@ -26,10 +26,10 @@ from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
 from undrift.model.versions import versions_of
 from undrift.nets.members import member_of, number_of
-from undrift.nets.unet import UNet
 from undrift.progress import track
 from undrift.tasks import Task, Window, task_of
 from undrift.train.log import read_metrics
+from undrift.train.network import KINDS
 from undrift.train.prepare import Problem, device_of, precision_of, reopen
 from undrift.train.run import staged
 from undrift.verify.training import under_trained
@@ -315,10 +315,14 @@ class FieldModel:
         folder = Path(path)
         if folder.exists() and any(folder.iterdir()) and not overwrite:
             raise UsageError(f"{folder} exists; pass overwrite=True to replace it")
-        if not isinstance(member_of(self.net, 0), UNet):
+        if not self._rebuilt():
             raise UsageError("a run directory cannot rebuild a network of your own; keep its weights yourself")
         with staged(folder, facts_of(self.parts)) as stage:
             write_files(self.parts, stage)
+
+    def _rebuilt(self) -> bool:
+        """Whether the network is one that the configuration names."""
+        return isinstance(member_of(self.net, 0), KINDS[self.config.net.kind])
 
     def metrics(self) -> list[dict[str, Any]]:
         """Lines of the training's log."""
@@ -344,6 +348,7 @@ class FieldModel:
                 "channels": self.codec.predictor.described([c.label for c in layout.channels]),
             },
             "network": {
+                "kind": self.config.net.kind if self._rebuilt() else "own",
                 "members": number_of(self.net),
                 "channels": list(getattr(member_of(self.net, 0), "channels", [])),
                 "parameters of each": sum(p.numel() for p in member_of(self.net, 0).parameters()),

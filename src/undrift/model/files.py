@@ -20,9 +20,8 @@ from undrift.distributions.rivals import Rivals
 from undrift.errors import CheckpointError, UsageError
 from undrift.model.versions import made_with
 from undrift.nets.members import Members, member_of, number_of
-from undrift.nets.unet import UNet
 from undrift.train.manifest import read_manifest, verify_manifest
-from undrift.train.network import make_net
+from undrift.train.network import KINDS, make_net
 from undrift.train.prepare import precision_of
 from undrift.train.run import refuse_no_run
 from undrift.train.weights import load_state, load_tensors, save_tensors
@@ -67,9 +66,9 @@ def plain(value: Any) -> Any:
 def facts_of(parts: Parts) -> dict[str, Any]:
     """What the manifest tells of a model."""
     net, shape = member_of(parts.net, 0), {}
-    if isinstance(net, UNet):
-        members = number_of(parts.net)
-        shape = {"channels": list(net.channels), "in_channels": net.in_channels, "members": members}
+    if isinstance(net, KINDS[parts.config.net.kind]):
+        members, kind = number_of(parts.net), parts.config.net.kind
+        shape = {"kind": kind, "channels": list(net.channels), "in_channels": net.in_channels, "members": members}
     return {"facts": plain(parts.facts), "network": shape, "fingerprint": parts.facts.get("fingerprint")}
 
 

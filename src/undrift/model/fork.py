@@ -14,8 +14,8 @@ from undrift.data.codec_file import load_codec
 from undrift.errors import CheckpointError, UsageError
 from undrift.model.files import WEIGHTS, read_config
 from undrift.nets.members import member_of
-from undrift.nets.unet import UNet
 from undrift.train.manifest import read_manifest, verify_manifest
+from undrift.train.network import Net
 from undrift.train.prepare import Problem
 from undrift.train.weights import load_state, load_tensors
 
@@ -48,7 +48,7 @@ def _other_data(net: nn.Module, problem: Problem, path: Path) -> str | None:
     codec, _, _ = load_codec(path / "codec.nc")
     manifest = read_manifest(path)
     extra = manifest.get("extra", manifest)
-    here = cast(UNet, member_of(net, 0)).in_channels
+    here = cast(Net, member_of(net, 0)).in_channels
     static = [str(name) for name in problem.pair.target.static.data_vars]
     theirs = _Made(codec, extra["facts"].get("static", []), extra["network"]["in_channels"])
     ours = _Made(problem.codec, static, here)
@@ -102,8 +102,8 @@ def _listing(names: Sequence[str]) -> str:
 
 def _other_settings(config: Config, path: Path) -> str | None:
     """Which settings of the network differ from those of the run."""
-    kept = read_config(path / "config.toml").net
-    pairs = [(name, getattr(kept, name), getattr(config.net, name)) for name in ("channels", "blocks", "members")]
+    kept, names = read_config(path / "config.toml").net, ("kind", "channels", "blocks", "patch", "members")
+    pairs = [(name, getattr(kept, name), getattr(config.net, name)) for name in names]
     differ = [(f"net.{name}", _value(was), _value(now)) for name, was, now in pairs if was != now]
     if not differ:
         return None

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,6 @@ from undrift.model.files import Parts, facts_of, plain, write_files
 from undrift.model.fork import begin_with
 from undrift.model.opening import Data, configure, open_data
 from undrift.nets.members import member_of, number_of
-from undrift.nets.unet import UNet
 from undrift.objective.denoising import DenoisingScoreMatching, Regression
 from undrift.process import EDM
 from undrift.progress import track
@@ -37,7 +35,7 @@ from undrift.tasks.batch import Batch
 from undrift.train.durable import write_text
 from undrift.train.log import read_metrics
 from undrift.train.loop import train
-from undrift.train.network import build_net, chosen, completed, left_open
+from undrift.train.network import Net, build_net, chosen, completed, left_open
 from undrift.train.prepare import (
     Problem,
     batches,
@@ -125,7 +123,7 @@ def fit(
         overwrite: replace the run in ``out`` once the new one is complete.
         dry_run: return shapes, sizes and times instead of training.
         progress: show a progress bar on stderr.
-        net: a module of ``(x, t, vector)`` to take the place of the U-Net; such a model is kept in memory only.
+        net: a module of ``(x, t, vector)`` to take the place of ours; such a model is kept in memory only.
 
     Returns:
         The trained model, or with ``dry_run`` what would be done.
@@ -165,7 +163,9 @@ def fit_config(
     if net is not None and config.train.fork is not None:
         raise UsageError(f"fork={config.train.fork} begins with the network of that run, net= with one of yours")
     if net is not None and config.net.members not in (None, 1):
-        raise UsageError(f"net.members={config.net.members} shares a training among U-Nets; leave it out beside net=")
+        raise UsageError(
+            f"net.members={config.net.members} shares a training among networks of ours; leave it out beside net="
+        )
     if net is not None:
         config.net.members = 1
     if resume and out is not None:
@@ -228,7 +228,7 @@ def _settled(config: Config) -> Config:
 def _plan(problem: Problem, config: Config, device: torch.device) -> dict[str, Any]:
     config = chosen(problem, config)
     nets = build_net(problem, config)
-    net, layout = cast(UNet, member_of(nets, 0)), problem.codec.layout
+    net, layout = cast(Net, member_of(nets, 0)), problem.codec.layout
     size = sum(p.numel() for p in nets.parameters())
     window = [min(problem.crop or n, n) for n in layout.shape]
     t = config.train
@@ -242,9 +242,9 @@ def _plan(problem: Problem, config: Config, device: torch.device) -> dict[str, A
         "covariates": problem.codec.covariates.names,
         "transforms": {c.label: x.kind for c, x in zip(layout.channels, problem.codec.transforms)},
         "window": window,
-        "network": {"members": number_of(nets), "channels": list(net.channels),
+        "network": {"kind": config.net.kind, "members": number_of(nets), "channels": list(net.channels),
                     "parameters of each": size // number_of(nets), "dropout": net.dropout},
-        "memory_mb": round((16 * size + ACTIVATIONS * t.batch * math.prod(window) * net.channels[0]) / 2**20 + 400),
+        "memory_mb": round((16 * size + ACTIVATIONS * t.batch * net.held(window)) / 2**20 + 400),
         "time": (f"{t.steps} steps, about {t.steps * _step_seconds(problem, config, net, device):.2g} s" if t.steps
                  else f"{t.budget:g} s of training")
                 + (", and as much again for the regression of --baselines" if t.baselines else ""),
@@ -355,8 +355,9 @@ def _look_ahead(run: RunDirectory, config: Config) -> None:
     stored = run.path / "config.toml"
     if not (run.begun and stored.is_file()):
         return
-    config = completed(config, load_config(stored))
-    if not left_open(config):
+    kept = load_config(stored)
+    config = completed(config, kept)
+    if config.net.kind != kept.net.kind or not left_open(config):
         told = {"settings": to_record(settings_of(config)), "identity": {"config": _told_config(config)}}
         refuse_other_settings(run, told)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PADDINGS", "Conv", "ResidualBlock", "pad_axis"]
+__all__ = ["PADDINGS", "Conv", "ResidualBlock", "groups_of", "kept", "pad_axis"]
 
 from collections.abc import Sequence
 
@@ -67,6 +67,16 @@ class Conv(nn.Module):
         return self.conv(x)
 
 
+def groups_of(channels: int) -> int:
+    """Groups of a norm with at least 16 channels each."""
+    return max(g for g in range(1, max(channels // 16, 1) + 1) if channels % g == 0)
+
+
+def kept(scale: Tensor, dropout: float) -> Tensor:
+    """Which channels of which sample stay while training, 0 or 1 / (1 - dropout), of the shape of scale."""
+    return torch.empty_like(scale).bernoulli_(1 - dropout) / (1 - dropout)
+
+
 class ResidualBlock(nn.Module):
     """x + conv(act(conv(scale norm(x) + shift))), where scale and shift come from the embedding.
 
@@ -80,7 +90,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, embedding: int, padding: Sequence[str], dropout: float = 0.0) -> None:
         super().__init__()
-        self.groups = max(g for g in range(1, max(channels // 16, 1) + 1) if channels % g == 0)
+        self.groups = groups_of(channels)
         self.film = RowLinear(embedding, 2 * channels, device="cpu")
         self.first = Conv(channels, channels, padding)
         self.second = Conv(channels, channels, padding)
@@ -103,6 +113,10 @@ class ResidualBlock(nn.Module):
         scale, shift = film.view(*film.shape, *[1] * (x.ndim - 2)).chunk(2, dim=1)
         scale = 1 + scale
         if self.training and self.dropout:
-            keep = torch.empty_like(scale).bernoulli_(1 - self.dropout) / (1 - self.dropout)
+            keep = kept(scale, self.dropout)
             return scale * keep, shift * keep
         return scale, shift
+
+    def operations(self, cells: int) -> int:
+        """Multiply-adds of one sample of so many cells."""
+        return self.film.weight.numel() + cells * (self.first.conv.weight.numel() + self.second.conv.weight.numel())

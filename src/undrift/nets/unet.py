@@ -120,9 +120,12 @@ class UNet(nn.Module):
             if level:
                 total += here * (weights(self.shrink[level - 1]) + weights(self.grow[level - 1]))
             for block in (*cast(nn.ModuleList, blocks[0]), *cast(nn.ModuleList, blocks[1])):
-                film = weights(cast(ResidualBlock, block).film)
-                total += film + here * (weights(block) - film)
+                total += cast(ResidualBlock, block).operations(here)
         return 2 * batch * total
+
+    def held(self, sizes: Sequence[int]) -> int:
+        """Numbers of the finest level, of one sample."""
+        return math.prod(sizes) * self.channels[0]
 
     def forward(self, x: Tensor, t: Tensor, vector: Tensor | None = None) -> Tensor:
         """Evaluate the net.

@@ -138,6 +138,9 @@ def _samples(number_of: int) -> str:
     return f"{count(number_of)} sample{'s' if number_of != 1 else ''}"
 
 
+_NETS = {"unet": "U-Net", "space-time": "space-time U-Net", "dit": "DiT"}
+
+
 def provenance(described: Mapping[str, Any]) -> dict[str, object]:
     """What `FieldModel.describe` says, in words; figures that need the source to be understood are left out."""
     training, data = described.get("training", {}), described.get("data", {})
@@ -158,7 +161,8 @@ def provenance(described: Mapping[str, Any]) -> dict[str, object]:
         told["given means over blocks"] = f"kept by every drawn field of {kept}; the baselines need not keep them"
     members, size = network.get("members", 1), network.get("parameters of each")
     if size:
-        nets = "U-Net" if members == 1 else f"{members} U-Nets"
+        name = _NETS.get(network.get("kind", "unet"), "network")
+        nets = name if members == 1 else f"{members} {name}s"
         each = "" if members == 1 else " each, which draw the realizations in turn"
         channels = ", ".join(map(str, network.get("channels", [])))
         told["network"] = f"{nets} of {channels} channels, {_millions(size)} parameters{each}"

@@ -185,7 +185,8 @@ class Problem:
                 None, self.pair.given, at, covariates=values, fold=self.fold[at], draw=np.random.default_rng(int(at[0]))
             )
             for name, value in encoded.fields.items():
-                fields.setdefault(name, []).append(value)
+                if name != "target known":  # of each batch, and after what is given of windows: the order of channels
+                    fields.setdefault(name, []).append(value)
             vectors.append(encoded.vector)
             means.append(prediction.mean)
             stds.append(prediction.std)
