@@ -29,10 +29,10 @@ from undrift.progress import track
 from undrift.tasks import Window
 from undrift.tasks.batch import Condition
 from undrift.train.prepare import to_condition
+from undrift.verify.match import LEAD
 
 __all__ = ["LEAD", "Forecast", "Starts", "starts_of", "steps_of"]
 
-LEAD = "prediction_timedelta"
 Block = tuple[int, int, slice, dict[str, np.ndarray]]
 
 

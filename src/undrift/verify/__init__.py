@@ -1,7 +1,8 @@
 """Verification: is the ensemble right, sharp and calibrated; no torch."""
 
-__all__ = ["Finding", "evaluate", "nearest_training", "read_scores", "to_table", "verdict", "write_scores"]
+__all__ = ["Finding", "by_lead", "evaluate", "nearest_training", "read_scores", "to_table", "verdict", "write_scores"]
 
+from undrift.verify.forecast import by_lead
 from undrift.verify.memorise import nearest_training
 from undrift.verify.scores import evaluate
 from undrift.verify.table import read_scores, to_table, write_scores

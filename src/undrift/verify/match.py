@@ -1,6 +1,7 @@
 """Pairing of an ensemble with the truth by coordinates, never by position alone where labels exist."""
 
 __all__ = [
+    "LEAD",
     "Axes",
     "Pairing",
     "aligned_truth",
@@ -12,6 +13,7 @@ __all__ = [
     "same_units",
     "sample_labels",
     "single",
+    "valid_times",
 ]
 
 import logging
@@ -30,6 +32,9 @@ from undrift.errors import DataError
 from undrift.verify.marginal import canonical_units
 
 log = logging.getLogger(__name__)
+
+LEAD = "prediction_timedelta"
+"""The dim and coordinate of a forecast's lead times, after WeatherBench."""
 
 _TOLERANCE = 1e-3  # of the typical spacing of a coordinate
 
@@ -124,7 +129,7 @@ def _realization(ensemble: xr.Dataset, truth: xr.Dataset, dims: Sequence[str]) -
 def sample_labels(ds: xr.Dataset, dims: Sequence[str]) -> dict[str, NDArray]:
     """Labels of the flattened samples: every coordinate over the sample dims, and every scalar one.
 
-    A forecast's `time` is replaced by its `valid_time`, which is what a truth is labelled by.
+    The times at which forecasts start are replaced by those that they are of, which a truth is labelled by.
 
     Returns:
         Per name an array (n,) with n the product of the sizes of `dims`.
@@ -136,10 +141,27 @@ def sample_labels(ds: xr.Dataset, dims: Sequence[str]) -> dict[str, NDArray]:
             plain_coord = coord.variable if not coord.dims else xr.Variable(coord.dims, coord.values)
             spread = xr.DataArray(plain_coord).broadcast_like(frame).transpose(*dims)
             labels[str(name)] = np.asarray(spread.values).reshape(-1)
-    if "valid_time" in labels and "prediction_timedelta" in labels:
-        labels["time"] = labels.pop("valid_time")
-        labels.pop("prediction_timedelta")
+    if LEAD in labels and ("valid_time" in labels or "time" in labels):
+        on = ds["valid_time"].dims if "valid_time" in labels else ()
+        start = next((str(dim) for dim in on if dim != LEAD), "time")
+        labels[start] = _later(labels[start], labels[LEAD]) if "valid_time" not in labels else labels["valid_time"]
+        labels = {name: values for name, values in labels.items() if name not in ("valid_time", LEAD)}
     return labels
+
+
+def valid_times(forecast: xr.Dataset, start: str) -> NDArray:
+    """The times that forecasts are of, (starts, leads): `valid_time`, or the start and the lead after it."""
+    if "valid_time" in forecast.coords:
+        wide = forecast["valid_time"].broadcast_like(forecast[start].reset_coords(drop=True))
+        return wide.transpose(start, LEAD).values
+    return _later(forecast[start].values[:, None], forecast[LEAD].values)
+
+
+def _later(times: NDArray, leads: NDArray) -> NDArray:
+    """Times plus leads, also where times are dates of another calendar."""
+    if times.dtype == object and leads.dtype.kind == "m":
+        leads = leads.astype("timedelta64[us]").astype(object)
+    return times + leads
 
 
 def describe_rows(labels: Mapping[str, NDArray], dims: Sequence[str], rows: NDArray[np.intp]) -> list[str]:

@@ -1,6 +1,6 @@
 """`evaluate`: an ensemble against the truth, its baselines and its training data."""
 
-__all__ = ["evaluate"]
+__all__ = ["common_variables", "evaluate", "sample_dims"]
 
 import logging
 from collections.abc import Callable, Mapping
@@ -133,7 +133,7 @@ def evaluate(
     """
     if bootstrap < 0:
         raise UsageError(f"bootstrap must be 0 or more replicates, not {bootstrap}")
-    names = _common_variables(ensemble, truth)
+    names = common_variables(ensemble, truth)
     job = _prepare(ensemble, truth, names, dict(baselines or {}), bootstrap, seed)
     channels: list[_Channel] = []
     with track("scoring", len(names), enabled=progress) as tick:
@@ -165,7 +165,12 @@ def _remarks(
     return told
 
 
-def _common_variables(ensemble: xr.Dataset, truth: xr.Dataset) -> list[str]:
+def common_variables(ensemble: xr.Dataset, truth: xr.Dataset) -> list[str]:
+    """The variables of both, in the order of the ensemble.
+
+    Raises:
+        DataError: there is none, or their units differ.
+    """
     names = [str(name) for name in ensemble.data_vars if name in truth.data_vars]
     if not names:
         ours, theirs = (", ".join(map(str, ds.data_vars)) or "none" for ds in (ensemble, truth))
@@ -188,7 +193,7 @@ def _prepare(
     levels = sorted({dim for name in names for dim in axes.level(ensemble[name])})
     dims = (*levels, *axes.space)
     on_truth = aligned_truth(truth, ensemble, names, axes)
-    truth_sample = _sample_dims(on_truth, axes, names, levels)
+    truth_sample = sample_dims(on_truth, axes, names, levels)
     pairing = pair_samples(ensemble, on_truth, axes.sample, truth_sample)
     matched = pairing.by != "nothing"
     ens_rows = pairing.ensemble if matched else np.arange(_count(ensemble, axes.sample))
@@ -217,7 +222,7 @@ def _prepare(
     )
 
 
-def _sample_dims(truth: xr.Dataset, axes: Axes, names: list[str], levels: list[str]) -> tuple[str, ...]:
+def sample_dims(truth: xr.Dataset, axes: Axes, names: list[str], levels: list[str]) -> tuple[str, ...]:
     """The truth's sample dims: those of the ensemble first, then what is left but levels and space."""
     dims = [str(dim) for dim in truth[names[0]].dims if all(dim in truth[name].dims for name in names)]
     mine = [dim for dim in axes.sample if dim in dims]

@@ -65,6 +65,10 @@ def _listed(array: xr.DataArray) -> dict[str, Any]:
     values = array.values
     if values.dtype.kind == "M":
         values = values.astype("datetime64[s]").astype(str)
+    if values.dtype.kind == "m":
+        seconds = values / np.timedelta64(1, "s")
+        return {"dims": list(map(str, array.dims)), "shape": list(values.shape), "values": seconds.ravel().tolist(),
+                "seconds": True}  # fmt: skip
     flat = [_plain(value) for value in values.astype(object).ravel()]
     flat = [value if value is None or isinstance(value, int | float | str) else str(value) for value in flat]
     return {"dims": list(map(str, array.dims)), "shape": list(values.shape), "values": flat}
@@ -124,4 +128,6 @@ def _array(one: dict[str, Any]) -> tuple[list[str], np.ndarray]:
         array = np.array(values)
     else:
         array = np.array([np.nan if value is None else value for value in values])
+    if one.get("seconds"):
+        array = (1e9 * array).round().astype("timedelta64[ns]")
     return one["dims"], array.reshape(one["shape"])
