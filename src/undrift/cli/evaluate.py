@@ -32,7 +32,8 @@ def evaluate(
     Scores: fair CRPS and its skill against baselines, RMSE of the mean,
     spread/skill, rank histogram, variogram score, spectra, marginals. Where no
     sample of TRUTH has the coordinates of one of ENSEMBLE, distributions are
-    compared and no CRPS is given.
+    compared and no CRPS is given. A forecast is scored lead by lead, matched by
+    the time that is forecast.
 
     Args:
         ensemble: NetCDF or Zarr with a dim realization (number, member, ensemble and sample are read too).

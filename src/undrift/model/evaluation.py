@@ -15,7 +15,7 @@ from undrift.config import valid_seed
 from undrift.data.ensemble import open_ensemble
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError, suggests_options
-from undrift.verify.match import Axes, Pairing, aligned_truth, axes_of, pair_samples, same_units
+from undrift.verify.match import LEAD, Axes, Pairing, aligned_truth, axes_of, pair_samples, same_units
 
 if TYPE_CHECKING:
     from undrift.model.field_model import FieldModel
@@ -47,6 +47,8 @@ def evaluate(
 ) -> Any:
     """Score an ensemble; `undrift.verify.evaluate` says how and lists the scores.
 
+    Forecasts, which have a dim prediction_timedelta, are scored by lead time: see `undrift.verify.by_lead`.
+
     Args:
         ensemble: a path (NetCDF, Zarr), or a Dataset with dims (realization, *sample, *level, *space).
         truth: paths or a Dataset; may hold more than the ensemble, and is matched by coordinates.
@@ -77,6 +79,12 @@ def evaluate(
         reference = open_truth(truth)
         if dry_run:
             return _plan(members, reference, model)
+        if LEAD in members.dims:
+            options = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed, "progress": progress}
+            scores = verify.by_lead(members, reference, baselines=baselines, **options).load()
+            if out is not None:
+                verify.write_scores(scores, out)
+            return scores
         options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed}
         options |= {"given": given, "progress": progress}
         absent: list[str] = []
@@ -193,7 +201,8 @@ def _seconds(
     total = len(rows[0]) if len(pairing.ensemble) else max(counts)
 
     def took(count: int) -> float:
-        drawn, seen = (_few(ds, over, at[:count]) for ds, over, at in zip((ensemble, truth), (axes.sample, dims), rows))
+        drawn = _few(ensemble, axes.sample, rows[0][:count])
+        seen = _few(truth, dims, np.unique(rows[1][:count]))  # once, however often it is forecast
         drawn.attrs |= {"space_dims": " ".join(axes.space)}
         like = {name: seen.expand_dims(realization=members) for name, members in rivals.items()}
         like = {name: one.assign_attrs(dressed="quantiles") for name, one in like.items()}

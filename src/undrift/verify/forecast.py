@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from undrift.errors import DataError
 from undrift.progress import track
-from undrift.verify.match import LEAD, aligned_truth, axes_of, pair_samples, valid_times
+from undrift.verify.match import LEAD, aligned_truth, axes_of, pair_samples, start_name, valid_times
 from undrift.verify.scores import common_variables, evaluate, sample_dims
 
 _ONE_NUMBER = {"variable", "baseline", "bound"}
@@ -84,9 +84,7 @@ def start_of(forecast: xr.Dataset) -> str:
     """
     if LEAD not in forecast.dims or LEAD not in forecast.coords:
         raise DataError(f"forecasts have a dim and coordinate {LEAD}; got dims {', '.join(map(str, forecast.dims))}")
-    named = [n for n, c in forecast.coords.items() if c.attrs.get("standard_name") == "forecast_reference_time"]
-    beside = [dim for dim in forecast["valid_time"].dims if dim != LEAD] if "valid_time" in forecast.coords else []
-    found = str(next(iter([*named, *beside, "time"])))
+    found = start_name(forecast)
     if found not in forecast.coords:
         raise DataError("forecasts have no times at which they start: add the coordinate time")
     return found

@@ -13,6 +13,7 @@ __all__ = [
     "same_units",
     "sample_labels",
     "single",
+    "start_name",
     "valid_times",
 ]
 
@@ -142,11 +143,17 @@ def sample_labels(ds: xr.Dataset, dims: Sequence[str]) -> dict[str, NDArray]:
             spread = xr.DataArray(plain_coord).broadcast_like(frame).transpose(*dims)
             labels[str(name)] = np.asarray(spread.values).reshape(-1)
     if LEAD in labels and ("valid_time" in labels or "time" in labels):
-        on = ds["valid_time"].dims if "valid_time" in labels else ()
-        start = next((str(dim) for dim in on if dim != LEAD), "time")
+        start = start_name(ds)
         labels[start] = _later(labels[start], labels[LEAD]) if "valid_time" not in labels else labels["valid_time"]
         labels = {name: values for name, values in labels.items() if name not in ("valid_time", LEAD)}
     return labels
+
+
+def start_name(forecast: xr.Dataset) -> str:
+    """Name of the times at which forecasts start: by standard_name, else what `valid_time` is along, else time."""
+    named = [n for n, c in forecast.coords.items() if c.attrs.get("standard_name") == "forecast_reference_time"]
+    along = forecast["valid_time"].dims if "valid_time" in forecast.coords else ()
+    return str(next(iter([*named, *(dim for dim in along if dim != LEAD and dim in forecast.coords)]), "time"))
 
 
 def valid_times(forecast: xr.Dataset, start: str) -> NDArray:

@@ -12,20 +12,22 @@ import numpy as np
 import xarray as xr
 
 from undrift.errors import DataError, UsageError
+from undrift.verify.forecast import lead_text
+from undrift.verify.match import LEAD
 
 _SCHEMA = 1
 
 
 def to_table(scores: xr.Dataset) -> list[dict[str, Any]]:
-    """One row per number that stands for a whole variable (or variable and baseline), with its interval.
+    """One row per number that stands for a whole variable (and baseline, and lead), with its interval.
 
     Returns:
         Rows with `variable` and `baseline` ("" where it is of none), `score`, `value`, `lower`, `upper` (None where
-        unknown) and `units` ("" for ratios).
+        unknown) and `units` ("" for ratios); of scores by lead time also `lead`, such as "6 h".
     """
     rows: list[dict[str, Any]] = []
     for name, array in scores.data_vars.items():
-        if str(name).endswith("_interval") or not set(array.dims) <= {"variable", "baseline"}:
+        if str(name).endswith("_interval") or not set(array.dims) <= {"variable", "baseline", LEAD}:
             continue
         bounds = scores.get(f"{name}_interval")
         for index in np.ndindex(*array.shape):
@@ -33,9 +35,11 @@ def to_table(scores: xr.Dataset) -> list[dict[str, Any]]:
             one = array.isel(at)
             low, high = (None, None) if bounds is None else (_plain(v) for v in bounds.isel(at).values)
             units = str(one["units"].values) if "units" in one.coords else ""
+            lead = {"lead": lead_text(one[LEAD].values[()])} if LEAD in at else {}
             rows.append(
                 {
                     "variable": str(one["variable"].values) if "variable" in at else "",
+                    **lead,
                     "baseline": str(one["baseline"].values) if "baseline" in at else "",
                     "score": str(name),
                     "value": _plain(one.values[()]),
