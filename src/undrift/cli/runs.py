@@ -53,6 +53,8 @@ def tell_scores(scores: xr.Dataset, head: Mapping[str, Any], json: bool) -> None
         if lost:
             say(f"{lost} of {scores.attrs['n_valid_times']} times that are forecast have no truth: left out")
         table(lead_rows(scores))
+        for sentence in filter(None, scores.attrs.get("baselines_absent", "").split("; ")):
+            say(sentence)
         return
     findings = verdict(scores)
     if json:
@@ -117,7 +119,7 @@ def score_rows(scores: xr.Dataset, names: Mapping[str, str] | None = None) -> li
 
 def lead_rows(scores: xr.Dataset) -> list[dict[str, Any]]:
     """Rows for a table of people: each variable, lead by lead, with the CRPS of each baseline beside the model's."""
-    from undrift.verify.forecast import LEAD, lead_text
+    from undrift.verify.leads import LEAD, lead_text
 
     rows: list[dict[str, Any]] = []
     for variable in scores["variable"].values:

@@ -15,7 +15,8 @@ from undrift.config import valid_seed
 from undrift.data.ensemble import open_ensemble
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError, suggests_options
-from undrift.verify.match import LEAD, Axes, Pairing, aligned_truth, axes_of, pair_samples, same_units
+from undrift.verify.leads import LEAD
+from undrift.verify.match import Axes, Pairing, aligned_truth, axes_of, pair_samples, same_units
 
 if TYPE_CHECKING:
     from undrift.model.field_model import FieldModel
@@ -80,8 +81,13 @@ def evaluate(
         if dry_run:
             return _plan(members, reference, model)
         if LEAD in members.dims:
+            absent = []
+            if model is not None and baselines is None:
+                baselines, absent = _forecast_baselines(model, members, reference)
             options = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed, "progress": progress}
             scores = verify.by_lead(members, reference, baselines=baselines, **options).load()
+            if absent:
+                scores.attrs["baselines_absent"] = "; ".join(absent)
             if out is not None:
                 verify.write_scores(scores, out)
             return scores
@@ -107,6 +113,19 @@ def evaluate(
     if out is not None:
         verify.write_scores(scores, out)
     return scores
+
+
+def _forecast_baselines(
+    model: "FieldModel", forecast: xr.Dataset, truth: xr.Dataset
+) -> tuple[dict[str, xr.Dataset], list[str]]:
+    """Those of the forecasts of a run, which begin with frames of its own data, or of the truth where they are not."""
+    try:
+        return model.forecast_baselines(forecast)
+    except DataError:
+        try:
+            return model.forecast_baselines(forecast, truth)
+        except DataError as error:
+            return {}, [f"no baseline: {error}"]
 
 
 def open_truth(truth: str | Path | Sequence[str | Path] | xr.Dataset) -> xr.Dataset:
@@ -168,7 +187,11 @@ def _plan(ensemble: xr.Dataset, truth: xr.Dataset, model: "FieldModel | None") -
     dims.sort(key=lambda dim: dim not in axes.sample)
     pairing = pair_samples(ensemble, truth, axes.sample, dims)
     samples = math.prod(ensemble.sizes[dim] for dim in axes.sample)
-    rivals = {} if model is None else {k: len(v.members) for k, v in model.parts.rivals.dressed.items()}
+    rivals = (
+        {}
+        if model is None or LEAD in ensemble.dims
+        else {k: len(v.members) for k, v in model.parts.rivals.dressed.items()}
+    )
     seconds = _seconds(ensemble[names], truth[names], axes, dims, pairing, rivals)
     besides = "" if model is None else ", and that of making the baselines and of a look at the training data"
     size = sum(ensemble[name].nbytes for name in names)

@@ -14,10 +14,12 @@ from undrift.config import parse_realizations, valid_seed
 from undrift.data.cut import begun_at
 from undrift.data.ensemble import open_ensemble
 from undrift.data.fields import Fields
+from undrift.data.frames import single_frames_of
 from undrift.data.open import open_fields
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.draw import Drawing
 from undrift.distributions.forecast import Forecast, starts_of, steps_of
+from undrift.distributions.forecast_rivals import ForecastRivals
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
 from undrift.distributions.windows import request_windows
 from undrift.errors import UsageError, suggests_options
@@ -31,6 +33,7 @@ from undrift.tasks import Task, Window, task_of
 from undrift.train.log import read_metrics
 from undrift.train.prepare import Problem, device_of, precision_of, reopen
 from undrift.train.run import staged
+from undrift.verify.forecast import start_of
 from undrift.verify.training import under_trained
 
 __all__ = ["FieldModel", "load"]
@@ -277,6 +280,33 @@ class FieldModel:
     def absent_baselines(self) -> list[str]:
         """Which baselines there are not, and why, a sentence each."""
         return self.parts.rivals.absent()
+
+    def forecast_baselines(
+        self, forecast: xr.Dataset, given: Data | None = None
+    ) -> tuple[dict[str, xr.Dataset], list[str]]:
+        """Dressed baselines for forecasts: persistence, climatology, EOF ridge and others, learned from training data.
+
+        Args:
+            forecast: with the starts and leads that are wanted, as :meth:`forecast` makes it.
+            given: frames up to each start: files or a Dataset. The run's own data by default.
+
+        Returns:
+            By name, forecasts of the same starts and leads whose members are error quantiles and are made when they
+            are read; and a sentence on each baseline that there is not.
+
+        Raises:
+            DataError: starts are not in the given data, or leads are too long for the training part.
+        """
+        if not isinstance(self.task, Window):
+            raise UsageError(f"baselines of forecasts need a model of windows, and this one's task is {self.task.name}")
+        if given is None:
+            fields = single_frames_of(self.problem.pair.target)
+        else:
+            names = list(self.codec.layout.variables)
+            fields = open_fields(given, dims=self.config.data.dims or None, variables=names)
+        start = start_of(forecast)
+        starts = starts_of(fields, self.codec, self.parts.shell, self.task, np.atleast_1d(forecast[start].values))
+        return ForecastRivals(self.parts.rivals, self.problem, self.parts.shell, self.task).draw(forecast, starts)
 
     def under_trained(self) -> bool | None:
         """Whether more training would have helped, None where no validation says."""

@@ -1,6 +1,6 @@
 """Scores of forecasts by lead time: those of `evaluate`, at one lead after the other."""
 
-__all__ = ["at_lead", "by_lead", "lead_text", "start_of"]
+__all__ = ["at_lead", "by_lead", "start_of"]
 
 from collections.abc import Mapping
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from undrift.errors import DataError
 from undrift.progress import track
-from undrift.verify.match import LEAD, aligned_truth, axes_of, pair_samples, start_name, valid_times
+from undrift.verify.leads import LEAD, lead_text, start_name, valid_times
+from undrift.verify.match import aligned_truth, axes_of, pair_samples
 from undrift.verify.scores import common_variables, evaluate, sample_dims
 
 _ONE_NUMBER = {"variable", "baseline", "bound"}
@@ -128,16 +129,6 @@ def _same_leads(baselines: Mapping[str, xr.Dataset], leads: NDArray) -> None:
             raise DataError(
                 f"the baseline {name!r} lacks {lacking.size} of {leads.size} leads, first {lead_text(lacking[0])}"
             )
-
-
-def lead_text(lead: object) -> str:
-    """A lead as ``6 h``, ``90 min`` or ``5 s``; a number of steps as it is."""
-    if not isinstance(lead, np.timedelta64):
-        return f"{lead:g}" if isinstance(lead, float | np.floating) else str(lead)
-    seconds = float(lead / np.timedelta64(1, "s"))
-    if seconds % 3600 == 0:
-        return f"{seconds / 3600:g} h"
-    return f"{seconds / 60:g} min" if seconds % 60 == 0 else f"{seconds:g} s"
 
 
 def _of_lead(scores: xr.Dataset) -> xr.Dataset:

@@ -1,7 +1,6 @@
 """Pairing of an ensemble with the truth by coordinates, never by position alone where labels exist."""
 
 __all__ = [
-    "LEAD",
     "Axes",
     "Pairing",
     "aligned_truth",
@@ -13,8 +12,6 @@ __all__ = [
     "same_units",
     "sample_labels",
     "single",
-    "start_name",
-    "valid_times",
 ]
 
 import logging
@@ -30,12 +27,10 @@ from undrift.data.ensemble import MEMBER_NAMES
 from undrift.data.layout import plain
 from undrift.data.order import is_global
 from undrift.errors import DataError
+from undrift.verify.leads import LEAD, later, start_name
 from undrift.verify.marginal import canonical_units
 
 log = logging.getLogger(__name__)
-
-LEAD = "prediction_timedelta"
-"""The dim and coordinate of a forecast's lead times, after WeatherBench."""
 
 _TOLERANCE = 1e-3  # of the typical spacing of a coordinate
 
@@ -144,31 +139,9 @@ def sample_labels(ds: xr.Dataset, dims: Sequence[str]) -> dict[str, NDArray]:
             labels[str(name)] = np.asarray(spread.values).reshape(-1)
     if LEAD in labels and ("valid_time" in labels or "time" in labels):
         start = start_name(ds)
-        labels[start] = _later(labels[start], labels[LEAD]) if "valid_time" not in labels else labels["valid_time"]
+        labels[start] = later(labels[start], labels[LEAD]) if "valid_time" not in labels else labels["valid_time"]
         labels = {name: values for name, values in labels.items() if name not in ("valid_time", LEAD)}
     return labels
-
-
-def start_name(forecast: xr.Dataset) -> str:
-    """Name of the times at which forecasts start: by standard_name, else what `valid_time` is along, else time."""
-    named = [n for n, c in forecast.coords.items() if c.attrs.get("standard_name") == "forecast_reference_time"]
-    along = forecast["valid_time"].dims if "valid_time" in forecast.coords else ()
-    return str(next(iter([*named, *(dim for dim in along if dim != LEAD and dim in forecast.coords)]), "time"))
-
-
-def valid_times(forecast: xr.Dataset, start: str) -> NDArray:
-    """The times that forecasts are of, (starts, leads): `valid_time`, or the start and the lead after it."""
-    if "valid_time" in forecast.coords:
-        wide = forecast["valid_time"].broadcast_like(forecast[start].reset_coords(drop=True))
-        return wide.transpose(start, LEAD).values
-    return _later(forecast[start].values[:, None], forecast[LEAD].values)
-
-
-def _later(times: NDArray, leads: NDArray) -> NDArray:
-    """Times plus leads, also where times are dates of another calendar."""
-    if times.dtype == object and leads.dtype.kind == "m":
-        leads = leads.astype("timedelta64[us]").astype(object)
-    return times + leads
 
 
 def describe_rows(labels: Mapping[str, NDArray], dims: Sequence[str], rows: NDArray[np.intp]) -> list[str]:

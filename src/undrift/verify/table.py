@@ -12,8 +12,7 @@ import numpy as np
 import xarray as xr
 
 from undrift.errors import DataError, UsageError
-from undrift.verify.forecast import lead_text
-from undrift.verify.match import LEAD
+from undrift.verify.leads import LEAD, lead_text
 
 _SCHEMA = 1
 
