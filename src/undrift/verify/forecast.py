@@ -1,8 +1,8 @@
 """Scores of forecasts by lead time: those of `evaluate`, at one lead after the other."""
 
-__all__ = ["at_lead", "by_lead", "start_of"]
+__all__ = ["along_leads", "at_lead", "by_lead", "same_leads", "start_of", "starts_with_truth"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -55,10 +55,8 @@ def by_lead(
         DataError: no time that is forecast is in the truth, a baseline lacks a lead, or as of `evaluate`.
     """
     start, leads = start_of(forecast), forecast[LEAD].values
-    counts = _starts_with_truth(forecast, truth)
-    if not counts.any():
-        raise DataError(_nothing(forecast, truth, start))
-    _same_leads(dict(baselines or {}), leads)
+    counts = starts_with_truth(forecast, truth)
+    same_leads(dict(baselines or {}), leads)
     parts = []
     with track("scoring", len(leads), enabled=progress) as tick:
         for k in np.flatnonzero(counts):
@@ -69,12 +67,19 @@ def by_lead(
                 seed=seed,
             )  # fmt: skip
             parts.append(_of_lead(scores))
-    out = xr.concat(parts, xr.DataArray(leads[counts > 0], dims=LEAD, name=LEAD), combine_attrs="override")
-    out = out.reindex({LEAD: leads}).transpose("variable", LEAD, "baseline", ..., missing_dims="ignore")
-    out[LEAD].attrs = {"standard_name": "forecast_period"}
+    out = along_leads(parts, leads, counts)
     out["n_starts"] = (LEAD, counts)
     total = forecast.sizes[LEAD] * forecast.sizes.get(start, 1)
     return out.assign_attrs(by_lead=1, n_valid_times=total, n_valid_times_without_truth=total - int(counts.sum()))
+
+
+def along_leads(parts: Sequence[xr.Dataset], leads: NDArray, counts: NDArray[np.intp]) -> xr.Dataset:
+    """Scores of those leads that have a count as one Dataset, NaN at the others."""
+    along = xr.DataArray(leads[counts > 0], dims=LEAD, name=LEAD)
+    out = xr.concat(parts, along, combine_attrs="override", coords="minimal", compat="override")
+    out = out.reindex({LEAD: leads}).transpose("variable", LEAD, "baseline", ..., missing_dims="ignore")
+    out[LEAD].attrs = {"standard_name": "forecast_period"}
+    return out
 
 
 def start_of(forecast: xr.Dataset) -> str:
@@ -101,15 +106,22 @@ def at_lead(forecast: xr.Dataset, k: int) -> xr.Dataset:
     return one.assign_coords({start: (start, times)})
 
 
-def _starts_with_truth(forecast: xr.Dataset, truth: xr.Dataset) -> NDArray[np.intp]:
-    """How many samples of each lead have a truth, (leads,)."""
+def starts_with_truth(forecast: xr.Dataset, truth: xr.Dataset) -> NDArray[np.intp]:
+    """How many samples of each lead have a truth, (leads,).
+
+    Raises:
+        DataError: none has.
+    """
     names = common_variables(forecast, truth)
     axes = axes_of(forecast, truth, names)
     on_truth = aligned_truth(truth, forecast, names, axes)
     levels = sorted({dim for name in names for dim in axes.level(forecast[name])})
     pairing = pair_samples(forecast, on_truth, axes.sample, sample_dims(on_truth, axes, names, levels))
     index = np.unravel_index(pairing.ensemble, [forecast.sizes[dim] for dim in axes.sample])
-    return np.bincount(index[axes.sample.index(LEAD)], minlength=forecast.sizes[LEAD])
+    counts = np.bincount(index[axes.sample.index(LEAD)], minlength=forecast.sizes[LEAD])
+    if not counts.any():
+        raise DataError(_nothing(forecast, truth, start_of(forecast)))
+    return counts
 
 
 def _nothing(forecast: xr.Dataset, truth: xr.Dataset, start: str) -> str:
@@ -121,7 +133,12 @@ def _nothing(forecast: xr.Dataset, truth: xr.Dataset, start: str) -> str:
     return f"the truth has none of the times that are forecast, {times.min()} to {times.max()}: {span}"
 
 
-def _same_leads(baselines: Mapping[str, xr.Dataset], leads: NDArray) -> None:
+def same_leads(baselines: Mapping[str, xr.Dataset], leads: NDArray) -> None:
+    """Refuse baselines that lack a lead.
+
+    Raises:
+        DataError: naming it.
+    """
     for name, one in baselines.items():
         start_of(one)
         lacking = np.setdiff1d(leads, one[LEAD].values)
@@ -135,11 +152,13 @@ def _of_lead(scores: xr.Dataset) -> xr.Dataset:
     """What is kept of one lead: single numbers, and ratios of power within bands."""
     numbers = scores[[name for name, one in scores.data_vars.items() if set(one.dims) <= _ONE_NUMBER]]
     out = numbers.drop_vars(["wavenumber", "wavelength", "sample"], errors="ignore")
-    return out.merge(_bands(scores[[name for name in _SPECTRA if name in scores]]))
+    return out.merge(_bands(scores[[name for name in _SPECTRA if name in scores]]), compat="override")
 
 
 def _bands(spectra: xr.Dataset) -> xr.Dataset:
     """Power over that of the truth, summed over the wavenumbers of each octave of wavelength."""
+    if spectra.sizes["wavenumber"] == 0:  # of a single cell
+        return xr.Dataset()
     edges = _octaves(spectra["wavelength"].values)
     octave = np.searchsorted(edges, spectra["wavelength"].values * (1 + 1e-9), side="right") - 1
     kept = np.unique(octave)
