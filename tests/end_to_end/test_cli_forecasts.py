@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from undrift.cli.main import main
-from undrift.verify import by_lead, read_scores
+from undrift.verify import by_lead, rain_by_lead, read_scores
 
 HOUR = np.timedelta64(1, "h")
 
@@ -70,3 +70,25 @@ def test_what_would_be_scored_is_told(files, capsys):
     assert main(["evaluate", str(folder / "FC.zarr"), "--truth", str(folder / "TRUTH.nc"), "--dry-run", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["matched"] == told["samples"] == 15
+
+
+def test_rain_has_events_above_its_thresholds_and_others_where_they_are_asked(files, tmp_path, capsys):
+    _, forecast, truth = files
+    rain = {"forecast": forecast, "truth": truth}
+    for name, ds in rain.items():
+        rain[name] = ds.rename(u="pr").clip(0).assign(wind=ds.u)
+        rain[name].pr.attrs["units"] = "mm/h"
+    rain["forecast"].to_zarr(tmp_path / "FC.zarr")
+    rain["truth"].to_netcdf(tmp_path / "TRUTH.nc")
+    given = [str(tmp_path / "FC.zarr"), "--truth", str(tmp_path / "TRUTH.nc"), "--out", str(tmp_path / "scores.nc")]
+    assert main(["evaluate", *given]) == 0
+    scores = read_scores(tmp_path / "scores.nc")
+    want = rain_by_lead(rain["forecast"][["pr"]], rain["truth"], (0.1, 1, 5))
+    np.testing.assert_allclose(scores.threshold, (0.1, 1, 5))
+    np.testing.assert_allclose(scores.csi.sel(variable="pr"), want.csi.isel(variable=0))
+    assert scores.csi.sel(variable="wind").isnull().all() and "CSI 0.1" in capsys.readouterr().out
+    assert main(["evaluate", *given, "--overwrite", "--thresholds", "0.5"]) == 0
+    scores, want = read_scores(tmp_path / "scores.nc"), rain_by_lead(rain["forecast"], rain["truth"], [0.5])
+    np.testing.assert_allclose(scores.csi, want.csi.sel(variable=scores["variable"]))
+    assert main(["evaluate", *given, "--overwrite", "--thresholds", "much"]) == 2
+    assert "got --thresholds much, expected numbers" in capsys.readouterr().err

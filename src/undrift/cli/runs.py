@@ -136,6 +136,8 @@ def lead_rows(scores: xr.Dataset) -> list[dict[str, Any]]:
                 "bias": float(at["bias"]),
                 "spread/skill": float(at["spread_skill"]),
             }
+            for threshold in at["threshold"].values if "csi" in at else ():
+                row[f"CSI {threshold:.3g}"] = float(at["csi"].sel(threshold=threshold))
             for name in at["baseline"].values if "baseline" in at.coords else ():
                 row[f"CRPS of {name}"] = float(at["crps_baseline"].sel(baseline=name))
             rows.append(row)

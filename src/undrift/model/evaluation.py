@@ -41,6 +41,7 @@ def evaluate(
     train: xr.Dataset | None = None,
     given: xr.Dataset | None = None,
     wet_threshold: float | Mapping[str, float] | None = None,
+    thresholds: Sequence[float] = (),
     bootstrap: int = 200,
     seed: int = 0,
     dry_run: bool = False,
@@ -61,6 +62,8 @@ def evaluate(
         train: training fields; then memorisation is measured.
         given: what the ensemble was conditioned on.
         wet_threshold: least value that counts as wet, for all variables or by name.
+        thresholds: of events whose forecasts are scored by `undrift.verify.rain_by_lead`, for all variables in their
+            units; by default 0.1, 1 and 5 mm/h for those of precipitation.
         bootstrap: replicates of the block bootstrap behind the intervals, 0 for none.
         seed: of rank ties, pairs of cells and the bootstrap.
         dry_run: return shapes, matched samples and sizes instead.
@@ -84,13 +87,16 @@ def evaluate(
             absent = []
             if model is not None and baselines is None:
                 baselines, absent = _forecast_baselines(model, members, reference)
-            options = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed, "progress": progress}
-            scores = verify.by_lead(members, reference, baselines=baselines, **options).load()
+            options = {"baselines": baselines, "bootstrap": bootstrap, "seed": seed}
+            scores = verify.by_lead(members, reference, wet_threshold=wet_threshold, progress=progress, **options)
+            scores = _with_rain(scores, members, reference, thresholds, options).load()
             if absent:
                 scores.attrs["baselines_absent"] = "; ".join(absent)
             if out is not None:
                 verify.write_scores(scores, out)
             return scores
+        if thresholds:
+            raise UsageError("thresholds are of forecasts, and the ensemble has no dim prediction_timedelta")
         options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed}
         options |= {"given": given, "progress": progress}
         absent: list[str] = []
@@ -112,6 +118,25 @@ def evaluate(
         scores.attrs["baselines_absent"] = "; ".join(absent)
     if out is not None:
         verify.write_scores(scores, out)
+    return scores
+
+
+def _with_rain(
+    scores: xr.Dataset, forecast: xr.Dataset, truth: xr.Dataset, thresholds: Sequence[float], options: dict[str, Any]
+) -> xr.Dataset:
+    """Scores by lead with those of events, of the variables that have thresholds."""
+    wanted: dict[tuple[float, ...], list[str]] = {}
+    for name in (str(name) for name in forecast.data_vars if name in truth.data_vars):
+        found = tuple(thresholds) or verify.rain_thresholds(forecast[name])
+        if found:
+            wanted.setdefault(found, []).append(name)
+    if len(wanted) > 1:
+        raise UsageError(
+            f"variables of rain are in several units: {[*wanted.values()]}; give thresholds, or score apart"
+        )
+    for found, names in wanted.items():
+        rain = verify.rain_by_lead(forecast[names], truth, found, **options)
+        scores = scores.merge(rain.reindex(variable=scores["variable"]), compat="override", combine_attrs="override")
     return scores
 
 
