@@ -85,6 +85,19 @@ def test_ridge_finds_the_best_forecast_of_an_ar1_process():
         np.testing.assert_allclose(((guess[:, lead, 0] - truth[:, lead, 0]) ** 2).sum(1).mean(), least, rtol=0.12)
 
 
+def test_each_channel_is_forecast_in_its_own_units():
+    """The same field in another unit: what is forecast of it is the same in that unit."""
+    record, *_ = ar1(count=600)
+    both = Record(np.concatenate([record.values, 30 * record.values + 273], 1), record.times, record.place)
+    blocks = blocks_of(both, 2, STEPS)
+    ridge = fit_eof_ridges(both, blocks, fit_climatologies(both, blocks), 2, STEPS)[-1]
+    guess = ridge(known_at(both, np.arange(100, 120), 2, STEPS)[0])
+    np.testing.assert_allclose(guess[:, :, 1], 30 * guess[:, :, 0] + 273, rtol=1e-5, atol=1e-3)
+    alone = fit_eof_ridges(record, blocks, fit_climatologies(record, blocks), 2, STEPS)[-1]
+    want = alone(known_at(record, np.arange(100, 120), 2, STEPS)[0])
+    np.testing.assert_allclose(guess[:, :, 0], want[:, :, 0], atol=0.02)
+
+
 def test_ridge_with_too_few_starts_is_none():
     record, *_ = ar1(count=20)
     blocks = blocks_of(record, 2, STEPS)
