@@ -13,6 +13,7 @@ from undrift.data.open import open_fields
 from undrift.distributions import forecast_rivals
 from undrift.distributions.forecast_rivals import record_of
 from undrift.errors import DataError, UsageError
+from undrift.model.hindcast import hindcast_scores, hindcast_starts
 from undrift.tasks import Window
 from undrift.verify import by_lead
 
@@ -155,3 +156,18 @@ def test_series_and_gaps_are_no_neighbours():
     record, _ = record_of(single_frames_of(target), frames, 3)
     np.testing.assert_array_equal(np.sort(record.values[:, 0, 0]), np.arange(24))
     assert (record.rows(np.array([4]), [1, 3]) == [[-1, 5]]).all()
+
+
+def test_forecasts_of_the_held_out_part_are_scored_by_lead(model):
+    """Starts lie within it with all that they need, and two windows follow."""
+    starts = hindcast_starts(model, 6, most=10)
+    held = single_frames_of(model.problem.pair.target).times()[model.problem.split.holdout.min() :]
+    assert len(starts) == 10 and starts.min() >= held[1] and starts.max() + 6 * HOUR <= held[-1]
+    assert len(np.unique(np.diff(starts))) <= 2  # even but for rounding
+    scores = hindcast_scores(model, realizations=3, nfe=2, progress=False)
+    assert set(scores.baseline.values) == ALL and scores.sizes["prediction_timedelta"] == 6
+    assert (scores.n_starts == 24).all()
+    again = model.forecast(waves(), init=hindcast_starts(model, 6), steps=6, realizations=3, nfe=2, progress=False)
+    np.testing.assert_allclose(scores.crps, by_lead(again, waves(), bootstrap=0).crps, rtol=1e-6)
+    with pytest.raises(DataError, match="the held-out part has no 502 frames in a row"):
+        hindcast_starts(model, 500)

@@ -152,9 +152,9 @@ class FieldModel:
     @suggests_options
     def forecast(
         self,
-        given: Data,
+        given: Data | None,
         *,
-        init: str = "LAST",
+        init: str | np.ndarray = "LAST",
         lead: str | float | None = None,
         steps: int | None = None,
         realizations: int | slice | str | None = None,
@@ -168,9 +168,9 @@ class FieldModel:
         """Forecast from the frames of given data, window after window.
 
         Args:
-            given: frames up to the start of each forecast: files or a Dataset.
+            given: frames up to the start of each forecast: files or a Dataset; None for the run's own data.
             init: which frames forecasts begin with: "LAST", times such as "2019-03-26T12,2019-03-27", or
-                "START/END/EVERY" such as "2019-03-26/2019-03-30/12h".
+                "START/END/EVERY" such as "2019-03-26/2019-03-30/12h"; or an array of times.
             lead: how far, such as "48h"; or
             steps: how many frames.
             realizations: how many (50), or which, as of :meth:`sample`.
@@ -194,8 +194,7 @@ class FieldModel:
         which = parse_realizations(_FORECASTS if realizations is None else realizations)
         shell, nfe = self.parts.shell, self.config.sample.nfe if nfe is None else nfe
         number = steps_of(shell, lead, steps)
-        fields = open_fields(given, dims=self.config.data.dims or None, variables=list(self.codec.layout.variables))
-        starts = starts_of(fields, self.codec, shell, self.task, init)
+        starts = starts_of(self._frames(given), self.codec, shell, self.task, init)
         attrs = {**self._attrs(), "undrift_seed": seed, "undrift_nfe": nfe}
         numbers = np.arange(which.start, which.stop)
         forecast = Forecast(
@@ -207,6 +206,13 @@ class FieldModel:
             return forecast.in_memory(progress)
         forecast.to_file(out, overwrite, progress)
         return open_ensemble(out)
+
+    def _frames(self, given: Data | None) -> Fields:
+        """Single frames of given data, or of the run's own."""
+        if given is None:
+            return single_frames_of(self.problem.pair.target)
+        names = list(self.codec.layout.variables)
+        return open_fields(given, dims=self.config.data.dims or None, variables=names)
 
     def _law(self) -> Diffusion:
         precision = precision_of(self.config.train.precision, self.device)
@@ -299,13 +305,8 @@ class FieldModel:
         """
         if not isinstance(self.task, Window):
             raise UsageError(f"baselines of forecasts need a model of windows, and this one's task is {self.task.name}")
-        if given is None:
-            fields = single_frames_of(self.problem.pair.target)
-        else:
-            names = list(self.codec.layout.variables)
-            fields = open_fields(given, dims=self.config.data.dims or None, variables=names)
-        start = start_of(forecast)
-        starts = starts_of(fields, self.codec, self.parts.shell, self.task, np.atleast_1d(forecast[start].values))
+        times = np.atleast_1d(forecast[start_of(forecast)].values)
+        starts = starts_of(self._frames(given), self.codec, self.parts.shell, self.task, times)
         return ForecastRivals(self.parts.rivals, self.problem, self.parts.shell, self.task).draw(forecast, starts)
 
     def under_trained(self) -> bool | None:
