@@ -44,3 +44,22 @@ def tiny_fit(data, **options):
 
 def draw(model, given=None, **options):
     return model.sample(given, **{"realizations": 2, "nfe": 2, "progress": False, **options})
+
+
+HOUR = np.timedelta64(1, "h")
+
+
+def waves(count=400, seed=0):
+    """A wave that travels a cell an hour on a periodic line, of an amplitude that changes slowly, and white noise."""
+    rng = np.random.default_rng(seed)
+    amplitude, out = rng.normal(size=2), []
+    for _ in range(count):
+        amplitude = 0.98 * amplitude + np.sqrt(1 - 0.98**2) * rng.normal(size=2)
+        out.append(amplitude.copy())
+    x, t = np.arange(16), np.arange(count)
+    phase = 2 * np.pi * (x[None] - t[:, None]) / 16
+    field = np.stack(out)[:, :1] * np.cos(phase) + np.stack(out)[:, 1:] * np.sin(phase)
+    field = 280 + field[:, None, :] * np.ones((1, 8, 1)) + 0.1 * rng.normal(size=(count, 8, 16))
+    times = np.datetime64("2001-03-01", "ns") + t * HOUR
+    coords = {"time": times, "lat": np.linspace(40, 47, 8), "lon": np.linspace(0, 337.5, 16)}
+    return xr.Dataset({"tas": (("time", "lat", "lon"), field.astype(np.float32), {"units": "K"})}, coords)

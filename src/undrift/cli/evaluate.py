@@ -19,6 +19,7 @@ def evaluate(
     truth: Truth,
     run: str | None = None,
     out: str | None = None,
+    thresholds: str | None = None,
     bootstrap: int = 200,
     seed: Seed = 0,
     overwrite: Flag = False,
@@ -32,12 +33,14 @@ def evaluate(
     Scores: fair CRPS and its skill against baselines, RMSE of the mean,
     spread/skill, rank histogram, variogram score, spectra, marginals. Where no
     sample of TRUTH has the coordinates of one of ENSEMBLE, distributions are
-    compared and no CRPS is given.
+    compared and no CRPS is given. A forecast is scored lead by lead, matched by
+    the time that is forecast.
 
     Args:
         ensemble: NetCDF or Zarr with a dim realization (number, member, ensemble and sample are read too).
         run: The run directory, for its baselines and its training data (is the model memorising?).
         out: File to write the scores to, scores.json or scores.nc.
+        thresholds: Of events in forecasts, as 0.5,2 in the units of the data. Default of rain 0.1, 1 and 5 mm/h.
         bootstrap: Replicates of the block bootstrap behind the intervals; 0 for none.
         overwrite: Replace OUT.
     """
@@ -48,6 +51,7 @@ def evaluate(
     from undrift.config import valid_seed
 
     valid_seed(seed)
+    wanted = _numbers(thresholds)
     with stopped_saying(lambda: f"nothing was written{f' to {out}' if out else ''}; type the same command again"):
         from undrift.cli.runs import open_run, tell_scores
         from undrift.model import evaluate as score
@@ -57,7 +61,7 @@ def evaluate(
         model = open_run(run, device="cpu") if run else None
         scores = score(
             ensemble, truth or [], run=model, out=out, overwrite=overwrite, bootstrap=bootstrap, seed=seed,
-            dry_run=dry_run,
+            thresholds=wanted, dry_run=dry_run,
         )  # fmt: skip
     if dry_run:
         emit_json(scores) if json else facts(scores)
@@ -67,3 +71,11 @@ def evaluate(
     if out is not None and not json:
         say(f"all scores: {out}")
     return 0
+
+
+def _numbers(text: str | None) -> list[float]:
+    """``0.5,2`` as numbers."""
+    try:
+        return [float(part) for part in (text or "").split(",") if part.strip()]
+    except ValueError:
+        raise UsageError(f"got --thresholds {text}, expected numbers with commas between them, such as 0.5,2") from None

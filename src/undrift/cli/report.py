@@ -57,7 +57,8 @@ def report(
 
     Example: undrift report RUN --out report.html
 
-    Alone, RUN draws the samples that training left out and is scored on them.
+    Alone, RUN draws the samples that training left out and is scored on them; of
+    --task window also forecasts from starts among them, scored by lead time.
     The page needs no other file and no network.
 
     Args:
@@ -80,7 +81,8 @@ def report(
         set_threads()
         model = open_run(run, verify=not no_verify, device=device)
         _enough(realizations or model.config.sample.realizations)
-        draw = partial(model.sample, holdout=True, realizations=realizations, seed=seed, nfe=nfe)
+        drawn = {"realizations": realizations, "seed": seed, "nfe": nfe}
+        draw = partial(model.sample, holdout=True, **drawn)
         if dry_run:
             plan = _plan(model, draw) if ensemble is None else scored(ensemble, truth or [], run=model, dry_run=True)
         elif ensemble is not None:
@@ -88,7 +90,7 @@ def report(
         else:
             chosen = {"--realizations": realizations, "--seed": seed or None, "--nfe": nfe}
             typed = [word for name, value in chosen.items() if value is not None for word in (name, str(value))]
-            scores = _of_a_drawing(model, draw, run, typed, out, overwrite)
+            scores = _of_a_drawing(model, drawn, run, typed, out, overwrite)
     if dry_run:
         emit_json(plan) if json else facts(plan)
         note("nothing was written (--dry-run)")
@@ -116,20 +118,41 @@ def _plan(model: FieldModel, draw: Callable[..., Any]) -> dict[str, Any]:
 
     wanted_truth(model)
     return draw(dry_run=True, out=_STREAMED) | {
-        "besides": "making and scoring the baselines, and the page: not in these seconds"
+        "besides": "making and scoring the baselines, forecasts by lead time, and the page: not in these seconds"
     }
 
 
 def _of_a_drawing(
-    model: FieldModel, draw: Callable[..., xr.Dataset], run: str, typed: Sequence[str], out: str, overwrite: bool
+    model: FieldModel, drawn: dict[str, Any], run: str, typed: Sequence[str], out: str, overwrite: bool
 ) -> xr.Dataset:
     """The page about the held-out samples, which are drawn for it; returns the scores."""
     from undrift.cli.runs import wanted_truth
 
     with tempfile.TemporaryDirectory(prefix="undrift-") as folder:
         truth, path = wanted_truth(model), Path(folder) / _STREAMED
-        draw(out=path).close()
-        return _write(model, path, truth, model.holdout_given(), run, typed, out, overwrite)
+        model.sample(holdout=True, out=path, **drawn).close()
+        by_lead, notes = _by_lead(model, drawn)
+        return _write(
+            model, path, truth, model.holdout_given(), run, typed, out, overwrite, by_lead=by_lead, notes=notes
+        )
+
+
+def _by_lead(model: FieldModel, drawn: dict[str, Any]) -> tuple[xr.Dataset | None, list[str]]:
+    """Scores of forecasts of the held-out part, of a model of windows, and what a reader should know of them."""
+    from undrift.errors import DataError
+    from undrift.model.hindcast import hindcast_scores
+    from undrift.tasks import Window
+
+    if not isinstance(model.task, Window) or not (model.task.past and model.task.future):
+        return None, []
+    try:
+        scores = hindcast_scores(model, **drawn)
+    except DataError as error:
+        return None, [f"No curves by lead time: {error}."]
+    starts = int(scores["n_starts"].max())
+    notes = [f"Curves by lead time are of {starts} forecasts that start within the held-out part, window after window."]
+    absent = scores.attrs.get("baselines_absent", "")
+    return scores, [*notes, *(f"{text[:1].upper()}{text[1:]}." for text in absent.split("; ") if text)]
 
 
 def _enough(realizations: int | None) -> None:
@@ -139,7 +162,7 @@ def _enough(realizations: int | None) -> None:
 
 def _write(
     model: FieldModel, path: Path, truth: xr.Dataset, given: xr.Dataset | None, run: str, typed: Sequence[str],
-    out: str, overwrite: bool, own: bool = True,
+    out: str, overwrite: bool, own: bool = True, by_lead: xr.Dataset | None = None, notes: Sequence[str] = (),
 ) -> xr.Dataset:  # fmt: skip
     """Score an ensemble on disk and write the page about it and the options that made it; returns the scores.
 
@@ -154,6 +177,7 @@ def _write(
         again = shlex.join(["undrift", "report", run, *typed, "--out", out])
         title, commands = Path(run).name, [*_trained_by(run), again]
         section = section_of(model, members, truth, given, scores, title=title, commands=commands, own=own)
+        section.by_lead, section.notes = by_lead, [*section.notes, *notes]
         write_page(out, [section], title=f"undrift: {title}", overwrite=overwrite)
     return scores
 
@@ -225,6 +249,8 @@ def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores
         if config.data.given:
             source = f"the fields of another dataset ({files_text(config.data.given)})"
         asked = f"{names} on the fine grid, given {source}"
+    elif config.task.name == "window":
+        asked = f"{names} in {config.task.future} frames, given the {config.task.past} before them"
     else:
         asked = f"{names}, given {', '.join(config.data.covariates) or 'nothing but the law of the data'}"
     counts, rule = model.facts.get("samples", {}), config.data.holdout or "the last 20%"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["open_run", "score", "score_rows", "tell_scores", "wanted_truth"]
+__all__ = ["lead_rows", "open_run", "score", "score_rows", "tell_scores", "wanted_truth"]
 
 import math
 from collections.abc import Mapping
@@ -45,6 +45,17 @@ def tell_scores(scores: xr.Dataset, head: Mapping[str, Any], json: bool) -> None
     """Print the verdict and a table of scores, or one JSON object with what it is about at its head."""
     from undrift.verify import to_table, verdict
 
+    if scores.attrs.get("by_lead"):
+        if json:
+            emit_json({**head, "attrs": scores.attrs, "scores": to_table(scores)})
+            return
+        lost = scores.attrs["n_valid_times_without_truth"]
+        if lost:
+            say(f"{lost} of {scores.attrs['n_valid_times']} times that are forecast have no truth: left out")
+        table(lead_rows(scores))
+        for sentence in filter(None, scores.attrs.get("baselines_absent", "").split("; ")):
+            say(sentence)
+        return
     findings = verdict(scores)
     if json:
         told = [{"topic": one.topic, "level": one.level, "text": one.text} for one in findings]
@@ -103,6 +114,33 @@ def score_rows(scores: xr.Dataset, names: Mapping[str, str] | None = None) -> li
                     "model better by": f"{100 * float(base['skill']):+.1f} %",
                 }
             )
+    return rows
+
+
+def lead_rows(scores: xr.Dataset) -> list[dict[str, Any]]:
+    """Rows for a table of people: each variable, lead by lead, with the CRPS of each baseline beside the model's."""
+    from undrift.verify.leads import LEAD, lead_text
+
+    rows: list[dict[str, Any]] = []
+    for variable in scores["variable"].values:
+        one = scores.sel(variable=variable)
+        units = str(one["units"].values) if "units" in one.coords else ""
+        for k, lead in enumerate(scores[LEAD].values):
+            at = one.isel({LEAD: k})
+            row = {
+                "variable": (f"{variable} ({units})" if units else str(variable)) if k == 0 else "",
+                "lead": lead_text(lead),
+                "starts": int(at["n_starts"]),
+                "CRPS": float(at["crps"]),
+                "RMSE of mean": float(at["rmse"]),
+                "bias": float(at["bias"]),
+                "spread/skill": float(at["spread_skill"]),
+            }
+            for threshold in at["threshold"].values if "csi" in at else ():
+                row[f"CSI {threshold:.3g}"] = float(at["csi"].sel(threshold=threshold))
+            for name in at["baseline"].values if "baseline" in at.coords else ():
+                row[f"CRPS of {name}"] = float(at["crps_baseline"].sel(baseline=name))
+            rows.append(row)
     return rows
 
 

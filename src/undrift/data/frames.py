@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ from undrift.data.fields import Fields, _Store
 from undrift.data.layout import Layout, channels_for
 from undrift.errors import DataError
 
-__all__ = ["FRAME", "single_steps", "windows_of"]
+__all__ = ["FRAME", "Frames", "frames_of", "single_frames_of", "single_steps", "windows_of"]
 
 FRAME = "lead_time"
 """The level dim of a window's frames: their times after the last of the past ones."""
@@ -111,6 +111,58 @@ def windows_of(fields: Fields, past: int, future: int) -> tuple[Fields, list[str
     lost = int((~whole).sum())
     notes = [] if not lost else [f"{lost} of {starts} windows of {count} frames would cross a gap in time: not used"]
     return out, notes
+
+
+_APART = 10**6  # steps between frames of which none follows the other
+_SERIES = 10**9
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames that some windows are made of.
+
+    Attributes:
+        positions: among all frames.
+        times: of each.
+        place: whole steps of each, ascending; where time has a gap that is no whole number of steps, or another series
+            begins, far more of them.
+        references: row, among these frames, of the last past frame of each window.
+    """
+
+    positions: np.ndarray
+    times: np.ndarray
+    place: np.ndarray
+    references: np.ndarray
+
+
+def single_frames_of(windows: Fields) -> Fields:
+    """All frames that windows are cut from, as samples."""
+    store = windows._store
+    assert isinstance(store, _FrameStore)
+    frames = store.frames
+    return Fields(frames.dataset, frames.layout, order=windows.order, sources=frames.sources, _store=frames)
+
+
+def frames_of(windows: Fields, rows: np.ndarray, past: int) -> Frames:
+    """The frames of windows in ``rows``, of which ``past`` are up to their reference."""
+    store = windows._store
+    assert isinstance(store, _FrameStore)
+    where = store.positions(windows._base(rows))
+    positions = np.unique(where)
+    coords = list(np.unravel_index(positions, store.frames.sizes))
+    along = coords[store.axis]
+    name = store.frames.layout.sample[store.axis]
+    known = name in store.frames.dataset.coords
+    times = store.frames.dataset[name].values if known else np.arange(store.frames.sizes[store.axis])
+    apart = single_steps(times)[0] if len(times) > 1 else np.zeros(0, int)
+    steps = np.concatenate([[0], np.cumsum(np.where(apart > 0, apart, _APART))])
+    coords[store.axis] = np.zeros_like(along)
+    series = np.ravel_multi_index(coords, store.frames.sizes)
+    place = steps[along] + _SERIES * np.unique(series, return_inverse=True)[1]
+    order = np.argsort(place, kind="stable")
+    rank = np.argsort(order, kind="stable")
+    references = rank[np.searchsorted(positions, where[:, max(past - 1, 0)])]
+    return Frames(positions[order], times[along][order], place[order], references)
 
 
 def single_steps(times: np.ndarray) -> tuple[np.ndarray, float]:

@@ -29,10 +29,10 @@ from undrift.progress import track
 from undrift.tasks import Window
 from undrift.tasks.batch import Condition
 from undrift.train.prepare import to_condition
+from undrift.verify.leads import LEAD
 
 __all__ = ["LEAD", "Forecast", "Starts", "starts_of", "steps_of"]
 
-LEAD = "prediction_timedelta"
 Block = tuple[int, int, slice, dict[str, np.ndarray]]
 
 
@@ -51,7 +51,7 @@ class Starts:
     dim: str
 
 
-def starts_of(fields: Fields, codec: Codec, shell: Shell, task: Window, init: str) -> Starts:
+def starts_of(fields: Fields, codec: Codec, shell: Shell, task: Window, init: str | np.ndarray) -> Starts:
     """The frames that forecasts begin with.
 
     Args:
@@ -59,7 +59,8 @@ def starts_of(fields: Fields, codec: Codec, shell: Shell, task: Window, init: st
         codec: of the model.
         shell: labels of its fields.
         task: of the model.
-        init: "LAST", times with commas between them, or START/END/EVERY such as "2019-03-26/2019-03-30/12h".
+        init: "LAST", times with commas between them, or START/END/EVERY such as "2019-03-26/2019-03-30/12h"; or an
+            array of times.
 
     Raises:
         UsageError: no time is meant by ``init``, or the model has no past.
@@ -89,8 +90,16 @@ def starts_of(fields: Fields, codec: Codec, shell: Shell, task: Window, init: st
     return Starts(times[chosen], past, time)
 
 
-def _chosen(fields: Fields, time: str, times: np.ndarray, init: str) -> list[int]:
+def _chosen(fields: Fields, time: str, times: np.ndarray, init: str | np.ndarray) -> list[int]:
     """Positions of the frames that forecasts begin with."""
+    if not isinstance(init, str):
+        place = {plain(t): i for i, t in enumerate(times)}
+        lacking = [plain(t) for t in init if plain(t) not in place]
+        if lacking:
+            raise DataError(
+                f"the given data lack {len(lacking)} of {len(init)} starts of forecasts, first {lacking[0]}"
+            )
+        return [place[plain(t)] for t in init]
     if init.upper() == "LAST":
         return [len(times) - 1]
     ends = init.split("/")

@@ -105,7 +105,7 @@ class Rivals:
         attrs = {"dressed": "quantiles", "note": dressed.note}
         out = template(request, layout, shell, np.arange(len(dressed.members)), attrs)
         sizes = [request.labels.sizes[d] for d in request.dims]
-        bounds = [np.broadcast_to(v.reshape(1, -1, *[1] * len(layout.space)), point[:1].shape) for v in self._bounds()]
+        bounds = [np.broadcast_to(v.reshape(1, -1, *[1] * len(layout.space)), point[:1].shape) for v in self.bounds()]
         points, members, low, high = (variables_of(v, layout, shell) for v in (point, dressed.members, *bounds))
         arrays = {}
         for variable, values in points.items():
@@ -117,7 +117,7 @@ class Rivals:
             arrays[variable] = out[variable].copy(data=ensemble)
         return out.assign(arrays)
 
-    def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Least and largest value of each channel, (C,)."""
         low = [-np.inf if t.lower is None else t.lower for t in self.codec.transforms]
         high = [np.inf if t.upper is None else t.upper for t in self.codec.transforms]

@@ -15,6 +15,7 @@ from undrift.config import valid_seed
 from undrift.data.ensemble import open_ensemble
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError, suggests_options
+from undrift.verify.leads import LEAD
 from undrift.verify.match import Axes, Pairing, aligned_truth, axes_of, pair_samples, same_units
 
 if TYPE_CHECKING:
@@ -40,12 +41,15 @@ def evaluate(
     train: xr.Dataset | None = None,
     given: xr.Dataset | None = None,
     wet_threshold: float | Mapping[str, float] | None = None,
+    thresholds: Sequence[float] = (),
     bootstrap: int = 200,
     seed: int = 0,
     dry_run: bool = False,
     progress: bool = True,
 ) -> Any:
     """Score an ensemble; `undrift.verify.evaluate` says how and lists the scores.
+
+    Forecasts, which have a dim prediction_timedelta, are scored by lead time: see `undrift.verify.by_lead`.
 
     Args:
         ensemble: a path (NetCDF, Zarr), or a Dataset with dims (realization, *sample, *level, *space).
@@ -58,6 +62,8 @@ def evaluate(
         train: training fields; then memorisation is measured.
         given: what the ensemble was conditioned on.
         wet_threshold: least value that counts as wet, for all variables or by name.
+        thresholds: of events whose forecasts are scored by `undrift.verify.rain_by_lead`, for all variables in their
+            units; by default 0.1, 1 and 5 mm/h for those of precipitation.
         bootstrap: replicates of the block bootstrap behind the intervals, 0 for none.
         seed: of rank ties, pairs of cells and the bootstrap.
         dry_run: return shapes, matched samples and sizes instead.
@@ -77,6 +83,20 @@ def evaluate(
         reference = open_truth(truth)
         if dry_run:
             return _plan(members, reference, model)
+        if LEAD in members.dims:
+            absent = []
+            if model is not None and baselines is None:
+                baselines, absent = _forecast_baselines(model, members, reference)
+            options = {"baselines": baselines, "bootstrap": bootstrap, "seed": seed}
+            scores = verify.by_lead(members, reference, wet_threshold=wet_threshold, progress=progress, **options)
+            scores = _with_rain(scores, members, reference, thresholds, options).load()
+            if absent:
+                scores.attrs["baselines_absent"] = "; ".join(absent)
+            if out is not None:
+                verify.write_scores(scores, out)
+            return scores
+        if thresholds:
+            raise UsageError("thresholds are of forecasts, and the ensemble has no dim prediction_timedelta")
         options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed}
         options |= {"given": given, "progress": progress}
         absent: list[str] = []
@@ -99,6 +119,38 @@ def evaluate(
     if out is not None:
         verify.write_scores(scores, out)
     return scores
+
+
+def _with_rain(
+    scores: xr.Dataset, forecast: xr.Dataset, truth: xr.Dataset, thresholds: Sequence[float], options: dict[str, Any]
+) -> xr.Dataset:
+    """Scores by lead with those of events, of the variables that have thresholds."""
+    wanted: dict[tuple[float, ...], list[str]] = {}
+    for name in (str(name) for name in forecast.data_vars if name in truth.data_vars):
+        found = tuple(thresholds) or verify.rain_thresholds(forecast[name])
+        if found:
+            wanted.setdefault(found, []).append(name)
+    if len(wanted) > 1:
+        raise UsageError(
+            f"variables of rain are in several units: {[*wanted.values()]}; give thresholds, or score apart"
+        )
+    for found, names in wanted.items():
+        rain = verify.rain_by_lead(forecast[names], truth, found, **options)
+        scores = scores.merge(rain.reindex(variable=scores["variable"]), compat="override", combine_attrs="override")
+    return scores
+
+
+def _forecast_baselines(
+    model: "FieldModel", forecast: xr.Dataset, truth: xr.Dataset
+) -> tuple[dict[str, xr.Dataset], list[str]]:
+    """Those of the forecasts of a run, which begin with frames of its own data, or of the truth where they are not."""
+    try:
+        return model.forecast_baselines(forecast)
+    except DataError:
+        try:
+            return model.forecast_baselines(forecast, truth)
+        except DataError as error:
+            return {}, [f"no baseline: {error}"]
 
 
 def open_truth(truth: str | Path | Sequence[str | Path] | xr.Dataset) -> xr.Dataset:
@@ -160,7 +212,11 @@ def _plan(ensemble: xr.Dataset, truth: xr.Dataset, model: "FieldModel | None") -
     dims.sort(key=lambda dim: dim not in axes.sample)
     pairing = pair_samples(ensemble, truth, axes.sample, dims)
     samples = math.prod(ensemble.sizes[dim] for dim in axes.sample)
-    rivals = {} if model is None else {k: len(v.members) for k, v in model.parts.rivals.dressed.items()}
+    rivals = (
+        {}
+        if model is None or LEAD in ensemble.dims
+        else {k: len(v.members) for k, v in model.parts.rivals.dressed.items()}
+    )
     seconds = _seconds(ensemble[names], truth[names], axes, dims, pairing, rivals)
     besides = "" if model is None else ", and that of making the baselines and of a look at the training data"
     size = sum(ensemble[name].nbytes for name in names)
@@ -193,7 +249,8 @@ def _seconds(
     total = len(rows[0]) if len(pairing.ensemble) else max(counts)
 
     def took(count: int) -> float:
-        drawn, seen = (_few(ds, over, at[:count]) for ds, over, at in zip((ensemble, truth), (axes.sample, dims), rows))
+        drawn = _few(ensemble, axes.sample, rows[0][:count])
+        seen = _few(truth, dims, np.unique(rows[1][:count]))  # once, however often it is forecast
         drawn.attrs |= {"space_dims": " ".join(axes.space)}
         like = {name: seen.expand_dims(realization=members) for name, members in rivals.items()}
         like = {name: one.assign_attrs(dressed="quantiles") for name, one in like.items()}

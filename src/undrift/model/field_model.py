@@ -14,10 +14,12 @@ from undrift.config import parse_realizations, valid_seed
 from undrift.data.cut import begun_at
 from undrift.data.ensemble import open_ensemble
 from undrift.data.fields import Fields
+from undrift.data.frames import single_frames_of
 from undrift.data.open import open_fields
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.draw import Drawing
 from undrift.distributions.forecast import Forecast, starts_of, steps_of
+from undrift.distributions.forecast_rivals import ForecastRivals
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
 from undrift.distributions.windows import request_stations, request_windows
 from undrift.errors import UsageError, suggests_options
@@ -32,6 +34,7 @@ from undrift.train.log import read_metrics
 from undrift.train.network import KINDS
 from undrift.train.prepare import Problem, device_of, precision_of, reopen
 from undrift.train.run import staged
+from undrift.verify.forecast import start_of
 from undrift.verify.training import under_trained
 
 __all__ = ["FieldModel", "load"]
@@ -158,9 +161,9 @@ class FieldModel:
     @suggests_options
     def forecast(
         self,
-        given: Data,
+        given: Data | None,
         *,
-        init: str = "LAST",
+        init: str | np.ndarray = "LAST",
         lead: str | float | None = None,
         steps: int | None = None,
         realizations: int | slice | str | None = None,
@@ -174,9 +177,9 @@ class FieldModel:
         """Forecast from the frames of given data, window after window.
 
         Args:
-            given: frames up to the start of each forecast: files or a Dataset.
+            given: frames up to the start of each forecast: files or a Dataset; None for the run's own data.
             init: which frames forecasts begin with: "LAST", times such as "2019-03-26T12,2019-03-27", or
-                "START/END/EVERY" such as "2019-03-26/2019-03-30/12h".
+                "START/END/EVERY" such as "2019-03-26/2019-03-30/12h"; or an array of times.
             lead: how far, such as "48h"; or
             steps: how many frames.
             realizations: how many (50), or which, as of :meth:`sample`.
@@ -200,8 +203,7 @@ class FieldModel:
         which = parse_realizations(_FORECASTS if realizations is None else realizations)
         shell, nfe = self.parts.shell, self.config.sample.nfe if nfe is None else nfe
         number = steps_of(shell, lead, steps)
-        fields = open_fields(given, dims=self.config.data.dims or None, variables=list(self.codec.layout.variables))
-        starts = starts_of(fields, self.codec, shell, self.task, init)
+        starts = starts_of(self._frames(given), self.codec, shell, self.task, init)
         attrs = {**self._attrs(), "undrift_seed": seed, "undrift_nfe": nfe}
         numbers = np.arange(which.start, which.stop)
         forecast = Forecast(
@@ -213,6 +215,13 @@ class FieldModel:
             return forecast.in_memory(progress)
         forecast.to_file(out, overwrite, progress)
         return open_ensemble(out)
+
+    def _frames(self, given: Data | None) -> Fields:
+        """Single frames of given data, or of the run's own."""
+        if given is None:
+            return single_frames_of(self.problem.pair.target)
+        names = list(self.codec.layout.variables)
+        return open_fields(given, dims=self.config.data.dims or None, variables=names)
 
     def _law(self) -> Diffusion:
         precision = precision_of(self.config.train.precision, self.device)
@@ -301,6 +310,28 @@ class FieldModel:
     def absent_baselines(self) -> list[str]:
         """Which baselines there are not, and why, a sentence each."""
         return self.parts.rivals.absent()
+
+    def forecast_baselines(
+        self, forecast: xr.Dataset, given: Data | None = None
+    ) -> tuple[dict[str, xr.Dataset], list[str]]:
+        """Dressed baselines for forecasts: persistence, climatology, EOF ridge and others, learned from training data.
+
+        Args:
+            forecast: with the starts and leads that are wanted, as :meth:`forecast` makes it.
+            given: frames up to each start: files or a Dataset. The run's own data by default.
+
+        Returns:
+            By name, forecasts of the same starts and leads whose members are error quantiles and are made when they
+            are read; and a sentence on each baseline that there is not.
+
+        Raises:
+            DataError: starts are not in the given data, or leads are too long for the training part.
+        """
+        if not isinstance(self.task, Window):
+            raise UsageError(f"baselines of forecasts need a model of windows, and this one's task is {self.task.name}")
+        times = np.atleast_1d(forecast[start_of(forecast)].values)
+        starts = starts_of(self._frames(given), self.codec, self.parts.shell, self.task, times)
+        return ForecastRivals(self.parts.rivals, self.problem, self.parts.shell, self.task).draw(forecast, starts)
 
     def under_trained(self) -> bool | None:
         """Whether more training would have helped, None where no validation says."""

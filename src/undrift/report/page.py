@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from undrift.errors import UsageError
 from undrift.report.channel import Channel, Limits, Source, channel_maps, score_maps
+from undrift.report.leads import lead_plots
 from undrift.report.plots import score_plots
 from undrift.report.style import count, number, units_text
 from undrift.report.tables import calibration_table, law_table, overview_table, score_table, shift_table
@@ -52,6 +53,7 @@ class Section:
         truth: the same without realization; or None. Samples are matched by label where both have labels.
         given: what the ensemble was conditioned on, on its own grid; or None.
         verdict: sentences for the top of the page.
+        by_lead: scores of forecasts by lead time, or None.
         metrics: rows of metrics.jsonl: step, seconds, loss, validation, loss_by_noise.
         facts: data, fingerprint, versions, seeds, sizes, times; `commands` are shown as how to reproduce it.
         notes: further lines at the section's end.
@@ -65,6 +67,7 @@ class Section:
     truth: xr.Dataset | None = None
     given: xr.Dataset | None = None
     verdict: list[str] = field(default_factory=list)
+    by_lead: xr.Dataset | None = None
     metrics: list[dict] = field(default_factory=list)
     facts: Mapping[str, object] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -128,9 +131,11 @@ def _section(section: Section, order: int, limits: Limits) -> SimpleNamespace:
     ]
     left = len(source.channels) - len(channels)
     commands = section.facts.get("commands", "")
+    leads = [] if section.by_lead is None else lead_plots(section.by_lead, dpi=limits.dpi)
     training = training_plots(section.metrics, dpi=limits.dpi)
     anchors = [(f"s{order}", section.title)]
     anchors += [(f"s{order}c{i + 1}", c.title) for i, c in enumerate(channels)] if len(channels) > 1 else []
+    anchors += [(f"s{order}leads", "By lead time")] * bool(leads)
     anchors += [(f"s{order}training", "Training")] * bool(training)
     anchors += [(f"s{order}reproduce", "How to reproduce it")] * bool(commands)
     return SimpleNamespace(
@@ -141,6 +146,7 @@ def _section(section: Section, order: int, limits: Limits) -> SimpleNamespace:
         channels=channels,
         overview=overview_table(section.scores) if section.scores is not None else None,
         left_out=f"{left} further fields are not shown; their scores are in the scores file." if left else "",
+        leads=leads,
         training=training,
         commands=commands if isinstance(commands, str) else "\n".join(map(str, _listed(commands))),
         facts=[(k.replace("_", " "), v) for k, v in _flat(section.facts) if k != "commands"] + _attribution(section),

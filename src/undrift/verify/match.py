@@ -27,6 +27,7 @@ from undrift.data.ensemble import MEMBER_NAMES
 from undrift.data.layout import plain
 from undrift.data.order import is_global
 from undrift.errors import DataError
+from undrift.verify.leads import LEAD, later, start_name
 from undrift.verify.marginal import canonical_units
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def _realization(ensemble: xr.Dataset, truth: xr.Dataset, dims: Sequence[str]) -
 def sample_labels(ds: xr.Dataset, dims: Sequence[str]) -> dict[str, NDArray]:
     """Labels of the flattened samples: every coordinate over the sample dims, and every scalar one.
 
-    A forecast's `time` is replaced by its `valid_time`, which is what a truth is labelled by.
+    The times at which forecasts start are replaced by those that they are of, which a truth is labelled by.
 
     Returns:
         Per name an array (n,) with n the product of the sizes of `dims`.
@@ -136,9 +137,10 @@ def sample_labels(ds: xr.Dataset, dims: Sequence[str]) -> dict[str, NDArray]:
             plain_coord = coord.variable if not coord.dims else xr.Variable(coord.dims, coord.values)
             spread = xr.DataArray(plain_coord).broadcast_like(frame).transpose(*dims)
             labels[str(name)] = np.asarray(spread.values).reshape(-1)
-    if "valid_time" in labels and "prediction_timedelta" in labels:
-        labels["time"] = labels.pop("valid_time")
-        labels.pop("prediction_timedelta")
+    if LEAD in labels and ("valid_time" in labels or "time" in labels):
+        start = start_name(ds)
+        labels[start] = later(labels[start], labels[LEAD]) if "valid_time" not in labels else labels["valid_time"]
+        labels = {name: values for name, values in labels.items() if name not in ("valid_time", LEAD)}
     return labels
 
 

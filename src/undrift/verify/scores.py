@@ -1,6 +1,6 @@
 """`evaluate`: an ensemble against the truth, its baselines and its training data."""
 
-__all__ = ["evaluate"]
+__all__ = ["Job", "Side", "common_variables", "evaluate", "is_dressed", "labels_of_channels", "prepared", "sample_dims"]
 
 import logging
 from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ Values = dict[str, tuple[tuple[str, ...], NDArray]]
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """One dataset on the ensemble's cells, with the samples of it that are used."""
 
     dataset: xr.Dataset
@@ -53,6 +53,7 @@ class _Side:
     what: str
 
     def reader(self, name: str, axes: Axes, level: tuple[str, ...]) -> Reader:
+        """Its values of one variable, sample by sample."""
         return Reader(self.dataset[name], self.realization, self.sample, level, axes.space, self.rows, self.what)
 
 
@@ -66,13 +67,13 @@ class _Channel:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What all variables share."""
 
     axes: Axes
-    ensemble: _Side
-    truth: _Side
-    baselines: dict[str, _Side]
+    ensemble: Side
+    truth: Side
+    baselines: dict[str, Side]
     pairing: Pairing
     labels: list[str]
     order: NDArray[np.intp]
@@ -133,8 +134,8 @@ def evaluate(
     """
     if bootstrap < 0:
         raise UsageError(f"bootstrap must be 0 or more replicates, not {bootstrap}")
-    names = _common_variables(ensemble, truth)
-    job = _prepare(ensemble, truth, names, dict(baselines or {}), bootstrap, seed)
+    names = common_variables(ensemble, truth)
+    job = prepared(ensemble, truth, names, dict(baselines or {}), bootstrap, seed)
     channels: list[_Channel] = []
     with track("scoring", len(names), enabled=progress) as tick:
         for place, name in enumerate(names):
@@ -165,7 +166,12 @@ def _remarks(
     return told
 
 
-def _common_variables(ensemble: xr.Dataset, truth: xr.Dataset) -> list[str]:
+def common_variables(ensemble: xr.Dataset, truth: xr.Dataset) -> list[str]:
+    """The variables of both, in the order of the ensemble.
+
+    Raises:
+        DataError: there is none, or their units differ.
+    """
     names = [str(name) for name in ensemble.data_vars if name in truth.data_vars]
     if not names:
         ours, theirs = (", ".join(map(str, ds.data_vars)) or "none" for ds in (ensemble, truth))
@@ -175,25 +181,25 @@ def _common_variables(ensemble: xr.Dataset, truth: xr.Dataset) -> list[str]:
     return names
 
 
-def _prepare(
+def prepared(
     ensemble: xr.Dataset,
     truth: xr.Dataset,
     names: list[str],
     baselines: dict[str, xr.Dataset],
     bootstrap: int,
     seed: int,
-) -> _Job:
+) -> Job:
     """Find the axes, match samples and cells, and lay out the grid's weights and spectrum."""
     axes = axes_of(ensemble, truth, names)
     levels = sorted({dim for name in names for dim in axes.level(ensemble[name])})
     dims = (*levels, *axes.space)
     on_truth = aligned_truth(truth, ensemble, names, axes)
-    truth_sample = _sample_dims(on_truth, axes, names, levels)
+    truth_sample = sample_dims(on_truth, axes, names, levels)
     pairing = pair_samples(ensemble, on_truth, axes.sample, truth_sample)
     matched = pairing.by != "nothing"
     ens_rows = pairing.ensemble if matched else np.arange(_count(ensemble, axes.sample))
     truth_rows = pairing.truth if matched else np.arange(_count(on_truth, truth_sample))
-    sides: dict[str, _Side] = {}
+    sides: dict[str, Side] = {}
     for label, baseline in baselines.items() if matched else ():
         sides[label] = _baseline_side(label, baseline, ensemble, names, axes, dims, pairing)
     texts = sample_labels(ensemble, axes.sample)
@@ -202,10 +208,10 @@ def _prepare(
         for name in (axes.latitude, axes.longitude)
     ]
     weights = area_weights(axes.space, axes.shape, grid[0], grid[1])
-    return _Job(
+    return Job(
         axes,
-        _Side(ensemble, axes.realization, axes.sample, ens_rows, "the ensemble"),
-        _Side(on_truth, None, truth_sample, truth_rows, "the truth"),
+        Side(ensemble, axes.realization, axes.sample, ens_rows, "the ensemble"),
+        Side(on_truth, None, truth_sample, truth_rows, "the truth"),
         sides,
         pairing,
         describe_rows(texts, axes.sample, ens_rows),
@@ -217,7 +223,7 @@ def _prepare(
     )
 
 
-def _sample_dims(truth: xr.Dataset, axes: Axes, names: list[str], levels: list[str]) -> tuple[str, ...]:
+def sample_dims(truth: xr.Dataset, axes: Axes, names: list[str], levels: list[str]) -> tuple[str, ...]:
     """The truth's sample dims: those of the ensemble first, then what is left but levels and space."""
     dims = [str(dim) for dim in truth[names[0]].dims if all(dim in truth[name].dims for name in names)]
     mine = [dim for dim in axes.sample if dim in dims]
@@ -236,7 +242,7 @@ def _baseline_side(
     axes: Axes,
     dims: tuple[str, ...],
     pairing: Pairing,
-) -> _Side:
+) -> Side:
     """One baseline on the samples and cells of the ensemble."""
     what = f"the baseline {label!r}"
     lacking = [name for name in names if name not in baseline.data_vars]
@@ -253,7 +259,7 @@ def _baseline_side(
         first = describe_rows(sample_labels(ensemble, axes.sample), axes.sample, np.array(missing[:1]))[0]
         raise DataError(f"{what} lacks {len(missing)} of {pairing.ensemble.size} samples, first {first}")
     rows = np.array([place[row] for row in pairing.ensemble.tolist()], np.intp)
-    return _Side(same_cells(baseline, ensemble, dims, axes, what), realization, sample, rows, what)
+    return Side(same_cells(baseline, ensemble, dims, axes, what), realization, sample, rows, what)
 
 
 def _threshold(asked: float | Mapping[str, float] | None, ours: xr.DataArray, theirs: xr.DataArray, name: str) -> float:
@@ -267,11 +273,11 @@ def _threshold(asked: float | Mapping[str, float] | None, ours: xr.DataArray, th
     return wet_threshold(str(attrs.get("units", "")), hints) or 0.0
 
 
-def _score_variable(job: _Job, name: str, wet: float, tell: Callable[[float], None]) -> dict[str, Values]:
+def _score_variable(job: Job, name: str, wet: float, tell: Callable[[float], None]) -> dict[str, Values]:
     """Scores of all channels of one variable, by label; ``tell`` hears the share that is done."""
     axes, matched = job.axes, job.pairing.by != "nothing"
     level = axes.level(job.ensemble.dataset[name])
-    labels = _channel_labels(job.ensemble.dataset, name, level)
+    labels = labels_of_channels(job.ensemble.dataset, name, level)
     ours = job.ensemble.reader(name, axes, level)
     truth = job.truth.reader(name, axes, level)
     others = {label: side.reader(name, axes, level) for label, side in job.baselines.items()}
@@ -286,7 +292,7 @@ def _score_variable(job: _Job, name: str, wet: float, tell: Callable[[float], No
             label: _law_scores(a, b, wet) | law_shift(a, b, job.weights, job.bootstrap, job.seed)
             for label, a, b in zip(labels, ens_laws, truth_laws)
         }
-    dressed = {label: _is_dressed(side.dataset) for label, side in job.baselines.items()}
+    dressed = {label: is_dressed(side.dataset) for label, side in job.baselines.items()}
     paired = [
         Paired(job.spectrum, job.weights, job.labels, ours.members, axes.periodic, dressed, job.seed) for _ in labels
     ]
@@ -315,11 +321,12 @@ def _stream_law(reader: Reader, laws: list[Law], tell: Callable[[float], None]) 
             law.add(part, np.where(valid, values[:, :, k], 0.0), valid)
 
 
-def _is_dressed(baseline: xr.Dataset) -> bool:
+def is_dressed(baseline: xr.Dataset) -> bool:
+    """Whether its members are quantiles of equal probability."""
     return baseline.attrs.get("dressed") == "quantiles"
 
 
-def _channel_labels(ds: xr.Dataset, name: str, level: tuple[str, ...]) -> list[str]:
+def labels_of_channels(ds: xr.Dataset, name: str, level: tuple[str, ...]) -> list[str]:
     """Labels of a variable's channels, the last level dim varying fastest."""
     labels = [Channel(name)]
     for dim in level:
@@ -360,7 +367,7 @@ def _law_scores(ours: Law, truth: Law, wet: float) -> Values:
     }
 
 
-def _assemble(job: _Job, ensemble: xr.Dataset, channels: list[_Channel]) -> xr.Dataset:
+def _assemble(job: Job, ensemble: xr.Dataset, channels: list[_Channel]) -> xr.Dataset:
     """One labelled Dataset of the scores of all channels."""
     axes = job.axes
     matched = job.pairing.by != "nothing"

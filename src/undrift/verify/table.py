@@ -12,20 +12,21 @@ import numpy as np
 import xarray as xr
 
 from undrift.errors import DataError, UsageError
+from undrift.verify.leads import LEAD, lead_text
 
 _SCHEMA = 1
 
 
 def to_table(scores: xr.Dataset) -> list[dict[str, Any]]:
-    """One row per number that stands for a whole variable (or variable and baseline), with its interval.
+    """One row per number that stands for a whole variable (and baseline, and lead), with its interval.
 
     Returns:
         Rows with `variable` and `baseline` ("" where it is of none), `score`, `value`, `lower`, `upper` (None where
-        unknown) and `units` ("" for ratios).
+        unknown) and `units` ("" for ratios); of scores by lead time also `lead`, such as "6 h".
     """
     rows: list[dict[str, Any]] = []
     for name, array in scores.data_vars.items():
-        if str(name).endswith("_interval") or not set(array.dims) <= {"variable", "baseline"}:
+        if str(name).endswith("_interval") or not set(array.dims) <= {"variable", "baseline", LEAD}:
             continue
         bounds = scores.get(f"{name}_interval")
         for index in np.ndindex(*array.shape):
@@ -33,9 +34,11 @@ def to_table(scores: xr.Dataset) -> list[dict[str, Any]]:
             one = array.isel(at)
             low, high = (None, None) if bounds is None else (_plain(v) for v in bounds.isel(at).values)
             units = str(one["units"].values) if "units" in one.coords else ""
+            lead = {"lead": lead_text(one[LEAD].values[()])} if LEAD in at else {}
             rows.append(
                 {
                     "variable": str(one["variable"].values) if "variable" in at else "",
+                    **lead,
                     "baseline": str(one["baseline"].values) if "baseline" in at else "",
                     "score": str(name),
                     "value": _plain(one.values[()]),
@@ -65,6 +68,10 @@ def _listed(array: xr.DataArray) -> dict[str, Any]:
     values = array.values
     if values.dtype.kind == "M":
         values = values.astype("datetime64[s]").astype(str)
+    if values.dtype.kind == "m":
+        seconds = values / np.timedelta64(1, "s")
+        return {"dims": list(map(str, array.dims)), "shape": list(values.shape), "values": seconds.ravel().tolist(),
+                "seconds": True}  # fmt: skip
     flat = [_plain(value) for value in values.astype(object).ravel()]
     flat = [value if value is None or isinstance(value, int | float | str) else str(value) for value in flat]
     return {"dims": list(map(str, array.dims)), "shape": list(values.shape), "values": flat}
@@ -124,4 +131,6 @@ def _array(one: dict[str, Any]) -> tuple[list[str], np.ndarray]:
         array = np.array(values)
     else:
         array = np.array([np.nan if value is None else value for value in values])
+    if one.get("seconds"):
+        array = (1e9 * array).round().astype("timedelta64[ns]")
     return one["dims"], array.reshape(one["shape"])

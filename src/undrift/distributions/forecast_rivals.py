@@ -1,0 +1,192 @@
+"""The rivals of a forecast as labelled ensembles: simple forecasts, and the same network as a regression."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from undrift.data.codec import Codec
+from undrift.data.codec_file import Shell
+from undrift.data.fields import Fields
+from undrift.data.frames import FRAME, Frames, frames_of, single_frames_of
+from undrift.distributions.baselines import around
+from undrift.distributions.forecast import Starts
+from undrift.distributions.forecast_baselines import ForecastBaseline, dressed_by_lead, fit_forecast_baselines
+from undrift.distributions.record import Known, Record, known_at
+from undrift.distributions.regression import predict
+from undrift.distributions.request import Request, template, variables_of
+from undrift.distributions.rivals import Rivals
+from undrift.distributions.windows import after, single_frames
+from undrift.errors import DataError
+from undrift.tasks import Window
+from undrift.train.prepare import Problem
+from undrift.verify.leads import LEAD, valid_times
+
+__all__ = ["ForecastRivals", "record_of"]
+
+_NUMBERS = 60_000_000  # of a record, at most
+_PIECES = 10  # of a longer record
+_TWIN_STARTS = 60  # whose errors dress the regression beyond its window
+_CHUNK_BYTES = 8 * 2**20
+
+
+def record_of(fields: Fields, frames: Frames, span: int) -> tuple[Record, np.ndarray]:
+    """Frames of ``fields`` in memory, or pieces of the record of at least ``span`` frames where there are too many.
+
+    Returns:
+        The record, and the row of each of the frames in it, -1 for those left out.
+    """
+    count, size = len(frames.place), len(fields.layout.channels) * math.prod(fields.layout.shape)
+    rows = np.arange(count)
+    if count * size > _NUMBERS:
+        length = max(4 * span, _NUMBERS // size // _PIECES)
+        first = np.linspace(0, max(count - length, 0), _PIECES).astype(int)
+        rows = np.unique(np.concatenate([np.arange(f, min(f + length, count)) for f in first]))
+    place = np.full(count, -1)
+    place[rows] = np.arange(len(rows))
+    return Record(fields.read(frames.positions[rows]), frames.times[rows], frames.place[rows]), place
+
+
+@dataclass(frozen=True)
+class ForecastRivals:
+    """Baselines of the forecasts of one run.
+
+    Attributes:
+        rivals: of the run's windows.
+        problem: its data.
+        shell: labels of its fields.
+        task: of the run.
+    """
+
+    rivals: Rivals
+    problem: Problem
+    shell: Shell
+    task: Window
+
+    def draw(self, forecast: xr.Dataset, starts: Starts) -> tuple[dict[str, xr.Dataset], list[str]]:
+        """Each as dressed forecasts of the same starts and leads, whose members are made when they are read.
+
+        Args:
+            forecast: that has them, of dims (realization, time, prediction_timedelta, ...).
+            starts: what is known at its starts, in their order.
+
+        Returns:
+            The baselines by name, and a sentence on each that there is not.
+
+        Raises:
+            DataError: leads are no whole steps of the model, or the training part is too short for them.
+        """
+        steps = self._steps(forecast[LEAD].values)
+        target = self.problem.pair.target
+        frames = frames_of(target, self.problem.split.train, self.task.past)
+        record, place = record_of(single_frames_of(target), frames, self.task.past + int(steps[-1]))
+        periodic = self.rivals.codec.layout.periodic
+        found, absent = fit_forecast_baselines(record, self.task.past, steps, periodic)
+        known = Known(starts.past, self._times(starts.times), valid_times(forecast, starts.dim), steps)
+        if self.rivals.twin is None:
+            absent.append("no regression: train with --baselines to have the same network trained as one")
+        elif "regression" in self.rivals.dressed:
+            members, missing = self._members(record, place, frames, steps)
+            absent += missing
+            if members is not None:
+                note = "the same network as a regression, window after window"
+                found["regression"] = ForecastBaseline(self._rolled, members, note)
+        return {name: self._labelled(one, known, forecast, starts.dim) for name, one in found.items()}, absent
+
+    def _steps(self, leads: np.ndarray) -> np.ndarray:
+        """Leads in whole steps of the model."""
+        offsets = self.shell.coords[FRAME].values
+        step = offsets[1] - offsets[0] if len(offsets) > 1 else 1
+        numbers = np.asarray(leads / step, np.float64)
+        if (np.abs(numbers - np.round(numbers)) > 1e-6).any() or (numbers < 0.5).any() or (np.diff(numbers) <= 0).any():
+            raise DataError(f"the leads of the forecasts are no ascending whole steps of the model, which are {step}")
+        return np.round(numbers).astype(int)
+
+    def _times(self, times: np.ndarray) -> np.ndarray:
+        """Times of the past frames, (n, past)."""
+        offsets = self.shell.coords[FRAME].values[: self.task.past]
+        return np.stack([after(times, offset) for offset in offsets], axis=1)
+
+    def _members(
+        self, record: Record, place: np.ndarray, frames: Frames, steps: np.ndarray
+    ) -> tuple[np.ndarray | None, list[str]]:
+        """Errors of the regression by lead (members, leads, C, *space).
+
+        Within its window those that training kept, of samples that it was not fitted on; beyond it of forecasts that
+        start in these samples.
+        """
+        past, future = self.task.past, self.task.future
+        layout = self.rivals.codec.layout
+        kept = self.rivals.dressed["regression"].members
+        kept = kept.reshape(len(kept), -1, self.task.frames, *layout.shape)
+        within = np.moveaxis(kept[:, :, past - 1 + steps[steps <= future]], 2, 1)
+        if steps[-1] <= future:
+            return within, []
+        among = np.isin(self.problem.split.train, self.problem.stop_rows)
+        rows = place[frames.references[among]]
+        rows = rows[rows >= 0]
+        rows = rows[(record.rows(rows, np.arange(1 - past, 1)) >= 0).all(1) & (record.rows(rows, steps) >= 0).all(1)]
+        if len(rows) < 8:
+            return None, [f"no regression: {len(rows)} samples that it was not fitted on have all leads, 8 are needed"]
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, _TWIN_STARTS).astype(int))]
+        known, truth = known_at(record, rows, past, steps)
+        errors = (truth - self._rolled(known))[:, steps > future]
+        return np.concatenate([within, dressed_by_lead(errors.astype(np.float32))], axis=1), []
+
+    def _rolled(self, known: Known) -> np.ndarray:
+        """Forecasts of the regression, each window given the last frames of the one before."""
+        future, codec = self.task.future, self.rivals.codec
+        past, windows, offsets = known.past, [], self.shell.coords[FRAME].values
+        step = offsets[1] - offsets[0] if len(offsets) > 1 else 1
+        for block in range(-(-int(known.steps[-1]) // future)):
+            at = after(known.times[:, -1], block * future * step)
+            ahead = np.concatenate([self._window(codec, past[i : i + 1], at[i : i + 1]) for i in range(len(past))])
+            windows.append(ahead)
+            past = np.concatenate([past, ahead], axis=2)[:, :, -self.task.past :]
+        return np.moveaxis(np.concatenate(windows, axis=2)[:, :, known.steps - 1], 2, 1)
+
+    def _window(self, codec: Codec, past: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """The frames after one past, (1, C, future, *space)."""
+        assert self.rivals.twin is not None
+        shape = codec.layout.shape
+        window = np.full((1, past.shape[1], self.task.frames, *shape), np.nan, np.float32)
+        window[:, :, : self.task.past] = past
+        encoded, linear = codec.encode(
+            None, None, np.arange(1), covariates=dict.fromkeys(codec.covariates.names, at),
+            known=window.reshape(1, -1, *shape),
+        )  # fmt: skip
+        residual = predict(
+            self.rivals.twin, encoded, len(codec.layout.channels), self.rivals.device, self.rivals.precision
+        )
+        values = codec.decode(residual, linear)
+        return values.reshape(window.shape)[:, :, self.task.past :]
+
+    def _labelled(self, one: ForecastBaseline, known: Known, forecast: xr.Dataset, start: str) -> xr.Dataset:
+        """One baseline as an ensemble, inside the bounds of each channel."""
+        import dask.array as da
+
+        codec, layout = self.rivals.codec, single_frames(self.rivals.codec.layout)
+        point = np.asarray(one.predict(known), np.float32)
+        labels = {name: forecast[name].variable for name in (start, LEAD)}
+        labels["valid_time"] = xr.Variable((start, LEAD), known.valid)
+        request = Request(xr.Dataset(coords=labels), (start, LEAD), [], None, {})
+        attrs = {"dressed": "quantiles", "note": one.note}
+        out = template(request, layout, self.shell, np.arange(len(one.members)), attrs)
+        low, high = (v[:: self.task.frames].reshape(-1, *[1] * len(layout.space)) for v in self.rivals.bounds())
+        bounds = [np.broadcast_to(v, point.shape[2:])[None] for v in (low, high)]
+        points, members, low, high = (self._variables(v, codec) for v in (point, one.members, *bounds))
+        arrays = {}
+        for name, values in points.items():
+            few = max(1, _CHUNK_BYTES // (4 * len(one.members) * math.prod(values.shape[2:])))
+            lazy = da.asarray(values).rechunk((few, 1, *values.shape[2:]))
+            arrays[name] = out[name].copy(data=around(lazy, members[name], low[name][0], high[name][0]))
+        return out.assign(arrays)
+
+    def _variables(self, values: np.ndarray, codec: Codec) -> Mapping[str, np.ndarray]:
+        """Channels (..., C, *space) as variables (..., *level, *space)."""
+        layout = single_frames(codec.layout)
+        lead = values.shape[: values.ndim - 1 - len(layout.space)]
+        flat = variables_of(values.reshape(-1, *values.shape[len(lead) :]), layout, self.shell)
+        return {name: one.reshape(*lead, *one.shape[1:]) for name, one in flat.items()}
