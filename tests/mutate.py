@@ -146,7 +146,7 @@ FAULTS = [
           "exact/test_solver_orders.py"),
     Fault("solve/dpm_solver.py", "-1.5 * process.ratio(s)", "-1.0 * process.ratio(s)", "exact/test_solver_orders.py"),
     Fault("solve/pndm.py", "55 / 24, -59 / 24", "55 / 24, -58 / 24", "exact/test_solver_orders.py"),
-    Fault("solve/ancestral.py", "torch.where(process.sigma(s) == 0, 0.0, process.transition(s, t).variance)",
+    Fault("solve/ancestral.py", "torch.where(process.clean(s), 0.0, process.transition(s, t).variance)",
           "process.transition(s, t).variance", "exact/test_solver_factors.py"),
     Fault("solve/ancestral.py", "clean**2 * estimate.variance", "clean * estimate.variance",
           "exact/test_solver_orders.py"),
