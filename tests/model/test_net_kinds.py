@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from model_fields import draw, fields, tiny_fit
-from test_windows import waves
+from model_fields import draw, fields, tiny_fit, waves
 
 import undrift
 from undrift.errors import UsageError
