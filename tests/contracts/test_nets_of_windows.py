@@ -9,17 +9,18 @@ import torch.nn.functional as F
 from test_nets import by_hand, lengthened, no_default_device  # noqa: F401
 from torch.utils.flop_counter import FlopCounterMode
 
+from undrift.data.check import ACTIVATIONS
 from undrift.errors import UsageError
-from undrift.nets import DiT, SpaceTimeUNet, evaluate
+from undrift.nets import DiT, SpaceTimeUNet, UNet, evaluate
 
 FRAMES = 3
 WINDOW = {"frames": FRAMES, "static": range(6, 8), "vector_features": 2, "embedding": 16}
-UNET, PATCHES = WINDOW | {"channels": (8, 16)}, WINDOW | {"channels": (24,), "layers": 3, "patch": 2}
+LEVELS, PATCHES = WINDOW | {"channels": (8, 16)}, WINDOW | {"channels": (24,), "layers": 3, "patch": 2}
 NETS = {
-    "U-Net 1d circular": (SpaceTimeUNet, UNET | {"space": 1, "padding": ("circular",)}),
-    "U-Net 2d globe": (SpaceTimeUNet, UNET | {"space": 2, "padding": ("reflect", "circular")}),
-    "U-Net 2d of one level": (SpaceTimeUNet, UNET | {"space": 2, "channels": (16,)}),
-    "U-Net 3d": (SpaceTimeUNet, UNET | {"space": 3, "padding": ("zeros", "reflect", "circular")}),
+    "U-Net 1d circular": (SpaceTimeUNet, LEVELS | {"space": 1, "padding": ("circular",)}),
+    "U-Net 2d globe": (SpaceTimeUNet, LEVELS | {"space": 2, "padding": ("reflect", "circular")}),
+    "U-Net 2d of one level": (SpaceTimeUNet, LEVELS | {"space": 2, "channels": (16,)}),
+    "U-Net 3d": (SpaceTimeUNet, LEVELS | {"space": 3, "padding": ("zeros", "reflect", "circular")}),
     "DiT 1d circular": (DiT, PATCHES | {"space": 1, "padding": ("circular",)}),
     "DiT 2d globe": (DiT, PATCHES | {"space": 2, "padding": ("reflect", "circular")}),
     "DiT 3d": (DiT, PATCHES | {"space": 3, "padding": ("zeros", "reflect", "circular")}),
@@ -277,6 +278,30 @@ def test_the_label_and_the_vector_matter(name):
         y = net(x, t, vector)
         for changed in (net(x, t + 0.02, vector), net(x, t, vector + 0.1)):
             assert ((changed - y).flatten(1).norm(dim=1) > 1e-3 * y.flatten(1).norm(dim=1)).all()
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        UNet(30, 6, space=2, channels=(32, 64, 64)),
+        SpaceTimeUNet(30, 6, space=2, frames=6, channels=(16, 32, 32)),
+        DiT(30, 6, space=2, frames=6, channels=(64,), patch=4),
+    ],
+    ids=lambda net: type(net).__name__,
+)
+def test_a_plan_knows_about_how_much_a_training_holds(net):
+    """What autograd keeps for the way back, of a batch of two in float32: within a factor of two of what is told."""
+    seen = {}
+
+    def keep(tensor):
+        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = net(torch.randn(2, 30, 32, 32, device="cpu"), torch.rand(2, device="cpu"))
+    held = sum(size for key, size in seen.items() if key not in weights)
+    assert y.requires_grad and 0.5 < held / (2 * ACTIVATIONS * net.held((32, 32))) < 2
 
 
 def test_dropout_of_the_transformer_keeps_the_mean_and_ends_with_training():

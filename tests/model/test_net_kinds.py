@@ -122,7 +122,7 @@ def test_a_resume_with_another_kind_is_refused(run):
     kind, out, _ = run
     other = {"unet": "dit", "space-time": "unet", "dit": "space-time"}[kind]
     settings = {"net.kind": other, "net.channels": KINDS[kind][1], "train.batch": 4, "train.device": "cpu"}
-    with pytest.raises(UsageError, match=f"net.kind: was {kind}, now {other}"):
+    with pytest.raises(UsageError, match=f'net.kind: was "{kind}", now "{other}"'):
         windows(kind, out=out, resume=True, set=settings)
 
 

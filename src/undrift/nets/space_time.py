@@ -134,8 +134,8 @@ class SpaceTimeUNet(nn.Module):
         return self.net.flops((shape[0] * self.window.frames, *shape[1:]))
 
     def held(self, sizes: Sequence[int]) -> int:
-        """Numbers of the finest level, of one sample."""
-        return self.window.frames * math.prod(sizes) * self.channels[0]
+        """Numbers of the finest level, of one sample, and as many again for what stands between frames."""
+        return 2 * self.window.frames * math.prod(sizes) * self.channels[0]
 
     def forward(self, x: Tensor, t: Tensor, vector: Tensor | None = None) -> Tensor:
         """Evaluate the net.
