@@ -198,7 +198,8 @@ class Forecast:
             }
         )
         request = Request(coords, (starts.dim, LEAD), [], None, {})
-        return template(request, single_frames(self.codec.layout), self.shell, self.numbers, self.attrs)
+        whole = template(request, single_frames(self.codec.layout), self.shell, self.numbers, self.attrs)
+        return whole.drop_vars(FRAME, errors="ignore")
 
     def in_memory(self, progress: bool) -> xr.Dataset:
         """The forecasts as a Dataset."""
