@@ -3,6 +3,7 @@
 ``test_complete.py`` looks through the package and fails for a class that is not here.
 """
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
@@ -11,23 +12,40 @@ from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
 from undrift.denoise.guess import FoldedGuess, GaussianGuess
 from undrift.denoise.precondition import Preconditioned
+from undrift.denoise.targets import Eps, F, LearnedRange, Mean, Score, V, Velocity, X
 from undrift.guide import (
     DPS,
     MMPS,
     BlockMeans,
+    BoundedMeans,
+    Bounds,
+    ClassifierFree,
+    ClassifierGuidance,
+    CoarseMeans,
+    Constrained,
+    Constraint,
+    DivergenceFree,
+    DivergenceFreeWith,
     FourierModes,
     Function,
+    Integral,
+    Linear,
     Mask,
     Observation,
     PiGDM,
     Points,
     RegionalSums,
+    Replacement,
+    Scaled,
+    Together,
 )
 from undrift.nets import UNet
 from undrift.objective import (
     SNR,
     ContinuousVLB,
+    CrossEntropy,
     DiscreteVLB,
+    Dropping,
     EDMWeight,
     FlowMatching,
     ImplicitScoreMatching,
@@ -108,6 +126,17 @@ COUPLINGS = {
     "optimal transport": MinibatchOT(),
     "data to data": DataToData(torch.arange(24.0, device=CPU).reshape(4, 6)),
 }
+TARGETS = {
+    "eps": Eps(),
+    "x": X(),
+    "v": V(),
+    "velocity": Velocity(),
+    "score": Score(),
+    "F": F(),
+    "F of other data": F(1.7),
+    "mean": Mean(lambda t: 0.9 * t),
+    "learned range": LearnedRange("v", lambda t: 0.9 * t),
+}
 FRAMES = {"plain": Plain(), "ratio": Ratio(), "straight": Straight(), "angle": Angle()}
 SOLVERS = {
     **{
@@ -170,6 +199,7 @@ OPERATORS = {  # of fields (B, 2, 4, 6)
     ),
     "waves": FourierModes(torch.tensor([[0, 0], [1, 2], [2, 0]], device=CPU)),
     "regional sums": RegionalSums(torch.linspace(-1, 2, 144, device=CPU).reshape(3, 2, 4, 6)),
+    "scaled": Scaled(BlockMeans(2), torch.linspace(0.5, 2, 48, device=CPU).reshape(2, 4, 6)),
     "function": Function(lambda x: torch.stack([(x**2).mean((1, 2, 3)), x[:, 0].sin().sum((1, 2))], 1)),
 }
 TASKS = {"downscale": Downscale(2), "emulate": Emulate(), "window": Window(past=1, future=0)}
@@ -240,6 +270,48 @@ def guides() -> dict[str, SimpleNamespace]:
     return cases | {"DPS of a network": SimpleNamespace(denoiser=DPS(network, means, 1e-4, steps=10), given=True)}
 
 
+def constraints() -> dict[str, Constraint]:
+    """Of fields (B, 2, 4, 6)."""
+    generator = torch.Generator().manual_seed(3)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64, device=CPU)
+
+    means, areas = normal(1, 2, 2, 2), normal(4, 6).exp()
+    made = {
+        "block means": CoarseMeans(means, (2, 3)),
+        "areal block means": CoarseMeans(means, (2, 3), areas),
+        "integral": Integral(normal(2, 2, 4, 6), [1.0, -2.0]),
+        "linear": Linear(normal(5, 48), normal(5)),
+        "divergence": DivergenceFree((1, 0), (1.0, 0.5)),
+        "bounds": Bounds(-0.5, 1.0),
+    }
+    made["bounded means"] = BoundedMeans(made["areal block means"], Bounds(-2.0, 3.0))
+    flow = torch.eye(2, dtype=torch.float64, device=CPU)[:, :, None, None].expand(2, 2, 4, 6)
+    made["divergence and flow"] = DivergenceFreeWith(made["divergence"], Integral(flow, [5.0, -9.0]))
+    return made | {"together": Together(made["block means"], Bounds(low=-2.0))}
+
+
+def guided() -> dict[str, SimpleNamespace]:
+    """Denoisers around a denoiser of fields (B, 2, 4, 6), and whether they use what is given."""
+    inner = Preconditioned(net(), EDM(), guesses()["two modes"])
+    exact = GaussianRandomField(Coloured.isotropic((4, 6), -2.0).power, RectifiedFlow())
+    known = torch.full((1, 2, 4, 6), torch.nan, device=CPU)
+    known[..., :2, 1] = 0.3
+
+    def logits(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.sin(x_t).flatten(2).mean(2) * (1 - t.to(x_t.dtype))[:, None]
+
+    kinked = ("bounds", "bounded means", "together")  # no derivative everywhere: exact/test_constraints.py has theirs
+    smooth = {name: one for name, one in constraints().items() if name not in kinked}
+    made = {f"constrained, {name}": Constrained(inner, one) for name, one in smooth.items()}
+    made["replacement"] = Replacement(inner, known)
+    made["classifier-free"] = ClassifierFree(inner, 1.5)
+    made["stacked"] = Constrained(Replacement(ClassifierFree(inner, 0.5), known), constraints()["integral"])
+    made["classifier"] = ClassifierGuidance(exact, logits, 1, 2.0)
+    return {name: SimpleNamespace(denoiser=one, given=name != "classifier") for name, one in made.items()}
+
+
 def objectives() -> dict[str, SimpleNamespace]:
     """Of fields (B, 2, 4, 6): whether they draw anything, and what they train, made of a net."""
     folded = FoldedGuess(list(guesses().values()))
@@ -249,16 +321,25 @@ def objectives() -> dict[str, SimpleNamespace]:
         return Preconditioned(net, EDM(), guess)
 
     levels = torch.tensor([0.1, 0.3, 0.6, 0.9], dtype=torch.float64, device=CPU)
+
+    def classifier(net: torch.nn.Module) -> Callable[..., torch.Tensor]:
+        return lambda x_t, t: net(torch.cat([x_t, x_t[:, :1]], 1), t.float(), x_t[:, :, 0, 0]).flatten(2).mean(2)
+
     losses = {
         "score matching": ScoreMatching(),
         "flow matching": FlowMatching(),
         "discrete bound": DiscreteVLB(levels),
         "continuous bound": ContinuousVLB(Uniform(0.01)),
         "sliced score matching": ImplicitScoreMatching(slices=1),
+        "with and without what is given": Dropping(ScoreMatching(), 0.5),
     }
-    return {
+    cases = {
         "folded score matching": SimpleNamespace(
             loss=DenoisingScoreMatching(EDM(), folded), random=True, model=lambda net: net
         ),
         "regression": SimpleNamespace(loss=Regression(), random=False, model=lambda net: net),
+        "cross-entropy": SimpleNamespace(loss=CrossEntropy(EDM(), "covariates"), random=True, model=classifier),
     } | {name: SimpleNamespace(loss=loss, random=True, model=denoiser) for name, loss in losses.items()}
+    for name, case in cases.items():
+        case.of_cells = name != "cross-entropy"  # a label is of the whole field
+    return cases

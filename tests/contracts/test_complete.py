@@ -15,6 +15,8 @@ import pytest
 
 import undrift
 from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.targets import Target
+from undrift.guide import Constraint
 from undrift.guide.operators import Operator
 from undrift.nets import MLP
 from undrift.objective import Times, Weight
@@ -54,6 +56,7 @@ NOUNS = {
     "process": ("process", lambda c: issubclass(c, Process), listed.PROCESSES),
     "law of noise": ("process", lambda c: issubclass(c, Noise), listed.NOISES),
     "coupling": ("process", lambda c: issubclass(c, Coupling), listed.COUPLINGS),
+    "target": ("denoise", lambda c: issubclass(c, Target), listed.TARGETS),
     "solver": ("solve", lambda c: issubclass(c, Solver), listed.SOLVERS),
     "frame": ("solve", lambda c: issubclass(c, Frame), listed.FRAMES),
     "time grid": ("solve", lambda c: issubclass(c, TimeGrid), {**listed.GRIDS, "nodes": listed.NODES}),
@@ -63,12 +66,13 @@ NOUNS = {
         lambda c: issubclass(c, Denoiser),
         {k: case.denoiser for k, case in listed.denoisers().items()},
     ),
-    "guide": (
+    "guided denoiser": (
         "guide",
         lambda c: issubclass(c, Denoiser),
-        {k: case.denoiser for k, case in listed.guides().items()},
+        {k: case.denoiser for k, case in (listed.guides() | listed.guided()).items()},
     ),
     "operator": ("guide", lambda c: issubclass(c, Operator), listed.OPERATORS),
+    "constraint": ("guide", lambda c: issubclass(c, Constraint), listed.constraints()),
     "objective": (
         "objective",
         lambda c: called_with(c, "batch", "net", "key") or called_with(c, "batch", "model", "key"),
@@ -101,11 +105,11 @@ def test_every_task_of_the_command_line_is_listed():
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "verification.md"
-THEORY = ("process", "denoise", "objective", "solve", "infer", "guide")
+THEORY = ("process", "denoise", "objective", "solve", "guide", "infer")
 WITHOUT_A_LINE = {
     # abstract: each implementation has lines of its own
     "Process", "VariancePreserving", "Noise", "Coupling", "Denoiser", "Target", "Times", "Weight", "Solver", "Multistep",
-    "Frame", "TimeGrid", "Control", "ComponentDenoiser", "Guide", "Operator",
+    "Frame", "TimeGrid", "Control", "ComponentDenoiser", "Guide", "Operator", "Constraint",
     # what a method returns or is called with: measured where it comes from
     "Transition", "Posterior", "Components", "Terms", "State", "Draws", "Draw", "Density", "Player", "players", "after_step",
     "Linearised",

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from implementations import CPU, denoisers, guesses, guides
+from implementations import CPU, constraints, denoisers, guesses, guided, guides
 
 from undrift.tasks.batch import Condition
 
-DENOISERS, GUESSES = denoisers() | guides(), guesses()
-each = pytest.mark.parametrize("denoiser", [case.denoiser for case in DENOISERS.values()], ids=DENOISERS)
+DENOISERS, GUESSES, CONSTRAINTS = denoisers(), guesses(), constraints()
+ALL = DENOISERS | guided() | guides()
+each = pytest.mark.parametrize("denoiser", [case.denoiser for case in ALL.values()], ids=ALL)
+plain = pytest.mark.parametrize("denoiser", [case.denoiser for case in DENOISERS.values()], ids=DENOISERS)
 
 
 def problem(denoiser, count=5, seed=0):
@@ -31,7 +33,7 @@ def test_the_pair_explains_the_noisy_field(denoiser):
     assert estimate.x.dtype == estimate.z.dtype == x_t.dtype
 
 
-@pytest.mark.parametrize("case", DENOISERS.values(), ids=DENOISERS)
+@pytest.mark.parametrize("case", ALL.values(), ids=ALL)
 @torch.no_grad()
 def test_a_row_has_its_own_time_and_its_own_given(case):
     denoiser = case.denoiser
@@ -48,7 +50,7 @@ def test_a_row_has_its_own_time_and_its_own_given(case):
     assert not torch.allclose(denoiser(x_t, t, other).x, together.x)
 
 
-@each
+@plain
 @torch.no_grad()
 def test_almost_no_noise_leaves_the_field(denoiser):
     x_t, t, condition = problem(denoiser)
@@ -70,6 +72,21 @@ def test_the_pullback_carries_gradients_back(denoiser):
         ends = [denoiser(x_t + sign * step * push, t, condition).x.double() for sign in (1, -1)]
         slope = float(((ends[0] - ends[1]) * weight).sum()) / (2 * step)
     assert float((back(weight).double() * push).sum()) == pytest.approx(slope, rel=5e-3, abs=5e-3)
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS.values(), ids=CONSTRAINTS)
+def test_a_projection_is_the_nearest_point_of_a_convex_set(constraint):
+    """It stays, and every point of the set is on the other side of it: ``(x - P x) . (P y - P x) <= 0``."""
+    generator = torch.Generator().manual_seed(7)
+    x, y = (3 * torch.randn(4, 2, 4, 6, generator=generator, dtype=torch.float64, device=CPU) for _ in range(2))
+    near, other = constraint.project(x), constraint.project(y)
+    torch.testing.assert_close(constraint.project(near), near, rtol=1e-7, atol=1e-7)
+    assert float(constraint.residual(near).max()) < 1e-7 < 1e-3 < float(constraint.residual(x).min())
+    along = ((x - near) * (other - near)).flatten(1).sum(1)
+    assert float(along.max()) < 1e-6 * float((x - near).norm() * (other - near).norm())
+    alone = torch.cat([constraint.project(row[None]) for row in x])
+    torch.testing.assert_close(alone, near, rtol=1e-12, atol=1e-12)
+    assert constraint.project(x.float()).dtype == torch.float32
 
 
 @pytest.mark.parametrize("guess", GUESSES.values(), ids=GUESSES)

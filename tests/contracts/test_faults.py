@@ -8,7 +8,7 @@ import undrift
 from mutate import FAULTS
 
 SOURCE, TESTS = Path(undrift.__file__).parent, Path(__file__).parents[1]
-THEORY = ("process", "denoise", "objective", "solve", "infer", "guide")
+THEORY = ("process", "denoise", "objective", "solve", "guide", "infer")
 WITHOUT_FORMULAS = {"solve/solver.py"}
 
 

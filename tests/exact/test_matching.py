@@ -25,7 +25,7 @@ from undrift.objective import (
     bits_per_dimension,
 )
 from undrift.process import EDM, Bridge, DataToData, DiscreteBetas, LinearBeta, MinibatchOT, RectifiedFlow
-from undrift.tasks.batch import Batch
+from undrift.tasks.batch import Batch, Condition
 
 CPU = torch.device("cpu")
 MEAN = np.array([0.7, -0.4])
@@ -171,6 +171,21 @@ def test_matched_pairs_in_one_dimension_give_the_map_of_sorted_values():
     np.testing.assert_allclose(found, [[slope, -2.0 - slope * (1 - T) * 2.0]], atol=0.25)
 
 
+def test_a_coupling_that_knows_x_is_refused_where_something_is_given():
+    """Of x = 3 c + z / 2 with c = -1, 1 the z that are matched to x say what c is, those of a draw do not."""
+    rng = np.random.default_rng(3)
+    c = torch.tensor(rng.choice([-1.0, 1.0], size=(400, 1)), device=CPU)
+    x = 3 * c + 0.5 * torch.tensor(rng.normal(size=(400, 1)), device=CPU)
+    z = MinibatchOT()(x, torch.Generator().manual_seed(0))
+    assert float((z * c).mean()) == pytest.approx(math.sqrt(2 / math.pi), abs=0.1)  # E |z|: the half it is from
+    model = FromCallable(lambda x_t, t, given=None: x_t, predicts="velocity", process=RectifiedFlow())
+    for given in (Condition(vectors={"sign": c}), Condition({"sign": c})):
+        with pytest.raises(ValueError, match="MinibatchOT, whose z knows x, and 'sign' is given"):
+            FlowMatching(MinibatchOT())(Batch.of(x, given), model, 0)
+        assert torch.isfinite(FlowMatching()(Batch.of(x, given), model, 0)[0]).all()
+    assert torch.isfinite(FlowMatching(MinibatchOT())(Batch.of(x), model, 0)[0]).all()
+
+
 WEIGHTS = {
     "simple eps": (Simple("eps"), lambda a, s, ad, sd: (a / s) ** 2),
     "simple x": (Simple("x"), lambda a, s, ad, sd: 1.0),
@@ -178,6 +193,7 @@ WEIGHTS = {
     "simple score": (Simple("score"), lambda a, s, ad, sd: (a / s**2) ** 2),
     "SNR": (SNR(), lambda a, s, ad, sd: (a / s) ** 2),
     "SNR + 1": (SNR(1), lambda a, s, ad, sd: (a / s) ** 2 + 1),
+    "SNR + 3": (SNR(3), lambda a, s, ad, sd: (a / s) ** 2 + 3),
     "min-SNR": (MinSNR(2), lambda a, s, ad, sd: min((a / s) ** 2, 2)),
     "EDM": (EDMWeight(0.7), lambda a, s, ad, sd: ((s / a) ** 2 + 0.49) / (s / a * 0.7) ** 2),
     # -SNR' / 2 = -(a / s) (a' s - a s') / s^2

@@ -1,6 +1,8 @@
 """Laws of noise and couplings: their moments, their densities, and the assignment by exhaustion."""
 
 import itertools
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,9 @@ import torch
 from scipy import stats
 
 from undrift.process import Bridge, Coloured, DataToData, Empirical, Independent, MinibatchOT, StudentT, White
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+from implementations import COUPLINGS
 
 CPU = torch.device("cpu")
 
@@ -93,6 +98,14 @@ def test_minibatch_transport_is_the_best_of_all_permutations(measured):
     torch.testing.assert_close(z, drawn[list(min(costs, key=lambda p: costs[p]))])
 
 
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_a_coupling_says_whether_its_z_knows_x(name):
+    x = torch.linspace(-1, 1, 30, dtype=torch.float64, device=CPU).reshape(5, 6)
+    one, other = (COUPLINGS[name](of, generator(4)) for of in (x, x.flip(0)))
+    assert COUPLINGS[name].knows_x == (not torch.equal(one, other))
+    assert not (COUPLINGS[name].independent and COUPLINGS[name].knows_x)
+
+
 def test_couplings_keep_the_law_of_the_other_end(measured):
     x = torch.zeros(3000, 2, dtype=torch.float64)
     p = stats.kstest(Independent()(x, generator(5)).numpy().ravel(), "norm").pvalue
@@ -124,7 +137,9 @@ def test_bad_laws_are_refused():
         Coloured(torch.tensor([1.0, 0.0]))
     with pytest.raises(ValueError, match="expected a last part of"):
         Coloured(torch.ones(4)).whitened(torch.ones(2, 5))
-    with pytest.raises(ValueError, match="dof is 0"):
-        StudentT(0)
+    for dof in (0, 1e-3):
+        with pytest.raises(ValueError, match=f"dof is {dof}, expected 0.1 or more"):
+            StudentT(dof)
+    assert torch.isfinite(StudentT(0.1).draw((20000, 2), generator())).all()
     with pytest.raises(ValueError, match="scale is 0"):
         Bridge(0)

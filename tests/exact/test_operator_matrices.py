@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from undrift.guide import BlockMeans, FourierModes, Function, Mask, Points, RegionalSums
+from undrift.guide import BlockMeans, FourierModes, Function, Mask, Points, RegionalSums, Scaled
 from undrift.guide.operators import Linear
 
 CPU = torch.device("cpu")
@@ -14,6 +14,7 @@ C, H, W = 2, 4, 6
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, C, H, W))
 KEPT = RNG.uniform(size=(C, H, W)) > 0.6
+SCALE = RNG.uniform(0.5, 2, size=(C, H, W))
 REGIONS = RNG.normal(size=(3, C, H, W))
 PLACES = np.array([[0.0, 0.0], [1.25, 4.5], [3.0, 5.0], [2.9, 0.1], [0.5, 2.0]])
 AROUND = np.array([[-0.25, 5.75], [3.5, 2.0], [7.25, -1.0]])
@@ -87,6 +88,7 @@ OPERATORS = {
     ),
     "waves": (FourierModes(torch.tensor(WAVES, device=CPU)), waves()),
     "regional sums": (RegionalSums(torch.tensor(REGIONS, device=CPU)), REGIONS.reshape(3, -1)),
+    "scaled": (Scaled(BlockMeans(2), torch.tensor(SCALE, device=CPU)), blocks(2, 2) * SCALE.ravel()),
 }
 
 

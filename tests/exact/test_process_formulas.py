@@ -69,6 +69,13 @@ def test_betas_agree_with_the_cumulative_product_at_every_node(agrees):
     agrees(DiscreteBetas, "q(x_t | x_{t-1}), all steps", "Ho et al. (2020), eq. 2", found, expected, rtol=1e-9)
 
 
+def test_a_run_of_ddpm_ends_at_its_first_step(agrees):
+    process = DiscreteBetas([0.05, 0.1, 0.2, 0.3])
+    first = torch.tensor(process.t_min, dtype=torch.float64, device=CPU)
+    agrees(DiscreteBetas, "t_min, and sigma^2 there", "1 / N, and the first beta", [process.t_min, process.sigma(first) ** 2],
+           [0.25, 0.05], rtol=1e-12)  # fmt: skip
+
+
 def test_ddpm_is_not_the_linear_beta_process(measured):
     end = tensor([1.0])
     ratio = float((DiscreteBetas().alpha(end) / LinearBeta().alpha(end)) ** 2)

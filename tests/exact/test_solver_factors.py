@@ -12,7 +12,7 @@ from undrift.denoise.exact import Gaussian
 from undrift.infer.sample import sample
 from undrift.process import EDM, VE, DiscreteBetas, LinearLogSNR, RectifiedFlow
 from undrift.solve.adams_bashforth import AdamsBashforth
-from undrift.solve.ancestral import DDIM
+from undrift.solve.ancestral import DDIM, Ancestral
 from undrift.solve.frames import Angle, Plain, Ratio, Straight
 from undrift.solve.grid import EvenAngle, EvenLogSNR, EvenTime, Karras, Nodes, ShortFirst
 from undrift.solve.pndm import PNDM
@@ -40,13 +40,17 @@ def noise(stage):
 
 
 def test_the_step_of_langevin_is_that_of_the_signal_to_noise_ratio(measured):
-    """Song et al. (2021), algorithm 4: ``2 (r |noise| / |score|)^2``, each field by itself."""
+    """Song et al. (2021), algorithm 4: ``2 (r |noise| / |score|)^2``, each field by itself, ``|noise|^2`` its mean 3."""
     process, t, snr, z = EDM(), at(0.75), 0.3, X[::-1] + 0.2  # sigma = 3
     found = Langevin(snr).step(constant(X, z.copy(), process), State(torch.tensor(X)), process, t, t, noise).x
     score = -z / 3
-    step = 2 * (snr * np.linalg.norm(NOISE, axis=1) / np.linalg.norm(score, axis=1))[:, None] ** 2
+    step = 2 * snr**2 * 3 / (score**2).sum(1, keepdims=True)
     off = np.abs(found.numpy() - (X + step * score + np.sqrt(2 * step) * NOISE)).max()
     measured(Langevin, "one step, largest difference", "Song et al. (2021), algorithm 4", 0, off, within=1e-12)
+    found = Langevin().step(constant(X, z.copy(), process), State(torch.tensor(X)), process, t, t, noise).x
+    step = 2 * 0.16**2 * 3**2  # the same where |score| is that of noise alone
+    off = np.abs(found.numpy() - (X + step * score + np.sqrt(2 * step) * NOISE)).max()
+    measured(Langevin, "one step of the default, largest difference", "its formula", 0, off, within=1e-12)
 
 
 def test_the_first_steps_of_pndm(measured):
@@ -107,6 +111,19 @@ def test_the_steps_of_the_reverse_sde(measured):
         measured(type(solver), "one step, largest difference", source, 0, off, within=1e-12)
     found = ImprovedEuler().step(f, State(torch.tensor(X)), process, at(t), at(s), noise)
     np.testing.assert_allclose(found.error.numpy(), euler - both, atol=1e-12)
+
+
+def test_the_upper_variance_of_ddpm_by_hand(measured):
+    """``sigma_{t|s}^2``, 0.7^2 - (0.3 / 0.8)^2 0.2^2 on straight paths; none where the step ends at clean data."""
+    process, t, s = RectifiedFlow(), at(0.7), at(0.2)
+    f = constant(X[::-1].copy(), X + 1, process)
+    kept, lost = 0.3 / 0.8 * (0.2 / 0.7) ** 2, 1 - (0.3 * 0.2 / (0.8 * 0.7)) ** 2
+    expected = kept * X + 0.8 * lost * X[::-1] + np.sqrt(0.49 - (0.3 / 0.8 * 0.2) ** 2) * NOISE
+    off = np.abs(Ancestral("upper").step(f, State(torch.tensor(X)), process, t, s, noise).x.numpy() - expected).max()
+    measured(Ancestral, "one step of upper variance, largest difference", "by hand", 0, off, within=1e-12)
+    last = Ancestral("upper").step(f, State(torch.tensor(X)), process, t, at(0.0), noise).x
+    off = np.abs(last.numpy() - X[::-1]).max()
+    measured(Ancestral, "last step of upper variance, largest difference", "x", 0, off, within=1e-12)
 
 
 def test_the_noise_of_ddim_grows_with_eta(measured):
@@ -230,6 +247,8 @@ def test_the_nodes_of_ddpm(measured):
         t = Nodes()(DiscreteBetas(), steps, CPU)
         expected = bar[:: 999 // steps][::-1]
         off = max(off, np.abs(DiscreteBetas().alpha(t).numpy() ** 2 / expected - 1).max())
+    few = DiscreteBetas([0.05, 0.1, 0.2, 0.3, 0.5, 0.7])
+    assert (6 * Nodes()(few, 3, CPU)).tolist() == pytest.approx([6, 4, 3, 1])  # 5, 3.33, 1.67, 0, rounded, and one more
     measured(Nodes, "alpha^2 of 999 and 9 steps, relative", "Ho et al. (2020), section 4", 0, off, within=1e-11)
 
 

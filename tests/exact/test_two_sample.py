@@ -9,6 +9,7 @@ false alarms of changes that draw other noise.
 
 import importlib
 import inspect
+import itertools
 import pkgutil
 
 import numpy as np
@@ -34,7 +35,7 @@ from undrift.solve.sde import (
     PredictorCorrector,
     ReverseDiffusion,
 )
-from undrift.solve.solver import Solver
+from undrift.solve.solver import Solver, State
 from undrift.solve.step_size import Adaptive
 
 MODES, STD, SHARES = np.array([[-2.0, 0.0], [1.0, 1.5], [1.5, -1.0]]), 0.4, np.array([0.2, 0.5, 0.3])
@@ -98,6 +99,28 @@ def test_draws_of_a_mixture_are_draws_of_it(name, measured):
     p = p_value(draw.x.movedim(1, -1).reshape(-1, 2).numpy(), drawn(rng))
     quantity = f"p-value of 1000 draws, {name}"
     measured(type(solver), quantity, "a mixture's own draws, kernel two-sample test", "0.002 or more", p, least=LEAST)
+
+
+def points(solver, steps=200):
+    """A thousand rows of two numbers each, stepped by hand with noise drawn for all rows at once."""
+    generator, rng, law = torch.Generator().manual_seed(0), np.random.default_rng(0), Mixture(MODES, STD, SHARES, VP)
+    times, shape = EVEN(VP, steps), (ROWS * CELLS, 2)
+    x_1 = float(VP.alpha(times[0])) * drawn(rng) + float(VP.sigma(times[0])) * rng.normal(size=shape)
+    state, rows = State(torch.tensor(x_1)), torch.ones(len(x_1), dtype=torch.float64)
+
+    def draw(stage):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    for t, s in itertools.pairwise(times):
+        state = solver.step(law, state, VP, t * rows, s * rows, draw)
+    return p_value(law(state.x, times[-1] * rows).x.numpy(), drawn(rng))
+
+
+def test_langevin_steps_draw_rows_of_two_numbers(measured):
+    """Those whose length follows the score of the row, as in Song et al., do not."""
+    p, against = points(PredictorCorrector()), "a mixture's own draws, kernel two-sample test"
+    measured(PredictorCorrector, "p-value of 1000 rows of two numbers", against, "0.002 or more", p, least=LEAST)
+    assert points(PredictorCorrector(corrector=Langevin(0.16))) < LEAST
 
 
 def test_the_test_would_notice():

@@ -30,6 +30,7 @@ def sample(
     given: Many = None,
     holdout: Flag = False,
     know: str | None = None,
+    observe: str | None = None,
     at: str | None = None,
     realizations: str | None = None,
     seed: Seed = 0,
@@ -54,6 +55,8 @@ def sample(
         holdout: Draw for the samples that training left out.
         know: Which frames of held-out windows are given, of a model of windows: past (the default), future, ends,
             nothing, or numbers as 0,6.
+        observe: Table (CSV) of what stations saw: columns lat, lon, time, a variable such as t2m, and t2m_error, the
+            standard deviation of each value's error. A model of windows is conditioned on it without training.
         at: Only these samples, as year=2085,scenario=E1; an emulator needs nothing else.
         realizations: How many, as 20, or which, as 100:200 (the end is not drawn): a slice of a whole run, bit for bit.
             Default sample.realizations of RUN, 20 unless it was set.
@@ -76,7 +79,7 @@ def sample(
 
         set_threads()
         result = open_run(run, verify=not no_verify, device=device).sample(
-            given, holdout=holdout, know=know, at=at, realizations=which, seed=seed, nfe=nfe, out=out,
+            given, holdout=holdout, know=know, observe=observe, at=at, realizations=which, seed=seed, nfe=nfe, out=out,
             overwrite=overwrite, dry_run=dry_run,
         )  # fmt: skip
     if isinstance(result, dict):

@@ -54,7 +54,8 @@ class Transform:
     def _f(self, x: np.ndarray) -> np.ndarray:
         return x if self.power == 1 else np.sign(x) * np.abs(x) ** self.power
 
-    def _bounds(self) -> tuple[float, float]:
+    @property
+    def bounds(self) -> tuple[float, float]:
         """The two bounds of f(x), infinite where there is none."""
         low = -np.inf if self.lower is None else float(self._f(np.asarray(self.lower)))
         return low, np.inf if self.upper is None else float(self._f(np.asarray(self.upper)))
@@ -62,7 +63,7 @@ class Transform:
     @property
     def thresholds(self) -> tuple[float, float]:
         """Latents of the two bounds, infinite where there is none."""
-        low, high = self._bounds()
+        low, high = self.bounds
         return (low - self.mean) / self.std, (high - self.mean) / self.std
 
     def encode(self, x: np.ndarray) -> np.ndarray:
@@ -81,7 +82,7 @@ class Transform:
 
     def decode(self, u: np.ndarray) -> np.ndarray:
         """Values in the variable's units, float64, inside the bounds."""
-        v = np.clip(self.mean + self.std * np.asarray(u, dtype=np.float64), *self._bounds())
+        v = np.clip(self.mean + self.std * np.asarray(u, dtype=np.float64), *self.bounds)
         x = v if self.power == 1 else np.sign(v) * np.abs(v) ** (1 / self.power)
         return np.clip(x, self.lower, self.upper) if self.kind != "standard" else x
 

@@ -180,6 +180,11 @@ class EnsembleWriter:
             places.append((slice(int(run[0]), int(run[-1]) + 1), at))
         return places
 
+    def annotate(self, attrs: Mapping[str, Any]) -> None:
+        """Attributes of the result that are known once it is written."""
+        if self._store is not None:
+            self._store.annotate(attrs)
+
     def written(self, realization: int, samples: Mapping[str, int | slice]) -> bool:
         """Whether all variables have the fields of a realization at some samples already, see ``resume``."""
         for name, done in self._ledger.items():
@@ -356,6 +361,9 @@ class _NetCDF:
     def write(self, name: str, region: tuple[slice, ...], values: np.ndarray) -> None:
         self.file.variables[name][region] = values
 
+    def annotate(self, attrs: Mapping[str, Any]) -> None:
+        self.file.setncatts(dict(attrs))
+
     def finish(self, complete: bool) -> None:
         self.file.setncattr("complete", "true" if complete else "false")
         self.file.close()
@@ -400,6 +408,9 @@ class _Zarr:
 
     def write(self, name: str, region: tuple[slice, ...], values: np.ndarray) -> None:
         self.arrays[name][region] = values
+
+    def annotate(self, attrs: Mapping[str, Any]) -> None:
+        self.group.attrs.update(dict(attrs))
 
     def finish(self, complete: bool) -> None:
         self.group.attrs["complete"] = "true" if complete else "false"

@@ -79,3 +79,11 @@ class Estimate:
             z=self.z - sigma * gradient,
             variance=None,
         )
+
+    def with_x(self, x: Tensor) -> Self:
+        """The estimate with another x, and the z that ties it to the same x_t: ``z += alpha / sigma (old x - x)``.
+
+        Where sigma is 0 nothing ties z to x, and z stays; so it does where alpha is 0.
+        """
+        pull = along((1 / self.process.ratio(self.t)).nan_to_num(posinf=0.0), self.x)
+        return replace(self, x=x, z=self.z + pull * (self.x - x), variance=None)

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from undrift.denoise.components import ComponentDenoiser, Components
+from undrift.errors import check_number
 from undrift.process import Coloured, Noise, Process
 
 __all__ = ["Gaussian", "GaussianRandomField", "Mixture"]
@@ -29,11 +30,19 @@ def _tensor(values: ArrayLike | Tensor) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64, device="cpu")
 
 
+def _check_finite(**values: Tensor) -> None:
+    for name, numbers in values.items():
+        if not bool(torch.isfinite(numbers).all()):
+            raise ValueError(f"{name} has NaN or infinite numbers, expected finite ones")
+
+
 def _eigen(covariances: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
     """Generalised eigenvalues v, (K, D), eigenvectors G and their duals ``N^-1 G`` as columns, (K, D, D).
 
-    ``C = G v G'`` and ``N = G G'``, of a C that has to be a covariance up to rounding, in noise of covariance N.
+    ``C = G v G'`` and ``N = G G'``, of a C that has to be a covariance up to rounding, in noise of covariance N. What
+    rounding makes of an eigenvalue of 0, up to D times 2e-16 of the largest, is 0.
     """
+    _check_finite(covariances=covariances)
     size = covariances.abs().amax((-2, -1), keepdim=True).clamp(min=1e-300)
     off = float(((covariances - covariances.mT).abs() / size).max())
     if not off <= 1e-10:
@@ -45,7 +54,8 @@ def _eigen(covariances: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
     least = float((variances / white.abs().amax((-2, -1)).clamp(min=1e-300)[:, None]).min())
     if least < -1e-10:
         raise ValueError(f"a covariance has an eigenvalue of {least:.2g} of its largest entry, expected 0 or more")
-    return variances.clamp(min=0.0), root @ bases, whitener @ bases
+    rounding = variances.shape[1] * torch.finfo(torch.float64).eps * variances.amax(1, keepdim=True)
+    return torch.where(variances > rounding, variances, 0.0), root @ bases, whitener @ bases
 
 
 def _root(noise: Noise, like: Tensor, exponent: float) -> Tensor:
@@ -73,8 +83,8 @@ class Mixture(ComponentDenoiser):
         noise: the law of z: white (if None), coloured (then fields are on its grid), or Student's, of PFGM++.
 
     Raises:
-        ValueError: shapes that do not fit, weights or standard deviations that are not above 0, covariances that
-            are not symmetric or have a negative eigenvalue, or a noise of another kind.
+        ValueError: shapes that do not fit, numbers that are not finite, weights or standard deviations that are not
+            above 0, covariances that are not symmetric or have a negative eigenvalue, or a noise of another kind.
     """
 
     def __init__(
@@ -91,10 +101,12 @@ class Mixture(ComponentDenoiser):
         self.means = _tensor(means)
         if self.means.ndim != 2:
             raise ValueError(f"means are {tuple(self.means.shape)}, expected (components, dimensions)")
+        _check_finite(means=self.means)
         count = len(self.means)
         self.weights = torch.ones_like(self.means[:, 0]) if weights is None else _tensor(weights)
         if self.weights.shape != (count,) or not (self.weights > 0).all():
             raise ValueError(f"weights are {tuple(self.weights.shape)}, expected {count} numbers above 0")
+        _check_finite(weights=self.weights)
         self.weights = self.weights / self.weights.sum()
         if (stds is None) == (covariances is None):
             raise ValueError("expected either stds or covariances")
@@ -102,6 +114,7 @@ class Mixture(ComponentDenoiser):
             spread = _tensor(1.0 if stds is None else stds)
             if not (spread > 0).all():
                 raise ValueError("stds has numbers that are not above 0")
+            _check_finite(stds=spread)
             spread = spread[:, None] if spread.ndim == 1 else spread
             if spread.ndim and spread.shape not in ((count, 1), self.means.shape):
                 raise ValueError(
@@ -133,6 +146,9 @@ class Mixture(ComponentDenoiser):
             operator: (m, D).
             observed: (m,).
             std: of the observation's errors, above 0.
+
+        Raises:
+            ValueError: shapes that do not fit, numbers that are not finite, or an observation far from every component.
         """
         a, y = _tensor(operator), _tensor(observed)
         if a.ndim != 2 or a.shape[1] != self.means.shape[1] or y.shape != a.shape[:1]:
@@ -140,17 +156,27 @@ class Mixture(ComponentDenoiser):
                 f"operator and observed are {tuple(a.shape)} and {tuple(y.shape)}, "
                 f"expected (m, {self.means.shape[1]}) and (m,)"
             )
+        _check_finite(operator=a, observed=y)
+        check_number(std=std)
         if not std > 0:
             raise ValueError(f"std is {std}, expected a number above 0")
         covariances = self.covariances()
         innovation = a @ covariances @ a.T + std**2 * torch.eye(len(y), dtype=torch.float64, device=y.device)
-        root = torch.linalg.cholesky(innovation)
+        root, failed = torch.linalg.cholesky_ex(innovation)
+        if bool(failed.any()):
+            raise ValueError(
+                f"std is {std}, too small for rows of the operator that say the same; expected a larger one"
+            )
         misfit = y - self.means @ a.T
         gain = torch.cholesky_solve(a @ covariances, root).mT  # (K, D, m)
         whitened = torch.linalg.solve_triangular(root, misfit[..., None], upper=False)[..., 0]
         log_det = torch.diagonal(root, dim1=-2, dim2=-1).log().sum(-1)
         weights = torch.softmax(self.weights.log() - 0.5 * (whitened**2).sum(-1) - log_det, 0)
         kept = weights > 0
+        if not bool(kept.any()):
+            raise ValueError(
+                "observed is too far from what every component makes of it, expected values near one of them"
+            )
         means = self.means + torch.einsum("kdm,km->kd", gain, misfit)
         posterior = covariances - gain @ (a @ covariances)
         variances, bases = torch.linalg.eigh((posterior + posterior.mT) / 2)
@@ -168,6 +194,16 @@ class Mixture(ComponentDenoiser):
         if math.prod(shape[1:]) != self.means.shape[1]:
             raise ValueError(f"x_t is {shape}, expected {self.means.shape[1]} numbers a row")
 
+    def log_prob(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """See :class:`undrift.denoise.components.ComponentDenoiser`.
+
+        Raises:
+            ValueError: sigma is 0 at one of the times, and a covariance singular: there is no density.
+        """
+        if bool((self.variances == 0).any()) and bool((self.process.sigma(t.to(torch.float64)) == 0).any()):
+            raise ValueError("sigma(t) is 0 and a covariance singular: there is no density; ask for it at a later t")
+        return super().log_prob(x_t, t)
+
     def components(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Components:
         """See :class:`undrift.denoise.components.ComponentDenoiser`."""
         means, variances = self.means.to(x_t.device), self.variances.to(x_t.device)
@@ -178,8 +214,11 @@ class Mixture(ComponentDenoiser):
             bases, duals = self.bases.to(x_t.device), self.duals.to(x_t.device)
             away = torch.einsum("kij,...ki->...kj", duals, away)
         total = a**2 * variances + s**2
+        certain = total == 0  # neither data nor noise vary: x = x_t / alpha, and there is no density
+        total = torch.where(certain, 1.0, total)
         log_density = -0.5 * (away**2 / total + total.log() + np.log(2 * np.pi)).sum(-1)
-        x, z, variance = a * variances / total * away, s / total * away, variances * s**2 / total
+        x = torch.where(certain, 1 / a, a * variances / total) * away
+        z, variance = s / total * away, variances * s**2 / total
         if self.bases is not None:
             x, z = (torch.einsum("kij,...kj->...ki", bases, v) for v in (x, z))
             variance = torch.einsum("kij,...kj->...ki", bases**2, variance)
@@ -210,6 +249,7 @@ class Gaussian(Mixture):
                 f"mean and covariance are {tuple(mean.shape)} and {tuple(covariance.shape)}, "
                 "expected (D,) and (D, D) or (D,)"
             )
+        _check_finite(mean=mean, covariance=covariance)
         if covariance.ndim == 1 and not (covariance > 0).all():
             raise ValueError(f"covariance has a variance of {float(covariance.min()):.4g}, expected numbers above 0")
         if covariance.ndim == 1:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from undrift.process.noise import stirling_rest
+
 __all__ = ["Scales"]
 
 LogDensity = Callable[[slice, Tensor], Tensor]
@@ -55,10 +57,12 @@ class Scales:
             yield rows, torch.exp(-log_w / 2), self._log_prior(log_w) + ((high - low) / (_NODES - 1)).log()
 
     def _log_prior(self, log_w: Tensor) -> Tensor:
-        """Log-density of log w."""
+        """Log-density of log w, ``h^h / Gamma(h) exp(h (log w - w))`` with h = D / 2."""
         assert self.dof is not None
         half = self.dof / 2
-        return half * math.log(half) - math.lgamma(half) + half * (log_w - log_w.exp())
+        near = log_w**2 * (-1 / 2 - log_w / 6 * (1 + log_w / 4 * (1 + log_w / 5 * (1 + log_w / 6))))
+        fall = torch.where(log_w.abs() < 1e-2, near, log_w - torch.expm1(log_w))  # log w - w + 1
+        return 0.5 * math.log(half / (2 * math.pi)) - stirling_rest(half) + half * fall
 
     def _integrand(self, rows: slice, log_w: Tensor) -> Tensor:
         return self._log_prior(log_w) + self.log_density(rows, torch.exp(-log_w / 2))

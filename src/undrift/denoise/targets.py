@@ -22,6 +22,8 @@ from undrift.process import Noise, Process
 
 __all__ = ["Eps", "F", "LearnedRange", "Mean", "Score", "Target", "V", "Velocity", "X", "named", "target"]
 
+_CHECKED = 1025  # times at which a target is checked, the middle among them
+
 
 class Target(ABC):
     """What a network predicts, ``F = (p_x x + p_z z) / scale``.
@@ -194,7 +196,8 @@ def target(predicts: str | Target, process: Process) -> Target:
         process: the noising process.
 
     Raises:
-        ValueError: an unknown name, or a prediction that says nothing of x where the process has no signal.
+        ValueError: an unknown name, or a prediction that says nothing of x where the process has no signal, or nothing
+            but x_t at a time between its ends.
     """
     found = named(predicts)
     end = torch.tensor(process.t_max, dtype=torch.float64, device="cpu")
@@ -205,4 +208,18 @@ def target(predicts: str | Target, process: Process) -> Target:
             f"a network that predicts {name} says nothing of x at t = {process.t_max:g}, where alpha is 0; "
             "use a target such as 'v', or a process that ends before, such as Cosine(t_max=0.995)"
         )
+    _check_between(found, process)
     return found
+
+
+def _check_between(found: Target, process: Process) -> None:
+    """The determinant keeps its sign between the ends of the process."""
+    t = torch.linspace(process.t_min, process.t_max, _CHECKED, dtype=torch.float64, device="cpu")[1:-1]
+    p_x, p_z, _ = found.row(process, t)
+    det = process.alpha(t) * p_z - process.sigma(t) * p_x
+    lost = (det * torch.sign(det[-1]) <= 0).nonzero()
+    if len(lost):
+        raise ValueError(
+            f"a network that predicts {type(found).__name__} says no more than x_t near t = {float(t[lost[-1]]):.3g}, "
+            "where p_x / p_z is alpha / sigma; use a target such as 'v'"
+        )

@@ -1,8 +1,11 @@
 """A diffusion model as a distribution: process, denoiser, solver."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned
 from undrift.errors import UndriftError
@@ -46,7 +49,15 @@ class Diffusion:
         self.precision, self.grid = precision, GRIDS[grid]
         self._denoisers: dict[int, Preconditioned] = {}  # each remembers what depends on the times alone
 
-    def sample(self, condition: Condition, z: Tensor, *, nfe: int = 10, member: int = 0) -> Tensor:
+    def sample(
+        self,
+        condition: Condition,
+        z: Tensor,
+        *,
+        nfe: int = 10,
+        member: int = 0,
+        guided: Callable[[Denoiser], Denoiser] | None = None,
+    ) -> Tensor:
         """One field for each row of the noise.
 
         Args:
@@ -54,6 +65,7 @@ class Diffusion:
             z: standard normal noise, (B, C, *space).
             nfe: network evaluations.
             member: which network draws, where there are several.
+            guided: what goes around the denoiser.
 
         Raises:
             UndriftError: a field left the finite numbers.
@@ -63,7 +75,7 @@ class Diffusion:
         if member not in self._denoisers:
             net = member_of(self.net, member)
             self._denoisers[member] = Preconditioned(net, self.process, self.guess, self.precision)
-        denoiser = self._denoisers[member]
+        denoiser = self._denoisers[member] if guided is None else guided(self._denoisers[member])
         was_training = self.net.training
         self.net.eval()
         out = []

@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,12 @@ import xarray as xr
 from undrift.data.codec import Codec, Encoded, Predicted
 from undrift.data.codec_file import Shell
 from undrift.data.write import EnsembleWriter
+from undrift.denoise.denoiser import Denoiser
+from undrift.distributions.constrained import constrained_by, projected
 from undrift.distributions.diffusion import Diffusion
+from undrift.distributions.observed import guide_of
 from undrift.distributions.request import Request, variables_of
+from undrift.guide.constraints import Constraint
 from undrift.nets.members import member_of, number_of
 from undrift.process import Key, normal
 from undrift.progress import track
@@ -45,6 +49,8 @@ class Drawing:
         seed: of the noise; realization n of a sample is fixed by (seed, n, labels of the sample).
         nfe: network evaluations per realization.
         labelled: the empty ensemble, dims (realization, *sample, *level, *space).
+        constraint: that fields satisfy, in the units and the order of the data.
+        residuals: how far they are from it, filled while they are drawn.
     """
 
     law: Diffusion
@@ -56,6 +62,8 @@ class Drawing:
     seed: int
     nfe: int
     labelled: xr.Dataset
+    constraint: Constraint | None = None
+    residuals: list[float] = field(default_factory=list)
 
     def in_memory(self, progress: bool) -> xr.Dataset:
         """The ensemble as a Dataset."""
@@ -69,13 +77,19 @@ class Drawing:
             for name, values in block.items():
                 flat[name][rows, i] = values
         shaped = {k: v.reshape(len(self.numbers), *sizes, *v.shape[2:]) for k, v in flat.items()}
-        return self.labelled.assign({k: self.labelled[k].copy(data=v) for k, v in shaped.items()})
+        out = self.labelled.assign({k: self.labelled[k].copy(data=v) for k, v in shaped.items()})
+        return out.assign_attrs(self._told())
+
+    def _told(self) -> dict[str, float]:
+        """What is known once all is drawn, as attributes."""
+        return {"constraint_residual": max(self.residuals)} if self.residuals else {}
 
     def to_file(self, path: str | Path, overwrite: bool, progress: bool) -> None:
         """The ensemble streamed to a file."""
         with EnsembleWriter(path, self.labelled, overwrite, sample=self.request.dims) as writer:
             for rows, i, block in self._blocks(self.nfe, progress):
                 writer.write(rows, slice(i, i + 1), {k: v[:, None] for k, v in block.items()})
+            writer.annotate(self._told())
 
     def plan(self, *, streamed: bool) -> dict[str, Any]:
         """Sizes of the ensemble, and memory and time as one micro batch with few evaluations tells."""
@@ -134,17 +148,22 @@ class Drawing:
                 z = np.stack([self._noise(i, r) for i, r in part])
                 known = [given(i, r) for i, r in part]
                 condition = Condition.concatenate([to_condition(e) for e, _ in known]).to(self.device)
-                x = (
-                    self.law.sample(condition, torch.from_numpy(z).to(self.device), nfe=nfe, member=member)
-                    .cpu()
-                    .numpy()
-                )
+                guided = None
+                if self.request.seen is not None and self.request.seen[part[0][0]]:
+                    guided = guide_of(self.request.seen[part[0][0]], self.codec, known[0][1])
+                if self.constraint is not None:
+                    guided = self._constrained(guided, [p for _, p in known])
+                start = torch.from_numpy(z).to(self.device)
+                x = self.law.sample(condition, start, nfe=nfe, member=member, guided=guided).cpu().numpy()
                 for at in _runs(part):
                     i, first = part[at[0]]
                     mean, std = (np.concatenate([getattr(known[k][1], name) for k in at]) for name in ("mean", "std"))
                     kept = [known[k][0].blocks for k in at]
                     blocks = None if kept[0] is None else np.concatenate([b for b in kept if b is not None])
                     values = self.codec.decode(x[at], Predicted(mean, std), blocks)
+                    if self.constraint is not None:
+                        values, residual = projected(values, self.constraint, self.codec, self.shell)
+                        self.residuals.append(residual)
                     kept = frames(i)
                     values = values if kept is None else np.where(np.isfinite(kept), kept, values)
                     at_bound += self.codec.at_bound(values)
@@ -153,11 +172,23 @@ class Drawing:
                 tick(drawn)
         self._tell_bounds(at_bound / max(drawn, 1))
 
+    def _constrained(
+        self, guided: Callable[[Denoiser], Denoiser] | None, known: list[Predicted]
+    ) -> Callable[[Denoiser], Denoiser] | None:
+        """What goes around the denoiser: the constraint, around what guides it."""
+        assert self.constraint is not None
+        predicted = Predicted(*(np.concatenate([getattr(p, name) for p in known]) for name in ("mean", "std")))
+        around = constrained_by(self.constraint, self.codec, self.shell, predicted, self.law.micro_batch)
+        if around is None or guided is None:
+            return guided if around is None else around
+        return lambda denoiser: around(guided(denoiser))
+
     def _micro_batches(self) -> Iterator[list[tuple[int, int]]]:
         """(sample, position of the realization) of each call of the network, all of one of its members."""
         members, micro = number_of(self.law.net), self.law.micro_batch
-        for begin in range(0, len(self.request), micro):
-            some = range(begin, min(begin + micro, len(self.request)))
+        together = micro if self.request.seen is None else 1  # of those that are guided each is on its own
+        for begin in range(0, len(self.request), together):
+            some = range(begin, min(begin + together, len(self.request)))
             for k in range(members):
                 own = np.flatnonzero(self.numbers % members == k)
                 items = [(i, int(r)) for i in some for r in own]

@@ -198,8 +198,8 @@ class Forecast:
             }
         )
         request = Request(coords, (starts.dim, LEAD), [], None, {})
-        whole = template(request, single_frames(self.codec.layout), self.shell, self.numbers, self.attrs)
-        return whole.drop_vars(FRAME, errors="ignore")
+        empty = template(request, single_frames(self.codec.layout), self.shell, self.numbers, self.attrs)
+        return empty.drop_vars(FRAME)
 
     def in_memory(self, progress: bool) -> xr.Dataset:
         """The forecasts as a Dataset."""

@@ -18,6 +18,7 @@ from undrift.data.fields import Fields
 from undrift.data.layout import Layout, plain
 from undrift.data.regrid import match_given
 from undrift.data.select import parse_selection, sample_mask
+from undrift.data.stations import Stations
 from undrift.errors import DataError, UsageError
 from undrift.tasks import Window
 from undrift.train.prepare import Problem
@@ -41,6 +42,7 @@ class Request:
         covariates: name -> value of each sample.
         interpolated: what is given was interpolated to the trained grid, so that it is no mean over its cells.
         outside: share of given values outside the training range, by channel or covariate.
+        seen: of each sample the frames at which stations saw something, and what, or None.
         known: ``known(rows)`` gives values of windows of frames, (n, C, *space), NaN where they are asked, or None.
     """
 
@@ -52,6 +54,7 @@ class Request:
     interpolated: bool = False
     outside: dict[str, float] = field(default_factory=dict)
     known: Callable[[np.ndarray], np.ndarray] | None = None
+    seen: Sequence[Sequence[tuple[int, Stations]]] | None = None
 
     def __len__(self) -> int:
         return len(self.digests)

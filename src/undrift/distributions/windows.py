@@ -1,7 +1,9 @@
 """Windows of frames whose known part is in a file: what is NaN or absent there is asked."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,14 @@ from undrift.data.frames import FRAME, single_steps
 from undrift.data.layout import Layout, plain
 from undrift.data.regrid import match_given
 from undrift.data.select import sample_mask
+from undrift.data.stations import read_stations
 from undrift.distributions.request import Request
 from undrift.errors import DataError
 from undrift.tasks import Window
 
-__all__ = ["after", "request_windows", "single_frames"]
+__all__ = ["after", "request_stations", "request_windows", "single_frames"]
+
+logger = logging.getLogger(__name__)
 
 _REGULAR = 0.2  # of a step: how far times may be from whole steps
 
@@ -66,6 +71,48 @@ def request_windows(
     dims = tuple(str(d) for d in coords.dims)
     digest = ";".join(f"{d}={plain(coords[d].values[0])}" for d in sorted(dims))
     return Request(coords, dims, [digest], None, values, known=known)
+
+
+def request_stations(path: str | Path, codec: Codec, shell: Shell, task: Window, dim: str) -> Request:
+    """Windows of which stations saw something: one for each time of single fields, else the one that all times are in.
+
+    Args:
+        path: table of the stations, see :func:`undrift.data.stations.read_stations`.
+        codec: of the model.
+        shell: labels of its fields.
+        task: of the model.
+        dim: name of the time.
+
+    Raises:
+        DataError: the table does not fit the model, or times do not fit into a window.
+    """
+    stations, times, notes = read_stations(path, codec.layout, shell.coords)
+    for note in notes:
+        logger.warning("%s", note)
+    if times is None and codec.covariates.names:
+        raise DataError(f"{path} has no column 'time', which the model was trained with; add it")
+    if task.frames == 1 or times is None:
+        seen = [[(0, s)] for s in stations]
+        labels = np.arange(len(seen)) if times is None else times
+    else:
+        steps = _steps(times, shell.coords[FRAME].values)
+        if steps[-1] >= task.frames:
+            raise DataError(
+                f"{path} spans {int(steps[-1]) + 1} frames, and a window has {task.frames}; give fewer times"
+            )
+        seen = [list(zip(steps.tolist(), stations))]
+        labels = after(times[:1], -shell.coords[FRAME].values[0])
+    coords = xr.Dataset(coords={dim: (dim, labels)})
+    shape = (len(codec.layout.channels), *codec.layout.shape)
+    return Request(
+        coords,
+        (dim,),
+        [f"{dim}={plain(label)}" for label in labels],
+        None,
+        dict.fromkeys(codec.covariates.names, labels),
+        known=lambda rows: np.full((len(rows), *shape), np.nan, np.float32),
+        seen=seen,
+    )
 
 
 def _placed(fields: Fields, offsets: np.ndarray, task: Window) -> tuple[np.ndarray, xr.Dataset]:

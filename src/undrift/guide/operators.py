@@ -20,6 +20,7 @@ __all__ = [
     "Operator",
     "Points",
     "RegionalSums",
+    "Scaled",
 ]
 
 
@@ -191,6 +192,23 @@ class Points(Linear):
             cells.append(number)
             weights.append(weight)
         return torch.stack(cells), torch.stack(weights)
+
+
+class Scaled(Linear):
+    """A linear operator of fields in other units: ``A (scale x)``.
+
+    Args:
+        operator: A.
+        scale: of each cell, (C, *space), or a number.
+    """
+
+    def __init__(self, operator: Linear, scale: Tensor | float) -> None:
+        check_kind(Linear, "Points(positions)", operator=operator)
+        self.operator, self.scale = operator, torch.as_tensor(scale)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The numbers of the fields in the operator's units."""
+        return self.operator(x * self.scale.to(x))
 
 
 class FourierModes(Linear):

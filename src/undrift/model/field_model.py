@@ -21,8 +21,9 @@ from undrift.distributions.draw import Drawing
 from undrift.distributions.forecast import Forecast, starts_of, steps_of
 from undrift.distributions.forecast_rivals import ForecastRivals
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
-from undrift.distributions.windows import request_windows
+from undrift.distributions.windows import request_stations, request_windows
 from undrift.errors import UsageError, suggests_options
+from undrift.guide.constraints import Constraint
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
 from undrift.model.versions import versions_of
@@ -101,6 +102,8 @@ class FieldModel:
         *,
         holdout: bool = False,
         know: str | None = None,
+        observe: str | Path | None = None,
+        constraint: Constraint | None = None,
         at: str | Mapping[str, Any] | None = None,
         realizations: int | slice | str | None = None,
         seed: int = 0,
@@ -117,6 +120,12 @@ class FieldModel:
             holdout: draw for the samples that training left out.
             know: which frames of held-out windows are given: "past" (the default), "future", "ends", "nothing", or
                 numbers such as "0,6".
+            observe: table (CSV) of what stations saw, each value with the standard deviation of its error: columns
+                lat, lon, time, a variable and its ``_error``. Fields are drawn given that, by a model of windows that
+                is given nothing else.
+            constraint: that fields satisfy, such as ``undrift.guide.Integral(areas, [total])``, of channels
+                (C, *space) in the units and the order of the data: on every estimate, and once more on what is drawn.
+                The attribute ``constraint_residual`` says how far from it the result is.
             at: labels of samples, such as "year=2085,scenario=E1": for an emulator the covariates, else which
                 samples of what is given.
             realizations: how many (20 unless the configuration says otherwise), or which (``slice(100, 200)``,
@@ -135,12 +144,12 @@ class FieldModel:
         nfe = self.config.sample.nfe if nfe is None else nfe
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
         seed = valid_seed(seed)
-        request, numbers = self._request(given, holdout, at, know), np.arange(which.start, which.stop)
+        request, numbers = self._request(given, holdout, at, know, observe), np.arange(which.start, which.stop)
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
         attrs["block_means"] = request.block_means(self.codec)
         labelled = template(request, self.codec.layout, self.parts.shell, numbers, {**self._attrs(), **attrs})
         drawing = Drawing(
-            self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe, labelled
+            self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe, labelled, constraint,
         )  # fmt: skip
         if dry_run:
             return drawing.plan(streamed=out is not None)
@@ -230,8 +239,23 @@ class FieldModel:
         }
 
     def _request(
-        self, given: Data | Fields | None, holdout: bool, at: str | Mapping[str, Any] | None, know: str | None = None
+        self,
+        given: Data | Fields | None,
+        holdout: bool,
+        at: str | Mapping[str, Any] | None,
+        know: str | None = None,
+        observe: str | Path | None = None,
     ) -> Request:
+        if observe is not None:
+            if given is not None or holdout or at is not None:
+                raise UsageError("observe says what is known by itself; leave given, holdout and at out")
+            if not isinstance(self.task, Window):
+                raise UsageError(
+                    f"observe needs a model of windows that may be given nothing, and this one's task is "
+                    f"{self.task.name}; train one with --task window --past 0 --future 1"
+                )
+            dim = self.codec.layout.time or "sample"
+            return request_stations(observe, self.codec, self.parts.shell, self.task, dim)
         if holdout and given is not None:
             raise UsageError("both given and holdout say what is given; give one")
         if holdout:

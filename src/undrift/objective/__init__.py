@@ -1,5 +1,7 @@
 """Objectives: what a network is trained to make small."""
 
+from undrift.objective.classification import CrossEntropy
+from undrift.objective.dropping import Dropping
 from undrift.objective.likelihood import ContinuousVLB, DiscreteVLB, Terms, bits_per_dimension
 from undrift.objective.matching import FlowMatching, ImplicitScoreMatching, ScoreMatching
 from undrift.objective.players import Player
@@ -9,7 +11,9 @@ from undrift.objective.weights import SNR, EDMWeight, Likelihood, MinSNR, Simple
 __all__ = [
     "SNR",
     "ContinuousVLB",
+    "CrossEntropy",
     "DiscreteVLB",
+    "Dropping",
     "EDMWeight",
     "FlowMatching",
     "ImplicitScoreMatching",

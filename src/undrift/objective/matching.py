@@ -36,10 +36,18 @@ class _OnPaths:
         """The clean fields, the other ends of their paths, and times.
 
         Raises:
-            ValueError: the coupling's law of z is not that in which the denoiser believes.
+            ValueError: the coupling's law of z is not that in which the denoiser believes, or z is chosen by x though
+                something is given, see :class:`undrift.process.Coupling`.
         """
         check_denoiser(model, "model")
         coupling = Independent(model.noise) if self.coupling is None else self.coupling
+        given = [*batch.condition.fields, *batch.condition.vectors]
+        if given and coupling.knows_x:
+            raise ValueError(
+                f"the coupling is {type(coupling).__name__}, whose z knows x, and {given[0]!r} is given: its z would "
+                "depend on what is given, and that of a draw does not; use FlowMatching() or another coupling that "
+                "does not know x"
+            )
         if not coupling.noise.is_law_of(model.noise):
             one, other = type(coupling.noise).__name__, type(model.noise).__name__
             raise ValueError(
@@ -69,7 +77,7 @@ class ScoreMatching(_OnPaths):
             check_kind(Coupling, "MinibatchOT()", coupling=coupling)
         if coupling is not None and not coupling.independent:
             raise ValueError(
-                f"the coupling is {type(coupling).__name__}, whose z knows x: denoising score matching then "
+                f"the coupling is {type(coupling).__name__}, whose z is no independent noise: score matching then "
                 "has another minimiser; use FlowMatching"
             )
         self.weight, self.times, self.coupling = weight, times, coupling
@@ -141,7 +149,8 @@ class FlowMatching(_OnPaths):
 
     Lipman et al. (2023), https://arxiv.org/abs/2210.02747, eq. 14; Albergo et al. (2023),
     https://arxiv.org/abs/2303.08797, with the bridge; time runs towards noise here, so theirs is minus this velocity.
-    The minimiser is the velocity of the flow that carries one law into the other, whatever the coupling.
+    The minimiser is the velocity of the flow that carries one law into the other, whatever the coupling; with something
+    given, of a coupling whose z does not know x.
 
     Args:
         coupling: of x and z, independent with the denoiser's law of noise if None.

@@ -16,16 +16,19 @@ __all__ = ["Bridge", "Coupling", "DataToData", "Independent", "MinibatchOT"]
 class Coupling(ABC):
     """Pairs each clean field of a batch with an end of its path.
 
-    What is learned by flow matching carries the law of z into that of x whatever the coupling; what needs z to be noise
-    that does not know x (denoising score matching, transitions, the likelihood bound) is the capability
-    ``independent``.
+    What is learned by flow matching carries the law of z into that of x whatever the coupling, as long as nothing is
+    given: with something given, c, it carries the law of z given c into that of x given c, and the sampler begins from
+    that of z. So z may not depend on c, as it does where it is chosen by x (``knows_x``). What needs z to be noise that
+    does not know x (denoising score matching, transitions, the likelihood bound) is the capability ``independent``.
 
     Attributes:
         independent: whether z is noise that does not know x.
+        knows_x: whether z is chosen by x, as of any coupling that does not say that it is not.
         noise: the law of z by itself.
     """
 
     independent: bool
+    knows_x: bool = True
     noise: Noise
 
     @abstractmethod
@@ -41,6 +44,7 @@ class Independent(Coupling):
     """
 
     independent = True
+    knows_x = False
 
     def __init__(self, noise: Noise | None = None) -> None:
         self.noise = White() if noise is None else noise
@@ -65,6 +69,7 @@ class DataToData(Coupling):
     """
 
     independent = False
+    knows_x = False
 
     def __init__(self, other: Tensor) -> None:
         self.noise = Empirical(other)
@@ -80,6 +85,7 @@ class MinibatchOT(Coupling):
     Pooladian et al. (2023), "Multisample flow matching", https://arxiv.org/abs/2304.14772; Tong et al. (2023),
     "Improving and generalizing flow-based generative models with minibatch optimal transport",
     https://arxiv.org/abs/2302.00482. The marginal laws of x and z stay; paths cross less.
+    What is learned has nothing given: the z that are matched to the x of one condition are not those of another.
 
     Args:
         base: where the z are from, white noise if None.

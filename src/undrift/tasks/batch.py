@@ -49,6 +49,25 @@ class Condition:
         """The given rows, in that order, repeats allowed."""
         return type(self)({k: v[rows] for k, v in self.fields.items()}, {k: v[rows] for k, v in self.vectors.items()})
 
+    def drop(self, rows: Tensor | None = None) -> Self:
+        """Rows of which nothing is given: 0 in all fields, their masks among them, and in all vectors.
+
+        Where 0 is also a value, as of a number but not of a one-hot label, put a vector of ones beside it, which then
+        says whether it is given.
+
+        Args:
+            rows: which rows, bool, (B,); all if None.
+        """
+
+        def dropped(values: Tensor) -> Tensor:
+            if rows is None:
+                return torch.zeros_like(values)
+            return values.masked_fill(rows.reshape(-1, *[1] * (values.ndim - 1)), 0)
+
+        return type(self)(
+            {k: dropped(v) for k, v in self.fields.items()}, {k: dropped(v) for k, v in self.vectors.items()}
+        )
+
     @classmethod
     def concatenate(cls, parts: Sequence["Condition"]) -> Self:
         """Rows of several conditions of the same names, one after the other."""

@@ -112,10 +112,14 @@ class Problem:
     _place: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int), repr=False)
 
     def encode(
-        self, rows: np.ndarray, window: tuple[slice, ...] | None = None, draw: np.random.Generator | None = None
+        self,
+        rows: np.ndarray,
+        window: tuple[slice, ...] | None = None,
+        draw: np.random.Generator | None = None,
+        known: np.ndarray | None = None,
     ) -> Encoded:
-        """Out-of-fold residuals of training samples."""
-        known = self._known(rows, window, draw)
+        """Out-of-fold residuals of training samples; what is known of windows is drawn unless it is told."""
+        known = self._known(rows, window, draw) if known is None else known
         if self._kept is None:
             values = {k: v[rows] for k, v in self.covariates.items()}
             return self.codec.encode(
@@ -154,6 +158,12 @@ class Problem:
         shape = (*values.shape[:1], -1, self.task.frames, *values.shape[2:])
         values.reshape(shape)[:, :, ~self.task.frames_known(self.task.usual)] = np.nan
         return values
+
+    def nothing(self, rows: np.ndarray) -> np.ndarray | None:
+        """Values of windows of frames of which nothing is known; None for other tasks."""
+        if not isinstance(self.task, Window):
+            return None
+        return np.full((len(rows), len(self.codec.layout.channels), *self.codec.layout.shape), np.nan, np.float32)
 
     def keep(self) -> None:
         """Hold what does not change from step to step in memory, where there is room for it.
@@ -370,7 +380,10 @@ def guess_of(problem: Problem, config: Config) -> tuple[GaussianGuess, FoldedGue
         return white, FoldedGuess([white] * (int(problem.fold.max()) + 1)), {"modes": 0}
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _GUESS_SAMPLES)).astype(int))]
     draw = np.random.default_rng(config.train.seed)
-    parts = [problem.encode(rows[i : i + 64], draw=draw).x for i in range(0, len(rows), 64)]
+    parts = []
+    for number, start in enumerate(range(0, len(rows), 64)):
+        at = rows[start : start + 64]  # of windows, of which usually much is asked: what usually is, and all, in turn
+        parts.append(problem.encode(at, draw=draw, known=problem.past(at) if number % 2 else problem.nothing(at)).x)
     fields = np.concatenate([p for p in parts if p is not None]).reshape(len(rows), -1)
     return fit_guess(fields, problem.fold[rows])
 

@@ -1,0 +1,107 @@
+"""An unconditional model that is given what stations saw, without another training."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+
+import undrift
+from undrift.data.stations import read_stations
+from undrift.errors import DataError, UsageError
+
+TIMES = np.datetime64("2001-03-01", "ns") + np.arange(500) * np.timedelta64(1, "D")
+LAT, LON = np.linspace(40, 47, 8), np.linspace(0, 11, 12)
+
+
+def maps(count=500, seed=0):
+    """Three smooth patterns with independent amplitudes, and white noise of 0.1."""
+    rng = np.random.default_rng(seed)
+    y, x = np.meshgrid((LAT - 40) / 7, LON / 11, indexing="ij")
+    patterns = np.stack([np.ones_like(x), np.cos(np.pi * x), np.cos(np.pi * y) * np.sin(np.pi * x)])
+    amplitudes = rng.normal(size=(count, 3)) * [1.0, 0.8, 0.6]
+    values = 280 + np.tensordot(amplitudes, patterns, 1) + 0.1 * rng.normal(size=(count, *x.shape))
+    data = xr.Dataset({"tas": (("time", "lat", "lon"), values.astype(np.float32), {"units": "K"})})
+    return data.assign_coords(time=TIMES[:count], lat=LAT, lon=LON), patterns
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.set_num_threads(1)
+    return undrift.fit(
+        maps()[0], task=undrift.Window(past=0, future=1), steps=200, set={"net.channels": "16,16"}, progress=False
+    )
+
+
+def table(path, rows, at=TIMES[450], error=0.2, columns=("time", "lat", "lon", "tas", "tas_error")):
+    frame = pd.DataFrame([(at, lat, lon, value, error) for lat, lon, value in rows], columns=list(columns))
+    frame.to_csv(path, index=False)
+    return path
+
+
+def test_fields_given_stations_are_the_posterior(model, tmp_path):
+    """The record is Gaussian by its making: optimal interpolation with the true covariance is the answer."""
+    data, patterns = maps()
+    covariance = np.tensordot(patterns * np.array([1.0, 0.64, 0.36])[:, None, None], patterns, (0, 0))
+    covariance = covariance.reshape(96, 96) + 0.01 * np.eye(96)
+    cells = [(1, 2), (6, 9), (3, 6)]
+    values = [281.5, 279.0, 280.3]
+    path = table(tmp_path / "S.csv", [(LAT[i], LON[j], v) for (i, j), v in zip(cells, values)])
+    ensemble = model.sample(observe=path, realizations=100, progress=False).tas.isel(time=0, lead_time=0)
+    seen = [12 * i + j for i, j in cells]
+    cross = covariance[:, seen]
+    gain = cross @ np.linalg.inv(covariance[np.ix_(seen, seen)] + 0.04 * np.eye(3))
+    mean = data.tas.values[:400].mean(0).ravel() + gain @ (np.array(values) - 280)
+    std = np.sqrt(np.diag(covariance) - (gain * cross).sum(1))
+    got = ensemble.transpose("realization", ...).values.reshape(100, -1)
+    assert np.sqrt(((got.mean(0) - mean) ** 2).mean()) < 0.35  # of 1.2, the record's standard deviation
+    # a network of 200 steps adds errors of its own, but not where stations are
+    assert 0.8 < np.sqrt(got.var(0).mean() / (std**2).mean()) < 2.5
+    np.testing.assert_allclose(got.std(0)[seen], std[seen], rtol=0.6)
+    free = model.sample(
+        observe=table(tmp_path / "far.csv", [(40.0, 0.0, 280.0)], error=1e3), realizations=100, progress=False
+    )
+    assert got.std(0).mean() < 0.75 * free.tas.values.std(0).mean()
+
+
+def test_stations_lie_where_their_coordinates_say(model, tmp_path):
+    path = table(tmp_path / "S.csv", [(40.5, 2.25, 280.0), (47.0, 11.0, 281.0), (30.0, 2.0, 5.0), (41.0, 360.0, 282.0)])
+    stations, times, notes = read_stations(path, model.codec.layout, model.parts.shell.coords)
+    np.testing.assert_allclose(stations[0].positions, [[0.5, 2.25], [7, 11], [1, 0]], atol=1e-9)
+    assert times[0] == TIMES[450] and notes == ["1 of 4 stations lie outside of the grid and are left out"]
+    np.testing.assert_array_equal(stations[0].values, [280, 281, 282])
+
+
+def test_each_time_of_single_fields_is_a_sample(model, tmp_path):
+    path = tmp_path / "two.csv"
+    rows = [(TIMES[450], 44.0, 5.0, 283.0, 0.1), (TIMES[460], 44.0, 5.0, 277.0, 0.1)]
+    pd.DataFrame(rows, columns=["time", "lat", "lon", "tas", "tas_error"]).to_csv(path, index=False)
+    ensemble = model.sample(observe=path, realizations=20, progress=False).tas.isel(lead_time=0)
+    np.testing.assert_array_equal(ensemble.time.values, [TIMES[450], TIMES[460]])
+    warm, cold = ensemble.sel(lat=44.0, lon=5.0).mean("realization").values
+    assert warm > 281.5 and cold < 278.5
+
+
+BAD = {
+    "no column tas_error: give each value": ("time", "lat", "lon", "tas", "other"),
+    "expected one of tas": ("time", "lat", "lon", "rain", "rain_error"),
+    "no column 'lat'": ("time", "place", "lon", "tas", "tas_error"),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_table_that_does_not_fit_is_refused(model, tmp_path, message):
+    path = table(tmp_path / "S.csv", [(44.0, 5.0, 281.0)], columns=BAD[message])
+    with pytest.raises(DataError, match=message):
+        model.sample(observe=path, progress=False)
+
+
+def test_what_cannot_be_observed_is_refused(model, tmp_path):
+    with pytest.raises(DataError, match="values that are not above 0"):
+        model.sample(observe=table(tmp_path / "zero.csv", [(44.0, 5.0, 281.0)], error=0.0), progress=False)
+    with pytest.raises(DataError, match="no station lies on the grid"):
+        model.sample(observe=table(tmp_path / "far.csv", [(0.0, 5.0, 281.0)]), progress=False)
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        model.sample(observe=tmp_path / "absent.csv", progress=False)
+    with pytest.raises(UsageError, match="leave given, holdout and at out"):
+        model.sample(observe="S.csv", holdout=True, progress=False)
