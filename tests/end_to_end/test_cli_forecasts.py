@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
+import undrift
 from undrift.cli.main import main
 from undrift.verify import by_lead, rain_by_lead, read_scores
 
@@ -92,3 +94,45 @@ def test_rain_has_events_above_its_thresholds_and_others_where_they_are_asked(fi
     np.testing.assert_allclose(scores.csi, want.csi.sel(variable=scores["variable"]))
     assert main(["evaluate", *given, "--overwrite", "--thresholds", "much"]) == 2
     assert "got --thresholds much, expected numbers" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of a few steps on 160 hours of a wave that travels."""
+    folder, rng, t = tmp_path_factory.mktemp("run"), np.random.default_rng(0), np.arange(160)
+    wave = np.cos(2 * np.pi * (np.arange(8) - t[:, None]) / 8)[:, None] * np.ones((1, 8, 1))
+    values = (wave + 0.3 * rng.normal(size=(160, 8, 8))).astype("f4")
+    times = np.datetime64("2001-03-01", "ns") + t * HOUR
+    coords = {"time": times, "y": np.arange(8), "x": np.arange(8)}
+    xr.Dataset({"u": (("time", "y", "x"), values, {"units": "m s-1"})}, coords).to_netcdf(folder / "u.nc")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    undrift.fit(
+        folder / "u.nc", task=undrift.Window(past=2, future=2), steps=6, set={"net.channels": "8,8"}, progress=False,
+        out=folder / "RUN",
+    )  # fmt: skip
+    yield folder
+    torch.set_num_threads(before)
+
+
+def test_a_forecast_of_a_run_is_scored_beside_its_baselines(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    out, data = str(tmp_path / "FC.zarr"), str(run / "u.nc")
+    when = ["--init", "2001-03-06T08/2001-03-07T08/6h", "--steps", "3", "--realizations", "3", "--nfe", "2"]
+    assert main(["forecast", str(run / "RUN"), "--given", data, *when, "--out", out]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", out, "--truth", data, "--run", str(run / "RUN"), "--bootstrap", "0"]) == 0
+    told = capsys.readouterr().out
+    for name in ("persistence", "Lagrangian persistence", "climatology", "EOF ridge"):
+        assert f"CRPS of {name}" in told
+    assert "no regression: train with --baselines" in told
+
+
+def test_the_report_of_a_run_of_windows_has_curves_by_lead_time(run, tmp_path, no_drawing, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    page = tmp_path / "report.html"
+    assert main(["report", str(run / "RUN"), "--out", str(page), "--realizations", "2", "--nfe", "2"]) == 0
+    text = page.read_text()
+    assert '<h3 id="s1leads">Forecasts by lead time</h3>' in text and "u: CRPS by lead time" in text
+    assert "forecasts that start within the held-out part" in text
+    assert "in 2 frames, given the 2 before them" in text

@@ -171,3 +171,30 @@ def test_forecasts_of_the_held_out_part_are_scored_by_lead(model):
     np.testing.assert_allclose(scores.crps, by_lead(again, waves(), bootstrap=0).crps, rtol=1e-6)
     with pytest.raises(DataError, match="the held-out part has no 502 frames in a row"):
         hindcast_starts(model, 500)
+
+
+def test_variables_levels_and_rows_from_north_to_south_keep_their_places():
+    """Persistence less the mean error is the last frame, cell for cell, of each variable and level."""
+    rng, wave = np.random.default_rng(0), waves(120).isel(lat=slice(None, None, -1))
+    scales = xr.DataArray([1.0, 10.0], {"plev": [50000, 85000]}, "plev")
+    u = (wave.tas - 280) * scales + rng.normal(size=(120, 8, 16, 2))
+    data = xr.Dataset({"tas": wave.tas, "u": u.transpose("time", "plev", "lat", "lon").astype("f4")})
+    data.u.attrs["units"] = "m s-1"
+    model = undrift.fit(data, task=Window(past=2, future=2), steps=2, set={"net.channels": "8,8"}, progress=False)
+    forecast = model.forecast(
+        None, init=hindcast_starts(model, 2, most=3), steps=2, realizations=2, nfe=2, progress=False
+    )
+    found, _ = model.forecast_baselines(forecast)
+    for name in ("tas", "u"):
+        middle = found["persistence"][name].mean("realization")
+        assert set(middle.dims) == set(forecast[name].dims) - {"realization"}
+        np.testing.assert_array_equal(middle.lat, data.lat)
+        away = middle - data[name].sel(time=forecast.time)
+        assert abs(away - away.mean("time")).max() < 1e-2
+    scores = undrift.evaluate(forecast, data, run=model, bootstrap=0, progress=False)
+    assert list(scores["variable"].values) == ["tas", "u[plev=50000]", "u[plev=85000]"]
+    ratio = (
+        scores.crps_baseline.sel(baseline="persistence", variable="u[plev=85000]").values
+        / scores.crps_baseline.sel(baseline="persistence", variable="tas").values
+    )
+    assert (ratio > 4).all()

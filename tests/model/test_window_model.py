@@ -100,6 +100,7 @@ def test_a_forecast_goes_on_from_the_last_frames(model):
     starts = [str(t)[:19] for t in record.time.values[330:378:8]]
     forecast = model.forecast(record, init=",".join(starts), lead="8h", realizations=12, progress=False)
     assert forecast.tas.dims == ("realization", "time", "prediction_timedelta", "lat", "lon")
+    assert "lead_time" not in forecast.coords
     hours = forecast.prediction_timedelta.values / HOUR
     np.testing.assert_array_equal(hours, np.arange(1, 9))
     assert (forecast.valid_time.values == forecast.time.values[:, None] + forecast.prediction_timedelta.values).all()

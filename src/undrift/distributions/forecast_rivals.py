@@ -174,6 +174,7 @@ class ForecastRivals:
         request = Request(xr.Dataset(coords=labels), (start, LEAD), [], None, {})
         attrs = {"dressed": "quantiles", "note": one.note}
         out = template(request, layout, self.shell, np.arange(len(one.members)), attrs)
+        out = out.drop_vars(FRAME)
         low, high = (v[:: self.task.frames].reshape(-1, *[1] * len(layout.space)) for v in self.rivals.bounds())
         bounds = [np.broadcast_to(v, point.shape[2:])[None] for v in (low, high)]
         points, members, low, high = (self._variables(v, codec) for v in (point, one.members, *bounds))
