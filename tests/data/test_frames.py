@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from undrift.data.frames import FRAME, single_steps, windows_of
+from undrift.data.frames import FRAME, later, single_steps, windows_of
 from undrift.data.layout import Layout
 from undrift.data.open import open_fields
 from undrift.data.split import split
@@ -143,3 +143,21 @@ def test_masks_are_of_every_kind_as_often_as_said():
         assert abs(found.mean() - chance) < 4.5 * np.sqrt(chance * (1 - chance) / n)
     assert nothing.mean() > 1 / 14 - 4.5 * np.sqrt(1 / 14 / n)
     assert not masks.all((1, 2, 3, 4)).mean() > 0.02
+
+
+def test_times_so_many_frames_later():
+    """Months by the calendar, on the last day of those that are shorter; other steps by their length."""
+    months = xr.DataArray(np.arange(3), dims=FRAME, attrs={"months": 1})
+    ends = np.array(["2001-01-31T12", "2001-11-15"], dtype="datetime64[ns]")
+    np.testing.assert_array_equal(later(ends, 1, months), np.array(["2001-02-28T12", "2001-12-15"], "datetime64[ns]"))
+    np.testing.assert_array_equal(later(ends[1:], 3, months), np.array(["2002-02-15"], "datetime64[ns]"))
+    np.testing.assert_array_equal(later(ends[1:], -12, months), np.array(["2000-11-15"], "datetime64[ns]"))
+    date = np.array([cftime.Datetime360Day(2000, 12, 30)])
+    assert later(date, 2, months)[0] == cftime.Datetime360Day(2001, 2, 30)
+    assert later(np.array([cftime.DatetimeNoLeap(2000, 1, 31)]), 1, months)[0] == cftime.DatetimeNoLeap(2000, 2, 28)
+    hours = xr.DataArray(np.arange(3) * np.timedelta64(3, "h"), dims=FRAME)
+    assert later(ends, 2, hours)[0] == ends[0] + np.timedelta64(6, "h")
+    assert later(date, 2, hours)[0] == cftime.Datetime360Day(2000, 12, 30, 6)
+    monthly = np.arange("2001-01", "2003-01", dtype="datetime64[M]").astype("M8[ns]")
+    windows, _ = windows_of(open_fields(record(monthly)), 1, 2)
+    assert windows.dataset[FRAME].attrs["months"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -11,11 +12,12 @@ from undrift.data.fields import Fields, _Store
 from undrift.data.layout import Layout, channels_for
 from undrift.errors import DataError
 
-__all__ = ["FRAME", "Frames", "frames_of", "single_frames_of", "single_steps", "windows_of"]
+__all__ = ["FRAME", "Frames", "frames_of", "later", "single_frames_of", "single_steps", "windows_of"]
 
 FRAME = "lead_time"
 """The level dim of a window's frames: their times after the last of the past ones."""
 
+_MONTH = 30.436875 * 86400e9  # nanoseconds
 _REGULAR = 0.2  # of a step: how far steps may be from their median, as those of months are
 
 
@@ -199,7 +201,7 @@ def _whole(times: np.ndarray | None, size: int, count: int) -> np.ndarray:
 
 def _offsets(times: np.ndarray | None, numbers: np.ndarray) -> xr.Variable:
     """Times of frames after the reference, given their numbers; the numbers where steps are not all alike."""
-    attrs = {"long_name": "time after the last frame of the past"}
+    attrs: dict[str, Any] = {"long_name": "time after the last frame of the past"}
     if times is not None and len(times) > 1:
         apart, step = single_steps(times)
         first, last = times[0], times[-1]
@@ -209,7 +211,43 @@ def _offsets(times: np.ndarray | None, numbers: np.ndarray) -> xr.Variable:
         length = float(span.astype("timedelta64[ns]").astype(np.float64)) if dates else float(span)
         if apart.all() and np.isclose(length, apart.sum() * step, rtol=1e-6):
             return xr.Variable(FRAME, numbers * np.timedelta64(round(step), "ns") if dates else numbers * step, attrs)
+        if dates:
+            attrs["months"] = round(step / _MONTH)
     return xr.Variable(FRAME, numbers, attrs | {"units": "frames"})
+
+
+def later(times: np.ndarray, frames: int, lead: xr.DataArray) -> np.ndarray:
+    """Times moved on by a number of frames.
+
+    Args:
+        times: of any kind, (n,).
+        frames: how many, below 0 for earlier times.
+        lead: the coordinate of a window's frames. Where steps are not all alike, as those of months, it counts frames
+            and has the months of a frame as its attribute.
+    """
+    values, months = lead.values, int(lead.attrs.get("months", 0))
+    if frames == 0 or len(values) < 2:
+        return times
+    if not months:
+        offset = frames * (values[1] - values[0])
+        if times.dtype == object and isinstance(offset, np.timedelta64):
+            offset = offset.astype("timedelta64[us]").item()
+        return np.array([t + offset for t in times])
+    if times.dtype.kind == "M":
+        whole = times.astype("datetime64[M]")
+        moved = whole + frames * months
+        since = times - whole.astype(times.dtype)
+        longest = (moved + 1).astype(times.dtype) - moved.astype(times.dtype) - np.timedelta64(1, "D")
+        excess = np.maximum(since.astype("timedelta64[D]") - longest.astype("timedelta64[D]"), np.timedelta64(0, "D"))
+        return moved.astype(times.dtype) + since - excess
+    return np.array([_months_later(t, frames * months) for t in times])
+
+
+def _months_later(date: Any, months: int) -> Any:
+    """A cftime date so many months later, on the last day of a month that has not as many."""
+    year, month = divmod(date.year * 12 + date.month - 1 + months, 12)
+    first = date.replace(year=year, month=month + 1, day=1)
+    return first.replace(day=min(date.day, first.daysinmonth))
 
 
 def _windowed(

@@ -14,14 +14,14 @@ from undrift.config import parse_duration
 from undrift.data.codec import Codec, Predicted
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
-from undrift.data.frames import FRAME, single_steps
+from undrift.data.frames import FRAME, later, single_steps
 from undrift.data.layout import plain
 from undrift.data.regrid import match_given
 from undrift.data.select import sample_mask
 from undrift.data.write import EnsembleWriter
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.request import Request, template, variables_of
-from undrift.distributions.windows import after, single_frames
+from undrift.distributions.windows import single_frames
 from undrift.errors import DataError, UsageError
 from undrift.nets.members import number_of
 from undrift.process import Key, normal
@@ -187,9 +187,9 @@ class Forecast:
 
     def labelled(self) -> xr.Dataset:
         """The empty forecasts, dims (realization, time, prediction_timedelta, *level, *space)."""
-        step, starts = _step(self.shell), self.starts
-        leads = np.arange(1, self.steps + 1) * step
-        valid = np.array([[after(np.array([t]), n)[0] for n in leads] for t in starts.times])
+        starts, frames = self.starts, np.arange(1, self.steps + 1)
+        leads = frames * _step(self.shell)
+        valid = np.stack([later(starts.times, int(n), self.shell.coords[FRAME]) for n in frames], axis=1)
         coords = xr.Dataset(
             coords={
                 starts.dim: (starts.dim, starts.times, {"standard_name": "forecast_reference_time"}),
@@ -267,7 +267,7 @@ class Forecast:
         known = np.full((rows, past.shape[1], task.frames, *shape), np.nan, np.float32)
         known[:, :, : task.past] = past
         known = known.reshape(rows, -1, *shape)
-        at = after(self.starts.times[[i for i, _ in part]], block * task.future * _step(self.shell))
+        at = later(self.starts.times[[i for i, _ in part]], block * task.future, self.shell.coords[FRAME])
         conditions, means, stds, noise = [], [], [], []
         for row, (i, r) in enumerate(part):
             digest = f"{self.starts.dim}={plain(self.starts.times[i])};block={block}"

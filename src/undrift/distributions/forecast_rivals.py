@@ -10,7 +10,7 @@ import xarray as xr
 from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
-from undrift.data.frames import FRAME, Frames, frames_of, single_frames_of
+from undrift.data.frames import FRAME, Frames, frames_of, later, single_frames_of
 from undrift.distributions.baselines import around
 from undrift.distributions.forecast import Starts
 from undrift.distributions.forecast_baselines import ForecastBaseline, dressed_by_lead, fit_forecast_baselines
@@ -18,7 +18,7 @@ from undrift.distributions.record import Known, Record, known_at
 from undrift.distributions.regression import predict
 from undrift.distributions.request import Request, template, variables_of
 from undrift.distributions.rivals import Rivals
-from undrift.distributions.windows import after, single_frames
+from undrift.distributions.windows import single_frames
 from undrift.errors import DataError
 from undrift.tasks import Window
 from undrift.train.prepare import Problem
@@ -106,8 +106,7 @@ class ForecastRivals:
 
     def _times(self, times: np.ndarray) -> np.ndarray:
         """Times of the past frames, (n, past)."""
-        offsets = self.shell.coords[FRAME].values[: self.task.past]
-        return np.stack([after(times, offset) for offset in offsets], axis=1)
+        return np.stack([later(times, k, self.shell.coords[FRAME]) for k in range(1 - self.task.past, 1)], axis=1)
 
     def _members(
         self, record: Record, place: np.ndarray, frames: Frames, steps: np.ndarray
@@ -138,10 +137,9 @@ class ForecastRivals:
     def _rolled(self, known: Known) -> np.ndarray:
         """Forecasts of the regression, each window given the last frames of the one before."""
         future, codec = self.task.future, self.rivals.codec
-        past, windows, offsets = known.past, [], self.shell.coords[FRAME].values
-        step = offsets[1] - offsets[0] if len(offsets) > 1 else 1
+        past, windows = known.past, []
         for block in range(-(-int(known.steps[-1]) // future)):
-            at = after(known.times[:, -1], block * future * step)
+            at = later(known.times[:, -1], block * future, self.shell.coords[FRAME])
             ahead = np.concatenate([self._window(codec, past[i : i + 1], at[i : i + 1]) for i in range(len(past))])
             windows.append(ahead)
             past = np.concatenate([past, ahead], axis=2)[:, :, -self.task.past :]

@@ -12,7 +12,7 @@ import xarray as xr
 from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
-from undrift.data.frames import FRAME, single_steps
+from undrift.data.frames import FRAME, later, single_steps
 from undrift.data.layout import Layout, plain
 from undrift.data.regrid import match_given
 from undrift.data.select import sample_mask
@@ -21,7 +21,7 @@ from undrift.distributions.request import Request
 from undrift.errors import DataError
 from undrift.tasks import Window
 
-__all__ = ["after", "request_stations", "request_windows", "single_frames"]
+__all__ = ["request_stations", "request_windows", "single_frames"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def request_windows(
     part = replace(one, variables=tuple(names), channels=tuple(c for c in one.channels if c.variable in names))
     place = [one.channels.index(c) for c in part.channels]
     match = match_given(fields, part, shell.coords, mask=codec.mask[:: task.frames][place])
-    frame, coords = _placed(fields, shell.coords[FRAME].values, task)
+    frame, coords = _placed(fields, shell.coords[FRAME], task)
 
     def known(rows: np.ndarray) -> np.ndarray:
         out = np.full((len(rows), len(one.channels), task.frames, *codec.layout.shape), np.nan, np.float32)
@@ -101,7 +101,7 @@ def request_stations(path: str | Path, codec: Codec, shell: Shell, task: Window,
                 f"{path} spans {int(steps[-1]) + 1} frames, and a window has {task.frames}; give fewer times"
             )
         seen = [list(zip(steps.tolist(), stations))]
-        labels = after(times[:1], -shell.coords[FRAME].values[0])
+        labels = later(times[:1], max(task.past - 1, 0), shell.coords[FRAME])
     coords = xr.Dataset(coords={dim: (dim, labels)})
     shape = (len(codec.layout.channels), *codec.layout.shape)
     return Request(
@@ -115,7 +115,7 @@ def request_stations(path: str | Path, codec: Codec, shell: Shell, task: Window,
     )
 
 
-def _placed(fields: Fields, offsets: np.ndarray, task: Window) -> tuple[np.ndarray, xr.Dataset]:
+def _placed(fields: Fields, lead: xr.DataArray, task: Window) -> tuple[np.ndarray, xr.Dataset]:
     """The frame of each sample, and the labels of the window, each along a dim of its own of size 1."""
     time = fields.layout.time
     for dim in fields.layout.sample:
@@ -127,7 +127,7 @@ def _placed(fields: Fields, offsets: np.ndarray, task: Window) -> tuple[np.ndarr
     labels = fields.labels(0)
     coords = {dim: (dim, np.array([labels[dim]])) for dim in fields.layout.sample if dim != time}
     times = fields.times()
-    steps = np.arange(len(fields)) if times is None or task.frames == 1 else _steps(times, offsets)
+    steps = np.arange(len(fields)) if times is None or task.frames == 1 else _steps(times, lead.values)
     span = int(steps[-1]) + 1
     if span > task.frames:
         raise DataError(
@@ -136,16 +136,9 @@ def _placed(fields: Fields, offsets: np.ndarray, task: Window) -> tuple[np.ndarr
         )
     start = task.past - span if span <= task.past else 0
     if time is not None:
-        reference = np.arange(1) if times is None else after(times[:1], -offsets[start])
+        reference = np.arange(1) if times is None else later(times[:1], max(task.past - 1, 0) - start, lead)
         coords[time] = (time, reference)
     return steps + start, xr.Dataset(coords=coords)
-
-
-def after(times: np.ndarray, offset: Any) -> np.ndarray:
-    """Times moved on by an offset."""
-    if times.dtype == object and isinstance(offset, np.timedelta64):
-        offset = offset.astype("timedelta64[us]").item()
-    return np.array([t + offset for t in times])
 
 
 def _steps(times: np.ndarray, offsets: np.ndarray) -> np.ndarray:
