@@ -42,6 +42,21 @@ def test_one_model_forecasts_hindcasts_interpolates_and_emulates(model):
     assert 0.5 < spread < 1.6  # the record's own standard deviation is about 0.9
 
 
+def test_windows_are_scored_by_the_times_that_their_frames_are_of(model):
+    """Only frames that were asked count, beside single frames of the record as beside windows."""
+    at = "time=2001-03-15/2001-03-15T12"
+    ensemble = model.sample(holdout=True, know="ends", at=at, realizations=6, progress=False)
+    assert ensemble.attrs["frames_given"] == "0 4"
+    mine = ensemble.tas.isel(lead_time=[1, 2, 3])
+    truth = model.holdout_truth().tas.sel(time=ensemble.time).isel(lead_time=[1, 2, 3])
+    rmse = float(np.sqrt(((mine.mean("realization") - truth) ** 2).mean()))
+    for reference in (waves(), model.holdout_truth()):
+        scores = undrift.evaluate(ensemble, reference, bootstrap=0, progress=False)
+        assert float(scores.rmse.sel(variable="tas")) == pytest.approx(rmse, rel=0.02)
+    with pytest.raises(DataError, match="none of the times that the windows are of"):
+        undrift.evaluate(ensemble, waves().isel(time=slice(0, 20)), progress=False)
+
+
 def test_what_is_nan_or_absent_in_a_file_is_asked(model, tmp_path):
     truth = waves().isel(time=slice(390, 395))
     given = truth.copy(deep=True).isel(time=[0, 1, 4])

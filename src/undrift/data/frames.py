@@ -12,7 +12,7 @@ from undrift.data.fields import Fields, _Store
 from undrift.data.layout import Layout, channels_for
 from undrift.errors import DataError
 
-__all__ = ["FRAME", "Frames", "frames_of", "later", "single_frames_of", "single_steps", "windows_of"]
+__all__ = ["FRAME", "Frames", "asked_frames", "frames_of", "later", "single_frames_of", "single_steps", "windows_of"]
 
 FRAME = "lead_time"
 """The level dim of a window's frames: their times after the last of the past ones."""
@@ -248,6 +248,40 @@ def _months_later(date: Any, months: int) -> Any:
     year, month = divmod(date.year * 12 + date.month - 1 + months, 12)
     first = date.replace(year=year, month=month + 1, day=1)
     return first.replace(day=min(date.day, first.daysinmonth))
+
+
+def asked_frames(members: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """The frames of drawn windows that were asked, and the truth of the times that they are of.
+
+    Args:
+        members: windows with the dim ``lead_time``; its attribute ``frames_given`` names frames that were given.
+        truth: windows too, or single frames along time.
+
+    Raises:
+        DataError: no frame was asked, or the truth has none of the times.
+    """
+    given = {int(k) for k in str(members.attrs.get("frames_given", "")).split()}
+    asked = [k for k in range(members.sizes[FRAME]) if k not in given]
+    if not asked:
+        raise DataError("all frames of the ensemble were given; there is nothing to score")
+    members, lead = members.isel({FRAME: asked}), members[FRAME]
+    if FRAME in truth.dims:
+        return members, truth.isel({FRAME: asked}) if truth.sizes[FRAME] == len(lead) else truth
+    spatial = str(members.attrs.get("space_dims", "")).split()
+    times = [str(d) for d in truth.dims if d in members.dims and d not in spatial and d in truth.coords]
+    if not times:
+        dims = ", ".join(map(str, members.dims))
+        raise DataError(f"the truth has no time in common with the windows, which have {dims}")
+    time = times[-1]
+    zero = int(np.argmin(np.abs(lead.values.astype(np.int64))))
+    valid, parts = members[time].values, list[xr.Dataset]()
+    for k in asked:
+        valid = later(members[time].values, k - zero, lead)
+        parts.append(truth.reindex({time: valid}).assign_coords({time: members[time].values}))
+    out: Any = xr.concat(parts, members[FRAME])
+    if all(bool(out[v].isnull().all()) for v in out.data_vars if v in members.data_vars):
+        raise DataError(f"the truth has none of the times that the windows are of, such as {valid[0]}")
+    return members, out
 
 
 def _windowed(

@@ -13,6 +13,7 @@ import xarray as xr
 from undrift import verify
 from undrift.config import valid_seed
 from undrift.data.ensemble import open_ensemble
+from undrift.data.frames import FRAME, asked_frames
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError, suggests_options
 from undrift.verify.leads import LEAD
@@ -95,6 +96,8 @@ def evaluate(
             if out is not None:
                 verify.write_scores(scores, out)
             return scores
+        if FRAME in members.dims:
+            members, reference = asked_frames(members, reference)
         if thresholds:
             raise UsageError("thresholds are of forecasts, and the ensemble has no dim prediction_timedelta")
         options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed}

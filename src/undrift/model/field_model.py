@@ -147,6 +147,8 @@ class FieldModel:
         request, numbers = self._request(given, holdout, at, know, observe), np.arange(which.start, which.stop)
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
         attrs["block_means"] = request.block_means(self.codec)
+        if holdout and isinstance(self.task, Window):
+            attrs["frames_given"] = " ".join(map(str, np.flatnonzero(self.task.frames_known(know or self.task.usual))))
         labelled = template(request, self.codec.layout, self.parts.shell, numbers, {**self._attrs(), **attrs})
         drawing = Drawing(
             self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe, labelled, constraint,
