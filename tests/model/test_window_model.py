@@ -53,6 +53,8 @@ def test_windows_are_scored_by_the_times_that_their_frames_are_of(model):
     for reference in (waves(), model.holdout_truth()):
         scores = undrift.evaluate(ensemble, reference, bootstrap=0, progress=False)
         assert float(scores.rmse.sel(variable="tas")) == pytest.approx(rmse, rel=0.02)
+    scores = undrift.evaluate(ensemble, waves(), run=model, bootstrap=0, progress=False)
+    assert float(scores.crps.sel(variable="tas")) < float(scores.crps_baseline.sel(baseline="climatology").squeeze())
     with pytest.raises(DataError, match="none of the times that the windows are of"):
         undrift.evaluate(ensemble, waves().isel(time=slice(0, 20)), progress=False)
 

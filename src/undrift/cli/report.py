@@ -170,9 +170,11 @@ def _write(
     """
     from undrift.cli.runs import score
     from undrift.data.ensemble import open_ensemble
+    from undrift.data.frames import FRAME, asked_frames
     from undrift.report.page import write_page
 
-    with open_ensemble(path) as members:
+    with open_ensemble(path) as opened:
+        members, truth = asked_frames(opened, truth) if FRAME in opened.dims else (opened, truth)
         scores = score(members, truth, model)
         again = shlex.join(["undrift", "report", run, *typed, "--out", out])
         title, commands = Path(run).name, [*_trained_by(run), again]

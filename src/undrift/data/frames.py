@@ -264,7 +264,7 @@ def asked_frames(members: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr
     asked = [k for k in range(members.sizes[FRAME]) if k not in given]
     if not asked:
         raise DataError("all frames of the ensemble were given; there is nothing to score")
-    members, lead = members.isel({FRAME: asked}), members[FRAME]
+    members, lead = members.isel({FRAME: asked}).assign_attrs(frames_given=""), members[FRAME]
     if FRAME in truth.dims:
         return members, truth.isel({FRAME: asked}) if truth.sizes[FRAME] == len(lead) else truth
     spatial = str(members.attrs.get("space_dims", "")).split()

@@ -108,6 +108,10 @@ def evaluate(
             train = model.training_data() if train is None else train
             if baselines is None:
                 baselines, absent = model.baselines(progress), model.absent_baselines()
+        if FRAME in members.dims:
+            asked = {FRAME: members[FRAME].values}
+            baselines = {k: b.sel(asked) if FRAME in b.dims else b for k, b in (baselines or {}).items()}
+            train = train.sel(asked) if train is not None and FRAME in train.dims else train
         try:
             scores = verify.evaluate(members, reference, baselines=baselines, train=train, **options)
         except DataError as error:
