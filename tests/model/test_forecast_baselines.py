@@ -143,3 +143,18 @@ def test_a_travelling_wave_is_carried_on():
     found, _ = fit_forecast_baselines(Record(values, dates(200), t), 3, STEPS, [True])
     spread = {name: np.sqrt((one.members**2).mean((0, 2, 3))) for name, one in found.items()}
     assert (spread["Lagrangian persistence"] < 0.1).all() and (spread["persistence"] > 0.3).all()
+
+
+def test_a_block_from_which_no_forecast_has_all_leads_counts_for_nothing():
+    """The last of five, when leads reach beyond the record's end."""
+    record, *_ = ar1(count=300)
+    steps = np.array([1, 70])
+    blocks = blocks_of(record, 2, steps)
+    assert not len(blocks[-2].starts)
+    ridges = fit_eof_ridges(record, blocks, fit_climatologies(record, blocks), 2, steps)
+    known, truth = known_at(record, blocks[-1].starts, 2, steps)
+    error = ((ridges[-1](known) - truth) ** 2).mean((0, 2, 3))
+    power = (truth**2).mean((0, 2, 3))
+    # of variances 9, 4 and 1 a step leaves 1 - 0.81, 1 - 0.36 and 1; seventy steps leave all
+    assert error[0] / power[0] == pytest.approx((9 * 0.19 + 4 * 0.64 + 1) / 14, rel=0.25)
+    assert error[1] / power[1] > 0.7

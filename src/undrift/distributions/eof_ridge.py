@@ -118,7 +118,7 @@ class _Part:
         out = np.zeros((truth.shape[1], len(numbers), len(_PENALTIES)))
         for i, k in enumerate(numbers):
             values, vectors = self._solved(k)
-            z = self._past(self.starts, k).reshape(len(self.starts), -1) @ vectors
+            z = self._past(self.starts, k).reshape(len(self.starts), self.past * k) @ vectors
             for lead in range(len(out)):
                 turned = vectors.T @ self.right[lead, :, :k, :k].reshape(-1, k)
                 for j, penalty in enumerate(_PENALTIES):
