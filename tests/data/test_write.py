@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from undrift.data.stores import BlockLog
 from undrift.data.write import EnsembleWriter, open_ensemble
 from undrift.errors import DataError, IncompleteError, UndriftError, UsageError
 
@@ -350,3 +351,24 @@ def test_bad_blocks_and_names(tmp_path):
         writer.write(slice(2, 9), None, {"tas": np.zeros((7, 2, 4, 5, 6))})
     writer.abort()
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_the_log_of_blocks_goes_on_after_a_line_that_was_cut_short(tmp_path):
+    """Begun twice without a block, then killed in the middle of a line."""
+    path, region = tmp_path / "log", (slice(0, 1), slice(2, 4))
+    for _ in range(2):
+        log = BlockLog(path, "what is written")
+        assert log.open() == []
+        log.close(remove=False)
+    log = BlockLog(path, "what is written")
+    log.open()
+    log.add("tas", region)
+    log.close(remove=False)
+    with path.open("a") as file:
+        file.write('["tas", [1, 2], [0')
+    assert BlockLog(path, "what is written").begun() and not BlockLog(path, "something else").begun()
+    log = BlockLog(path, "what is written")
+    assert log.open() == [("tas", region)]
+    log.add("pr", region)
+    log.close(remove=False)
+    assert BlockLog(path, "what is written").open() == [("tas", region), ("pr", region)]

@@ -12,7 +12,6 @@ __all__ = ["EnsembleWriter", "open_ensemble"]
 import contextlib
 import errno
 import itertools
-import json
 import logging
 import os
 import shutil
@@ -22,21 +21,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import dask.array
-import netCDF4
 import numpy as np
 import xarray as xr
-import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from undrift.data.ensemble import open_ensemble
+from undrift.data.stores import BlockLog, NetCDFStore, ZarrStore
 from undrift.errors import DataError, IncompleteError, UndriftError, UsageError
 
 log = logging.getLogger(__name__)
 
 Indexer = int | slice | Sequence[int] | np.ndarray
 CHUNK_BYTES = 1 << 20
-CACHE_BYTES = 32 << 20
 _LOG = ".blocks.jsonl"
 
 
@@ -82,8 +77,8 @@ class EnsembleWriter:
         resumable = resume is not None and self.path.suffix == ".zarr"
         self.partial = self.path.with_name(f".{self.path.name}.partial-{'resumable' if resumable else os.getpid()}")
         self._ledger = {name: np.zeros(_ledger_shape(da, self.sample), bool) for name, da in template.data_vars.items()}
-        self._store: _NetCDF | _Zarr | None = None
-        self._log = _Log(self.partial / _LOG, resume or "") if resumable else None
+        self._store: NetCDFStore | ZarrStore | None = None
+        self._log = BlockLog(self.partial / _LOG, resume or "") if resumable else None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             kept = self._log is not None and self._log.begun()
@@ -92,9 +87,9 @@ class EnsembleWriter:
                     log.warning("%s is left from a run that did not finish; it is not used and may be deleted", stale)
             if not kept:
                 _remove(self.partial)
-            kind = _NetCDF if self.path.suffix == ".nc" else _Zarr
+            kind = NetCDFStore if self.path.suffix == ".nc" else ZarrStore
             self._store = (
-                _Zarr.again(self.partial, self.template) if kept else kind(self.partial, self.template, self.chunks)
+                ZarrStore.again(self.partial, self.template) if kept else kind(self.partial, self.template, self.chunks)
             )
             for name, region in self._log.open() if self._log is not None else ():
                 self._ledger[name][region[: self._ledger[name].ndim]] = True
@@ -285,140 +280,6 @@ class EnsembleWriter:
                 f"no space left on disk while writing {self.path}: up to {need:,} bytes are needed, {free:,} are free"
             )
         return UndriftError(f"cannot write {self.path}: {error}")
-
-
-class _Log:
-    """Which blocks are on disk: a line each, after the block, headed by what is written."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self.path, self.text = path, text
-        self.file: Any = None
-
-    def begun(self) -> bool:
-        """Whether there is one of the same text."""
-        try:
-            with self.path.open() as lines:
-                return json.loads(lines.readline()) == self.text
-        except (OSError, ValueError):
-            return False
-
-    def open(self) -> list[tuple[str, tuple[slice, ...]]]:
-        """Begin or go on; returns the blocks that are there, a line that was cut short left out."""
-        found = []
-        if self.path.exists():
-            for line in self.path.read_text().splitlines()[1:]:
-                with contextlib.suppress(ValueError):
-                    name, *region = json.loads(line)
-                    found.append((name, tuple(slice(*part) for part in region)))
-        self.file = self.path.open("a")
-        self.file.write("\n" if found else json.dumps(self.text) + "\n")
-        self.file.flush()
-        return found
-
-    def add(self, name: str, region: tuple[slice, ...]) -> None:
-        """A block that was written."""
-        self.file.write(json.dumps([name, *([s.start, s.stop] for s in region)]) + "\n")
-        self.file.flush()
-
-    def close(self, remove: bool) -> None:
-        """Leave it; ``remove`` it from a result that is complete."""
-        if self.file is not None:
-            self.file.close()
-            self.file = None
-        if remove:
-            self.path.unlink(missing_ok=True)
-
-
-class _NetCDF:
-    """The NetCDF side of the writer: coordinates by xarray, fields by netCDF4."""
-
-    def __init__(self, path: Path, template: xr.Dataset, chunks: Mapping[Any, tuple[int, ...]]) -> None:
-        coords = template.drop_vars(list(template.data_vars))
-        encoding = {
-            name: {"fletcher32": True, "zlib": True, "complevel": 1}
-            for name, c in coords.variables.items()
-            if c.ndim and (c.dtype.kind in "iufmM" or (c.dtype.kind == "O" and not isinstance(c.values.flat[0], str)))
-        }
-        coords.assign_attrs(complete="false").to_netcdf(path, engine="netcdf4", encoding=encoding)
-        self.file = netCDF4.Dataset(path, "a")
-        if "coordinates" in self.file.ncattrs():
-            self.file.delncattr("coordinates")
-        for name, da in template.data_vars.items():
-            for dim, size in zip(da.dims, da.shape):
-                if dim not in self.file.dimensions:
-                    self.file.createDimension(str(dim), size)
-            kind = np.dtype(da.dtype)
-            fill = kind.type(np.nan) if kind.kind == "f" else False
-            create: Any = self.file.createVariable
-            options = {"zlib": True, "complevel": 1, "shuffle": True, "fletcher32": True}
-            variable = create(str(name), kind, da.dims, chunksizes=chunks[name], fill_value=fill, **options)
-            variable.set_var_chunk_cache(size=CACHE_BYTES, nelems=1009, preemption=1.0)
-            variable.setncatts({k: v for k, v in da.attrs.items() if v is not None})
-            aux = [str(c) for c in da.coords if c not in da.dims]
-            if aux:
-                variable.setncattr("coordinates", " ".join(aux))
-
-    def write(self, name: str, region: tuple[slice, ...], values: np.ndarray) -> None:
-        self.file.variables[name][region] = values
-
-    def annotate(self, attrs: Mapping[str, Any]) -> None:
-        self.file.setncatts(dict(attrs))
-
-    def finish(self, complete: bool) -> None:
-        self.file.setncattr("complete", "true" if complete else "false")
-        self.file.close()
-
-
-class _Zarr:
-    """The Zarr side of the writer: metadata and coordinates by xarray, fields by zarr."""
-
-    def __init__(self, path: Path, template: xr.Dataset, chunks: Mapping[Any, tuple[int, ...]]) -> None:
-        encoding: dict[Any, dict[str, Any]] = {
-            name: {"compressors": (ZstdCodec(level=3), Crc32cCodec())} for name in template.variables
-        }
-        for name, da in template.data_vars.items():
-            encoding[name]["chunks"] = chunks[name]
-            if da.dtype.kind == "f":
-                encoding[name]["_FillValue"] = np.nan
-        lazy = template.assign(  # one task each, never computed: a graph of every chunk would grow with the ensemble
-            {
-                name: (da.dims, dask.array.zeros(da.shape, dtype=da.dtype, chunks=da.shape), da.attrs)
-                for name, da in template.data_vars.items()
-            }
-        )
-        with zarr.config.set({"array.write_empty_chunks": True}):  # a time of 0 after its epoch is a chunk too
-            lazy.assign_attrs(complete="false").to_zarr(
-                path, mode="w-", compute=False, zarr_format=3, consolidated=False, encoding=encoding, safe_chunks=False
-            )
-        self._open(path, template)
-
-    @classmethod
-    def again(cls, path: Path, template: xr.Dataset) -> "_Zarr":
-        """What another process began."""
-        out = cls.__new__(cls)
-        out._open(path, template)
-        return out
-
-    def _open(self, path: Path, template: xr.Dataset) -> None:
-        # a chunk of NaN must be on disk too: an absent chunk then always means a lost one
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            self.group = zarr.open_group(path, mode="r+", use_consolidated=False)
-            self.arrays: dict[str, Any] = {str(name): self.group[str(name)] for name in template.data_vars}
-        self.path, self.names = path, [str(name) for name in template.variables]
-
-    def write(self, name: str, region: tuple[slice, ...], values: np.ndarray) -> None:
-        self.arrays[name][region] = values
-
-    def annotate(self, attrs: Mapping[str, Any]) -> None:
-        self.group.attrs.update(dict(attrs))
-
-    def finish(self, complete: bool) -> None:
-        self.group.attrs["complete"] = "true" if complete else "false"
-        # as zarr.consolidate_metadata, which warns of format 3 whatever the reader, and sorts by name
-        metadata = {name: json.loads((self.path / name / "zarr.json").read_text()) for name in self.names}
-        root = self.path / "zarr.json"
-        inline = {"kind": "inline", "must_understand": False, "metadata": metadata}
-        root.write_text(json.dumps(json.loads(root.read_text()) | {"consolidated_metadata": inline}, indent=2))
 
 
 def _tidy(template: xr.Dataset) -> xr.Dataset:
