@@ -103,7 +103,11 @@ Holdout = Annotated[
 
 Seed = Annotated[int, Parameter(help="Fixes every random draw.")]
 Nfe = Annotated[
-    int | None, Parameter(help="Network evaluations per realization. Default sample.nfe of RUN, 10 unless it was set.")
+    int | None,
+    Parameter(
+        help="Network evaluations per realization. Default sample.nfe of RUN, 10 unless it was set; with --observe "
+        "steps, twice as many."
+    ),
 ]
 Device = Annotated[str, Parameter(help="auto, cpu or cuda:0.")]
 NoVerify = Annotated[bool, Parameter(negative="", show_default=False, help="Read RUN although a checksum differs.")]

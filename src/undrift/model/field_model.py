@@ -131,7 +131,8 @@ class FieldModel:
             realizations: how many (20 unless the configuration says otherwise), or which (``slice(100, 200)``,
                 "100:200"): bitwise the same slice of a whole ensemble.
             seed: of the noise; realization n of a sample is fixed by (seed, n, labels of the sample).
-            nfe: network evaluations per realization (10 unless the configuration says otherwise).
+            nfe: network evaluations per realization (10 unless the configuration says otherwise); with ``observe``
+                steps, each of several evaluations (twice as many by default).
             out: file to stream to, ``.nc`` or ``.zarr``; the result is then opened lazily.
             overwrite: replace ``out``.
             progress: show a progress bar.
@@ -141,7 +142,8 @@ class FieldModel:
             Dataset with dims (realization, *sample, *level, *space), coordinates, units and attributes of the data. Its
             attribute ``block_means`` says whether the fields keep the means over blocks of cells that are given.
         """
-        nfe = self.config.sample.nfe if nfe is None else nfe
+        usual = self.config.sample.nfe * (1 if observe is None else 2)
+        nfe = usual if nfe is None else nfe
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
         seed = valid_seed(seed)
         request, numbers = self._request(given, holdout, at, know, observe), np.arange(which.start, which.stop)
