@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from model_fields import HOUR, waves
 
 import undrift
+from undrift.cli.main import main
 from undrift.errors import DataError, UsageError
 
 
@@ -199,3 +201,32 @@ BAD = {
 def test_a_forecast_that_cannot_be_made_is_refused(model, message):
     with pytest.raises(UsageError, match=message):
         model.forecast(waves().isel(time=LAST), progress=False, **BAD[message])
+
+
+def test_the_command_line_forecasts_and_samples_windows(model, tmp_path, capsys):
+    """The same numbers as from Python; a result that is there is left alone."""
+    given, out = tmp_path / "given.nc", tmp_path / "FC.zarr"
+    waves().isel(time=LAST).to_netcdf(given)
+    typed = [
+        "forecast",
+        str(model.run),
+        "--given",
+        str(given),
+        "--lead",
+        "4h",
+        "--realizations",
+        "3",
+        "--out",
+        str(out),
+    ]
+    assert main([*typed, "--dry-run"]) == 0 and not out.exists()
+    assert main(typed) == 0
+    assert "prediction_timedelta 4" in capsys.readouterr().out
+    drawn = model.forecast(str(given), lead="4h", realizations=3, progress=False)
+    np.testing.assert_array_equal(xr.open_zarr(out).tas.values, drawn.tas.values)
+    assert main(typed) == 2 and "exists; type --overwrite" in capsys.readouterr().err
+    assert main([*typed[:-1], str(tmp_path / "FC.txt")]) == 2 and ".nc or .zarr" in capsys.readouterr().err
+    path = tmp_path / "E.nc"
+    assert main(["sample", str(model.run), "--given", str(given), "--realizations", "2", "--out", str(path)]) == 0
+    sampled = model.sample(str(given), realizations=2, progress=False)
+    np.testing.assert_array_equal(xr.open_dataset(path).tas.values, sampled.tas.values)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 __all__ = ["forecast"]
 
-from undrift.cli.options import Device, DryRun, Flag, Json, Many, Nfe, NoVerify, Seed, refuse_existing, set_threads
-from undrift.cli.output import emit_json, facts, note, say
+from undrift.cli.options import Device, DryRun, Flag, Json, Many, Nfe, NoVerify, Seed, refuse_ensemble, set_threads
+from undrift.cli.output import tell_drawn
 from undrift.cli.stopping import stopped_saying
 from undrift.errors import UsageError
 
@@ -48,11 +48,7 @@ def forecast(
     """
     if not given:
         raise UsageError("say what is known: --given FRAMES.nc, with the frames up to each start")
-    if not out.rstrip("/").endswith((".nc", ".zarr")):
-        raise UsageError(f"got --out {out}, expected a name that ends in .nc or .zarr")
-    if nfe is not None and nfe < 1:
-        raise UsageError(f"got --nfe {nfe}, expected at least 1")
-    refuse_existing(out, overwrite or dry_run)
+    refuse_ensemble(out, nfe, overwrite or dry_run)
     from undrift.config import parse_realizations, valid_seed
 
     valid_seed(seed)
@@ -66,14 +62,5 @@ def forecast(
             given, init=init, lead=lead, steps=steps, realizations=which, seed=seed, nfe=nfe, out=out,
             overwrite=overwrite, dry_run=dry_run,
         )  # fmt: skip
-    if isinstance(result, dict):
-        emit_json(result) if json else facts(result)
-        note("nothing was written (--dry-run)")
-        return 0
-    sizes = {str(name): size for name, size in result.sizes.items()}
-    result.close()
-    if json:
-        emit_json({"out": out, "variables": list(result.data_vars), "sizes": sizes, "attrs": result.attrs})
-    else:
-        say(f"{out}: {', '.join(f'{name} {size}' for name, size in sizes.items())}")
+    tell_drawn(result, out, json)
     return 0

@@ -26,6 +26,7 @@ __all__ = [
     "Truth",
     "Variables",
     "names",
+    "refuse_ensemble",
     "refuse_existing",
     "resolve",
     "set_threads",
@@ -198,6 +199,15 @@ def refuse_existing(out: str, overwrite: bool) -> None:
     """Refuse to replace what is there unless asked to."""
     if Path(out).exists() and not overwrite:
         raise UsageError(f"{out} exists; type --overwrite to replace it, or another --out")
+
+
+def refuse_ensemble(out: str, nfe: int | None, overwrite: bool) -> None:
+    """Refuse a name that no ensemble can have or that is taken, and a number of evaluations below 1."""
+    if not out.rstrip("/").endswith((".nc", ".zarr")):
+        raise UsageError(f"got --out {out}, expected a name that ends in .nc or .zarr")
+    if nfe is not None and nfe < 1:
+        raise UsageError(f"got --nfe {nfe}, expected at least 1")
+    refuse_existing(out, overwrite)
 
 
 def set_threads() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["amount", "emit_json", "facts", "note", "plain", "say", "table"]
+__all__ = ["amount", "emit_json", "facts", "note", "plain", "say", "table", "tell_drawn"]
 
 import json
 import math
@@ -104,3 +104,17 @@ def _cell(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item) for item in value) or "-"
     return str(value)
+
+
+def tell_drawn(result: Any, out: str, json: bool) -> None:
+    """Say what an ensemble on disk holds, and close it; or, of a dry run, what it would be."""
+    if isinstance(result, dict):
+        emit_json(result) if json else facts(result)
+        note("nothing was written (--dry-run)")
+        return
+    sizes = {str(name): size for name, size in result.sizes.items()}
+    result.close()
+    if json:
+        emit_json({"out": out, "variables": list(result.data_vars), "sizes": sizes, "attrs": result.attrs})
+    else:
+        say(f"{out}: {', '.join(f'{name} {size}' for name, size in sizes.items())}")

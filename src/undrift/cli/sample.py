@@ -13,11 +13,11 @@ from undrift.cli.options import (
     Nfe,
     NoVerify,
     Seed,
-    refuse_existing,
+    refuse_ensemble,
     set_threads,
     tell_reversed,
 )
-from undrift.cli.output import emit_json, facts, note, say
+from undrift.cli.output import tell_drawn
 from undrift.cli.stopping import stopped_saying
 from undrift.errors import UsageError
 
@@ -64,11 +64,7 @@ def sample(
     """
     if given and holdout:
         raise UsageError("--given and --holdout both say what is given; type one of them")
-    if not out.rstrip("/").endswith((".nc", ".zarr")):
-        raise UsageError(f"got --out {out}, expected a name that ends in .nc or .zarr")
-    if nfe is not None and nfe < 1:
-        raise UsageError(f"got --nfe {nfe}, expected at least 1")
-    refuse_existing(out, overwrite or dry_run)
+    refuse_ensemble(out, nfe, overwrite or dry_run)
     from undrift.config import parse_realizations, valid_seed
 
     valid_seed(seed)
@@ -82,14 +78,5 @@ def sample(
             given, holdout=holdout, know=know, observe=observe, at=at, realizations=which, seed=seed, nfe=nfe, out=out,
             overwrite=overwrite, dry_run=dry_run,
         )  # fmt: skip
-    if isinstance(result, dict):
-        emit_json(result) if json else facts(result)
-        note("nothing was written (--dry-run)")
-        return 0
-    sizes = {str(name): size for name, size in result.sizes.items()}
-    result.close()
-    if json:
-        emit_json({"out": out, "variables": list(result.data_vars), "sizes": sizes, "attrs": result.attrs})
-    else:
-        say(f"{out}: {', '.join(f'{name} {size}' for name, size in sizes.items())}")
+    tell_drawn(result, out, json)
     return 0

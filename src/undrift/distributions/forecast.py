@@ -110,7 +110,7 @@ def _chosen(fields: Fields, time: str, times: np.ndarray, init: str | np.ndarray
         raise UsageError(f"got --init {init}, expected LAST, times such as 2019-03-26T12, or START/END/EVERY")
     within = np.flatnonzero(sample_mask(fields, f"{time}={ends[0]}/{ends[1]}"))
     since = [_seconds(times[i] - times[within[0]]) for i in within]
-    every = parse_duration(ends[2]) if isinstance(since[0], float) else float(ends[2])
+    every = parse_duration(ends[2])
     return [int(i) for i, s in zip(within, since) if abs(s / every - round(s / every)) < 1e-6]
 
 
