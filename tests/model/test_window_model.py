@@ -8,6 +8,7 @@ from model_fields import HOUR, waves
 
 import undrift
 from undrift.cli.main import main
+from undrift.distributions.windows import covariates_at
 from undrift.errors import DataError, UsageError
 
 
@@ -230,3 +231,20 @@ def test_the_command_line_forecasts_and_samples_windows(model, tmp_path, capsys)
     assert main(["sample", str(model.run), "--given", str(given), "--realizations", "2", "--out", str(path)]) == 0
     sampled = model.sample(str(given), realizations=2, progress=False)
     np.testing.assert_array_equal(xr.open_dataset(path).tas.values, sampled.tas.values)
+
+
+def test_covariates_of_a_forecast_are_those_of_its_times():
+    """Parts of dates go on with them; a number that the time does not tell is refused, and not taken for a date."""
+    record, small = waves().isel(time=slice(0, 200)), {"steps": 2, "set": {"net.channels": "8"}, "progress": False}
+    task = undrift.Window(past=2, future=3)
+    hourly = undrift.fit(record, task=task, covariates="hour", **small)
+    at = record.time.values[[5, 30]]
+    np.testing.assert_array_equal(covariates_at(hourly.codec, at)["hour"], [5, 6])
+    assert np.isfinite(hourly.forecast(record, steps=4, realizations=1, progress=False).tas).all()
+    number = record.assign_coords(co2=("time", np.linspace(300.0, 400.0, 200)))
+    other = undrift.fit(number, task=task, covariates="co2", **small)
+    for ask in (lambda: other.forecast(number, steps=1, progress=False), lambda: other.sample(number.isel(time=[0]))):
+        with pytest.raises(DataError, match="the covariate 'co2', which times do not tell"):
+            ask()
+    with pytest.raises(DataError, match="what is given has no time"):
+        covariates_at(hourly.codec, None)

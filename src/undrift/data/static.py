@@ -13,9 +13,9 @@ from undrift.data.cf import Roles, auxiliary, is_timelike, recognise
 from undrift.data.order import Order, canonical_order
 from undrift.errors import DataError
 
-__all__ = ["refuse_infinite", "take_covariates", "take_static"]
+__all__ = ["PARTS_OF_TIME", "refuse_infinite", "take_covariates", "take_static"]
 
-_PARTS_OF_TIME = ("year", "month", "dayofyear", "hour")
+PARTS_OF_TIME = ("year", "month", "dayofyear", "hour")
 
 
 def _near(word: str, names: Sequence[str]) -> str:
@@ -148,10 +148,10 @@ def take_covariates(raw: xr.Dataset, asked: Sequence[str], sample: tuple[str, ..
     for name in asked:
         if name in usable:
             arrays[name] = raw[name].reset_coords(drop=True)
-        elif dates is not None and name in _PARTS_OF_TIME:
+        elif dates is not None and name in PARTS_OF_TIME:
             arrays[name] = getattr(raw[dates].dt, name).reset_coords(drop=True).rename(name)
         else:
-            names = usable + [part for part in _PARTS_OF_TIME if dates is not None and part not in usable]
+            names = usable + [part for part in PARTS_OF_TIME if dates is not None and part not in usable]
             raise DataError(
                 f"{where}: --covariates {name}: no such label over {', '.join(sample)}; {_near(name, names)}"
             )

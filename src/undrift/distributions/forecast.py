@@ -21,7 +21,7 @@ from undrift.data.select import sample_mask
 from undrift.data.write import EnsembleWriter
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.request import Request, template, variables_of
-from undrift.distributions.windows import single_frames
+from undrift.distributions.windows import covariates_at, single_frames
 from undrift.errors import DataError, UsageError
 from undrift.nets.members import number_of
 from undrift.process import Key, normal
@@ -268,13 +268,14 @@ class Forecast:
         known[:, :, : task.past] = past
         known = known.reshape(rows, -1, *shape)
         at = later(self.starts.times[[i for i, _ in part]], block * task.future, self.shell.coords[FRAME])
+        covariates = covariates_at(self.codec, at)
         conditions, means, stds, noise = [], [], [], []
         for row, (i, r) in enumerate(part):
             digest = f"{self.starts.dim}={plain(self.starts.times[i])};block={block}"
             number = int(self.numbers[r])
             draw = np.random.Generator(np.random.Philox(key=Key(self.seed, "given", number, digest).words()))
             encoded, predicted = self.codec.encode(
-                None, None, np.arange(1), covariates=dict.fromkeys(self.codec.covariates.names, at[row:row + 1]),
+                None, None, np.arange(1), covariates={k: v[row : row + 1] for k, v in covariates.items()},
                 known=known[row : row + 1], draw=draw,
             )  # fmt: skip
             conditions.append(to_condition(encoded))

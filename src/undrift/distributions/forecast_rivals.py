@@ -18,7 +18,7 @@ from undrift.distributions.record import Known, Record, known_at
 from undrift.distributions.regression import predict
 from undrift.distributions.request import Request, template, variables_of
 from undrift.distributions.rivals import Rivals
-from undrift.distributions.windows import single_frames
+from undrift.distributions.windows import covariates_at, single_frames
 from undrift.errors import DataError
 from undrift.tasks import Window
 from undrift.train.prepare import Problem
@@ -152,7 +152,7 @@ class ForecastRivals:
         window = np.full((1, past.shape[1], self.task.frames, *shape), np.nan, np.float32)
         window[:, :, : self.task.past] = past
         encoded, linear = codec.encode(
-            None, None, np.arange(1), covariates=dict.fromkeys(codec.covariates.names, at),
+            None, None, np.arange(1), covariates=covariates_at(codec, at),
             known=window.reshape(1, -1, *shape),
         )  # fmt: skip
         residual = predict(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from undrift.data.cf import is_timelike
 from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
@@ -16,12 +17,13 @@ from undrift.data.frames import FRAME, later, single_steps
 from undrift.data.layout import Layout, plain
 from undrift.data.regrid import match_given
 from undrift.data.select import sample_mask
+from undrift.data.static import PARTS_OF_TIME
 from undrift.data.stations import read_stations
 from undrift.distributions.request import Request
 from undrift.errors import DataError
 from undrift.tasks import Window
 
-__all__ = ["request_stations", "request_windows", "single_frames"]
+__all__ = ["covariates_at", "request_stations", "request_windows", "single_frames"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +66,7 @@ def request_windows(
         out[:, np.array(place)[:, None], frame] = np.moveaxis(match(fields.read(np.arange(len(fields)))), 0, 1)
         return out.reshape(len(rows), -1, *codec.layout.shape)
 
-    absent = [name for name in codec.covariates.names if name not in coords]
-    if absent:
-        raise DataError(f"the model was trained with {absent[0]!r}, which the given data lack; add it as a coordinate")
-    values = {name: coords[name].values for name in codec.covariates.names}
+    values = covariates_at(codec, None if fields.times() is None else coords[str(fields.layout.time)].values)
     dims = tuple(str(d) for d in coords.dims)
     digest = ";".join(f"{d}={plain(coords[d].values[0])}" for d in sorted(dims))
     return Request(coords, dims, [digest], None, values, known=known)
@@ -89,8 +88,6 @@ def request_stations(path: str | Path, codec: Codec, shell: Shell, task: Window,
     stations, times, notes = read_stations(path, codec.layout, shell.coords)
     for note in notes:
         logger.warning("%s", note)
-    if times is None and codec.covariates.names:
-        raise DataError(f"{path} has no column 'time', which the model was trained with; add it")
     if task.frames == 1 or times is None:
         seen = [[(0, s)] for s in stations]
         labels = np.arange(len(seen)) if times is None else times
@@ -109,10 +106,34 @@ def request_stations(path: str | Path, codec: Codec, shell: Shell, task: Window,
         (dim,),
         [f"{dim}={plain(label)}" for label in labels],
         None,
-        dict.fromkeys(codec.covariates.names, labels),
+        covariates_at(codec, None if times is None else labels),
         known=lambda rows: np.full((len(rows), *shape), np.nan, np.float32),
         seen=seen,
     )
+
+
+def covariates_at(codec: Codec, times: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The covariates of windows at times (n,), by name: the times themselves, or a part of their dates.
+
+    Raises:
+        DataError: a covariate is not told by the time, or there is none.
+    """
+    dim, names, out = str(codec.layout.time), codec.covariates.names, {}
+    if times is None:
+        if not names:
+            return {}
+        raise DataError(f"the model was trained with {names[0]!r}, and what is given has no time; add the time")
+    for name in names:
+        if name == dim:
+            out[name] = times
+        elif name in PARTS_OF_TIME and is_timelike(times):
+            out[name] = getattr(xr.DataArray(times, dims=dim).dt, name).values
+        else:
+            raise DataError(
+                f"the model was trained with the covariate {name!r}, which times do not tell; train windows with "
+                f"--covariates of {', '.join(PARTS_OF_TIME)}, or with none"
+            )
+    return out
 
 
 def _placed(fields: Fields, lead: xr.DataArray, task: Window) -> tuple[np.ndarray, xr.Dataset]:
