@@ -14,6 +14,7 @@ __all__ = [
     "Holdout",
     "Json",
     "Many",
+    "Members",
     "Nfe",
     "NoVerify",
     "Past",
@@ -56,14 +57,16 @@ Settings = Annotated[list[str] | None, Parameter(name="--set", negative_iterable
 # What check and train have in common: which samples, and what is given of them.
 
 Task = Annotated[
-    Literal["downscale", "emulate", "window"] | None,
+    Literal["downscale", "emulate", "enrich", "window"] | None,
     Parameter(
-        help="downscale (fine fields from coarse ones), emulate (fields from numbers such as a year) or window (any "
-        "part of consecutive frames from any other)."
+        help="downscale (fine fields from coarse ones), emulate (fields from numbers such as a year), enrich "
+        "(members of an ensemble from others of the same date) or window (any part of consecutive frames from any "
+        "other)."
     ),
 ]
 Past = Annotated[int | None, Parameter(help="Frames of a window up to the present. Default 4.")]
 Future = Annotated[int | None, Parameter(help="Frames of a window after the present. Default 8.")]
+Members = Annotated[int | None, Parameter(help="Members of a date that one more is given, to enrich. Default 2.")]
 Factor = Annotated[
     int | None,
     Parameter(

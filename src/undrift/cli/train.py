@@ -20,6 +20,7 @@ from undrift.cli.options import (
     Given,
     Holdout,
     Json,
+    Members,
     Past,
     Periodic,
     Select,
@@ -46,6 +47,7 @@ def train(
     factor: Factor = None,
     past: Past = None,
     future: Future = None,
+    members: Members = None,
     given: Given = None,
     variables: Variables = None,
     static: Static = None,
@@ -93,8 +95,8 @@ def train(
         overwrite: Replace RUN once the new run is complete.
     """
     arguments = {
-        "data": list(data) or None, "task": task, "factor": factor, "past": past, "future": future, "given": given,
-        "variables": variables,
+        "data": list(data) or None, "task": task, "factor": factor, "past": past, "future": future,
+        "members": members, "given": given, "variables": variables,
         "static": static, "covariates": covariates, "dims": dims, "periodic": periodic, "select": select,
         "holdout": holdout, "crop": crop, "budget": budget, "steps": steps, "baselines": baselines, "device": device,
         "seed": seed, "fork": fork,

@@ -59,6 +59,7 @@ ARGUMENTS = {
     "factor": "task.factor",
     "past": "task.past",
     "future": "task.future",
+    "members": "task.members",
     **{
         name: f"data.{name}"
         for name in ("given", "variables", "static", "covariates", "dims", "periodic", "select", "holdout")
@@ -69,16 +70,22 @@ ARGUMENTS = {
 
 
 def refuse_idle_options(arguments: Mapping[str, object], task: str | None, given: object) -> None:
-    """Refuse a factor where nothing is averaged by it, and frames where there are no windows."""
+    """Refuse a factor where nothing is averaged by it, and frames and members where there are none."""
     factor = arguments.get("factor")
-    if factor is not None and (task in ("emulate", "window") or given):
-        why = {"emulate": "an emulator is given no coarse map", "window": "windows are given frames of DATA itself"}
+    if factor is not None and (task in ("emulate", "enrich", "window") or given):
+        why = {
+            "emulate": "an emulator is given no coarse map",
+            "enrich": "a member is given others of DATA itself",
+            "window": "windows are given frames of DATA itself",
+        }
         raise UsageError(
             f"got --factor {factor}, but {why.get(str(task), '--given names what is given')}; leave --factor out"
         )
     for name in ("past", "future"):
         if arguments.get(name) is not None and task != "window":
             raise UsageError(f"got --{name} {arguments[name]}, frames of a window; type --task window beside it")
+    if arguments.get("members") is not None and task != "enrich":
+        raise UsageError(f"got --members {arguments['members']}, members that are given; type --task enrich beside it")
 
 
 def apply_arguments(config: Config, arguments: Mapping[str, object]) -> Config:

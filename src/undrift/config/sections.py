@@ -63,13 +63,15 @@ class Data(Section):
 class Task(Section):
     """What is given and what is asked."""
 
-    name: Literal["downscale", "emulate", "window"] = "downscale"
+    name: Literal["downscale", "emulate", "enrich", "window"] = "downscale"
     factor: int = Field(default=4, ge=1, le=64)
     """Cells of the target per coarse cell, along each spatial dim."""
     past: int = Field(default=4, ge=0, le=1000)
     """Frames of a window up to the present."""
     future: int = Field(default=8, ge=0, le=1000)
     """Frames of a window after it."""
+    members: int = Field(default=2, ge=1, le=1000)
+    """Members of a date that one more is given, to enrich an ensemble."""
 
 
 class Codec(Section):

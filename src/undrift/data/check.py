@@ -29,6 +29,7 @@ from undrift.data.findings import (
 )
 from undrift.data.frames import windows_of
 from undrift.data.layout import no_block, plain
+from undrift.data.members import ensemble_of, given_to, others_of
 from undrift.data.open import Data, open_fields
 from undrift.data.order import span
 from undrift.data.regrid import Grid, Regridder, join
@@ -90,6 +91,7 @@ def check(
     factor: int = 4,
     past: int = 4,
     future: int = 8,
+    members: int = 2,
     given: Data | None = None,
     variables: str | Sequence[str] | None = None,
     static: str | Sequence[str] | None = None,
@@ -103,10 +105,11 @@ def check(
 
     Args:
         data: paths, globs, a Dataset or an array, as of `open_fields`.
-        task: "downscale", "emulate" or "window"; by default which of the first two the data allow.
+        task: "downscale", "emulate", "enrich" or "window"; by default which of the first two the data allow.
         factor: fine cells per coarse cell along each side.
         past: frames of a window up to the present.
         future: frames of a window after it.
+        members: members of a date that one more is given.
         given: what is given, on any grid, joined on the labels of the samples.
         variables: names of the fields; all by default.
         static: names or a file of variables that condition the model.
@@ -120,20 +123,22 @@ def check(
         DataError: the data cannot be opened at all. What is merely wrong with them is a line of severity "error".
         UsageError: an option cannot be used.
     """
-    if task not in (None, "downscale", "emulate", "window"):
-        raise UsageError(f"--task {task}: expected downscale, emulate or window")
+    if task not in (None, "downscale", "emulate", "enrich", "window"):
+        raise UsageError(f"--task {task}: expected downscale, emulate, enrich or window")
     if task == "window" and given is not None:
         raise UsageError("--task window takes no --given: what is given are frames, variables and cells of DATA itself")
     fields = open_fields(
         data, dims=dims, variables=variables, static=static, covariates=covariates, periodic=periodic, select=select
     )
+    fields = ensemble_of(fields) if task == "enrich" else fields
     report = Report()
     if not _values(fields, report):
         return report
     task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * factor else "emulate")
-    other = None if given is None else open_fields(given, dims=dims, periodic=periodic)
+    other = None if given is None else given_to(fields, open_fields(given, dims=dims, periodic=periodic))
     parts = _samples(*_asked(fields, task, factor, other), holdout, report)
-    for line in _windows(fields, past, future) if task == "window" else _task(fields, task, factor, other):
+    lines = {"window": lambda: _windows(fields, past, future), "enrich": lambda: _members(fields, members)}
+    for line in lines.get(task, lambda: _task(fields, task, factor, other))():
         report.add(*line)
     report.add(*_memory(fields))
     report.facts["task"] = task
@@ -146,6 +151,8 @@ def check(
             options["--covariates"] = ",".join(_covariates(fields)) or None
         if task == "window":
             options |= {"--past": str(past), "--future": str(future)}
+        if task == "enrich":
+            options["--members"] = str(members)
         report.suggested = _command(data, task, factor, options, parts.text if parts else holdout)
     return report
 
@@ -317,6 +324,17 @@ def _windows(fields: Fields, past: int, future: int) -> Iterator[Line]:
         return
     yield "info", f"window: {len(windows)} windows of {past} + {future} frames, any part of which may be given"
     yield from (("note", note) for note in notes)
+
+
+def _members(fields: Fields, members: int) -> Iterator[Line]:
+    """What a member would be given."""
+    try:
+        others_of(fields, members)
+    except DataError as error:
+        yield "error", str(error)
+        return
+    size = fields.dataset.sizes[fields.layout.sample[-1]]
+    yield "info", f"enrich: each of {size} members along {fields.layout.sample[-1]} given {members} others of its date"
 
 
 def _given(fields: Fields, other: Fields) -> Iterator[Line]:

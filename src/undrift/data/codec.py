@@ -27,6 +27,8 @@ from undrift.data.given_law import GivenLaw
 from undrift.data.grid import Regridder
 from undrift.data.layout import Layout
 from undrift.data.linear import Given
+from undrift.data.member_law import MemberLaw
+from undrift.data.members import one_member
 from undrift.data.predictors import Predictors
 from undrift.data.transforms import Transform
 from undrift.data.window_law import WindowLaw, WindowLaws
@@ -77,6 +79,7 @@ class Codec:
     Attributes:
         layout: of the target.
         given_layout: of what is given, or None.
+        members: members of a date that are given together; the linear predictor sees their mean.
         transforms: one per target channel; given_transforms: one per given channel.
         mask: target cells that never have a value, (C, *space).
         given_mask: given cells that never had a value, (G, *coarse), or None.
@@ -118,12 +121,15 @@ class Codec:
         self.factor = tuple(int(f) for f in arrays["factor"]) if "factor" in arrays else None
         self.conserves = arrays.get("conserves", np.zeros(len(transforms))).astype(bool)
         self.linear = bool(arrays.get("linear", np.ones(())))
-        self.base = base_channels(layout, given_layout)
+        self.members = 1 if given_layout is None else given_layout.members
+        self.base = base_channels(layout, None if given_layout is None else one_member(given_layout))
         self.amplitude = arrays.get("amplitude", np.zeros((len(transforms), 3)))
         self.curves = {i: Curve.from_arrays(arrays, f"curve_{i}") for i in range(len(transforms))
                        if f"curve_{i}_knots" in arrays}  # fmt: skip
-        self.given_law: GivenLaw | None = None
-        if "law_modes" in arrays:
+        self.given_law: GivenLaw | MemberLaw | None = None
+        if "law_own_modes" in arrays:
+            self.given_law = MemberLaw.from_arrays(arrays, self.members)
+        elif "law_modes" in arrays:
             self.given_law = GivenLaw(arrays["law_modes"], arrays["law_variances"], float(arrays["law_floor"]))
         self.window_laws: WindowLaws | None = None
         if "window_modes" in arrays:
@@ -146,7 +152,9 @@ class Codec:
                 out[name] = value
         for i, curve in self.curves.items():
             out |= curve.to_arrays(f"curve_{i}")
-        if self.given_law is not None:
+        if isinstance(self.given_law, MemberLaw):
+            out |= self.given_law.to_arrays()
+        elif self.given_law is not None:
             law = self.given_law
             out |= {"law_modes": law.modes, "law_variances": law.variances}
             out["law_floor"] = np.array(law.floor)
@@ -158,10 +166,35 @@ class Codec:
 
     # what is given
 
+    def each(self, values: np.ndarray) -> np.ndarray:
+        """Numbers of given channels (G / K, ...) for each of K members, (G, ...)."""
+        return np.repeat(values, self.members, axis=0)
+
+    def apart(self, raw: np.ndarray) -> np.ndarray:
+        """Given values (n, G, *coarse) member by member, (n, G / K, K, *coarse)."""
+        return raw.reshape(len(raw), -1, self.members, *raw.shape[2:])
+
+    def mask_of_given(self, members: int) -> np.ndarray | None:
+        """Given cells (G, *coarse) that never have a value where so many members are given."""
+        if self.given_mask is None:
+            return None
+        mask = self.apart(self.each(self.given_mask)[None])[0].copy()
+        mask[:, members:] = True
+        return mask.reshape(-1, *self.given_mask.shape[1:])
+
+    def singly(self, raw: np.ndarray) -> np.ndarray:
+        """Given values (n, G, *coarse) as single members, (n K, G / K, *coarse)."""
+        apart = np.moveaxis(self.apart(raw), 2, 1)
+        return apart.reshape(-1, *apart.shape[2:])
+
+    def mixed(self, raw: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        """Given values (n, G, *coarse) with their members in an order that is drawn."""
+        return self.apart(raw)[:, :, draw.permutation(self.members)].reshape(raw.shape)
+
     def gaps(self, raw: np.ndarray) -> np.ndarray:
         """Where given values (n, G, *coarse) are missing that are not always missing."""
         missing = np.isnan(raw)
-        return missing if self.given_mask is None else missing & ~self.given_mask
+        return missing if self.given_mask is None else missing & ~self.each(self.given_mask)
 
     def filled(self, raw: np.ndarray, draw: np.random.Generator | None) -> np.ndarray:
         """Given values (n, G, *coarse) with those in gaps drawn given the others, or their mean without a generator."""
@@ -172,11 +205,12 @@ class Codec:
         out = raw.copy()
         for i in np.flatnonzero(gaps.reshape(len(raw), -1).any(1)):
             latent = np.stack([t.continuous(v) for t, v in zip(self.given_transforms, raw[i])])
-            z = (latent - self.coarse_mean) / self.coarse_std
+            centre, width = self.each(self.coarse_mean), self.each(self.coarse_std)
+            z = (latent - centre) / width
             if self.given_mask is not None:
-                z[self.given_mask] = 0.0
+                z[self.each(self.given_mask)] = 0.0
             z = self.given_law.fill(z.ravel(), draw).reshape(z.shape)
-            latent = self.coarse_mean + self.coarse_std * z
+            latent = centre + width * z
             drawn = np.stack([t.decode(v) for t, v in zip(self.given_transforms, latent)])
             out[i][gaps[i]] = drawn[gaps[i]]
         return out
@@ -203,10 +237,11 @@ class Codec:
             return Given(base, None, features), None
         coarse, fine, missing = self.given_latents(raw)
         assert self.coarse_mean is not None and self.coarse_std is not None and self.given_mean is not None
+        near, absent = self.apart(fine).mean(2), self.apart(missing).any(2)
         for channel, source in enumerate(self.base):
             if source is not None:
-                base[:, channel] = np.where(missing[:, source], self.mean[channel], fine[:, source])
-        standard = np.nan_to_num((coarse - self.coarse_mean) / self.coarse_std)
+                base[:, channel] = np.where(absent[:, source], self.mean[channel], near[:, source])
+        standard = np.nan_to_num((self.apart(coarse).mean(2) - self.coarse_mean) / self.coarse_std)
         return Given(base, standard, features), fine
 
     def blocks(self, raw: np.ndarray | None) -> np.ndarray | None:
@@ -386,8 +421,8 @@ class Codec:
         out = {}
         if fine is not None and known is not None:
             assert self.given_mean is not None and self.given_std is not None
-            given = (fine - self.given_mean) / self.given_std
-            given = _without_level(given, self.given_transforms)[cut]
+            given = (fine - self.each(self.given_mean)) / self.each(self.given_std)
+            given = _without_level(given, self.given_transforms, self.members)[cut]
             out["given"] = np.nan_to_num(given).astype(np.float32)
             if self.gappy:
                 out["known"] = known.min(1, keepdims=True)[cut].astype(np.float32)
@@ -442,15 +477,17 @@ class Codec:
         return (beyond & known).sum(axes) / np.maximum(known.sum(axes), 1)
 
 
-def _without_level(x: np.ndarray, transforms: Sequence[Transform]) -> np.ndarray:
-    """Standardised fields (n, C, *space) less their mean over the whole domain, for channels without bounds.
+def _without_level(x: np.ndarray, transforms: Sequence[Transform], members: int) -> np.ndarray:
+    """Standardised fields (n, C, *space) less their mean over the whole domain and all members, where without bounds.
 
     The linear predictor knows the level and extrapolates it; a network shown a level that training never had does not.
     """
-    axes = tuple(range(2, x.ndim))
-    known = np.isfinite(x)
-    level = np.where(known, x, 0).sum(axes, keepdims=True) / np.maximum(known.sum(axes, keepdims=True), 1)
-    return x - np.where(_free(transforms, len(axes)), level, 0)
+    apart = x.reshape(len(x), -1, members, *x.shape[2:])
+    axes = tuple(range(2, apart.ndim))
+    known = np.isfinite(apart)
+    level = np.where(known, apart, 0).sum(axes, keepdims=True) / np.maximum(known.sum(axes, keepdims=True), 1)
+    level = np.repeat(level[:, :, 0], members, axis=1)
+    return x - np.where(_free(transforms, x.ndim - 2), level, 0)
 
 
 def _free(transforms: Sequence[Transform], space: int) -> np.ndarray:

@@ -16,6 +16,8 @@ from undrift.data.fields import Fields
 from undrift.data.given_law import GivenLaw
 from undrift.data.grid import Grid, Regridder
 from undrift.data.linear import folds
+from undrift.data.member_law import MemberLaw
+from undrift.data.members import date_of, one_member
 from undrift.data.prediction_fit import fit_prediction
 from undrift.data.predictors import Predictors
 from undrift.data.scan import block_step
@@ -134,7 +136,7 @@ def fit_codec(
     """
     layout, given_layout = target.layout, None if given is None else given.layout
     chosen, mask = _transforms(target, rows, transforms or {})
-    base = base_channels(layout, given_layout)
+    base = base_channels(layout, None if given_layout is None else one_member(given_layout))
     given_transforms: list[Transform] = []
     extra: dict[str, np.ndarray] = {}
     if given is not None:
@@ -152,7 +154,8 @@ def fit_codec(
         predictor=Predictors.base(shape),
         arrays=blank,
     )
-    fold = folds(len(rows), number_of_folds)
+    dates, at = np.unique(date_of(target, rows), return_inverse=True)
+    fold = folds(len(dates), number_of_folds)[at]
     _standardise(codec, target, given, rows, factor)
     if given is not None:
         codec.given_law = _given_law(codec, given, rows)
@@ -222,13 +225,17 @@ def _transforms(target: Fields, rows: np.ndarray, wanted: Mapping[str, str]) -> 
 def _given_transforms(
     given: Fields, rows: np.ndarray, same: Mapping[int, Transform]
 ) -> tuple[list[Transform], dict[str, np.ndarray]]:
-    """The transform of each given channel, that of the target where it is the ``same``, and the channels' ranges."""
-    layout = given.layout
+    """The transform of each given channel, that of the target where it is the ``same``, and the channels' ranges.
+
+    Members, which are given in any order, have that of the first one.
+    """
+    layout, count = given.layout, given.layout.members
     moments, _ = _moments(given, rows)
     out = [
         same[i] if i in same else fit_transform("auto", m, f"given {c.label}", layout.units.get(c.variable, ""))
-        for i, (c, m) in enumerate(zip(layout.channels, moments))
+        for i, (c, m) in enumerate(zip(layout.channels[::count], moments[::count]))
     ]
+    out = [transform for transform in out for _ in range(count)]
     return out, {"given_low": np.array([m.low for m in moments]), "given_high": np.array([m.high for m in moments])}
 
 
@@ -238,7 +245,7 @@ def _standardise(
     """Means and standard deviations per cell of what the network and the predictor see, and which means are kept."""
     latent, coarse, fine = _Running(), _Running(), _Running()
     codec.factor = None if factor is None else tuple(factor)
-    codec.conserves = np.array([factor is not None and b is not None for b in codec.base])
+    codec.conserves = np.array([factor is not None and b is not None and codec.members == 1 for b in codec.base])
     blocks = np.zeros((2, len(codec.base)), dtype=int)
     for part in _chunks(target, rows):
         values = target.read(part)
@@ -250,8 +257,8 @@ def _standardise(
             blocks += _check_means(codec, values, raw)
             c, f, missing = codec.given_latents(raw)
             codec.gappy |= bool(missing.any())
-            coarse.add(c)
-            fine.add(f)
+            coarse.add(codec.singly(c))
+            fine.add(codec.singly(f))
     whole, partly = blocks
     for i in np.flatnonzero(codec.conserves & (partly > _PARTLY * whole)):
         name, share = target.layout.channels[i].label, partly[i] / (whole[i] + partly[i])
@@ -289,7 +296,7 @@ def _check_means(codec: Codec, values: np.ndarray, raw: np.ndarray) -> np.ndarra
     return seen
 
 
-def _given_law(codec: Codec, given: Fields, rows: np.ndarray) -> GivenLaw:
+def _given_law(codec: Codec, given: Fields, rows: np.ndarray) -> GivenLaw | MemberLaw:
     """The law of what is given, from samples without gaps where there are enough of them."""
     assert codec.coarse_mean is not None and codec.coarse_std is not None
     most = min(len(rows), _LAW_SAMPLES, max(2 * _LAW_LEAST, _LAW_NUMBERS // codec.coarse_mean.size))
@@ -298,7 +305,9 @@ def _given_law(codec: Codec, given: Fields, rows: np.ndarray) -> GivenLaw:
     for part in _chunks(given, some):
         raw = given.read(part).astype(np.float64)
         latent = np.stack([t.continuous(raw[:, i]) for i, t in enumerate(codec.given_transforms)], 1)
-        parts.append(((latent - codec.coarse_mean) / codec.coarse_std).reshape(len(part), -1))
+        centre, width = codec.each(codec.coarse_mean), codec.each(codec.coarse_std)
+        parts.append(((latent - centre) / width).reshape(len(part), -1))
         gaps.append(codec.gaps(raw).reshape(len(part), -1).any(1))
     z, whole = np.nan_to_num(np.concatenate(parts)), ~np.concatenate(gaps)
-    return GivenLaw.fit(z[whole] if whole.sum() >= _LAW_LEAST else z)
+    z = z[whole] if whole.sum() >= _LAW_LEAST else z
+    return GivenLaw.fit(z) if codec.members == 1 else MemberLaw.fit(z, codec.members, len(codec.coarse_mean))

@@ -81,6 +81,8 @@ class Layout:
         channels: One per variable and level; varies fastest over the last level dimension.
         units: Units per variable, "" where the data have none.
         frames: Frames of a window, whose level dim is then ``lead_time``; 1 where samples are single fields.
+        members: Members of one date that are given together, whose level dim is then ``given_member``; else 1.
+        ensemble: The sample dim that counts members of one date, the last one, where these are given of each other.
     """
 
     variables: tuple[str, ...]
@@ -95,6 +97,8 @@ class Layout:
     channels: tuple[Channel, ...]
     units: dict[str, str] = field(default_factory=dict)
     frames: int = 1
+    members: int = 1
+    ensemble: str | None = None
 
     def channels_of(self, variable: str) -> list[int]:
         """Positions of the channels of one variable."""
@@ -103,8 +107,9 @@ class Layout:
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that JSON can hold; ``from_dict`` is its inverse."""
         out = asdict(self)
-        if self.frames == 1:
-            del out["frames"]  # as runs were written that knew of no windows
+        for name, usual in (("frames", 1), ("members", 1), ("ensemble", None)):
+            if out[name] == usual:
+                del out[name]  # as runs were written that knew of none
         out["channels"] = [
             {"variable": c.variable, "level": [[dim, label] for dim, label in c.level]} for c in self.channels
         ]
@@ -135,6 +140,8 @@ class Layout:
             channels=channels,
             units=dict(given["units"]),
             frames=int(given.get("frames", 1)),
+            members=int(given.get("members", 1)),
+            ensemble=given.get("ensemble"),
         )
 
 

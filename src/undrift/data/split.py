@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from undrift.data.fields import Fields
+from undrift.data.members import date_of
 from undrift.data.scan import Scan, Suspects, Suspicious, bit_sums, block_step
 from undrift.errors import DataError, UsageError
 
@@ -60,6 +61,8 @@ def split(fields: Fields, holdout: str | None = None, scan: Scan | None = None) 
 
         held, gap = np.flatnonzero(sample_mask(fields, text)), np.zeros(0, dtype=np.int64)
     gap = np.union1d(gap, _overlapping(fields, held))
+    dates = date_of(fields, np.arange(n))
+    gap = np.union1d(gap, np.setdiff1d(np.flatnonzero(np.isin(dates, dates[held])), held))  # members of held dates
     train = np.setdiff1d(np.arange(n), np.concatenate([held, gap]))
     if train.size == 0:
         raise DataError(f"--holdout {text} leaves none of {n} samples for training; hold out fewer")

@@ -130,14 +130,18 @@ class Drawing:
             rows = np.array([i])
             values = {k: v[rows] for k, v in self.request.covariates.items()}
             draw = None if realization is None else self._generator("given", i, realization)
-            both = self.codec.encode(
-                None, None, rows, covariates=values, offered=offered(i), draw=draw, known=frames(i)
-            )
+            raw = offered(i)
+            if raw is not None and draw is not None and self.codec.members > 1:
+                raw = self.codec.mixed(raw, self._generator("members", i, int(realization or 0)))
+            both = self.codec.encode(None, None, rows, covariates=values, offered=raw, draw=draw, known=frames(i))
             return (replace(both[0], blocks=None), both[1]) if self.request.interpolated else both
 
         def given(i: int, realization: int) -> tuple[Encoded, Predicted]:
-            raw = offered(i)  # what is missing of it is another draw for each realization
-            drawn = raw is not None and self.codec.given_law is not None and self.codec.gaps(raw).any()
+            raw = offered(
+                i
+            )  # what is missing of it is another draw for each realization, and so is the order of members
+            drawn = self.codec.members > 1
+            drawn |= raw is not None and self.codec.given_law is not None and self.codec.gaps(raw).any()
             drawn |= frames(i) is not None and any(t.kind != "standard" for t in self.codec.transforms)
             return encoded(i, realization if drawn else None)
 

@@ -16,6 +16,7 @@ from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
 from undrift.data.layout import Layout, plain
+from undrift.data.members import offered_members, with_members
 from undrift.data.regrid import match_given
 from undrift.data.select import parse_selection, sample_mask
 from undrift.data.stations import Stations
@@ -64,7 +65,7 @@ class Request:
 
         These are plain means of the cells of a block, whatever their areas.
         """
-        if self.offered is None or codec.factor is None:
+        if self.offered is None or codec.factor is None or codec.members > 1:
             return "not applicable: training knew of no blocks of cells that are given"
         if not codec.conserves.any():
             return "not kept: what is given are no means over blocks of cells, or some of these cells have no value"
@@ -107,7 +108,11 @@ def request_from(
         fields = fields.select(np.flatnonzero(sample_mask(fields, at)))
     if codec.given_layout is None or given_shell is None:
         raise UsageError("this model is given covariates and no field; type --at year=2085 in place of --given")
-    match = match_given(fields, codec.given_layout, given_shell.coords, mask=codec.given_mask)
+    members = None
+    if codec.members > 1 and fields.layout.members == 1:
+        fields, members = offered_members(fields, codec.members)
+    mask = codec.given_mask if members is None else codec.mask_of_given(members.size)
+    match = match_given(fields, codec.given_layout, given_shell.coords, mask=mask)
     for sentence in [*match.notes, *match.warnings]:
         logger.warning("%s", sentence)
     interpolated = match.regridder.interpolates
@@ -138,7 +143,7 @@ def request_from(
     values = {name: _covariate(fields, name) for name in codec.covariates.names} if covariates else {}
     if covariates:
         outside |= codec.covariates.outside(values)
-    labels, dims = labels_of(fields)
+    labels, dims = with_members(*labels_of(fields), members, codec.layout)
     digests = [fields.label_digest(i) for i in range(len(fields))]
     return Request(labels, dims, digests, offered, values, interpolated, outside)
 

@@ -124,14 +124,14 @@ class Rivals:
         return np.array(low, np.float32), np.array(high, np.float32)
 
     def _interpolated(self, given: Fields | None, rows: np.ndarray) -> np.ndarray | None:
-        """What is given on the target's grid in the data's units, (n, C, *space), NaN where a channel has no namesake.
+        """What is given (of members their mean) on the target's grid, (n, C, *space), NaN where a channel has none.
 
         None where no channel has one.
         """
         base = self.codec.base
         if given is None or self.codec.regridder is None or all(b is None for b in base):
             return None
-        fine = self.codec.regridder(given.read(rows).astype(np.float64))
+        fine = self.codec.apart(self.codec.regridder(given.read(rows).astype(np.float64))).mean(2)
         nothing = np.full_like(fine[:, 0], np.nan)
         return np.stack([nothing if b is None else fine[:, b] for b in base], 1)
 

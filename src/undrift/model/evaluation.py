@@ -14,6 +14,7 @@ from undrift import verify
 from undrift.config import valid_seed
 from undrift.data.ensemble import open_ensemble
 from undrift.data.frames import FRAME, asked_frames
+from undrift.data.members import left_out
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError, suggests_options
 from undrift.verify.leads import LEAD
@@ -96,6 +97,7 @@ def evaluate(
             if out is not None:
                 verify.write_scores(scores, out)
             return scores
+        members, reference = left_out(members, reference)
         if FRAME in members.dims:
             members, reference = asked_frames(members, reference)
         if thresholds:

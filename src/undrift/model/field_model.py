@@ -76,8 +76,7 @@ class FieldModel:
     @property
     def task(self) -> Task:
         """What is given and what is asked."""
-        task = self.config.task
-        return task_of(task.name, task.factor, task.past, task.future)
+        return task_of(**self.config.task.model_dump())
 
     @property
     def problem(self) -> Problem:

@@ -19,7 +19,7 @@ from undrift.config import (
 from undrift.data.fields import Fields
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError
-from undrift.tasks import Downscale, Task, Window
+from undrift.tasks import Downscale, Enrich, Task, Window
 
 __all__ = ["Data", "configure", "open_data"]
 
@@ -69,6 +69,8 @@ def configure(
         given["factor"] = task.factor
     if isinstance(task, Window):
         given |= {"past": task.past, "future": task.future}
+    if isinstance(task, Enrich):
+        given["members"] = task.members
     for name in ("select", "holdout"):
         given[name] = _selection(given[name])
     for name in ("variables", "static", "covariates", "dims", "periodic"):

@@ -14,6 +14,7 @@ from undrift.data.codec import Codec, Encoded, Predicted
 from undrift.data.codec_fit import fit_codec
 from undrift.data.cut import begun_with
 from undrift.data.fields import Fields
+from undrift.data.members import date_of, reordered
 from undrift.data.split import Split, fill_values, split
 from undrift.data.windows import Windows, auto_crop
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, fit_guess
@@ -95,7 +96,7 @@ class Problem:
         covariates: name -> value of each sample of the pair.
         crop: cells along each side of a window, or None.
         task: that made the pair.
-        memory: samples after which residuals are independent: at least 1.
+        memory: dates after which residuals are independent: at least 1.
     """
 
     pair: Pair
@@ -122,8 +123,9 @@ class Problem:
         known = self._known(rows, window, draw) if known is None else known
         if self._kept is None:
             values = {k: v[rows] for k, v in self.covariates.items()}
+            given = self.pair.given if draw is None or self.pair.given is None else reordered(self.pair.given, draw)
             return self.codec.encode(
-                self.pair.target, self.pair.given, rows, covariates=values, fold=self.fold[rows], window=window,
+                self.pair.target, given, rows, covariates=values, fold=self.fold[rows], window=window,
                 draw=draw, known=known,
             )[0]  # fmt: skip
         encoded, prediction = self._kept
@@ -168,8 +170,11 @@ class Problem:
     def keep(self) -> None:
         """Hold what does not change from step to step in memory, where there is room for it.
 
-        The linear algebra of a batch would otherwise compete with the network for the processor at every step.
+        The linear algebra of a batch would otherwise compete with the network for the processor at every step. Given
+        members change: which they are and their order is drawn at each.
         """
+        if self.codec.members > 1:
+            return
         rows = np.sort(np.concatenate([self.fit_rows, self.stop_rows]))
         first = self.encode(rows[:1])
         assert first.x is not None
@@ -271,27 +276,31 @@ def _keep_apart(problem: Problem) -> None:
     blocks = [train[i : i + _READ] for i in range(0, len(train), _READ)]
     known = np.concatenate([np.isfinite(target.read(b)).reshape(len(b), -1).any(1) for b in blocks])
     problem.fit_rows = train[known]
+    dates, all_dates = date_of(target, problem.fit_rows), np.unique(date_of(target, train))
     problem.memory = max(_memory(problem), target.layout.frames)
-    problem.stop_rows = np.intersect1d(_stop_rows(train), problem.fit_rows)
-    near = np.abs(problem.fit_rows[:, None] - problem.stop_rows[None]).min(1) < problem.memory
-    problem.fit_rows = problem.fit_rows[~near]
+    stop = np.intersect1d(_stop_rows(all_dates), dates)
+    problem.stop_rows = problem.fit_rows[np.isin(dates, stop)]
+    near = np.abs(all_dates[:, None] - stop[None]).min(1) < problem.memory
+    problem.fit_rows = problem.fit_rows[~np.isin(dates, all_dates[near])]
 
 
 def _memory(problem: Problem) -> int:
-    """Samples after which out-of-fold residuals have lost 1 - 1/e of their correlation, at least 1.
+    """Dates after which out-of-fold residuals have lost 1 - 1/e of their correlation, at least 1.
 
     Samples nearer to those that choose when to stop would tell the network about them.
     """
-    rows = problem.fit_rows[:_MEMORY_SAMPLES]
+    dates, first = np.unique(date_of(problem.pair.target, problem.fit_rows), return_index=True)
+    rows, dates = problem.fit_rows[first][:_MEMORY_SAMPLES], dates[:_MEMORY_SAMPLES]
+    most = max(1, len(first) // (10 * _VALIDATION_BLOCKS))
     window = None if problem.crop is None else tuple(slice(0, problem.crop) for _ in problem.codec.layout.shape)
     parts = [problem.encode(rows[i : i + 64], window).x for i in range(0, len(rows), 64)]
     x = np.concatenate([p for p in parts if p is not None]).reshape(len(rows), -1)
     power = float((x**2).mean())
-    for lag in range(1, max(2, len(problem.fit_rows) // (10 * _VALIDATION_BLOCKS))):
-        pairs = rows[lag:] - rows[:-lag] == lag
+    for lag in range(1, max(2, most)):
+        pairs = dates[lag:] - dates[:-lag] == lag
         if not pairs.any() or float((x[lag:][pairs] * x[:-lag][pairs]).mean()) < power / np.e:
             return lag
-    return max(1, len(problem.fit_rows) // (10 * _VALIDATION_BLOCKS))
+    return most
 
 
 def reopen(target: Fields, given: Fields | None, task: Task, config: Config, codec: Codec) -> Problem:
@@ -299,7 +308,8 @@ def reopen(target: Fields, given: Fields | None, task: Task, config: Config, cod
     pair = task.pair(target, given)
     whole = split(pair.target, config.data.holdout)
     all_folds = np.full(len(pair.target), -1)
-    stop = _stop_rows(whole.train)
+    dates = date_of(pair.target, whole.train)
+    stop = whole.train[np.isin(dates, _stop_rows(np.unique(dates)))]
     covariates = covariates_of(pair.target, task)
     return Problem(pair, whole, np.setdiff1d(whole.train, stop), stop, codec, all_folds, covariates, None, task)
 
