@@ -25,34 +25,47 @@ def dataset(n=10, lat=8, lon=6):
     )
 
 
+def ensemble(data):
+    """The same fields as two members of half as many dates."""
+    half = data.tas.values.reshape(5, 2, *data.tas.shape[1:])
+    tas = (("time", "number", "lat", "lon"), half, data.tas.attrs)
+    return xr.Dataset({"tas": tas}, {**data.isel(time=slice(0, 5)).coords, "number": [0, 1]})
+
+
+def opened(task, data):
+    return open_fields(ensemble(data) if task.name == "enrich" else data)
+
+
 @each
 def test_a_task_is_what_its_name_says(task):
     assert NAMES[task.name] is type(task)
-    settings = {name: getattr(task, name) for name in ("factor", "past", "future") if hasattr(task, name)}
+    settings = {name: getattr(task, name) for name in ("factor", "past", "future", "members") if hasattr(task, name)}
     assert task_of(task.name, **settings) == task
 
 
 @each
 def test_asked_is_the_data_and_given_a_function_of_it_sample_by_sample(task):
     data = dataset()
-    pair = task.pair(open_fields(data))
+    pair = task.pair(opened(task, data))
     assert len(pair.target) == 10 and (pair.given is None or len(pair.given) == 10)
     rows = np.array([7, 2])
     np.testing.assert_array_equal(pair.target.read(rows)[:, 0], data.tas.values[rows])
-    assert [str(pair.target.labels(int(i))["time"])[:10] for i in rows] == ["2001-01-08", "2001-01-03"]
+    days = ["2001-01-04", "2001-01-02"] if task.name == "enrich" else ["2001-01-08", "2001-01-03"]
+    assert [str(pair.target.labels(int(i))["time"])[:10] for i in rows] == days
     if pair.given is None:
         return
     whole = pair.given.read(np.arange(10))
     changed = data.copy(deep=True)
     changed["tas"][2] += 3
-    other = task.pair(open_fields(changed)).given.read(np.arange(10))
+    other = task.pair(opened(task, changed)).given.read(np.arange(10))
     moved = np.abs(other - whole).reshape(10, -1).max(1)
-    assert moved[2] > 1 and (np.delete(moved, 2) == 0).all()
+    at = 3 if task.name == "enrich" else 2  # which is given the other member of its date
+    assert moved[at] > 1 and (np.delete(moved, at) == 0).all()
 
 
 @each
 def test_a_selection_is_the_same_for_both_sides(task):
-    pair = task.pair(open_fields(dataset()))
+    pair = task.pair(opened(task, dataset()))
     part = pair.select(np.array([4, 1]))
     for mine, whole in ((part.target, pair.target), (part.given, pair.given)):
         if whole is not None:
@@ -75,7 +88,15 @@ def test_what_a_task_cannot_do_is_refused():
         UsageError, match="has no block of 20 cells: give a --factor of at most 6, or type --task emulate"
     ):
         task_of("downscale", 20).pair(fields)
+    with pytest.raises(
+        UsageError, match="--task enrich needs an ensemble: a dim such as number, member or realization"
+    ):
+        TASKS["enrich"].pair(fields)
+    with pytest.raises(UsageError, match="enrich takes no --given: what is given are other members of DATA itself"):
+        TASKS["enrich"].pair(fields, fields)
+    with pytest.raises(UsageError, match="members is 0, expected at least 1"):
+        task_of("enrich", members=0)
     with pytest.raises(UsageError, match="factor is 0, expected at least 1"):
         task_of("downscale", 0)
-    with pytest.raises(UsageError, match="task is 'upscale', expected one of downscale, emulate, window"):
+    with pytest.raises(UsageError, match="task is 'upscale', expected one of downscale, emulate, enrich, window"):
         task_of("upscale")

@@ -251,6 +251,8 @@ def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores
         if config.data.given:
             source = f"the fields of another dataset ({files_text(config.data.given)})"
         asked = f"{names} on the fine grid, given {source}"
+    elif config.task.name == "enrich":
+        asked = f"further members of {names}, given {config.task.members} others of the same date"
     elif config.task.name == "window":
         asked = f"{names} in {config.task.future} frames, given the {config.task.past} before them"
     else:

@@ -235,12 +235,12 @@ class Codec:
         features = self.covariates.basis(values, count)
         if raw is None:
             return Given(base, None, features), None
-        coarse, fine, missing = self.given_latents(raw)
+        coarse, fine, _ = self.given_latents(raw)
         assert self.coarse_mean is not None and self.coarse_std is not None and self.given_mean is not None
-        near, absent = self.apart(fine).mean(2), self.apart(missing).any(2)
+        near = self.apart(fine).mean(2)
         for channel, source in enumerate(self.base):
             if source is not None:
-                base[:, channel] = np.where(absent[:, source], self.mean[channel], near[:, source])
+                base[:, channel] = np.where(np.isfinite(near[:, source]), near[:, source], self.mean[channel])
         standard = np.nan_to_num((self.apart(coarse).mean(2) - self.coarse_mean) / self.coarse_std)
         return Given(base, standard, features), fine
 

@@ -171,7 +171,7 @@ def offered_members(fields: Fields, count: int) -> tuple[Fields, xr.DataArray]:
         names = list(fields.layout.variables)
         dataset = fields.dataset.assign({n: fields.dataset[n].expand_dims(dim) for n in names})
         fields = _with(fields, dataset, replace(fields.layout, sample=(dim, *fields.layout.sample)))
-    fields = _members_last(fields, dim)
+    fields, last = _members_last(fields, dim), "member" if dim == "realization" else dim
     size = fields._store.sizes[-1]
     if size > count:
         raise DataError(
@@ -180,9 +180,9 @@ def offered_members(fields: Fields, count: int) -> tuple[Fields, xr.DataArray]:
         )
     if len(fields.layout.sample) == 1:
         raise DataError(f"the given data have no dim beside {dim!r} that counts dates; add the time")
-    known = dim in fields.dataset.coords
-    labels = fields.dataset[dim].values if known else np.arange(size)
-    attrs = {k: v for k, v in fields.dataset[dim].attrs.items() if k != "standard_name"} if known else {}
+    known = last in fields.dataset.coords
+    labels = fields.dataset[last].values if known else np.arange(size)
+    attrs = dict(fields.dataset[last].attrs) if known else {}
     given = _side_by_side(fields, count, fields.layout.sample[:-1], None)
     return given, xr.DataArray(labels, dims=MEMBER, attrs={"long_name": "given member", **attrs, "dim": dim})
 
@@ -239,7 +239,7 @@ def left_out(ensemble: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Da
         DataError: all members of the truth were given.
     """
     dim = str(ensemble[MEMBER].attrs.get("dim", "")) if MEMBER in ensemble.coords else ""
-    if not dim or dim not in truth.dims or any(dim in ensemble[name].dims for name in ensemble.data_vars):
+    if not dim or dim not in truth.dims:
         return ensemble, truth
     labels = truth[dim].values if dim in truth.coords else np.arange(truth.sizes[dim])
     rest = np.flatnonzero(~np.isin(labels, ensemble[MEMBER].values))
@@ -262,9 +262,8 @@ def _side_by_side(fields: Fields, count: int, sample: tuple[str, ...], seed: int
     labels[MEMBER] = list(range(count))
     channels = tuple(c for name in layout.variables for c in channels_for(name, level[name], labels))
     new = replace(layout, sample=sample, level=level, channels=channels, members=count, ensemble=None)
-    shell = fields._dataset.drop_vars(list(layout.variables))
-    if layout.sample[-1] not in sample:
-        shell = shell.drop_dims(layout.sample[-1])
+    gone = () if layout.sample[-1] in sample else layout.sample[-1:]
+    shell = fields._dataset.drop_dims(gone).drop_vars(layout.variables, errors="ignore")
     shell = shell.assign_coords({MEMBER: np.arange(count)})
     blank = {n: (sample, np.zeros([fields._dataset.sizes[d] for d in sample], np.int8)) for n in layout.variables}
     store = _MemberStore(fields._store, shell.assign(blank), new, seed)

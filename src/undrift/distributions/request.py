@@ -111,7 +111,7 @@ def request_from(
     members = None
     if codec.members > 1 and fields.layout.members == 1:
         fields, members = offered_members(fields, codec.members)
-    mask = codec.given_mask if members is None else codec.mask_of_given(members.size)
+    mask = codec.mask_of_given(codec.members if members is None else members.size)
     match = match_given(fields, codec.given_layout, given_shell.coords, mask=mask)
     for sentence in [*match.notes, *match.warnings]:
         logger.warning("%s", sentence)

@@ -59,6 +59,8 @@ class Rivals:
         truth = problem.pair.target.read(rows)
         interpolated = self._interpolated(problem.pair.given, rows)
         self.dressed = dict(fit_baselines(truth, fold, interpolated, np.concatenate(linear)))
+        if self.codec.members > 1 and "interpolation" in self.dressed:
+            self.dressed["interpolation"].note = "mean of the given members"
         if self.twin is not None:
             errors = errors_of(self.twin, problem, self.device, self.precision)
             self.dressed["regression"] = Dressed(dress(errors), {}, "the same network as a regression, trained as long")
