@@ -8,6 +8,7 @@ __all__ = [
     "FieldModel",
     "IncompleteError",
     "Interrupted",
+    "LeadTime",
     "UndriftError",
     "UsageError",
     "Window",
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from undrift.model import FieldModel, evaluate, fit, load
     from undrift.tasks.downscale import Downscale
     from undrift.tasks.emulate import Emulate
+    from undrift.tasks.lead_time import LeadTime
     from undrift.tasks.window import Window
 
 __version__ = "0.1.0"
@@ -35,6 +37,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Downscale": "undrift.tasks.downscale",
     "Emulate": "undrift.tasks.emulate",
+    "LeadTime": "undrift.tasks.lead_time",
     "Window": "undrift.tasks.window",
     "FieldModel": "undrift.model",
     "check": "undrift.data.check",

@@ -16,6 +16,7 @@ from undrift.cli.options import (
     Given,
     Holdout,
     Json,
+    Longest,
     Past,
     Periodic,
     Select,
@@ -37,6 +38,7 @@ def check(
     factor: Factor = None,
     past: Past = None,
     future: Future = None,
+    longest: Longest = None,
     given: Given = None,
     variables: Variables = None,
     static: Static = None,
@@ -63,7 +65,7 @@ def check(
     from undrift.config import refuse_idle_options
     from undrift.data.check import check as examine
 
-    refuse_idle_options({"factor": factor, "past": past, "future": future}, task, given)
+    refuse_idle_options({"factor": factor, "past": past, "future": future, "longest": longest}, task, given)
     tell_reversed("--holdout", holdout)
     opening = {
         "dims": names(dims), "variables": names(variables), "static": names(static), "covariates": names(covariates),
@@ -79,8 +81,9 @@ def check(
         list(data),
         task=task,
         factor=Defaults().factor if factor is None else factor,
-        past=Defaults().past if past is None else past,
+        past=past,
         future=Defaults().future if future is None else future,
+        longest=longest,
         given=given,
         holdout=holdout,
         **opening,

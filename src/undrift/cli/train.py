@@ -20,6 +20,7 @@ from undrift.cli.options import (
     Given,
     Holdout,
     Json,
+    Longest,
     Past,
     Periodic,
     Select,
@@ -46,6 +47,7 @@ def train(
     factor: Factor = None,
     past: Past = None,
     future: Future = None,
+    longest: Longest = None,
     given: Given = None,
     variables: Variables = None,
     static: Static = None,
@@ -93,7 +95,8 @@ def train(
         overwrite: Replace RUN once the new run is complete.
     """
     arguments = {
-        "data": list(data) or None, "task": task, "factor": factor, "past": past, "future": future, "given": given,
+        "data": list(data) or None, "task": task, "factor": factor, "past": past, "future": future,
+        "longest": longest, "given": given,
         "variables": variables,
         "static": static, "covariates": covariates, "dims": dims, "periodic": periodic, "select": select,
         "holdout": holdout, "crop": crop, "budget": budget, "steps": steps, "baselines": baselines, "device": device,

@@ -67,6 +67,7 @@ def fit(
     factor: int | None = None,
     past: int | None = None,
     future: int | None = None,
+    longest: str | float | None = None,
     given: Data | None = None,
     variables: str | Sequence[str] | None = None,
     static: str | Sequence[str] | None = None,
@@ -95,9 +96,11 @@ def fit(
 
     Args:
         data: samples: a path, glob or list of them (NetCDF, Zarr, NumPy, HDF5), or an xarray object or array.
-        task: "downscale" (the default), "emulate", or a task such as ``undrift.Downscale(factor=4)``.
-        past: frames of a window up to the present, 4 by default.
+        task: "downscale" (the default), "emulate", "window", "lead-time", or a task such as
+            ``undrift.Downscale(factor=4)``.
+        past: frames of a window up to the present, 4 by default; before a lead time those that are given, 1 by default.
         future: frames of a window after it, 8 by default.
+        longest: lead time such as "24h", a number where times are numbers.
         factor: fine cells per coarse cell when what is given is the mean of the data over blocks; 4 by default.
         given: what is given, where it is a dataset of its own, joined on the labels of the samples; ``pair.npz:lr`` is
             one variable of a file.
@@ -129,7 +132,8 @@ def fit(
         The trained model, or with ``dry_run`` what would be done.
     """
     arguments = {
-        "factor": factor, "past": past, "future": future, "given": given, "variables": variables, "static": static,
+        "factor": factor, "past": past, "future": future, "longest": longest, "given": given, "variables": variables,
+        "static": static,
         "covariates": covariates,
         "dims": dims, "periodic": periodic, "select": select, "holdout": holdout, "crop": crop, "budget": budget,
         "steps": steps, "baselines": baselines, "device": device, "seed": seed,
@@ -172,7 +176,7 @@ def fit_config(
         _look_ahead(RunDirectory(out, overwrite=overwrite, resume=True), config)
     device = device_of(config.train.device, tell=True)
     target, beside = open_data(config, data, given)
-    task = task_of(config.task.name, config.task.factor, config.task.past, config.task.future)
+    task = task_of(**config.task.model_dump())
     if dry_run:
         return _plan(prepare(target, beside, task, config, samples=_PLAN_SAMPLES), config, device)
     if out is None:
