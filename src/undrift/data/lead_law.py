@@ -16,7 +16,7 @@ times what out-of-fold errors say of it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -36,7 +36,7 @@ _SCORED = 60  # pairs of a fold and lag at most
 _LAGS = 5  # that are scored
 _EACH, _KNOTS = 24, 48  # steps up to which each has a regression of its own, and how many have one at most
 _LEAST_STD = 0.02
-_INFLATION = (0.5, 4.0)
+_INFLATION = (0.1, 16.0)
 _KEPT = 128  # leads whose coefficients are kept
 
 
@@ -94,18 +94,18 @@ class LeadLaw:
         return found
 
     def given(self, r: Array, there: NDArray[np.bool_], steps: float) -> tuple[Array, Array]:
-        """Mean and standard deviation (C, cells) of a state after a lead.
+        """Mean (n, C, cells) and standard deviation (C, cells) of states after a lead.
 
         Args:
-            r: the given states (P, C, cells), oldest first, 0 where missing.
+            r: the given states (n, P, C, cells), oldest first, 0 where missing.
             there: where they are known, same shape.
             steps: the lead.
         """
-        law, flat = self.at(steps), r.reshape(len(r), -1)
-        a = flat @ self.modes.T
+        law, (n, past) = self.at(steps), r.shape[:2]
+        a = r.reshape(n * past, -1) @ self.modes.T
         e = np.where(there, r - (a @ self.modes).reshape(r.shape), 0.0)
-        mean = ((law.gain @ a.ravel()) @ self.modes).reshape(self.own.shape)
-        return mean + np.einsum("cp,pcx->cx", law.ahead, e), law.std
+        mean = ((a.reshape(n, -1) @ law.gain.T) @ self.modes).reshape(n, *self.own.shape)
+        return mean + np.einsum("cp,npcx->ncx", law.ahead, e), law.std
 
     def _coefficients(self, steps: float) -> At:
         k = int(np.clip(np.searchsorted(self.knots, steps, side="right") - 1, 0, len(self.knots) - 2))
@@ -174,7 +174,7 @@ class LeadLaws:
         mean, std = np.empty((2, len(r), *r.shape[2:]))
         for i in range(len(r)):
             law = self.laws[-1 if fold is None else fold[i]].part(window, self.space)
-            flat = (*r.shape[1:3], -1)
+            flat = (1, *r.shape[1:3], -1)
             found = law.given(r[i].reshape(flat).astype(np.float64), there[i].reshape(flat), float(lags[i]))
             mean[i], std[i] = (v.reshape(r.shape[2:]) for v in found)
         return mean, std
@@ -327,14 +327,12 @@ def fit_lead_laws(
         for coupled in sorted({min(c, count) for c in _COUPLED}):
             for common in _COMMON if count else (0.0,):
                 laws = [moments[count][k].law(few, past, coupled, common) for k in range(number)]
-                found = [[_squares(law, record, int(lag), k) for lag in scored] for k, law in enumerate(laws)]
+                found = [[_mean(_squares(law, record, int(lag), k)) for lag in scored] for k, law in enumerate(laws)]
                 errors[count, coupled, common] = _score(np.array(found))
     count, coupled, common = min(errors, key=lambda choice: errors[choice])
     laws = [moments[count][k].law(knots, past, coupled, common) for k in range(number + 1)]
     inflation = _inflation(laws, record)
-    for law in laws:
-        law.inflation = inflation
-    return LeadLaws(laws, clock, space), errors
+    return LeadLaws([replace(law, inflation=inflation, _at={}) for law in laws], clock, space), errors
 
 
 def _knots(longest: int) -> NDArray[np.intp]:
@@ -376,17 +374,15 @@ def _moments(record: _Record, modes: Sequence[Array], lags: Sequence[int]) -> li
     return out
 
 
-def _squares(law: LeadLaw, record: _Record, lag: int, k: int) -> float:
-    """Mean squared error in a fold at a lag, NaN where it has no pair."""
+def _squares(law: LeadLaw, record: _Record, lag: int, k: int) -> Array:
+    """Squared errors (n, C, cells) of some pairs within a fold at a lag."""
     given, later = record.scored(lag, k)
-    if not len(later):
-        return np.nan
-    return float(np.mean([((_mean(law, record, g, lag) - record.r[j]) ** 2).mean() for g, j in zip(given, later)]))
-
-
-def _mean(law: LeadLaw, record: _Record, given: NDArray[np.intp], lag: int) -> Array:
     r = record.r[given]
-    return law.given(r, np.ones(r.shape, dtype=bool), float(lag))[0]
+    return (law.given(r, np.ones(r.shape, dtype=bool), float(lag))[0] - record.r[later]) ** 2
+
+
+def _mean(squares: Array) -> float:
+    return float(squares.mean()) if len(squares) else np.nan
 
 
 def _score(squares: Array) -> float:
@@ -403,10 +399,9 @@ def _inflation(laws: Sequence[LeadLaw], record: _Record) -> Array:
     for m, lag in enumerate(knots[1:], start=1):
         seen, expected = np.zeros(channels), np.zeros(channels)
         for k, law in enumerate(laws[:-1]):
-            given, later = record.scored(int(lag), k)
-            for g, j in zip(given, later):
-                seen += ((_mean(law, record, g, int(lag)) - record.r[j]) ** 2).sum(-1)
-                expected += (law.at(float(lag)).std ** 2).sum(-1)
+            squares = _squares(law, record, int(lag), k)
+            seen += squares.sum((0, 2))
+            expected += len(squares) * (law.at(float(lag)).std ** 2).sum(-1)
         out[m] = np.where(expected > 0, seen / np.maximum(expected, 1e-30), np.nan)
     known = np.isfinite(out).all(1)
     if not known.any():
