@@ -9,6 +9,7 @@ __all__ = [
     "FieldModel",
     "IncompleteError",
     "Interrupted",
+    "LeadTime",
     "UndriftError",
     "UsageError",
     "Window",
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from undrift.tasks.downscale import Downscale
     from undrift.tasks.emulate import Emulate
     from undrift.tasks.enrich import Enrich
+    from undrift.tasks.lead_time import LeadTime
     from undrift.tasks.window import Window
 
 __version__ = "0.1.0"
@@ -38,6 +40,7 @@ _HOMES = {
     "Downscale": "undrift.tasks.downscale",
     "Emulate": "undrift.tasks.emulate",
     "Enrich": "undrift.tasks.enrich",
+    "LeadTime": "undrift.tasks.lead_time",
     "Window": "undrift.tasks.window",
     "FieldModel": "undrift.model",
     "check": "undrift.data.check",

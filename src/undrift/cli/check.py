@@ -16,6 +16,7 @@ from undrift.cli.options import (
     Given,
     Holdout,
     Json,
+    Longest,
     Members,
     Past,
     Periodic,
@@ -39,6 +40,7 @@ def check(
     past: Past = None,
     future: Future = None,
     members: Members = None,
+    longest: Longest = None,
     given: Given = None,
     variables: Variables = None,
     static: Static = None,
@@ -65,7 +67,9 @@ def check(
     from undrift.config import refuse_idle_options
     from undrift.data.check import check as examine
 
-    refuse_idle_options({"factor": factor, "past": past, "future": future, "members": members}, task, given)
+    refuse_idle_options(
+        {"factor": factor, "past": past, "future": future, "members": members, "longest": longest}, task, given
+    )
     tell_reversed("--holdout", holdout)
     opening = {
         "dims": names(dims), "variables": names(variables), "static": names(static), "covariates": names(covariates),
@@ -81,9 +85,10 @@ def check(
         list(data),
         task=task,
         factor=Defaults().factor if factor is None else factor,
-        past=Defaults().past if past is None else past,
+        past=past,
         future=Defaults().future if future is None else future,
         members=Defaults().members if members is None else members,
+        longest=longest,
         given=given,
         holdout=holdout,
         **opening,

@@ -13,6 +13,7 @@ __all__ = [
     "Given",
     "Holdout",
     "Json",
+    "Longest",
     "Many",
     "Members",
     "Nfe",
@@ -57,14 +58,20 @@ Settings = Annotated[list[str] | None, Parameter(name="--set", negative_iterable
 # What check and train have in common: which samples, and what is given of them.
 
 Task = Annotated[
-    Literal["downscale", "emulate", "enrich", "window"] | None,
+    Literal["downscale", "emulate", "enrich", "window", "lead-time"] | None,
     Parameter(
         help="downscale (fine fields from coarse ones), emulate (fields from numbers such as a year), enrich "
-        "(members of an ensemble from others of the same date) or window (any part of consecutive frames from any "
-        "other)."
+        "(members of an ensemble from others of the same date), window (any part of consecutive frames from any "
+        "other) or lead-time (the state after any lead from an initial one)."
     ),
 ]
-Past = Annotated[int | None, Parameter(help="Frames of a window up to the present. Default 4.")]
+Past = Annotated[
+    int | None,
+    Parameter(help="Frames up to the present, of a window or given before a lead time. Default 4 of a window, else 1."),
+]
+Longest = Annotated[
+    str | None, Parameter(help="The longest lead time, as 24h; a number where times are numbers. For --task lead-time.")
+]
 Future = Annotated[int | None, Parameter(help="Frames of a window after the present. Default 8.")]
 Members = Annotated[int | None, Parameter(help="Members of a date that one more is given, to enrich. Default 2.")]
 Factor = Annotated[

@@ -30,6 +30,7 @@ def sample(
     given: Many = None,
     holdout: Flag = False,
     know: str | None = None,
+    lead: str | None = None,
     observe: str | None = None,
     at: str | None = None,
     realizations: str | None = None,
@@ -55,6 +56,8 @@ def sample(
         holdout: Draw for the samples that training left out.
         know: Which frames of held-out windows are given, of a model of windows: past (the default), future, ends,
             nothing, or numbers as 0,6.
+        lead: Lead times after the initial states of GIVEN, as 3h,6h,90min, of a model of lead times; any up to its
+            longest, also between the steps of its record.
         observe: Table (CSV) of what stations saw: columns lat, lon, time, a variable such as t2m, and t2m_error, the
             standard deviation of each value's error. A model of windows is conditioned on it without training.
         at: Only these samples, as year=2085,scenario=E1; an emulator needs nothing else.
@@ -75,8 +78,8 @@ def sample(
 
         set_threads()
         result = open_run(run, verify=not no_verify, device=device).sample(
-            given, holdout=holdout, know=know, observe=observe, at=at, realizations=which, seed=seed, nfe=nfe, out=out,
-            overwrite=overwrite, dry_run=dry_run,
+            given, holdout=holdout, know=know, lead=lead, observe=observe, at=at, realizations=which, seed=seed,
+            nfe=nfe, out=out, overwrite=overwrite, dry_run=dry_run,
         )  # fmt: skip
     tell_drawn(result, out, json)
     return 0

@@ -20,6 +20,7 @@ from undrift.cli.options import (
     Given,
     Holdout,
     Json,
+    Longest,
     Members,
     Past,
     Periodic,
@@ -48,6 +49,7 @@ def train(
     past: Past = None,
     future: Future = None,
     members: Members = None,
+    longest: Longest = None,
     given: Given = None,
     variables: Variables = None,
     static: Static = None,
@@ -96,7 +98,7 @@ def train(
     """
     arguments = {
         "data": list(data) or None, "task": task, "factor": factor, "past": past, "future": future,
-        "members": members, "given": given, "variables": variables,
+        "members": members, "longest": longest, "given": given, "variables": variables,
         "static": static, "covariates": covariates, "dims": dims, "periodic": periodic, "select": select,
         "holdout": holdout, "crop": crop, "budget": budget, "steps": steps, "baselines": baselines, "device": device,
         "seed": seed, "fork": fork,

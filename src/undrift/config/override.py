@@ -60,6 +60,7 @@ ARGUMENTS = {
     "past": "task.past",
     "future": "task.future",
     "members": "task.members",
+    "longest": "task.longest",
     **{
         name: f"data.{name}"
         for name in ("given", "variables", "static", "covariates", "dims", "periodic", "select", "holdout")
@@ -72,20 +73,24 @@ ARGUMENTS = {
 def refuse_idle_options(arguments: Mapping[str, object], task: str | None, given: object) -> None:
     """Refuse a factor where nothing is averaged by it, and frames and members where there are none."""
     factor = arguments.get("factor")
-    if factor is not None and (task in ("emulate", "enrich", "window") or given):
+    if factor is not None and (task in ("emulate", "enrich", "window", "lead-time") or given):
         why = {
             "emulate": "an emulator is given no coarse map",
             "enrich": "a member is given others of DATA itself",
             "window": "windows are given frames of DATA itself",
+            "lead-time": "a state after a lead time is given those of DATA itself",
         }
         raise UsageError(
             f"got --factor {factor}, but {why.get(str(task), '--given names what is given')}; leave --factor out"
         )
     for name in ("past", "future"):
-        if arguments.get(name) is not None and task != "window":
+        tasks = ("window", "lead-time") if name == "past" else ("window",)
+        if arguments.get(name) is not None and task not in tasks:
             raise UsageError(f"got --{name} {arguments[name]}, frames of a window; type --task window beside it")
     if arguments.get("members") is not None and task != "enrich":
         raise UsageError(f"got --members {arguments['members']}, members that are given; type --task enrich beside it")
+    if arguments.get("longest") is not None and task != "lead-time":
+        raise UsageError(f"got --longest {arguments['longest']}, a lead time; type --task lead-time beside it")
 
 
 def apply_arguments(config: Config, arguments: Mapping[str, object]) -> Config:

@@ -27,6 +27,11 @@ def _seconds(value: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
+def _text(value: Any) -> Any:
+    """A number as the text that it is typed as."""
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 Names = Annotated[list[str], BeforeValidator(_split)]
 Channels = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0), BeforeValidator(_seconds)]
@@ -63,15 +68,18 @@ class Data(Section):
 class Task(Section):
     """What is given and what is asked."""
 
-    name: Literal["downscale", "emulate", "enrich", "window"] = "downscale"
+    name: Literal["downscale", "emulate", "enrich", "window", "lead-time"] = "downscale"
     factor: int = Field(default=4, ge=1, le=64)
     """Cells of the target per coarse cell, along each spatial dim."""
-    past: int = Field(default=4, ge=0, le=1000)
-    """Frames of a window up to the present."""
+    past: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Frames up to the present that a window has, or that a state after a lead time is given; None: 4 of a window, 1
+    before a lead."""
     future: int = Field(default=8, ge=0, le=1000)
     """Frames of a window after it."""
     members: int = Field(default=2, ge=1, le=1000)
     """Members of a date that one more is given, to enrich an ensemble."""
+    longest: Annotated[str, BeforeValidator(_text)] | None = None
+    """The longest lead time, such as ``24h``; a number where times are numbers."""
 
 
 class Codec(Section):

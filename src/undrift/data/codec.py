@@ -26,6 +26,7 @@ from undrift.data.fields import Fields
 from undrift.data.given_law import GivenLaw
 from undrift.data.grid import Regridder
 from undrift.data.layout import Layout
+from undrift.data.lead_law import LeadLaws, lead_features
 from undrift.data.linear import Given
 from undrift.data.member_law import MemberLaw
 from undrift.data.members import one_member
@@ -33,7 +34,7 @@ from undrift.data.predictors import Predictors
 from undrift.data.transforms import Transform
 from undrift.data.window_law import WindowLaw, WindowLaws
 
-__all__ = ["Codec", "Encoded", "Predicted", "base_channels"]
+__all__ = ["Codec", "Encoded", "Initial", "Predicted", "base_channels"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,21 @@ class Predicted:
         return Predicted(self.mean[index], self.std[index])
 
 
+@dataclass(frozen=True)
+class Initial:
+    """States that others are asked after.
+
+    Attributes:
+        values: in the data's units, (n, P, C, *window), the initial state last, NaN where missing.
+        predicted: what the codec predicts of them by themselves, (n P, C, *window).
+        lags: lead of each asked state in steps of the record, (n,).
+    """
+
+    values: np.ndarray
+    predicted: Predicted
+    lags: np.ndarray
+
+
 class Codec:
     """All that turns fields into the network's numbers and back; made by :func:`undrift.data.codec_fit.fit_codec`.
 
@@ -91,6 +107,7 @@ class Codec:
         factor: cells of the target along each dim in a cell of what is given, where the grids are nested, else None.
         conserves: channels, (C,), whose given namesakes are means over blocks; drawn fields keep them.
         window_laws: of windows of which any part may be given, or None.
+        lead_laws: of states after a lead time, or None.
     """
 
     def __init__(
@@ -134,6 +151,7 @@ class Codec:
         self.window_laws: WindowLaws | None = None
         if "window_modes" in arrays:
             self.window_laws = WindowLaws([WindowLaw.from_arrays(arrays, "window", layout.shape)])
+        self.lead_laws = LeadLaws.from_arrays(arrays, layout.shape) if "lead_modes" in arrays else None
         self.activity_mean, self.activity_centre = arrays.get("activity_mean"), arrays.get("activity_centre")
         self.low = np.array([t.thresholds[0] for t in transforms]).reshape(-1, *[1] * len(layout.space))
         self.high = np.array([t.thresholds[1] for t in transforms]).reshape(-1, *[1] * len(layout.space))
@@ -160,9 +178,16 @@ class Codec:
             out["law_floor"] = np.array(law.floor)
         if self.window_laws is not None:
             out |= self.window_laws.laws[-1].to_arrays("window")
+        if self.lead_laws is not None:
+            out |= self.lead_laws.to_arrays()
         if self.given_mask is not None:
             out["given_mask"] = self.given_mask.astype(np.int8)
         return out
+
+    @property
+    def vector_width(self) -> int:
+        """Numbers that the network is told beside fields: covariates, and the lead where there is one."""
+        return self.covariates.width + (0 if self.lead_laws is None else 2)
 
     # what is given
 
@@ -321,6 +346,7 @@ class Codec:
         draw: np.random.Generator | None = None,
         offered: np.ndarray | None = None,
         known: np.ndarray | None = None,
+        initial: Initial | None = None,
     ) -> tuple[Encoded, Predicted]:
         """Windows of samples.
 
@@ -334,6 +360,7 @@ class Codec:
             draw: generator of the latents at point masses and of given values that are missing.
             offered: given values (n, G, *coarse).
             known: values of windows of frames (n, C, *window), NaN where they are asked; None to leave open what is.
+            initial: states that these samples are asked after; None to leave open what is.
 
         Returns:
             The numbers, and what is predicted of the latents.
@@ -350,12 +377,15 @@ class Codec:
         if known is not None:
             prediction, more = self.windowed(known, prediction, fold, window, draw)
             fields |= more
+        vector = self.covariates.vector(covariates, len(rows)).astype(np.float32)
+        if initial is not None:
+            prediction, more, lead = self.after(initial, prediction, fold, window, draw)
+            fields, vector = fields | more, np.concatenate([vector, lead], 1)
         x, weight = None, np.ones_like(prediction.mean, dtype=np.float32)
         if target is not None:
             x, weight = self.residual(target.read(rows, window), prediction, window, draw)
         x, weight = self.asked(x, weight, fields)
         fields = self.marked(fields, weight)
-        vector = self.covariates.vector(covariates, len(rows)).astype(np.float32)
         return Encoded(x, None if x is None else weight, fields, vector, blocks), prediction
 
     def windowed(
@@ -374,6 +404,37 @@ class Codec:
         fields = {"asked": ~there, "frames": np.where(there, r, 0.0), "expected": np.where(there, 0.0, mean)}
         after = Predicted(prediction.mean + prediction.std * mean, prediction.std * std)
         return after, {k: v.astype(np.float32) for k, v in fields.items()}
+
+    def after(
+        self,
+        initial: Initial,
+        prediction: Predicted,
+        fold: np.ndarray | None,
+        window: Sequence[slice],
+        draw: np.random.Generator | None,
+    ) -> tuple[Predicted, dict[str, np.ndarray], np.ndarray]:
+        """The prediction given the states before, what the network sees of them, and what it is told of the lead."""
+        assert self.lead_laws is not None
+        values = initial.values
+        r, _ = self.residual(values.reshape(-1, *values.shape[2:]), initial.predicted, window, draw)
+        r, there = r.reshape(values.shape), np.isfinite(values) & ~self.mask[(slice(None), *window)]
+        mean, std = self.lead_laws.given(r, there, initial.lags, fold, window)
+        fields = {"initial": r.reshape(len(r), -1, *r.shape[3:]), "expected": mean.astype(np.float32)}
+        if self.patchy:
+            fields["initial known"] = there.reshape(fields["initial"].shape).astype(np.float32)
+        after = Predicted(prediction.mean + prediction.std * mean, prediction.std * std)
+        return after, fields, lead_features(initial.lags, self.lead_laws.longest)
+
+    def alone(
+        self,
+        covariates: Mapping[str, np.ndarray],
+        count: int,
+        window: Sequence[slice] | None = None,
+        fold: np.ndarray | None = None,
+    ) -> Predicted:
+        """What is predicted of states (count, C, *window) by their covariates alone."""
+        part, _ = self.predictors(None, covariates, count)
+        return self.predict(part, fold, window)
 
     @staticmethod
     def asked(

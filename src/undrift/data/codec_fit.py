@@ -15,6 +15,8 @@ from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
 from undrift.data.given_law import GivenLaw
 from undrift.data.grid import Grid, Regridder
+from undrift.data.lead_law import LeadLaws, fit_lead_laws
+from undrift.data.leads import Clock, places_of
 from undrift.data.linear import folds
 from undrift.data.member_law import MemberLaw
 from undrift.data.members import date_of, one_member
@@ -33,6 +35,7 @@ _BLOCK = 64
 _LAW_NUMBERS = 20_000_000  # read for the law of what is given, samples x channels x cells
 _LAW_SAMPLES, _LAW_LEAST = 500, 20  # of what is given: read at most, and without gaps at least
 _WINDOW_NUMBERS = 60_000_000  # read for the law of windows, windows x channels x cells
+_PIECES = 10  # of a record that is too long to be read as a whole
 _AS_GIVEN = 1e-3  # of its standard deviation: how far what is given may be from a block's mean
 _ROUNDED = 1e-6  # of its largest size, likewise
 _PARTLY = 0.01  # blocks known in part, beside those known as a whole: what is given is then a mean of something else
@@ -115,6 +118,7 @@ def fit_codec(
     cycles: Collection[str] = (),
     windows: bool = False,
     maps: bool = True,
+    leads: tuple[Clock, int, int] | None = None,
 ) -> tuple[Codec, np.ndarray]:
     """Fit everything from the training part.
 
@@ -129,7 +133,8 @@ def fit_codec(
         linear: False leaves the prediction at its base: interpolation, or nothing.
         cycles: covariates of which only the time of year and day counts.
         windows: whether samples are windows of which any part may be given.
-        maps: whether their law knows of patterns over the whole domain.
+        maps: whether their law, or that of leads, knows of patterns over the whole domain.
+        leads: of states after a lead: how leads are counted, the longest in steps, and how many states are given.
 
     Returns:
         The codec and the fold of each row.
@@ -159,9 +164,11 @@ def fit_codec(
     _standardise(codec, target, given, rows, factor)
     if given is not None:
         codec.given_law = _given_law(codec, given, rows)
-    fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=not windows)
+    fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=not (windows or leads))
     if windows:
         codec.window_laws = _window_laws(codec, target, rows, fold, covariates, maps and linear)
+    if leads is not None:
+        codec.lead_laws = _lead_laws(codec, target, rows, fold, covariates, maps and linear, *leads)
     codec.static = np.concatenate([codec.static, _geography(codec)]).astype(np.float32)
     return codec, fold
 
@@ -190,6 +197,37 @@ def _window_laws(
         logger.info(
             "windows are predicted by %d maps, %d of them coupled, drawn together by %g", maps_, coupled, common
         )
+    return laws
+
+
+def _lead_laws(
+    codec: Codec,
+    target: Fields,
+    rows: np.ndarray,
+    fold: np.ndarray,
+    covariates: Mapping[str, np.ndarray],
+    maps: bool,
+    clock: Clock,
+    longest: int,
+    past: int,
+) -> LeadLaws:
+    """The law of states after a lead, from out-of-fold residuals of the record, or of pieces of a long one."""
+    order = np.argsort(places_of(target)[rows], kind="stable")
+    size = len(codec.layout.channels) * math.prod(codec.layout.shape)
+    most = max(_WINDOW_NUMBERS // size, _PIECES * (longest + past))
+    if len(order) > most:
+        first = np.linspace(0, len(order) - most // _PIECES, _PIECES).astype(int)
+        order = order[np.unique(np.concatenate([np.arange(f, f + most // _PIECES) for f in first]))]
+    parts = []
+    for at in np.array_split(order, -(-len(order) // _BLOCK)):
+        values = {k: v[rows[at]] for k, v in covariates.items()}
+        encoded, _ = codec.encode(target, None, rows[at], covariates=values, fold=fold[at])
+        assert encoded.x is not None
+        parts.append(encoded.x)
+    place = places_of(target)[rows[order]]
+    laws, errors = fit_lead_laws(np.concatenate(parts), place, fold[order], clock, longest, past, maps=maps)
+    maps_, coupled, common = min(errors, key=lambda choice: errors[choice])
+    logger.info("states are predicted by %d maps, %d of them coupled, drawn together by %g", maps_, coupled, common)
     return laws
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from undrift.data.codec import Codec, Encoded, Predicted
+from undrift.data.codec import Codec, Encoded, Initial, Predicted
 from undrift.data.codec_file import Shell
 from undrift.data.write import EnsembleWriter
 from undrift.denoise.denoiser import Denoiser
@@ -126,6 +126,10 @@ class Drawing:
             return None if self.request.known is None else self.request.known(np.array([i]))
 
         @lru_cache(maxsize=micro)
+        def initial(i: int) -> Initial | None:
+            return None if self.request.initial is None else self.request.initial(np.array([i]))
+
+        @lru_cache(maxsize=micro)
         def encoded(i: int, realization: int | None) -> tuple[Encoded, Predicted]:
             rows = np.array([i])
             values = {k: v[rows] for k, v in self.request.covariates.items()}
@@ -133,16 +137,17 @@ class Drawing:
             raw = offered(i)
             if raw is not None and draw is not None and self.codec.members > 1:
                 raw = self.codec.mixed(raw, self._generator("members", i, int(realization or 0)))
-            both = self.codec.encode(None, None, rows, covariates=values, offered=raw, draw=draw, known=frames(i))
+            both = self.codec.encode(
+                None, None, rows, covariates=values, offered=raw, draw=draw, known=frames(i), initial=initial(i)
+            )
             return (replace(both[0], blocks=None), both[1]) if self.request.interpolated else both
 
         def given(i: int, realization: int) -> tuple[Encoded, Predicted]:
-            raw = offered(
-                i
-            )  # what is missing of it is another draw for each realization, and so is the order of members
+            raw = offered(i)  # what is missing is another draw for each realization, and so is the order of members
             drawn = self.codec.members > 1
             drawn |= raw is not None and self.codec.given_law is not None and self.codec.gaps(raw).any()
-            drawn |= frames(i) is not None and any(t.kind != "standard" for t in self.codec.transforms)
+            before = frames(i) is not None or initial(i) is not None
+            drawn |= before and any(t.kind != "standard" for t in self.codec.transforms)
             return encoded(i, realization if drawn else None)
 
         at_bound, drawn = np.zeros(len(self.codec.transforms)), 0

@@ -1,7 +1,7 @@
 """The rivals of a forecast as labelled ensembles: simple forecasts, and the same network as a regression."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
 from undrift.data.frames import FRAME, Frames, frames_of, later, single_frames_of
+from undrift.data.layout import Layout
 from undrift.distributions.baselines import around
 from undrift.distributions.forecast import Starts
 from undrift.distributions.forecast_baselines import ForecastBaseline, dressed_by_lead, fit_forecast_baselines
@@ -24,7 +25,7 @@ from undrift.tasks import Window
 from undrift.train.prepare import Problem
 from undrift.verify.leads import LEAD, valid_times
 
-__all__ = ["ForecastRivals", "record_of"]
+__all__ = ["ForecastRivals", "dressed_forecast", "record_of"]
 
 _NUMBERS = 60_000_000  # of a record, at most
 _PIECES = 10  # of a longer record
@@ -163,29 +164,51 @@ class ForecastRivals:
 
     def _labelled(self, one: ForecastBaseline, known: Known, forecast: xr.Dataset, start: str) -> xr.Dataset:
         """One baseline as an ensemble, inside the bounds of each channel."""
-        import dask.array as da
-
-        codec, layout = self.rivals.codec, single_frames(self.rivals.codec.layout)
-        point = np.asarray(one.predict(known), np.float32)
         labels = {name: forecast[name].variable for name in (start, LEAD)}
         labels["valid_time"] = xr.Variable((start, LEAD), known.valid)
-        request = Request(xr.Dataset(coords=labels), (start, LEAD), [], None, {})
-        attrs = {"dressed": "quantiles", "note": one.note}
-        out = template(request, layout, self.shell, np.arange(len(one.members)), attrs)
-        out = out.drop_vars(FRAME)
-        low, high = (v[:: self.task.frames].reshape(-1, *[1] * len(layout.space)) for v in self.rivals.bounds())
-        bounds = [np.broadcast_to(v, point.shape[2:])[None] for v in (low, high)]
-        points, members, low, high = (self._variables(v, codec) for v in (point, one.members, *bounds))
-        arrays = {}
-        for name, values in points.items():
-            few = max(1, _CHUNK_BYTES // (4 * len(one.members) * math.prod(values.shape[2:])))
-            lazy = da.asarray(values).rechunk((few, 1, *values.shape[2:]))
-            arrays[name] = out[name].copy(data=around(lazy, members[name], low[name][0], high[name][0]))
-        return out.assign(arrays)
+        layout = single_frames(self.rivals.codec.layout)
+        bounds = [v[:: self.task.frames] for v in self.rivals.bounds()]
+        point = np.asarray(one.predict(known), np.float32)
+        out = dressed_forecast(point, one, xr.Dataset(coords=labels), (start, LEAD), layout, self.shell, bounds)
+        return out.drop_vars(FRAME)
 
-    def _variables(self, values: np.ndarray, codec: Codec) -> Mapping[str, np.ndarray]:
-        """Channels (..., C, *space) as variables (..., *level, *space)."""
-        layout = single_frames(codec.layout)
+
+def dressed_forecast(
+    point: np.ndarray,
+    one: ForecastBaseline,
+    labels: xr.Dataset,
+    dims: tuple[str, ...],
+    layout: Layout,
+    shell: Shell,
+    bounds: Sequence[np.ndarray],
+) -> xr.Dataset:
+    """A baseline as an ensemble whose members are made when they are read, inside the bounds of each channel.
+
+    Args:
+        point: its predictions, (*starts, leads, C, *space).
+        one: its members (members, leads, C, *space), and a note.
+        labels: coordinates of starts and leads, which are along ``dims``.
+        dims: of the starts, and that of the leads last.
+        layout: of one state.
+        shell: its labels.
+        bounds: least and largest value of each channel, (C,) each.
+    """
+    import dask.array as da
+
+    attrs = {"dressed": "quantiles", "note": one.note}
+    out = template(Request(labels, dims, [], None, {}), layout, shell, np.arange(len(one.members)), attrs)
+    ends = [np.broadcast_to(v.reshape(-1, *[1] * len(layout.space)), point.shape[len(dims) :])[None] for v in bounds]
+
+    def variables(values: np.ndarray) -> dict[str, np.ndarray]:
         lead = values.shape[: values.ndim - 1 - len(layout.space)]
-        flat = variables_of(values.reshape(-1, *values.shape[len(lead) :]), layout, self.shell)
-        return {name: one.reshape(*lead, *one.shape[1:]) for name, one in flat.items()}
+        flat = variables_of(values.reshape(-1, *values.shape[len(lead) :]), layout, shell)
+        return {name: v.reshape(*lead, *v.shape[1:]) for name, v in flat.items()}
+
+    members, low, high = variables(one.members), *(variables(v) for v in ends)
+    arrays = {}
+    for name, values in variables(point).items():
+        cells = values.shape[len(dims) :]
+        few = max(1, _CHUNK_BYTES // (4 * len(one.members) * math.prod(cells)))
+        lazy = da.asarray(values).rechunk((*[1] * (len(dims) - 2), few, 1, *cells))
+        arrays[name] = out[name].copy(data=around(lazy, members[name], low[name][0], high[name][0]))
+    return out.assign(arrays)

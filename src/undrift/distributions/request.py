@@ -12,7 +12,7 @@ import cftime
 import numpy as np
 import xarray as xr
 
-from undrift.data.codec import Codec
+from undrift.data.codec import Codec, Initial
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
 from undrift.data.layout import Layout, plain
@@ -24,7 +24,16 @@ from undrift.errors import DataError, UsageError
 from undrift.tasks import Window
 from undrift.train.prepare import Problem
 
-__all__ = ["Request", "labels_of", "request_at", "request_from", "request_holdout", "template", "variables_of"]
+__all__ = [
+    "Request",
+    "covariate_of",
+    "labels_of",
+    "request_at",
+    "request_from",
+    "request_holdout",
+    "template",
+    "variables_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +54,7 @@ class Request:
         outside: share of given values outside the training range, by channel or covariate.
         seen: of each sample the frames at which stations saw something, and what, or None.
         known: ``known(rows)`` gives values of windows of frames, (n, C, *space), NaN where they are asked, or None.
+        initial: ``initial(rows)`` gives the states that samples are asked after, or None.
     """
 
     labels: xr.Dataset
@@ -56,6 +66,7 @@ class Request:
     outside: dict[str, float] = field(default_factory=dict)
     known: Callable[[np.ndarray], np.ndarray] | None = None
     seen: Sequence[Sequence[tuple[int, Stations]]] | None = None
+    initial: Callable[[np.ndarray], Initial] | None = None
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -140,7 +151,7 @@ def request_from(
     for channel, share in zip(codec.given_layout.channels, totals / max(len(fields), 1)):
         if share > 0:
             outside[channel.label] = float(share)
-    values = {name: _covariate(fields, name) for name in codec.covariates.names} if covariates else {}
+    values = {name: covariate_of(fields, name) for name in codec.covariates.names} if covariates else {}
     if covariates:
         outside |= codec.covariates.outside(values)
     labels, dims = with_members(*labels_of(fields), members, codec.layout)
@@ -178,7 +189,12 @@ def request_holdout(
     return request
 
 
-def _covariate(fields: Fields, name: str) -> np.ndarray:
+def covariate_of(fields: Fields, name: str) -> np.ndarray:
+    """One covariate of given samples, among their covariates or coordinates.
+
+    Raises:
+        DataError: they have none of that name.
+    """
     if name in fields.covariates:
         return fields.covariate(name)
     if name in fields._dataset.coords:

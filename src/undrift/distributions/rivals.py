@@ -43,7 +43,12 @@ class Rivals:
     dressed: dict[str, Dressed] = field(default_factory=dict)
 
     def fit(self, problem: Problem) -> None:
-        """Dress all baselines with the errors that they make on training samples they were not fitted on."""
+        """Dress all baselines with the errors that they make on training samples they were not fitted on.
+
+        Those of states after a lead time are dressed lead by lead, see :mod:`undrift.distributions.lead_rivals`.
+        """
+        if problem.pairs is not None:
+            return
         rows, size = problem.split.train, len(self.codec.layout.channels) * math.prod(self.codec.layout.shape)
         count = min(len(rows), _SAMPLES, max(50, _NUMBERS // size))
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]

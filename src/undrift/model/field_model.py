@@ -1,7 +1,7 @@
 """The facade of a trained model: labelled fields in, labelled fields out."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ from undrift.data.cut import begun_at
 from undrift.data.ensemble import open_ensemble
 from undrift.data.fields import Fields
 from undrift.data.frames import single_frames_of
+from undrift.data.leads import Lead, leads_of
 from undrift.data.open import open_fields
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.draw import Drawing
 from undrift.distributions.forecast import Forecast, starts_of, steps_of
 from undrift.distributions.forecast_rivals import ForecastRivals
+from undrift.distributions.lead_rivals import LeadRivals
+from undrift.distributions.lead_time import chosen_starts, request_leads
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
 from undrift.distributions.windows import request_stations, request_windows
 from undrift.errors import UsageError, suggests_options
@@ -29,7 +32,7 @@ from undrift.model.opening import Data, open_data
 from undrift.model.versions import versions_of
 from undrift.nets.members import member_of, number_of
 from undrift.progress import track
-from undrift.tasks import Task, Window, task_of
+from undrift.tasks import LeadTime, Task, Window, task_of
 from undrift.train.log import read_metrics
 from undrift.train.network import KINDS
 from undrift.train.prepare import Problem, device_of, precision_of, reopen
@@ -42,6 +45,7 @@ __all__ = ["FieldModel", "load"]
 logger = logging.getLogger(__name__)
 
 _FORECASTS = 50
+_LEADS = 4  # of held-out states
 # Facts that are not told of the training; old runs hold a judgement of their own, by the criteria of their time.
 _APART = ("history", "fingerprint", "parameters", "static", "still_improving")
 
@@ -101,6 +105,7 @@ class FieldModel:
         *,
         holdout: bool = False,
         know: str | None = None,
+        lead: Lead | Sequence[Lead] | None = None,
         observe: str | Path | None = None,
         constraint: Constraint | None = None,
         at: str | Mapping[str, Any] | None = None,
@@ -119,6 +124,9 @@ class FieldModel:
             holdout: draw for the samples that training left out.
             know: which frames of held-out windows are given: "past" (the default), "future", "ends", "nothing", or
                 numbers such as "0,6".
+            lead: lead times after the initial states, of a model of them: text such as "3h,6h,90min" or several, of any
+                length up to the longest of training, numbers where times are numbers. Of held-out states four leads
+                unless told otherwise.
             observe: table (CSV) of what stations saw, each value with the standard deviation of its error: columns
                 lat, lon, time, a variable and its ``_error``. Fields are drawn given that, by a model of windows that
                 is given nothing else.
@@ -138,14 +146,15 @@ class FieldModel:
             dry_run: return sizes and an estimate instead.
 
         Returns:
-            Dataset with dims (realization, *sample, *level, *space), coordinates, units and attributes of the data. Its
+            Dataset with dims (realization, *sample, *level, *space), coordinates, units and attributes of the data;
+            after leads (realization, *sample, prediction_timedelta, *level, *space) with ``valid_time``. Its
             attribute ``block_means`` says whether the fields keep the means over blocks of cells that are given.
         """
         usual = self.config.sample.nfe * (1 if observe is None else 2)
         nfe = usual if nfe is None else nfe
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
         seed = valid_seed(seed)
-        request, numbers = self._request(given, holdout, at, know, observe), np.arange(which.start, which.stop)
+        request, numbers = self._request(given, holdout, at, know, observe, lead), np.arange(which.start, which.stop)
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
         attrs["block_means"] = request.block_means(self.codec)
         if holdout and isinstance(self.task, Window):
@@ -197,6 +206,11 @@ class FieldModel:
         Returns:
             Dataset with dims (realization, time, prediction_timedelta, *level, *space) and ``valid_time``.
         """
+        if isinstance(self.task, LeadTime):
+            raise UsageError(
+                "a forecast goes on window after window, and this model draws any lead at once; type "
+                "undrift sample RUN --given INIT.nc --lead 3h,6h --out FC.nc"
+            )
         if not isinstance(self.task, Window):
             raise UsageError(
                 f"a forecast needs a model of windows, and this one's task is {self.task.name}; train one "
@@ -248,7 +262,12 @@ class FieldModel:
         at: str | Mapping[str, Any] | None,
         know: str | None = None,
         observe: str | Path | None = None,
+        lead: Lead | Sequence[Lead] | None = None,
     ) -> Request:
+        if isinstance(self.task, LeadTime) and observe is None and know is None:
+            return self._after(given, holdout, at, lead)
+        if lead is not None:
+            raise UsageError(f"lead={lead!r} is for a model of lead times, and this one's task is {self.task.name}")
         if observe is not None:
             if given is not None or holdout or at is not None:
                 raise UsageError("observe says what is known by itself; leave given, holdout and at out")
@@ -279,6 +298,26 @@ class FieldModel:
         if at is None:
             raise UsageError("say for which covariates: --at year=2085,scenario=E1, or --holdout")
         return request_at(at, self.codec)
+
+    def _after(
+        self, given: Data | Fields | None, holdout: bool, at: str | Mapping[str, Any] | None,
+        lead: Lead | Sequence[Lead] | None,
+    ) -> Request:  # fmt: skip
+        """States after lead times from given ones, or from those of the held-out part."""
+        laws = self.codec.lead_laws
+        assert laws is not None
+        if holdout == (given is not None):
+            raise UsageError("say which states to begin with: --given INIT.nc, or --holdout; one of them")
+        if lead is None and not holdout:
+            raise UsageError(f"say how far from the initial states: --lead {laws.clock.text(laws.longest)}")
+        usual = np.unique(np.round(np.linspace(0, laws.longest, _LEADS + 1)[1:]))
+        leads = usual if lead is None else leads_of(lead, laws.clock, laws.longest)
+        if holdout:
+            fields = self.problem.pair.target.select(self.problem.split.holdout)
+        else:
+            assert given is not None
+            fields = given if isinstance(given, Fields) else open_fields(given, dims=self.config.data.dims or None)
+        return request_leads(fields, self.codec, self.parts.shell, leads, chosen_starts(fields, self.codec, at))
 
     # the held-out samples
 
@@ -330,6 +369,10 @@ class FieldModel:
         Raises:
             DataError: starts are not in the given data, or leads are too long for the training part.
         """
+        if isinstance(self.task, LeadTime):
+            dims = self.config.data.dims or None
+            states = self.problem.pair.target if given is None else open_fields(given, dims=dims)
+            return LeadRivals(self.parts.rivals, self.problem, self.parts.shell, self.task).draw(forecast, states)
         if not isinstance(self.task, Window):
             raise UsageError(f"baselines of forecasts need a model of windows, and this one's task is {self.task.name}")
         times = np.atleast_1d(forecast[start_of(forecast)].values)

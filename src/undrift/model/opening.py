@@ -1,6 +1,7 @@
 """What a caller names, as a configuration and as opened data."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from undrift.config import (
 from undrift.data.fields import Fields
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError
-from undrift.tasks import Downscale, Enrich, Task, Window
+from undrift.tasks import Downscale, Enrich, LeadTime, Task, Window
 
 __all__ = ["Data", "configure", "open_data"]
 
@@ -39,6 +40,13 @@ def _selection(value: object) -> object:
         return value
     ends = {k: v if isinstance(v, tuple | list) else (v,) for k, v in value.items()}
     return ",".join(f"{k}={'/'.join(str(e) for e in v)}" for k, v in ends.items())
+
+
+def _lead(value: object) -> object:
+    """A longest lead as text: a timedelta in seconds, a number as it is."""
+    if isinstance(value, np.timedelta64 | timedelta):
+        return f"{np.timedelta64(value) / np.timedelta64(1, 's'):g}s"
+    return value if value is None else str(value)
 
 
 def _names(argument: str, value: object) -> object:
@@ -71,6 +79,9 @@ def configure(
         given |= {"past": task.past, "future": task.future}
     if isinstance(task, Enrich):
         given["members"] = task.members
+    if isinstance(task, LeadTime):
+        given |= {"past": task.past, "longest": task.longest}
+    given["longest"] = _lead(given["longest"])
     for name in ("select", "holdout"):
         given[name] = _selection(given[name])
     for name in ("variables", "static", "covariates", "dims", "periodic"):

@@ -68,6 +68,7 @@ def fit(
     past: int | None = None,
     future: int | None = None,
     members: int | None = None,
+    longest: str | float | None = None,
     given: Data | None = None,
     variables: str | Sequence[str] | None = None,
     static: str | Sequence[str] | None = None,
@@ -96,11 +97,12 @@ def fit(
 
     Args:
         data: samples: a path, glob or list of them (NetCDF, Zarr, NumPy, HDF5), or an xarray object or array.
-        task: "downscale" (the default), "emulate", "enrich", "window", or a task such as
+        task: "downscale" (the default), "emulate", "enrich", "window", "lead-time", or a task such as
             ``undrift.Downscale(factor=4)``.
-        past: frames of a window up to the present, 4 by default.
+        past: frames of a window up to the present, 4 by default; before a lead time those that are given, 1 by default.
         future: frames of a window after it, 8 by default.
         members: members of a date that one more is given when an ensemble is enriched, 2 by default.
+        longest: lead time such as "24h", a number where times are numbers.
         factor: fine cells per coarse cell when what is given is the mean of the data over blocks; 4 by default.
         given: what is given, where it is a dataset of its own, joined on the labels of the samples; ``pair.npz:lr`` is
             one variable of a file.
@@ -132,7 +134,7 @@ def fit(
         The trained model, or with ``dry_run`` what would be done.
     """
     arguments = {
-        "factor": factor, "past": past, "future": future, "members": members, "given": given,
+        "factor": factor, "past": past, "future": future, "members": members, "longest": longest, "given": given,
         "variables": variables, "static": static, "covariates": covariates,
         "dims": dims, "periodic": periodic, "select": select, "holdout": holdout, "crop": crop, "budget": budget,
         "steps": steps, "baselines": baselines, "device": device, "seed": seed,

@@ -127,7 +127,7 @@ def make_net(codec: Codec, config: Config, in_channels: int, channels: Sequence[
     open_ends = [{"zero": "zeros", "reflect": "reflect"}[mode] for mode in modes]
     padding = tuple("circular" if p else mode for p, mode in zip(layout.periodic, open_ends))
     sizes = (in_channels, len(layout.channels))
-    usual = {"space": len(layout.space), "padding": padding, "vector_features": codec.covariates.width}
+    usual = {"space": len(layout.space), "padding": padding, "vector_features": codec.vector_width}
     blocks = net.blocks or _BLOCKS[net.kind]
     if net.kind == "unet":
         return UNet(*sizes, channels=tuple(channels), blocks=blocks, **usual)

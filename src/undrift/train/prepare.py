@@ -10,17 +10,18 @@ import numpy as np
 import torch
 
 from undrift.config import Config
-from undrift.data.codec import Codec, Encoded, Predicted
+from undrift.data.codec import Codec, Encoded, Initial, Predicted
 from undrift.data.codec_fit import fit_codec
 from undrift.data.cut import begun_with
 from undrift.data.fields import Fields
+from undrift.data.leads import Pairs
 from undrift.data.members import date_of, reordered
 from undrift.data.split import Split, fill_values, split
 from undrift.data.windows import Windows, auto_crop
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, fit_guess
 from undrift.errors import DataError, UsageError
 from undrift.nets.precision import fastest_dtype
-from undrift.tasks import Task, Window
+from undrift.tasks import LeadTime, Task, Window
 from undrift.tasks.batch import Batch, Condition
 from undrift.tasks.pair import Pair
 from undrift.train.settings import Settings
@@ -96,7 +97,8 @@ class Problem:
         covariates: name -> value of each sample of the pair.
         crop: cells along each side of a window, or None.
         task: that made the pair.
-        memory: dates after which residuals are independent: at least 1.
+        memory: samples, or dates of an ensemble, after which residuals are independent: at least 1.
+        pairs: of states and those that they are asked after, or None.
     """
 
     pair: Pair
@@ -109,6 +111,7 @@ class Problem:
     crop: int | None
     task: Task
     memory: int = 1
+    pairs: Pairs | None = None
     _kept: tuple[Encoded, Predicted] | None = field(default=None, repr=False)
     _place: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int), repr=False)
 
@@ -119,14 +122,18 @@ class Problem:
         draw: np.random.Generator | None = None,
         known: np.ndarray | None = None,
     ) -> Encoded:
-        """Out-of-fold residuals of training samples; what is known of windows is drawn unless it is told."""
+        """Out-of-fold residuals of training samples; what is known of windows is drawn unless it is told.
+
+        So is the state that others are asked after, and the lead.
+        """
         known = self._known(rows, window, draw) if known is None else known
+        initial = None if self.pairs is None else self.initial(*self.pairs.draw(rows, draw), window)
         if self._kept is None:
             values = {k: v[rows] for k, v in self.covariates.items()}
             given = self.pair.given if draw is None or self.pair.given is None else reordered(self.pair.given, draw)
             return self.codec.encode(
                 self.pair.target, given, rows, covariates=values, fold=self.fold[rows], window=window,
-                draw=draw, known=known,
+                draw=draw, known=known, initial=initial,
             )[0]  # fmt: skip
         encoded, prediction = self._kept
         whole = window if window is not None else (slice(None),) * len(self.codec.layout.space)
@@ -136,10 +143,25 @@ class Problem:
         if known is not None:
             predicted, more = self.codec.windowed(known, predicted, self.fold[rows], whole, draw)
             fields |= more
+        vector = encoded.vector[at]
+        if initial is not None:
+            predicted, more, lead = self.codec.after(initial, predicted, self.fold[rows], whole, draw)
+            fields, vector = fields | more, np.concatenate([vector, lead], 1)
         residual, weight = self.codec.residual(self.pair.target.read(rows, whole), predicted, whole, draw)
         x, weight = self.codec.asked(residual, weight, fields)
         fields = self.codec.marked(fields, weight)
-        return Encoded(x, weight, fields, encoded.vector[at])
+        return Encoded(x, weight, fields, vector)
+
+    def initial(self, rows: np.ndarray, lags: np.ndarray, window: tuple[slice, ...] | None) -> Initial:
+        """States in ``rows`` (n, past) that others are asked after, each predicted without its own fold."""
+        flat, whole = rows.ravel(), window if window is not None else (slice(None),) * len(self.codec.layout.space)
+        values = self.pair.target.read(flat, whole)
+        if self._kept is not None:
+            predicted = self._kept[1][(self._place[flat], slice(None), *whole)]
+        else:
+            told = {k: v[flat] for k, v in self.covariates.items()}
+            predicted = self.codec.alone(told, len(flat), whole, self.fold[flat])
+        return Initial(values.reshape(*rows.shape, *values.shape[1:]), predicted, lags)
 
     def _known(
         self, rows: np.ndarray, window: tuple[slice, ...] | None, draw: np.random.Generator | None
@@ -177,6 +199,7 @@ class Problem:
             return
         rows = np.sort(np.concatenate([self.fit_rows, self.stop_rows]))
         first = self.encode(rows[:1])
+        rows = rows if self.pairs is None else self.split.train
         assert first.x is not None
         numbers = sum(v.size for v in first.fields.values()) + 4 * first.x.size
         if numbers * len(rows) > _KEPT_NUMBERS:
@@ -205,7 +228,7 @@ def covariates_of(fields: Fields, task: Task) -> dict[str, np.ndarray]:
     """The covariates asked; an emulator without any takes the labels of its samples."""
     if fields.covariate_names:
         return {name: fields.covariate(name) for name in fields.covariate_names}
-    if isinstance(task, Window):
+    if isinstance(task, Window | LeadTime):
         times = fields.times()
         dated = times is not None and (times.dtype.kind == "M" or hasattr(times[0], "calendar"))
         return {str(fields.layout.time): times} if times is not None and dated else {}
@@ -213,6 +236,28 @@ def covariates_of(fields: Fields, task: Task) -> dict[str, np.ndarray]:
         return {}
     labelled = [dim for dim in fields.layout.sample if dim in fields.dataset.coords]
     return {dim: fields.along(fields._dataset[dim].reset_coords(drop=True)) for dim in labelled}
+
+
+def pairs_of(target: Fields, train: np.ndarray, task: LeadTime) -> Pairs:
+    """The pairs of training states up to the longest lead.
+
+    Raises:
+        DataError: there are too few.
+    """
+    longest = task.steps(target)
+    pairs = Pairs.of(target, train, task.past, longest)
+    ends = int((pairs.reach > 0).sum())
+    if ends < 8:
+        raise DataError(
+            f"{ends} states of the training part follow others without a gap, expected at least 8; hold out less"
+        )
+    if int(pairs.reach.max()) < longest:
+        furthest = task.clock(target).text(int(pairs.reach.max()))
+        raise DataError(
+            f"no two states of the training part are {task.longest} apart without a gap; type --longest {furthest}"
+        )
+    logger.info("%d pairs of states up to %s apart train", pairs.count, task.longest)
+    return pairs
 
 
 def _stop_rows(train: np.ndarray) -> np.ndarray:
@@ -256,14 +301,17 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config, *,
         transforms=config.codec.transforms,
         number_of_folds=config.codec.folds,
         linear=config.codec.linear,
-        cycles=() if pair.target.covariate_names else tuple(covariates) if isinstance(task, Window) else (),
+        cycles=() if pair.target.covariate_names else tuple(covariates) if isinstance(task, Window | LeadTime) else (),
         windows=isinstance(task, Window),
         maps=_crop(config.train.crop, pair.target) is None,
+        leads=(task.clock(pair.target), task.steps(pair.target), task.past) if isinstance(task, LeadTime) else None,
     )
     folds = np.full(len(pair.target), -1)
     folds[train] = fold
     crop = _crop(config.train.crop, pair.target)
     problem = Problem(pair, whole, whole.train, whole.train[:0], codec, folds, covariates, crop, task)
+    if isinstance(task, LeadTime):
+        problem.pairs = pairs_of(pair.target, whole.train, task)
     if samples is None:
         _keep_apart(problem)
         problem.keep()
@@ -276,6 +324,8 @@ def _keep_apart(problem: Problem) -> None:
     blocks = [train[i : i + _READ] for i in range(0, len(train), _READ)]
     known = np.concatenate([np.isfinite(target.read(b)).reshape(len(b), -1).any(1) for b in blocks])
     problem.fit_rows = train[known]
+    if problem.pairs is not None:
+        problem.fit_rows = problem.fit_rows[problem.pairs.reach[problem.fit_rows] > 0]
     dates, all_dates = date_of(target, problem.fit_rows), np.unique(date_of(target, train))
     problem.memory = max(_memory(problem), target.layout.frames)
     stop = np.intersect1d(_stop_rows(all_dates), dates)
@@ -341,7 +391,7 @@ def to_condition(encoded: Encoded) -> Condition:
 def batches(problem: Problem, config: Config) -> tuple[Callable[[int], Batch], list[Batch]]:
     """The batch of each step, and the batches that choose when to stop."""
     rows, size = problem.fit_rows, config.train.batch
-    shared = None if isinstance(problem.task, Window) else _shared_errors(problem)
+    shared = None if isinstance(problem.task, Window | LeadTime) else _shared_errors(problem)
     windows = Windows(len(rows), size, problem.codec.layout.shape, problem.crop, config.train.seed)
 
     def batch(step: int) -> Batch:
