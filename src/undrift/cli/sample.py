@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["sample"]
 
 from undrift.cli.options import (
+    Constraints,
     Device,
     DryRun,
     Flag,
@@ -32,6 +33,7 @@ def sample(
     know: str | None = None,
     observe: str | None = None,
     at: str | None = None,
+    constraint: Constraints = None,
     realizations: str | None = None,
     seed: Seed = 0,
     nfe: Nfe = None,
@@ -75,8 +77,8 @@ def sample(
 
         set_threads()
         result = open_run(run, verify=not no_verify, device=device).sample(
-            given, holdout=holdout, know=know, observe=observe, at=at, realizations=which, seed=seed, nfe=nfe, out=out,
-            overwrite=overwrite, dry_run=dry_run,
+            given, holdout=holdout, know=know, observe=observe, at=at, constraint=constraint, realizations=which,
+            seed=seed, nfe=nfe, out=out, overwrite=overwrite, dry_run=dry_run,
         )  # fmt: skip
     tell_drawn(result, out, json)
     return 0
