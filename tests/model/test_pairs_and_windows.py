@@ -184,3 +184,22 @@ def test_windows_train_and_whole_fields_are_drawn():
     assert float(scores.crps.sel(variable="tas")) < 0.3 * crps["climatology"]
     # the noise is 0.3 K: the spread is right when the windows saw it as it is
     assert 0.6 < float(scores.spread_skill.sel(variable="tas")) < 1.6
+
+
+def test_sequences_without_coordinates_are_labelled_by_their_positions():
+    """Many series of frames that have no times: which ones were drawn is known, and the record is their truth."""
+    record = np.cumsum(np.random.default_rng(0).normal(size=(6, 40, 6, 6)), 0).astype("f4")
+    data = xr.Dataset({"u": (("time", "sample", "y", "x"), record)})
+    model = undrift.fit(
+        data, task=undrift.Window(past=2, future=2), holdout="sample=30/39", steps=2, set={"net.channels": "8,8"},
+        progress=False,
+    )  # fmt: skip
+    some = model.sample(holdout=True, at="sample=32/33", realizations=1, nfe=2, progress=False).isel(realization=0)
+    assert some.sample.values.tolist() == [32, 33] and some.time.values.tolist() == [1, 2, 3]
+    for k in (0, 1):  # given frames
+        frames = some.u.isel(lead_time=k).transpose("time", "sample", "y", "x")
+        np.testing.assert_array_equal(frames, record[k : k + 3, 32:34])
+    ensemble = model.sample(holdout=True, realizations=2, nfe=2, progress=False)
+    scores = [undrift.evaluate(ensemble, truth, bootstrap=0) for truth in (data, model.holdout_truth())]
+    assert scores[0].attrs["n_samples"] == scores[1].attrs["n_samples"]
+    np.testing.assert_allclose(scores[0].crps, scores[1].crps, rtol=1e-6)

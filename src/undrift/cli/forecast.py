@@ -4,7 +4,19 @@ from __future__ import annotations
 
 __all__ = ["forecast"]
 
-from undrift.cli.options import Device, DryRun, Flag, Json, Many, Nfe, NoVerify, Seed, refuse_ensemble, set_threads
+from undrift.cli.options import (
+    Constraints,
+    Device,
+    DryRun,
+    Flag,
+    Json,
+    Many,
+    Nfe,
+    NoVerify,
+    Seed,
+    refuse_ensemble,
+    set_threads,
+)
 from undrift.cli.output import tell_drawn
 from undrift.cli.stopping import stopped_saying
 from undrift.errors import UsageError
@@ -19,6 +31,7 @@ def forecast(
     init: str = "LAST",
     lead: str | None = None,
     steps: int | None = None,
+    constraint: Constraints = None,
     realizations: str | None = None,
     seed: Seed = 0,
     nfe: Nfe = None,
@@ -59,8 +72,8 @@ def forecast(
 
         set_threads()
         result = open_run(run, verify=not no_verify, device=device).forecast(
-            given, init=init, lead=lead, steps=steps, realizations=which, seed=seed, nfe=nfe, out=out,
-            overwrite=overwrite, dry_run=dry_run,
+            given, init=init, lead=lead, steps=steps, constraint=constraint, realizations=which, seed=seed, nfe=nfe,
+            out=out, overwrite=overwrite, dry_run=dry_run,
         )  # fmt: skip
     tell_drawn(result, out, json)
     return 0

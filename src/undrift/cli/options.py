@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "Constraints",
     "Covariates",
     "Device",
     "Dims",
@@ -118,6 +119,16 @@ Nfe = Annotated[
     Parameter(
         help="Network evaluations per realization. Default sample.nfe of RUN, 10 unless it was set; with --observe "
         "steps, twice as many."
+    ),
+]
+Constraints = Annotated[
+    list[str] | None,
+    Parameter(
+        consume_multiple=True,
+        negative_iterable="",
+        help="What fields satisfy, one or more of: means=COARSE.nc (means over blocks of cells), integral=SUMS.nc "
+        "(weighted sums, its variable 'value' says what they are), divergence=u,v (none), and bounds in quotes such as "
+        "'0<=pr<=50'.",
     ),
 ]
 Device = Annotated[str, Parameter(help="auto, cpu or cuda:0.")]

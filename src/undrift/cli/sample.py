@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["sample"]
 
 from undrift.cli.options import (
+    Constraints,
     Device,
     DryRun,
     Flag,
@@ -33,6 +34,7 @@ def sample(
     lead: str | None = None,
     observe: str | None = None,
     at: str | None = None,
+    constraint: Constraints = None,
     realizations: str | None = None,
     seed: Seed = 0,
     nfe: Nfe = None,
@@ -78,8 +80,8 @@ def sample(
 
         set_threads()
         result = open_run(run, verify=not no_verify, device=device).sample(
-            given, holdout=holdout, know=know, lead=lead, observe=observe, at=at, realizations=which, seed=seed,
-            nfe=nfe, out=out, overwrite=overwrite, dry_run=dry_run,
+            given, holdout=holdout, know=know, lead=lead, observe=observe, at=at, constraint=constraint,
+            realizations=which, seed=seed, nfe=nfe, out=out, overwrite=overwrite, dry_run=dry_run,
         )  # fmt: skip
     tell_drawn(result, out, json)
     return 0

@@ -192,16 +192,21 @@ class Fields:
 
     @property
     def dataset(self) -> xr.Dataset:
-        """The fields as a Dataset; a subset that is no product of its sample dims is stacked along ``sample``."""
+        """The fields as a Dataset; a subset that is no product of its sample dims is stacked along ``sample``.
+
+        Of a subset the dims that have no coordinate get one, which says which samples these are.
+        """
         if self._index is None:
             return self._dataset
+        bare = [d for d in self.layout.sample if d not in self._dataset.coords]
+        whole = self._dataset.assign_coords({d: (d, np.arange(self._dataset.sizes[d])) for d in bare})
         coords = np.unravel_index(self._index, self._store.sizes)
         unique = [np.unique(c) for c in coords]
         mesh = np.ravel_multi_index(np.meshgrid(*unique, indexing="ij"), self._store.sizes).ravel()
         if np.array_equal(mesh, self._index):
-            return self._dataset.isel(dict(zip(self.layout.sample, unique, strict=True)))
+            return whole.isel(dict(zip(self.layout.sample, unique, strict=True)))
         where = {dim: xr.DataArray(c, dims="sample") for dim, c in zip(self.layout.sample, coords, strict=True)}
-        return self._dataset.isel(where)
+        return whole.isel(where)
 
     def _base(self, indices: Any) -> np.ndarray:
         """Positions in the whole dataset of samples of this subset."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from undrift.data.cf import is_timelike, role_of_name
 from undrift.data.fields import Fields, _Store
 from undrift.data.layout import Layout, channels_for
 from undrift.errors import DataError
@@ -268,11 +269,13 @@ def asked_frames(members: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr
     if FRAME in truth.dims:
         return members, truth.isel({FRAME: asked}) if truth.sizes[FRAME] == len(lead) else truth
     spatial = str(members.attrs.get("space_dims", "")).split()
+    bare = [str(d) for d in truth.dims if d in members.coords and d not in truth.coords and d not in spatial]
+    truth = truth.assign_coords({d: np.arange(truth.sizes[d]) for d in bare})
     times = [str(d) for d in truth.dims if d in members.dims and d not in spatial and d in truth.coords]
     if not times:
         dims = ", ".join(map(str, members.dims))
         raise DataError(f"the truth has no time in common with the windows, which have {dims}")
-    time = times[-1]
+    time = next((d for d in times if is_timelike(truth[d].values) or role_of_name(d) == "time"), times[-1])
     zero = int(np.argmin(np.abs(lead.values.astype(np.int64))))
     valid, parts = members[time].values, list[xr.Dataset]()
     for k in asked:
@@ -289,6 +292,8 @@ def _windowed(
 ) -> xr.Dataset:
     """The windows as lazy variables (*sample, *level, frame, *space)."""
     starts = dataset.sizes[time] - count + 1
+    if time not in dataset.coords:
+        dataset = dataset.assign_coords({time: np.arange(dataset.sizes[time])})
     shell = dataset.isel({time: slice(reference, reference + starts)}).drop_vars(list(layout.variables))
     lazy = dataset[list(layout.variables)].chunk()
     out = {}

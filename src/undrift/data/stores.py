@@ -97,6 +97,10 @@ class NetCDFStore:
         """Add attributes of the whole."""
         self.file.setncatts(dict(attrs))
 
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the whole."""
+        return {name: self.file.getncattr(name) for name in self.file.ncattrs()}
+
     def finish(self, complete: bool) -> None:
         """Say whether it is complete, and close it."""
         self.file.setncattr("complete", "true" if complete else "false")
@@ -147,6 +151,10 @@ class ZarrStore:
     def annotate(self, attrs: Mapping[str, Any]) -> None:
         """Add attributes of the whole."""
         self.group.attrs.update(dict(attrs))
+
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the whole."""
+        return dict(self.group.attrs)
 
     def finish(self, complete: bool) -> None:
         """Say whether it is complete, and close it."""

@@ -180,6 +180,10 @@ class EnsembleWriter:
         if self._store is not None:
             self._store.annotate(attrs)
 
+    def noted(self, name: str, absent: Any) -> Any:
+        """An attribute that :meth:`annotate` gave to a result that is gone on with."""
+        return absent if self._store is None else self._store.attributes().get(name, absent)
+
     def written(self, realization: int, samples: Mapping[str, int | slice]) -> bool:
         """Whether all variables have the fields of a realization at some samples already, see ``resume``."""
         for name, done in self._ledger.items():

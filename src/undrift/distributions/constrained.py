@@ -1,5 +1,6 @@
 """Constraints in the user's units and order, on the estimates of a denoiser of residuals and on what is drawn."""
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -12,9 +13,13 @@ from undrift.denoise.denoiser import Denoiser
 from undrift.guide.constrained import Constrained
 from undrift.guide.constraints import Constraint
 
-__all__ = ["constrained_by", "projected"]
+__all__ = ["constrained_by", "orders_of", "projected", "residual_of", "tell_residual"]
+
+logger = logging.getLogger(__name__)
 
 Reorder = Callable[[Tensor], Tensor]
+
+_FAR = 1e-3
 
 
 def constrained_by(
@@ -39,7 +44,7 @@ def constrained_by(
     unit, zero = (np.array([getattr(t, name) for t in codec.transforms]).reshape(shape) for name in ("std", "mean"))
     offset = torch.from_numpy(zero + unit * predicted.mean[at])
     scale = torch.from_numpy(unit * predicted.std[at])
-    ours, theirs = _orders(codec, shell)
+    ours, theirs = orders_of(codec, shell)
     return lambda denoiser: Constrained(
         denoiser,
         constraint,
@@ -48,21 +53,32 @@ def constrained_by(
     )
 
 
-def projected(values: np.ndarray, constraint: Constraint, codec: Codec, shell: Shell) -> tuple[np.ndarray, float]:
-    """Drawn fields (B, C, *space) in the data's units on the constraint, and the largest residual that float32 leaves.
+def projected(values: np.ndarray, constraint: Constraint, codec: Codec, shell: Shell) -> np.ndarray:
+    """Drawn fields (B, C, *space) in the data's units on the constraint.
 
     Cells without a value stay so, and count as 0.
     """
-    ours, theirs = _orders(codec, shell)
+    ours, theirs = orders_of(codec, shell)
     known = np.isfinite(values)
     x = theirs(torch.from_numpy(np.where(known, values, 0).astype(np.float64)))
-    kept = theirs(torch.from_numpy(known))
-    out = torch.where(kept, constraint.project(x).float().double(), 0.0)
-    residual = float(constraint.residual(out).max())
-    return np.where(known, ours(out).numpy(), np.nan).astype(np.float32), residual
+    return np.where(known, ours(constraint.project(x)).numpy(), np.nan).astype(np.float32)
 
 
-def _orders(codec: Codec, shell: Shell) -> tuple[Reorder, Reorder]:
+def residual_of(values: np.ndarray, constraint: Constraint, codec: Codec, shell: Shell) -> float:
+    """The largest residual of fields (B, C, *space) as they are written; cells without a value count as 0."""
+    _, theirs = orders_of(codec, shell)
+    return float(constraint.residual(theirs(torch.from_numpy(np.nan_to_num(values).astype(np.float64)))).max())
+
+
+def tell_residual(residual: float) -> None:
+    """Warn of fields that do not satisfy their constraint."""
+    if residual > _FAR:
+        logger.warning(
+            "the constraint is satisfied to %.2g only, relative to its terms: it may contradict what is given", residual
+        )
+
+
+def orders_of(codec: Codec, shell: Shell) -> tuple[Reorder, Reorder]:
     """Fields (B, C, *space) from the data's order to the one in which they are computed, and the way back."""
     moved = [(2 + codec.layout.space.index(d), p) for d, p in shell.order.positions.items() if d in codec.layout.space]
 

@@ -17,11 +17,11 @@ from undrift.data.codec import Codec, Encoded, Initial, Predicted
 from undrift.data.codec_file import Shell
 from undrift.data.write import EnsembleWriter
 from undrift.denoise.denoiser import Denoiser
-from undrift.distributions.constrained import constrained_by, projected
+from undrift.distributions.constrained import constrained_by, projected, residual_of, tell_residual
 from undrift.distributions.diffusion import Diffusion
+from undrift.distributions.framewise import ConstraintOf
 from undrift.distributions.observed import guide_of
 from undrift.distributions.request import Request, variables_of
-from undrift.guide.constraints import Constraint
 from undrift.nets.members import member_of, number_of
 from undrift.process import Key, normal
 from undrift.progress import track
@@ -49,7 +49,7 @@ class Drawing:
         seed: of the noise; realization n of a sample is fixed by (seed, n, labels of the sample).
         nfe: network evaluations per realization.
         labelled: the empty ensemble, dims (realization, *sample, *level, *space).
-        constraint: that fields satisfy, in the units and the order of the data.
+        constraint: that fields of samples satisfy, given these; in the units and the order of the data.
         residuals: how far they are from it, filled while they are drawn.
     """
 
@@ -62,7 +62,7 @@ class Drawing:
     seed: int
     nfe: int
     labelled: xr.Dataset
-    constraint: Constraint | None = None
+    constraint: ConstraintOf | None = None
     residuals: list[float] = field(default_factory=list)
 
     def in_memory(self, progress: bool) -> xr.Dataset:
@@ -82,7 +82,10 @@ class Drawing:
 
     def _told(self) -> dict[str, float]:
         """What is known once all is drawn, as attributes."""
-        return {"constraint_residual": max(self.residuals)} if self.residuals else {}
+        if not self.residuals:
+            return {}
+        tell_residual(max(self.residuals))
+        return {"constraint_residual": max(self.residuals)}
 
     def to_file(self, path: str | Path, overwrite: bool, progress: bool) -> None:
         """The ensemble streamed to a file."""
@@ -161,7 +164,7 @@ class Drawing:
                 if self.request.seen is not None and self.request.seen[part[0][0]]:
                     guided = guide_of(self.request.seen[part[0][0]], self.codec, known[0][1])
                 if self.constraint is not None:
-                    guided = self._constrained(guided, [p for _, p in known])
+                    guided = self._constrained(guided, [i for i, _ in part], [p for _, p in known])
                 start = torch.from_numpy(z).to(self.device)
                 x = self.law.sample(condition, start, nfe=nfe, member=member, guided=guided).cpu().numpy()
                 for at in _runs(part):
@@ -170,11 +173,13 @@ class Drawing:
                     kept = [known[k][0].blocks for k in at]
                     blocks = None if kept[0] is None else np.concatenate([b for b in kept if b is not None])
                     values = self.codec.decode(x[at], Predicted(mean, std), blocks)
-                    if self.constraint is not None:
-                        values, residual = projected(values, self.constraint, self.codec, self.shell)
-                        self.residuals.append(residual)
+                    constraint = None if self.constraint is None else self.constraint([i] * len(at))
+                    if constraint is not None:
+                        values = projected(values, constraint, self.codec, self.shell)
                     kept = frames(i)
                     values = values if kept is None else np.where(np.isfinite(kept), kept, values)
+                    if constraint is not None:
+                        self.residuals.append(residual_of(values, constraint, self.codec, self.shell))
                     at_bound += self.codec.at_bound(values)
                     drawn += len(at)
                     yield slice(first, first + len(at)), i, variables_of(values, self.codec.layout, self.shell)
@@ -182,12 +187,14 @@ class Drawing:
         self._tell_bounds(at_bound / max(drawn, 1))
 
     def _constrained(
-        self, guided: Callable[[Denoiser], Denoiser] | None, known: list[Predicted]
+        self, guided: Callable[[Denoiser], Denoiser] | None, samples: list[int], known: list[Predicted]
     ) -> Callable[[Denoiser], Denoiser] | None:
         """What goes around the denoiser: the constraint, around what guides it."""
         assert self.constraint is not None
         predicted = Predicted(*(np.concatenate([getattr(p, name) for p in known]) for name in ("mean", "std")))
-        around = constrained_by(self.constraint, self.codec, self.shell, predicted, self.law.micro_batch)
+        rows = self.law.micro_batch
+        constraint = self.constraint(samples + samples[-1:] * (rows - len(samples)))
+        around = constrained_by(constraint, self.codec, self.shell, predicted, rows)
         if around is None or guided is None:
             return guided if around is None else around
         return lambda denoiser: around(guided(denoiser))

@@ -1,7 +1,7 @@
 """Forecasts: windows drawn one after the other, each given the last frames of the one before."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from undrift.data.layout import plain
 from undrift.data.regrid import match_given
 from undrift.data.select import sample_mask
 from undrift.data.write import EnsembleWriter
+from undrift.distributions.constrained import constrained_by, projected, residual_of, tell_residual
 from undrift.distributions.diffusion import Diffusion
+from undrift.distributions.framewise import ConstraintOf
 from undrift.distributions.request import Request, template, variables_of
 from undrift.distributions.windows import covariates_at, single_frames
 from undrift.errors import DataError, UsageError
@@ -32,6 +34,8 @@ from undrift.train.prepare import to_condition
 from undrift.verify.leads import LEAD
 
 __all__ = ["LEAD", "Forecast", "Starts", "starts_of", "steps_of"]
+
+_RESIDUAL = "constraint_residual"
 
 Block = tuple[int, int, slice, dict[str, np.ndarray]]
 
@@ -166,6 +170,8 @@ class Forecast:
         seed: of the noise; realization n of a start is fixed by (seed, n, time of the start).
         nfe: network evaluations per window.
         attrs: of the result.
+        constraint: that windows satisfy, of a number of their block and given which starts they are of.
+        residuals: how far they are from it, filled while they are drawn.
     """
 
     law: Diffusion
@@ -179,6 +185,8 @@ class Forecast:
     seed: int
     nfe: int
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    constraint: Callable[[int], ConstraintOf] | None = None
+    residuals: list[float] = field(default_factory=list)
 
     @property
     def blocks(self) -> int:
@@ -208,7 +216,11 @@ class Forecast:
         for r, i, leads, values in self._drawn(progress, lambda r, i: False):
             for name, value in values.items():
                 arrays[name][r, i, leads] = value
-        return out.assign({k: out[k].copy(data=v) for k, v in arrays.items()})
+        return out.assign({k: out[k].copy(data=v) for k, v in arrays.items()}).assign_attrs(self._told())
+
+    def _told(self, before: float = 0.0) -> dict[str, float]:
+        """What is known of the residual so far, as attributes."""
+        return {} if self.constraint is None else {_RESIDUAL: max([before, *self.residuals])}
 
     def to_file(self, path: str | Path, overwrite: bool, progress: bool) -> None:
         """The forecasts written as they come; what a process that was killed had written to a .zarr is kept."""
@@ -219,7 +231,9 @@ class Forecast:
         with EnsembleWriter(
             path, labelled, overwrite, sample=(dim, LEAD), chunks=chunks, resume=json.dumps(told, default=str)
         ) as writer:
+            before = float(writer.noted(_RESIDUAL, 0.0))  # by a process that was killed
             for r, i, leads, values in self._drawn(progress, lambda r, i: writer.written(r, {dim: i})):
+                writer.annotate(self._told(before))
                 writer.write(slice(r, r + 1), {dim: i, LEAD: leads}, {k: v[None] for k, v in values.items()})
 
     def plan(self) -> dict[str, Any]:
@@ -259,6 +273,7 @@ class Forecast:
                         yield r, i, leads, variables_of(values, one, self.shell)
                     count += len(part)
                     tick(count)
+        tell_residual(max(self.residuals, default=0.0))
 
     def _window(self, part: list[tuple[int, int]], past: np.ndarray, block: int) -> np.ndarray:
         """The future of windows (B, C, future, *space), given their past."""
@@ -284,7 +299,16 @@ class Forecast:
             noise.append([normal(Key(self.seed, "base", number, digest, c.label), shape) for c in layout.channels])
         condition = Condition.concatenate(conditions).to(self.device)
         z = torch.from_numpy(np.array(noise, dtype=np.float32)).to(self.device)
-        x = self.law.sample(condition, z, nfe=self.nfe, member=int(self.numbers[part[0][1]]))
-        predicted = Predicted(np.concatenate(means), np.concatenate(stds))
+        predicted, guided = Predicted(np.concatenate(means), np.concatenate(stds)), None
+        of_starts = None if self.constraint is None else self.constraint(block)
+        if of_starts is not None:
+            starts, whole = [i for i, _ in part], self.law.micro_batch
+            wanted = of_starts(starts + starts[-1:] * (whole - rows))
+            guided = constrained_by(wanted, self.codec, self.shell, predicted, whole)
+        x = self.law.sample(condition, z, nfe=self.nfe, member=int(self.numbers[part[0][1]]), guided=guided)
         values = self.codec.decode(x.cpu().numpy(), predicted)
+        if of_starts is not None:
+            wanted = of_starts(starts)
+            values = projected(values, wanted, self.codec, self.shell)
+            self.residuals.append(residual_of(values, wanted, self.codec, self.shell))
         return values.reshape(rows, -1, task.frames, *shape)[:, :, task.past :]

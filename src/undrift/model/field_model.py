@@ -21,12 +21,13 @@ from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.draw import Drawing
 from undrift.distributions.forecast import Forecast, starts_of, steps_of
 from undrift.distributions.forecast_rivals import ForecastRivals
+from undrift.distributions.framewise import of_samples, of_starts
 from undrift.distributions.lead_rivals import LeadRivals
 from undrift.distributions.lead_time import chosen_starts, request_leads
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
+from undrift.distributions.typed import Wanted, read_wanted
 from undrift.distributions.windows import request_stations, request_windows
 from undrift.errors import UsageError, suggests_options
-from undrift.guide.constraints import Constraint
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
 from undrift.model.versions import versions_of
@@ -107,7 +108,7 @@ class FieldModel:
         know: str | None = None,
         lead: Lead | Sequence[Lead] | None = None,
         observe: str | Path | None = None,
-        constraint: Constraint | None = None,
+        constraint: Wanted | None = None,
         at: str | Mapping[str, Any] | None = None,
         realizations: int | slice | str | None = None,
         seed: int = 0,
@@ -131,8 +132,10 @@ class FieldModel:
                 lat, lon, time, a variable and its ``_error``. Fields are drawn given that, by a model of windows that
                 is given nothing else.
             constraint: that fields satisfy, such as ``undrift.guide.Integral(areas, [total])``, of channels
-                (C, *space) in the units and the order of the data: on every estimate, and once more on what is drawn.
-                The attribute ``constraint_residual`` says how far from it the result is.
+                (C, *space) in the units and the order of the data; or what ``--constraint`` takes, such as
+                "divergence=u,v" or ["means=coarse.nc", "pr>=0"], of each frame that is asked. It holds for every
+                estimate, and once more for what is drawn; the attribute ``constraint_residual`` says how far from it
+                the result is.
             at: labels of samples, such as "year=2085,scenario=E1": for an emulator the covariates, else which
                 samples of what is given.
             realizations: how many (20 unless the configuration says otherwise), or which (``slice(100, 200)``,
@@ -160,8 +163,11 @@ class FieldModel:
         if holdout and isinstance(self.task, Window):
             attrs["frames_given"] = " ".join(map(str, np.flatnonzero(self.task.frames_known(know or self.task.usual))))
         labelled = template(request, self.codec.layout, self.parts.shell, numbers, {**self._attrs(), **attrs})
+        wanted, told = read_wanted(constraint, self.codec, self.parts.shell)
         drawing = Drawing(
-            self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe, labelled, constraint,
+            self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe,
+            labelled.assign_attrs(told),
+            None if wanted is None else of_samples(wanted, request, self.codec, self.parts.shell, self.task),
         )  # fmt: skip
         if dry_run:
             return drawing.plan(streamed=out is not None)
@@ -178,6 +184,7 @@ class FieldModel:
         init: str | np.ndarray = "LAST",
         lead: str | float | None = None,
         steps: int | None = None,
+        constraint: Wanted | None = None,
         realizations: int | slice | str | None = None,
         seed: int = 0,
         nfe: int | None = None,
@@ -194,6 +201,7 @@ class FieldModel:
                 "START/END/EVERY" such as "2019-03-26/2019-03-30/12h"; or an array of times.
             lead: how far, such as "48h"; or
             steps: how many frames.
+            constraint: that each frame of the forecast satisfies, as of :meth:`sample`, of the channels of one frame.
             realizations: how many (50), or which, as of :meth:`sample`.
             seed: of the noise; realization n of a start is fixed by (seed, n, time of the start).
             nfe: network evaluations per window (10 unless the configuration says otherwise).
@@ -221,11 +229,13 @@ class FieldModel:
         shell, nfe = self.parts.shell, self.config.sample.nfe if nfe is None else nfe
         number = steps_of(shell, lead, steps)
         starts = starts_of(self._frames(given), self.codec, shell, self.task, init)
-        attrs = {**self._attrs(), "undrift_seed": seed, "undrift_nfe": nfe}
+        wanted, told = read_wanted(constraint, self.codec, shell)
+        attrs = {**self._attrs(), "undrift_seed": seed, "undrift_nfe": nfe, **told}
         numbers = np.arange(which.start, which.stop)
         forecast = Forecast(
-            self._law(), self.codec, shell, self.device, self.task, starts, number, numbers, seed, nfe, attrs
-        )
+            self._law(), self.codec, shell, self.device, self.task, starts, number, numbers, seed, nfe, attrs,
+            None if wanted is None else of_starts(wanted, starts.times, starts.dim, shell, self.task, number),
+        )  # fmt: skip
         if dry_run:
             return forecast.plan()
         if out is None:
