@@ -10,8 +10,9 @@ import torch
 
 from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
-from undrift.denoise.guess import FoldedGuess, GaussianGuess
+from undrift.denoise.guess import FoldedGuess, GaussianGuess, Guess
 from undrift.denoise.precondition import Preconditioned
+from undrift.denoise.spectral import SpectralGuess
 from undrift.denoise.targets import Eps, F, LearnedRange, Mean, Score, V, Velocity, X
 from undrift.guide import (
     DPS,
@@ -208,11 +209,16 @@ OPERATORS = {  # of fields (B, 2, 4, 6)
 TASKS = {"downscale": Downscale(2), "emulate": Emulate(), "enrich": Enrich(1), "window": Window(past=1, future=0)}
 
 
-def guesses() -> dict[str, GaussianGuess]:
-    """A white guess and one of two modes, for fields of 2 x 4 x 6 numbers."""
+def guesses() -> dict[str, Guess]:
+    """A white guess, one of two modes and one of waves, for fields of 2 x 4 x 6 numbers."""
     modes, _ = torch.linalg.qr(torch.randn(48, 2, generator=torch.Generator().manual_seed(0), device=CPU))
     variances = torch.tensor([6.0, 3.0], dtype=torch.float64, device=CPU)
-    return {"white": GaussianGuess(floor=0.7), "two modes": GaussianGuess(modes.T, variances, 0.4)}
+    power = 0.05 + 3 * torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return {
+        "white": GaussianGuess(floor=0.7),
+        "two modes": GaussianGuess(modes.T, variances, 0.4),
+        "waves": SpectralGuess(power, (False, True)),
+    }
 
 
 def net() -> UNet:

@@ -126,4 +126,4 @@ def test_what_is_left_is_measured_beside_maps_that_did_not_see_it():
     total = laws.laws[-1].own.mean() + np.trace(laws.laws[-1].covariance) / 2 / 40
     modes = np.linalg.svd(r.reshape(-1, 40), full_matrices=False)[2][:20]
     assert Left.of(r, modes).own.mean() < 0.42
-    assert total > 0.9
+    assert 0.9 < total < 1.1  # what the maps explain of windows that they did not see, and what they leave of them

@@ -10,7 +10,7 @@ from undrift.distributions.calibrate import calibrate
 class Loud:
     """A law that draws white noise of a known standard deviation."""
 
-    net = None
+    net, guess, micro_batch = None, None, 8
 
     def __init__(self, std):
         self.std = std
@@ -26,7 +26,7 @@ def test_drawn_residuals_get_the_mean_square_of_out_of_fold_ones(std):
     before = model.codec.scale.copy()
     rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
     x = np.concatenate([problem.encode(np.array([row])).x for row in rows])
-    (factor,) = calibrate(Loud(std), problem, model.device, nfe=2, micro_batch=8)
+    (factor,) = calibrate(Loud(std), problem, model.device, nfe=2)
     numbers = 2 * len(rows) * x[0].size  # drawn; the mean square of n normal numbers is known to sqrt(2 / n)
     expected = np.sqrt((x**2).mean()) / std
     assert factor == pytest.approx(expected, rel=4 * np.sqrt(0.5 / numbers))

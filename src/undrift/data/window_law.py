@@ -75,6 +75,8 @@ class WindowLaw:
         pairs = [np.einsum("ntk,ntl->kl", a[:, : frames - k], a[:, k:], optimize=True) for k in lags]
         pairs = [pair / (n * (frames - k)) for k, pair in enumerate(pairs)]
         power = np.diag(pairs[0]) if count else np.zeros(0)
+        root = np.sqrt(np.minimum(left.held / np.maximum(power, 1e-30), 1))  # maps explain most of their own windows
+        pairs, power = [pair * np.outer(root, root) for pair in pairs], power * root**2
         alone = ~np.eye(count, dtype=bool)
         alone[:coupled, :coupled] = False
         covariance = np.zeros((frames, count, frames, count))
@@ -252,12 +254,14 @@ class Left:
 
     Attributes:
         own: variance of each cell, (V, cells).
+        held: variance of what they explain, of each map, (K,).
         lagged: mean product at each lag, (V, T).
         alike: mean size of the correlation between two cells.
         count: windows.
     """
 
     own: Array
+    held: Array
     lagged: Array
     alike: float
     count: int
@@ -267,21 +271,23 @@ class Left:
         """Of windows (n, V, T, cells) beside maps that were found without them."""
         n, variables, frames, cells = r.shape
         flat = np.moveaxis(r, 2, 1).reshape(n * frames, -1)
-        e = (flat - (flat @ modes.T) @ modes).reshape(n, frames, variables, cells)
+        a = flat @ modes.T
+        e = (flat - a @ modes).reshape(n, frames, variables, cells)
         lagged = [[(e[:, : frames - k, v] * e[:, k:, v]).mean() for k in range(frames)] for v in range(variables)]
         some = e[:, 0].reshape(n, -1)[:, np.linspace(0, variables * cells - 1, _PAIRED).astype(int)]
         some = some[:, some.std(0) > 0]
         pairs = np.abs(np.corrcoef(some.T)) if some.shape[1] > 1 and n > 2 else np.zeros((1, 1))
         alike = (pairs.sum() - len(pairs)) / max(len(pairs) * (len(pairs) - 1), 1) if len(pairs) > 1 else 0.0
-        return cls((e**2).mean((0, 1)), np.array(lagged), float(alike), n)
+        return cls((e**2).mean((0, 1)), (a**2).mean(0), np.array(lagged), float(alike), n)
 
     @classmethod
     def mean(cls, parts: Sequence["Left"]) -> Self:
         """Of several."""
         count = sum(p.count for p in parts)
-        own, lagged = (sum(getattr(p, name) * (p.count / count) for p in parts) for name in ("own", "lagged"))
+        names = ("own", "held", "lagged")
+        own, held, lagged = (np.sum([getattr(p, name) * (p.count / count) for p in parts], 0) for name in names)
         alike = sum(p.alike * p.count / count for p in parts)
-        return cls(np.asarray(own), np.asarray(lagged), alike, count)
+        return cls(own, held, lagged, alike, count)
 
     def correlation(self) -> Array:
         """In time, (V, T, T)."""

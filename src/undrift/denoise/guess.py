@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 
-__all__ = ["FoldedGuess", "GaussianGuess", "fit_guess"]
+from undrift.denoise.spectral import SpectralGuess
+
+__all__ = ["FoldedGuess", "GaussianGuess", "Guess", "fit_guess"]
 
 _MODES = 320
 _LEAST = 1.05  # a component's variance over that of the rest from which it is kept
@@ -74,6 +76,18 @@ class GaussianGuess(nn.Module):
             out = out + (gain * (flat @ modes.T)) @ modes
         return out.reshape(y.shape)
 
+    def added(self, f: Tensor, gain: Tensor) -> Tensor:
+        """What a network adds to the guess, in units of c_out: its numbers as they are."""
+        return f
+
+    def weighed(self, error: Tensor, gain: Tensor) -> Tensor:
+        """Errors in units of c_out as they count in training: as they are."""
+        return error
+
+    def finished(self, x: Tensor) -> Tensor:
+        """Drawn fields: as they are."""
+        return x
+
     def denoise(self, y: Tensor, ratio: Tensor) -> Tensor:
         """``C (C + r^2)^{-1} y`` for y (B, C, *space) and ratios (B,)."""
         return self.shrink(y, *self.gains(ratio, y.dtype))
@@ -88,6 +102,9 @@ def _spectrum(fields: NDArray[np.float64], number: int) -> tuple[NDArray[np.floa
     return values, (vectors / np.sqrt(n * values)).T @ fields, float((fields**2).sum() / n)
 
 
+Guess = GaussianGuess | SpectralGuess
+
+
 class FoldedGuess(nn.Module):
     """A guess for each fold, fitted without it, for training on the very fields that the guess is fitted to.
 
@@ -97,15 +114,22 @@ class FoldedGuess(nn.Module):
         guesses: one per fold.
     """
 
-    def __init__(self, guesses: Sequence[GaussianGuess]) -> None:
+    def __init__(self, guesses: Sequence[Guess]) -> None:
         super().__init__()
         self.guesses = nn.ModuleList(guesses)
 
-    def of(self, fold: int) -> GaussianGuess:
+    def of(self, fold: int) -> Guess:
         """The guess without a fold."""
         guess = self.guesses[fold]
-        assert isinstance(guess, GaussianGuess)
+        assert isinstance(guess, Guess)
         return guess
+
+    def groups(self, fold: Tensor) -> list[tuple[Guess, Tensor]]:
+        """Each guess that rows of these folds (B,) have, and which rows they are."""
+        found: dict[int, list[int]] = {}
+        for k in fold.unique().tolist():
+            found.setdefault(id(self.of(k)), []).append(k)
+        return [(self.of(ks[0]), torch.isin(fold, torch.tensor(ks, device=fold.device))) for ks in found.values()]
 
 
 def fit_guess(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.estimate import Estimate
-from undrift.denoise.guess import GaussianGuess
+from undrift.denoise.guess import Guess
 from undrift.nets.precision import evaluate
 from undrift.process import Process
 from undrift.tasks.batch import Condition
@@ -32,7 +32,7 @@ _REMEMBERED = 256  # times
 _LEAST_ALPHA = 1e-12  # in place of 0, where y is infinite: what follows has its limit
 
 
-def coefficients(guess: GaussianGuess, ratio: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def coefficients(guess: Guess, ratio: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """``c_in`` and ``c_out`` for ratios (B,), float64."""
     return (ratio**2 + guess.total(size)).rsqrt(), guess.posterior_variance(ratio, size).sqrt()
 
@@ -48,7 +48,7 @@ class Preconditioned(Denoiser):
     """
 
     def __init__(
-        self, net: nn.Module, process: Process, guess: GaussianGuess, precision: torch.dtype = torch.float32
+        self, net: nn.Module, process: Process, guess: Guess, precision: torch.dtype = torch.float32
     ) -> None:
         self.net = net
         self.process = process
@@ -71,7 +71,8 @@ class Preconditioned(Denoiser):
         y, condition = x_t / numbers.alpha, condition or Condition()
         seen = condition.blanked(y)
         f = self.network(self.net, numbers.c_in * seen, numbers.ratio, condition, self.precision)
-        x = condition.blanked(self.guess.shrink(seen, numbers.tail, numbers.gain) + numbers.c_out * f)
+        added = numbers.c_out * self.guess.added(f, numbers.gain)
+        x = condition.blanked(self.guess.shrink(seen, numbers.tail, numbers.gain) + added)
         return Estimate(x, (y - x) / numbers.divisor, self.process, t)
 
     def _numbers(self, x_t: Tensor, t: Tensor) -> "_Numbers":
@@ -79,7 +80,7 @@ class Preconditioned(Denoiser):
         if t.stride() != (0,):
             return self._found(x_t, t)
         guess = self.guess
-        key = (float(t[0]), x_t.shape[1:], x_t.dtype, x_t.device, guess.variances._version, guess.floor._version)
+        key = (float(t[0]), x_t.shape[1:], x_t.dtype, x_t.device, *(b._version for b in guess.buffers()))
         if key not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
@@ -99,7 +100,7 @@ class Preconditioned(Denoiser):
 
 @dataclass(frozen=True)
 class _Numbers:
-    """Of each row, or of all: ratio (B,), and what multiplies fields, (B, 1, ...), and modes, (B, k)."""
+    """Of each row, or of all: ratio (B,), and what multiplies fields, (B, 1, ...), and what the guess keeps, see its ``gains``."""
 
     ratio: Tensor
     alpha: Tensor

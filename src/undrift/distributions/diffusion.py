@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from undrift.denoise.denoiser import Denoiser
-from undrift.denoise.guess import GaussianGuess
+from undrift.denoise.guess import Guess
 from undrift.denoise.precondition import Preconditioned
 from undrift.errors import UndriftError
 from undrift.infer.sample import sample
@@ -37,7 +37,7 @@ class Diffusion:
     def __init__(
         self,
         net: nn.Module,
-        guess: GaussianGuess,
+        guess: Guess,
         *,
         process: Process | None = None,
         precision: torch.dtype = torch.float32,
@@ -85,6 +85,7 @@ class Diffusion:
             draw = sample(denoiser, sigma * z[rows], condition.index(rows), nfe=nfe, grid=self.grid)
             if draw.status != "done":
                 raise UndriftError("the sampler left the finite numbers; train longer, or with a smaller learning rate")
-            out.append(draw.x[: stop - start])
+            x = draw.x if guided is not None else condition.index(rows).blanked(self.guess.finished(draw.x))
+            out.append(x[: stop - start])
         self.net.train(was_training)
         return torch.cat(out)

@@ -14,7 +14,8 @@ from torch import nn
 from undrift.config import Config, dump_config, load_config
 from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell, load_codec, save_codec
-from undrift.denoise.guess import GaussianGuess
+from undrift.denoise.guess import GaussianGuess, Guess
+from undrift.denoise.spectral import SpectralGuess
 from undrift.distributions.baselines import Dressed
 from undrift.distributions.rivals import Rivals
 from undrift.errors import CheckpointError, UsageError
@@ -52,7 +53,7 @@ class Parts:
     shell: Shell
     given_shell: Shell | None
     net: nn.Module
-    guess: GaussianGuess
+    guess: Guess
     rivals: Rivals
     facts: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -105,7 +106,11 @@ def read_files(path: Path, device: torch.device, *, verify: bool) -> Parts:
         return net.to(device).eval()
 
     parts = load_tensors(path / "guess.safetensors")
-    guess = GaussianGuess(parts["modes"], parts["variances"], float(parts["floor"])).to(device)
+    guess = (
+        SpectralGuess(parts["power"], parts["periodic"], parts["gain"])
+        if "power" in parts
+        else GaussianGuess(parts["modes"], parts["variances"], float(parts["floor"]))
+    ).to(device)
     twin = net_of("regression.safetensors") if (path / "regression.safetensors").exists() else None
     precision = precision_of(config.train.precision, device)
     rivals = Rivals(codec, device, precision, twin, _read_dressed(path / "baselines.nc"))

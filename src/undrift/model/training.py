@@ -312,7 +312,7 @@ def _fit(
     sample = config.sample
     law = Diffusion(trained.net, guess, precision=precision, micro_batch=sample.micro_batch)
     with track("calibrating", None, enabled=progress):
-        facts["spread"] = calibrate(law, problem, device, nfe=sample.nfe, micro_batch=sample.micro_batch)
+        facts["spread"] = calibrate(law, problem, device, nfe=sample.nfe)
     facts["calibrating_seconds"] = time.perf_counter() - began
     rivals = Rivals(problem.codec, device, precision)
     if config.train.baselines:

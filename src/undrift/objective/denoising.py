@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from undrift.denoise.guess import FoldedGuess
+from undrift.denoise.guess import FoldedGuess, Guess
 from undrift.denoise.precondition import Preconditioned, coefficients
 from undrift.nets.members import member_of
 from undrift.nets.precision import evaluate
@@ -26,7 +26,7 @@ LOG_RATIO_EDGES = (-4.0, -2.5, -1.5, -0.5, 0.5, 1.5, 3.0)
 
 
 class DenoisingScoreMatching:
-    """Mean over known cells of ``(F - (x - linear) / c_out)^2``.
+    """Mean over known cells of ``(F - (x - linear) / c_out)^2``, in which waves may count as the guess says.
 
     Args:
         process: the noising process.
@@ -54,27 +54,35 @@ class DenoisingScoreMatching:
         ratio = self.process.ratio(self.times(len(batch), self.process, generator))
         z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         y = batch.condition.blanked(x + ratio.to(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1)) * z)
-        c_in, c_out, linear = self._guessed(y, ratio, batch.fold)
+        groups = self.guess.groups(batch.fold)
+        c_in, c_out, linear, gains = self._guessed(y, ratio, groups)
         f = Preconditioned.network(member_of(net, batch.member), c_in * y, ratio, batch.condition, self.precision)
-        loss = mean_of_known((f - (x - linear) / c_out) ** 2, batch.weight)
+        wanted = (x - linear) / c_out
+        squares = torch.empty_like(x)
+        for (guess, rows), gain in zip(groups, gains):
+            error = batch.weight[rows].sqrt() * (guess.added(f[rows], gain) - wanted[rows])
+            squares[rows] = guess.weighed(error, gain) ** 2
+        loss = squares.flatten(1).sum(1) / batch.weight.flatten(1).sum(1).clamp(min=1)
         edges = torch.tensor(LOG_RATIO_EDGES, dtype=ratio.dtype, device=x.device)
         bins = torch.bucketize(ratio.log(), edges)
         count = torch.zeros(len(edges) + 1, dtype=loss.dtype, device=x.device)
         total = count.index_add(0, bins, loss.detach())
         return loss, {"loss_by_noise": total / count.index_add(0, bins, torch.ones_like(loss.detach()))}
 
-    def _guessed(self, y: Tensor, ratio: Tensor, fold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``c_in``, ``c_out`` (B, 1, ..) and the estimate (B, C, *space) of the guess without the row's fold."""
+    def _guessed(
+        self, y: Tensor, ratio: Tensor, groups: list[tuple[Guess, Tensor]]
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """``c_in``, ``c_out`` (B, 1, ..), the estimate (B, C, *space) of the guess without the row's fold, its gains."""
         parts = [torch.empty_like(y[:, :1].flatten(1)[:, :1]) for _ in range(2)]
-        linear = torch.empty_like(y)
+        linear, gains = torch.empty_like(y), []
         shape = (-1,) + (1,) * (y.ndim - 1)
-        for k in fold.unique().tolist():
-            rows = fold == k
-            guess = self.guess.of(k)
+        for guess, rows in groups:
             for part, value in zip(parts, coefficients(guess, ratio[rows], y[0].numel())):
                 part[rows] = value.to(y.dtype)[:, None]
-            linear[rows] = guess.denoise(y[rows], ratio[rows])
-        return parts[0].reshape(shape), parts[1].reshape(shape), linear
+            tail, gain = guess.gains(ratio[rows], y.dtype)
+            linear[rows] = guess.shrink(y[rows], tail, gain)
+            gains.append(gain)
+        return parts[0].reshape(shape), parts[1].reshape(shape), linear, gains
 
 
 class Regression:

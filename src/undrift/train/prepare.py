@@ -18,7 +18,8 @@ from undrift.data.leads import Pairs
 from undrift.data.members import date_of, reordered
 from undrift.data.split import Split, fill_values, split
 from undrift.data.windows import Windows, auto_crop
-from undrift.denoise.guess import FoldedGuess, GaussianGuess, fit_guess
+from undrift.denoise.guess import FoldedGuess, GaussianGuess, Guess, fit_guess
+from undrift.denoise.spectral import fit_spectral
 from undrift.errors import DataError, UsageError
 from undrift.nets.precision import fastest_dtype
 from undrift.tasks import LeadTime, Task, Window
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 _GUESS_CELLS = 40_000  # channels x cells up to which principal components are computed
 _GUESS_SAMPLES = 1500
+_SPECTRAL_SAMPLES = 160
 _MEMORY_SAMPLES = 512
 _SHARED_SAMPLES = 1500
 _READ = 16  # samples at a time
@@ -432,10 +434,12 @@ def _shared_errors(problem: Problem) -> SharedErrors:
     return SharedErrors.fit(blocks(), 2 * fold + place)
 
 
-def guess_of(problem: Problem, config: Config) -> tuple[GaussianGuess, FoldedGuess, dict[str, float]]:
-    """The Gaussian guess, from the residuals that the network is trained on; white for windows."""
+def guess_of(problem: Problem, config: Config) -> tuple[Guess, FoldedGuess, dict[str, float]]:
+    """The Gaussian guess, from the residuals that the network is trained on; white for parts of the domain."""
     rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
     size = len(problem.codec.layout.channels) * math.prod(problem.codec.layout.shape)
+    if problem.crop is None and size > _GUESS_CELLS and isinstance(problem.task, Window):
+        return _spectral(problem)
     if problem.crop is not None or size > _GUESS_CELLS:
         white = GaussianGuess()
         return white, FoldedGuess([white] * (int(problem.fold.max()) + 1)), {"modes": 0}
@@ -447,6 +451,20 @@ def guess_of(problem: Problem, config: Config) -> tuple[GaussianGuess, FoldedGue
         parts.append(problem.encode(at, draw=draw, known=problem.past(at) if number % 2 else problem.nothing(at)).x)
     fields = np.concatenate([p for p in parts if p is not None]).reshape(len(rows), -1)
     return fit_guess(fields, problem.fold[rows])
+
+
+def _spectral(problem: Problem) -> tuple[Guess, FoldedGuess, dict[str, float]]:
+    """The guess of large windows: a few numbers of each channel, which need no folds."""
+    rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _SPECTRAL_SAMPLES)).astype(int))]
+    parts = [
+        problem.encode(at, draw=np.random.default_rng(number), known=known(at))
+        for number, at in enumerate(np.array_split(rows, -(-len(rows) // _READ)))
+        for known in ((problem.past,) if number % 4 else (problem.past, problem.nothing))
+    ]
+    x, weight = (np.concatenate([v for e in parts if (v := getattr(e, k)) is not None]) for k in ("x", "weight"))
+    guess, facts = fit_spectral(x, weight, problem.codec.layout.periodic)
+    return guess, FoldedGuess([guess] * (int(problem.fold.max()) + 1)), facts
 
 
 def settings_of(config: Config) -> Settings:

@@ -1,0 +1,122 @@
+"""The guess of independent waves against dense matrices made by numpy's and scipy's transforms."""
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+
+from undrift.denoise.guess import FoldedGuess
+from undrift.denoise.precondition import Preconditioned
+from undrift.denoise.spectral import SpectralGuess, fit_spectral, rings, waves
+from undrift.objective.denoising import DenoisingScoreMatching
+from undrift.process import EDM
+from undrift.tasks.batch import Batch, Condition
+
+CPU = torch.device("cpu")
+SHAPE, PERIODIC, CELLS = (5, 6), (False, True), 30
+POWER = np.random.default_rng(0).random((2, *SHAPE)) * np.array([2.0, 0.01])[:, None, None] + 1e-4
+
+
+def covariance():
+    """Of two channels, (60, 60): cosines along the first axis, Fourier's waves along the second."""
+    first = scipy.fft.dct(np.eye(5), axis=0, norm="ortho")
+    angle = 2 * np.pi * np.arange(6) / 6
+    second = [np.ones(6), np.cos(angle), np.sin(angle), np.cos(2 * angle), np.sin(2 * angle), np.cos(3 * angle)]
+    second = np.array([w / np.linalg.norm(w) for w in second])
+    out = np.zeros((60, 60))
+    for c in range(2):
+        basis = np.kron(first, second)
+        out[c * CELLS : (c + 1) * CELLS, c * CELLS : (c + 1) * CELLS] = basis.T @ np.diag(POWER[c].ravel()) @ basis
+    return out
+
+
+@pytest.mark.parametrize("r", [0.02, 0.7, 12.0])
+def test_guess_is_the_posterior_of_its_covariance(r, agrees):
+    guess, c = SpectralGuess(torch.from_numpy(POWER), PERIODIC), covariance()
+    y = np.random.default_rng(1).normal(size=(3, 2, *SHAPE))
+    ratio = torch.full((3,), r, dtype=torch.float64, device=CPU)
+    gain = c @ np.linalg.inv(c + r**2 * np.eye(60))
+    expected, dense = (y.reshape(3, -1) @ gain.T).reshape(y.shape), "conditioning in numpy"
+    agrees(SpectralGuess, "E[x | y]", dense, guess.denoise(torch.from_numpy(y), ratio), expected, rtol=1e-9, atol=1e-12)
+    posterior = c - gain @ c
+    got = guess.posterior_variance(ratio, 60)
+    agrees(SpectralGuess, "posterior variance", dense, got, np.full(3, np.trace(posterior) / 60), rtol=1e-9)
+    assert float(guess.total(60)) == pytest.approx(np.trace(c) / 60)
+    # white numbers of a network get the posterior's covariance over its mean variance
+    spread = guess.gains(ratio[:1], torch.float64)[1]
+    eye = torch.eye(60, dtype=torch.float64, device=CPU).reshape(60, 2, *SHAPE)
+    root = guess.added(eye, spread).reshape(60, 60).numpy()
+    np.testing.assert_allclose(root @ root.T, posterior / (np.trace(posterior) / 60), rtol=1e-7, atol=1e-10)
+    # as they count in training: the square root of that, of mean 1 for white numbers
+    counted = guess.weighed(torch.from_numpy(root).reshape(60, 2, *SHAPE), spread).reshape(60, 60).numpy()
+    values, vectors = np.linalg.eigh(root @ root.T)
+    expected = (vectors * np.sqrt(values)) @ vectors.T
+    np.testing.assert_allclose(counted @ counted.T, expected / np.trace(expected) * 60, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("size", "periodic"), [(7, True), (8, True), (5, False)])
+def test_waves_are_orthonormal_and_have_their_frequency(size, periodic, agrees):
+    basis, frequency = waves(size, periodic)
+    agrees(waves, "basis", "orthonormal", basis @ basis.T, np.eye(size), rtol=1e-9, atol=1e-12)
+    mirrored = basis if periodic else np.concatenate([basis, basis[:, ::-1]], 1)
+    power = np.abs(np.fft.rfft(mirrored)) ** 2
+    found = np.fft.rfftfreq(mirrored.shape[1])[power.argmax(1)]
+    agrees(waves, "frequency", "numpy's FFT", frequency, found, rtol=1e-12)
+    assert (power.max(1) > 0.999 * power.sum(1)).all()
+
+
+def test_rings_are_of_one_frequency(agrees):
+    """Cycles along the longest axis: of a plane wave by numpy's own frequencies."""
+    found = rings((12, 24), (False, True))
+    lat, lon = np.arange(12) / 24, np.repeat(np.arange(13), 2)[1:-1] / 24
+    expected = np.round(24 * np.hypot(lat[:, None], lon[None])).astype(int)
+    agrees(rings, "ring", "np.hypot", found, expected, rtol=1e-12)
+
+
+def test_the_fitted_guess_has_the_spectrum_of_the_fields(agrees):
+    """Fields of a known isotropic spectrum, five decades of it; channels in part known are left out."""
+    shape, count = (32, 32), 400
+    wave = np.fft.fftfreq(32, 1 / 32)
+    radius = np.hypot(wave[:, None], wave[None])
+    rng = np.random.default_rng(0)
+    noise = np.fft.fft2(rng.normal(size=(count, 2, *shape)))
+    x = np.fft.ifft2(noise * 10 ** (-radius / 8)).real
+    weight = np.ones_like(x)
+    weight[::2, 1, 3] = 0
+    x[::2, 1] = 100.0  # nothing of it may count
+    guess, facts = fit_spectral(x, weight, (True, True))
+    ring = rings(shape, (True, True))
+    for k in (1, 8, 15):
+        true = (10 ** (-radius[np.rint(radius) == k] / 4)).mean()
+        got = guess.power[:, torch.from_numpy(ring == k)].mean(1)
+        error = 4 * np.sqrt(2 / (count / 2 * (ring == k).sum()))
+        agrees(fit_spectral, f"power at wavenumber {k}", "the spectrum drawn from", got, [true, true], rtol=error)
+    exact = 0.5 * (1 - np.log(10) / 4 * radius.mean())
+    assert facts["loss"] == pytest.approx(exact, abs=0.01) and facts["white"] > facts["loss"] + 1
+
+
+class Zero(torch.nn.Module):
+    def forward(self, x, t, vector):
+        return 0 * x[:, :2]
+
+
+def test_a_network_that_adds_nothing_has_a_loss_of_one_and_draws_the_spectrum():
+    from undrift.infer import sample
+
+    guess, c = SpectralGuess(torch.from_numpy(POWER), PERIODIC), covariance()
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.multivariate_normal(np.zeros(60), c, size=1000).reshape(-1, 2, *SHAPE))
+    batch = Batch(x, Condition({}), torch.ones_like(x), torch.zeros(len(x), dtype=torch.long, device=CPU))
+    loss, _ = DenoisingScoreMatching(EDM(), FoldedGuess([guess]))(batch, Zero(), 0)
+    assert float(loss.mean()) == pytest.approx(1, abs=4 * float(loss.std()) / 1000**0.5)
+    z = torch.randn(2000, 2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = sample(Preconditioned(Zero(), EDM(), guess), 80 * z, nfe=40).x
+    power = guess.spectrum(drawn).square().mean(0).numpy()
+    np.testing.assert_allclose(power, POWER, rtol=4 * np.sqrt(2 / 2000) + 0.03)
+
+
+def test_what_is_drawn_is_finished_by_the_gain():
+    gain = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
+    guess = SpectralGuess(torch.from_numpy(POWER), PERIODIC, gain)
+    x = torch.randn(3, 2, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(guess.spectrum(guess.finished(x)), gain * guess.spectrum(x))
