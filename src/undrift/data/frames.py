@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from undrift.data.cf import recognise
 from undrift.data.fields import Fields, _Store
 from undrift.data.layout import Layout, channels_for
 from undrift.errors import DataError
@@ -268,7 +269,8 @@ def asked_frames(members: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr
     if FRAME in truth.dims:
         return members, truth.isel({FRAME: asked}) if truth.sizes[FRAME] == len(lead) else truth
     spatial = str(members.attrs.get("space_dims", "")).split()
-    times = [str(d) for d in truth.dims if d in members.dims and d not in spatial and d in truth.coords]
+    levels = {str(d) for d in recognise(members).level}
+    times = [str(d) for d in truth.dims if d in members.dims and d not in {*spatial, *levels} and d in truth.coords]
     if not times:
         dims = ", ".join(map(str, members.dims))
         raise DataError(f"the truth has no time in common with the windows, which have {dims}")
