@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from undrift.data.cf import is_timelike, role_of_name
+from undrift.data.cf import is_timelike, recognise, role_of_name
 from undrift.data.fields import Fields, _Store
 from undrift.data.layout import Layout, channels_for
 from undrift.errors import DataError
@@ -269,9 +269,10 @@ def asked_frames(members: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr
     if FRAME in truth.dims:
         return members, truth.isel({FRAME: asked}) if truth.sizes[FRAME] == len(lead) else truth
     spatial = str(members.attrs.get("space_dims", "")).split()
+    levels = {str(d) for d in recognise(members).level}
     bare = [str(d) for d in truth.dims if d in members.coords and d not in truth.coords and d not in spatial]
     truth = truth.assign_coords({d: np.arange(truth.sizes[d]) for d in bare})
-    times = [str(d) for d in truth.dims if d in members.dims and d not in spatial and d in truth.coords]
+    times = [str(d) for d in truth.dims if d in members.dims and d not in {*spatial, *levels} and d in truth.coords]
     if not times:
         dims = ", ".join(map(str, members.dims))
         raise DataError(f"the truth has no time in common with the windows, which have {dims}")

@@ -18,7 +18,18 @@ from undrift.data.layout import Layout, plain
 from undrift.data.units import same_units
 from undrift.errors import DataError
 
-__all__ = ["Grid", "Match", "Regridder", "join", "match_given", "regrid", "same_units"]
+__all__ = [
+    "Grid",
+    "Match",
+    "Regridder",
+    "cells_apart",
+    "find_channel",
+    "grid_of",
+    "join",
+    "match_given",
+    "regrid",
+    "same_units",
+]
 
 _EAGER_BYTES = 256 << 20
 _OTHER_END = ", as where blocks of cells are trimmed at the other end"
@@ -274,7 +285,7 @@ def match_given(
         DataError: a variable or level is absent, a unit differs (both are named; nothing is converted), or the region
             offered does not cover the one trained with.
     """
-    absent = [c.label for c in layout.channels if not _find(c, given.layout)]
+    absent = [c.label for c in layout.channels if not find_channel(c, given.layout)]
     if absent:
         offered = [c.label for c in given.layout.channels]
         near = difflib.get_close_matches(absent[0], offered, 1)
@@ -290,17 +301,16 @@ def match_given(
                 f"or correct the attribute units (undrift does not guess)"
             )
     have = Grid.of(given)
-    like = coords if isinstance(coords, xr.Dataset) else xr.Dataset(coords=dict(coords))
-    want = Grid.of(like.assign_coords({}), layout) if set(layout.space) <= set(like.sizes) else _bare_grid(layout)
+    want = grid_of(layout, coords)
     try:
         regridder = Regridder(have, want)
     except DataError as error:
-        where = _apart(have, want) if len(have.shape) == len(want.shape) and min(have.shape) else ""
+        where = cells_apart(have, want) if len(have.shape) == len(want.shape) and min(have.shape) else ""
         why = f" ({where})" if where.endswith(_OTHER_END) else ""
         raise DataError(f"the given data are of another region or grid than in training{why}: {error}") from error
     why = "regridded, for the given cells are not those trained with"
-    notes = [] if regridder.identity else [f"{why}: {_apart(have, want)}"]
-    picks = [given.layout.channels.index(found) for c in layout.channels if (found := _find(c, given.layout))]
+    notes = [] if regridder.identity else [f"{why}: {cells_apart(have, want)}"]
+    picks = [given.layout.channels.index(found) for c in layout.channels if (found := find_channel(c, given.layout))]
     match = Match(regridder, picks, [*notes, *regridder.notes])
     if mask is not None and len(given):
         now = np.isnan(match(given.read(np.unique(np.linspace(0, len(given) - 1, 8).astype(int))))).all(axis=0)
@@ -314,7 +324,7 @@ def match_given(
     return match
 
 
-def _apart(have: Grid, want: Grid) -> str:
+def cells_apart(have: Grid, want: Grid) -> str:
     """Where the cells of two grids lie, as far as they differ, and whether blocks may have been begun elsewhere."""
     one, two = ("2-D" if grid.curvilinear else "1-D" for grid in (have, want))
     if one != two:
@@ -344,7 +354,7 @@ def _apart(have: Grid, want: Grid) -> str:
     return " and ".join(said) + (_OTHER_END if shifted else "")
 
 
-def _find(channel: Any, layout: Layout) -> Any:
+def find_channel(channel: Any, layout: Layout) -> Any:
     """The offered channel of the same variable and level (numbers within 1e-5), or None."""
     for other in layout.channels:
         if other.variable == channel.variable and len(other.level) == len(channel.level):
@@ -360,7 +370,10 @@ def _close(a: Any, b: Any) -> bool:
     return str(a) == str(b)
 
 
-def _bare_grid(layout: Layout) -> Grid:
-    """The grid of a layout whose dims have no coordinates."""
+def grid_of(layout: Layout, coords: xr.Dataset | Mapping[Any, Any]) -> Grid:
+    """The grid of a layout, with the coordinates of space where there are any."""
+    like = coords if isinstance(coords, xr.Dataset) else xr.Dataset(coords=dict(coords))
+    if set(layout.space) <= set(like.sizes):
+        return Grid.of(like.assign_coords({}), layout)
     none: Sequence[None] = [None] * len(layout.space)
     return Grid(layout.space, layout.shape, tuple(none), layout.periodic, None, None, layout.space)

@@ -1,6 +1,7 @@
 """Forecasts: windows drawn one after the other, each given the last frames of the one before."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
 from undrift.data.frames import FRAME, later, single_steps
 from undrift.data.layout import plain
-from undrift.data.regrid import match_given
+from undrift.data.place import place_given
 from undrift.data.select import sample_mask
 from undrift.data.write import EnsembleWriter
 from undrift.distributions.constrained import constrained_by, projected, residual_of, tell_residual
@@ -36,6 +37,7 @@ from undrift.verify.leads import LEAD
 __all__ = ["LEAD", "Forecast", "Starts", "starts_of", "steps_of"]
 
 _RESIDUAL = "constraint_residual"
+logger = logging.getLogger(__name__)
 
 Block = tuple[int, int, slice, dict[str, np.ndarray]]
 
@@ -68,7 +70,7 @@ def starts_of(fields: Fields, codec: Codec, shell: Shell, task: Window, init: st
 
     Raises:
         UsageError: no time is meant by ``init``, or the model has no past.
-        DataError: the given frames have no time, or lack a variable.
+        DataError: the given frames have no time, or nothing of them is the model's.
     """
     if task.past == 0:
         raise UsageError("the model was trained with --past 0: it draws windows that nothing is before; type --past 4")
@@ -79,10 +81,9 @@ def starts_of(fields: Fields, codec: Codec, shell: Shell, task: Window, init: st
         labels = list(dict.fromkeys(plain(fields.labels(i)[dim]) for i in range(len(fields))))
         if dim != time and len(labels) > 1:
             raise DataError(f"the given data have {len(labels)} labels of {dim!r}; give one, such as {dim}={labels[0]}")
-    absent = [v for v in layout.variables if v not in fields.layout.variables]
-    if absent:
-        raise DataError(f"the given data lack {absent[0]!r}, which the model was trained on")
-    match = match_given(fields, layout, shell.coords, mask=codec.mask[:: task.frames])
+    match = place_given(fields, layout, shell.coords)
+    for sentence in match.warnings:
+        logger.warning("%s", sentence)
     apart = single_steps(times)[0] if len(times) > 1 else np.zeros(0, int)
     place = np.concatenate([[0], np.cumsum(np.where(apart > 0, apart, task.past))])
     chosen = _chosen(fields, time, times, init)
@@ -264,7 +265,7 @@ class Forecast:
             for part in self._batches(done):
                 past = self.starts.past[[i for i, _ in part]]
                 for block in range(self.blocks):
-                    frames = np.concatenate([past, self._window(part, past, block)], 2)
+                    frames = self._window(part, past, block)
                     past = frames[:, :, -task.past :]
                     future = np.moveaxis(frames[:, :, task.past :], 2, 1)
                     first = block * task.future
@@ -276,7 +277,7 @@ class Forecast:
         tell_residual(max(self.residuals, default=0.0))
 
     def _window(self, part: list[tuple[int, int]], past: np.ndarray, block: int) -> np.ndarray:
-        """The future of windows (B, C, future, *space), given their past."""
+        """Windows (B, C, frames, *space) given their past; what is missing of that is drawn too."""
         task, layout = self.task, self.codec.layout
         rows, shape = len(part), layout.shape
         known = np.full((rows, past.shape[1], task.frames, *shape), np.nan, np.float32)
@@ -311,4 +312,4 @@ class Forecast:
             wanted = of_starts(starts)
             values = projected(values, wanted, self.codec, self.shell)
             self.residuals.append(residual_of(values, wanted, self.codec, self.shell))
-        return values.reshape(rows, -1, task.frames, *shape)[:, :, task.past :]
+        return np.where(np.isfinite(known), known, values).reshape(rows, -1, task.frames, *shape)

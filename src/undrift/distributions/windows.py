@@ -15,7 +15,8 @@ from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
 from undrift.data.frames import FRAME, later, single_steps
 from undrift.data.layout import Layout, plain
-from undrift.data.regrid import match_given
+from undrift.data.members import MEMBER, ensemble_dim
+from undrift.data.place import place_given
 from undrift.data.select import sample_mask
 from undrift.data.static import PARTS_OF_TIME
 from undrift.data.stations import read_stations
@@ -43,7 +44,7 @@ def request_windows(
     """The window that the given frames are in, placed by their times.
 
     Frames that are no more than the past has are the last of the past, so that the future is asked; more of them begin
-    with the window.
+    with the window. Each member of an ensemble that is given is a window of its own.
 
     Raises:
         DataError: the frames do not fit into a window, are no whole number of steps apart, or are of several series.
@@ -51,25 +52,40 @@ def request_windows(
     if at is not None:
         fields = fields.select(np.flatnonzero(sample_mask(fields, at)))
     one = single_frames(codec.layout)
-    names = [v for v in one.variables if v in fields.layout.variables]
-    if not names:
-        raise DataError(
-            f"the given data have {', '.join(fields.layout.variables)}, expected some of {', '.join(one.variables)}"
-        )
-    part = replace(one, variables=tuple(names), channels=tuple(c for c in one.channels if c.variable in names))
-    place = [one.channels.index(c) for c in part.channels]
-    match = match_given(fields, part, shell.coords, mask=codec.mask[:: task.frames][place])
-    frame, coords = _placed(fields, shell.coords[FRAME], task)
+    place = place_given(fields, one, shell.coords)
+    for sentence in place.warnings:
+        logger.warning("%s", sentence)
+    members, labels = _members(fields)
+    frame, coords = _placed(fields.select(members[0]), shell.coords[FRAME], task)
 
     def known(rows: np.ndarray) -> np.ndarray:
         out = np.full((len(rows), len(one.channels), task.frames, *codec.layout.shape), np.nan, np.float32)
-        out[:, np.array(place)[:, None], frame] = np.moveaxis(match(fields.read(np.arange(len(fields)))), 0, 1)
+        for i, row in enumerate(rows):
+            out[i][:, frame] = np.moveaxis(place(fields.read(members[row])), 0, 1)
         return out.reshape(len(rows), -1, *codec.layout.shape)
 
     values = covariates_at(codec, None if fields.times() is None else coords[str(fields.layout.time)].values)
+    values = {name: np.resize(value, len(members)) for name, value in values.items()}
     dims = tuple(str(d) for d in coords.dims)
-    digest = ";".join(f"{d}={plain(coords[d].values[0])}" for d in sorted(dims))
-    return Request(coords, dims, [digest], None, values, known=known)
+    coords = coords if labels is None else coords.assign_coords({MEMBER: labels})
+    told = [{d: plain(coords[d].values[0]) for d in dims} for _ in members]
+    for i, digest in enumerate(told):
+        digest |= {} if labels is None else {labels.attrs["dim"]: plain(labels.values[i])}
+    digests = [";".join(f"{d}={v}" for d, v in sorted(digest.items())) for digest in told]
+    return Request(coords, dims if labels is None else (MEMBER, *dims), digests, None, values, known=known)
+
+
+def _members(fields: Fields) -> tuple[list[np.ndarray], xr.DataArray | None]:
+    """Positions of the frames of each member of an ensemble, and their labels; all frames where there is none."""
+    dim = ensemble_dim(fields)
+    if dim is None:
+        return [np.arange(len(fields))], None
+    of = np.array([fields.labels(i)[dim] for i in range(len(fields))])
+    labels = np.array(list(dict.fromkeys(of.tolist())))
+    attrs = dict(fields._dataset[dim].attrs) if dim in fields._dataset.coords else {}
+    attrs.pop("standard_name", None)
+    positions = [np.flatnonzero(of == label) for label in labels]
+    return positions, xr.DataArray(labels, dims=MEMBER, attrs={**attrs, "dim": dim})
 
 
 def request_stations(path: str | Path, codec: Codec, shell: Shell, task: Window, dim: str) -> Request:
@@ -137,16 +153,17 @@ def covariates_at(codec: Codec, times: np.ndarray | None) -> dict[str, np.ndarra
 
 
 def _placed(fields: Fields, lead: xr.DataArray, task: Window) -> tuple[np.ndarray, xr.Dataset]:
-    """The frame of each sample, and the labels of the window, each along a dim of its own of size 1."""
-    time = fields.layout.time
-    for dim in fields.layout.sample:
+    """The frame of each sample of one member, and the labels of the window, each along a dim of its own of size 1."""
+    time, member = fields.layout.time, ensemble_dim(fields)
+    others = [dim for dim in fields.layout.sample if dim not in (time, member)]
+    for dim in others:
         found = list(dict.fromkeys(plain(fields.labels(i)[dim]) for i in range(len(fields))))
-        if dim != time and len(found) > 1:
+        if len(found) > 1:
             raise DataError(
                 f"the given data have {len(found)} labels of {dim!r}; choose one with --at {dim}={found[0]}"
             )
     labels = fields.labels(0)
-    coords = {dim: (dim, np.array([labels[dim]])) for dim in fields.layout.sample if dim != time}
+    coords = {dim: (dim, np.array([labels[dim]])) for dim in others}
     times = fields.times()
     steps = np.arange(len(fields)) if times is None or task.frames == 1 else _steps(times, lead.values)
     span = int(steps[-1]) + 1

@@ -247,7 +247,10 @@ class FieldModel:
         """Single frames of given data, or of the run's own."""
         if given is None:
             return single_frames_of(self.problem.pair.target)
-        names = list(self.codec.layout.variables)
+        fields = open_fields(given, dims=self.config.data.dims or None)
+        names = [v for v in self.codec.layout.variables if v in fields.layout.variables]
+        if set(names) == set(fields.layout.variables) or not names:
+            return fields
         return open_fields(given, dims=self.config.data.dims or None, variables=names)
 
     def _law(self) -> Diffusion:
