@@ -28,7 +28,7 @@ def dataset(n=10, lat=8, lon=6):
 @each
 def test_a_task_is_what_its_name_says(task):
     assert NAMES[task.name] is type(task)
-    settings = {name: getattr(task, name) for name in ("factor", "past", "future") if hasattr(task, name)}
+    settings = {name: getattr(task, name) for name in ("factor", "past", "future", "longest") if hasattr(task, name)}
     assert task_of(task.name, **settings) == task
 
 
@@ -77,5 +77,5 @@ def test_what_a_task_cannot_do_is_refused():
         task_of("downscale", 20).pair(fields)
     with pytest.raises(UsageError, match="factor is 0, expected at least 1"):
         task_of("downscale", 0)
-    with pytest.raises(UsageError, match="task is 'upscale', expected one of downscale, emulate, window"):
+    with pytest.raises(UsageError, match="task is 'upscale', expected one of downscale, emulate, window, lead-time"):
         task_of("upscale")

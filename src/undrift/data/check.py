@@ -29,6 +29,7 @@ from undrift.data.findings import (
 )
 from undrift.data.frames import windows_of
 from undrift.data.layout import no_block, plain
+from undrift.data.leads import lead_lines
 from undrift.data.open import Data, open_fields
 from undrift.data.order import span
 from undrift.data.regrid import Grid, Regridder, join
@@ -88,8 +89,9 @@ def check(
     *,
     task: str | None = None,
     factor: int = 4,
-    past: int = 4,
+    past: int | None = None,
     future: int = 8,
+    longest: str | None = None,
     given: Data | None = None,
     variables: str | Sequence[str] | None = None,
     static: str | Sequence[str] | None = None,
@@ -103,10 +105,11 @@ def check(
 
     Args:
         data: paths, globs, a Dataset or an array, as of `open_fields`.
-        task: "downscale", "emulate" or "window"; by default which of the first two the data allow.
+        task: "downscale", "emulate", "window" or "lead-time"; by default which of the first two the data allow.
         factor: fine cells per coarse cell along each side.
-        past: frames of a window up to the present.
+        past: frames of a window up to the present (4 by default), or given before a lead time (1).
         future: frames of a window after it.
+        longest: lead time, such as "24h".
         given: what is given, on any grid, joined on the labels of the samples.
         variables: names of the fields; all by default.
         static: names or a file of variables that condition the model.
@@ -120,10 +123,15 @@ def check(
         DataError: the data cannot be opened at all. What is merely wrong with them is a line of severity "error".
         UsageError: an option cannot be used.
     """
-    if task not in (None, "downscale", "emulate", "window"):
-        raise UsageError(f"--task {task}: expected downscale, emulate or window")
-    if task == "window" and given is not None:
-        raise UsageError("--task window takes no --given: what is given are frames, variables and cells of DATA itself")
+    if task not in (None, "downscale", "emulate", "window", "lead-time"):
+        raise UsageError(f"--task {task}: expected downscale, emulate, window or lead-time")
+    if task in ("window", "lead-time") and given is not None:
+        raise UsageError(
+            f"--task {task} takes no --given: what is given are frames, variables and cells of DATA itself"
+        )
+    if task == "lead-time" and longest is None:
+        raise UsageError("say how far a lead time may reach: --longest 24h, or a number where times are numbers")
+    past = past if past is not None else 1 if task == "lead-time" else 4
     fields = open_fields(
         data, dims=dims, variables=variables, static=static, covariates=covariates, periodic=periodic, select=select
     )
@@ -133,7 +141,13 @@ def check(
     task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * factor else "emulate")
     other = None if given is None else open_fields(given, dims=dims, periodic=periodic)
     parts = _samples(*_asked(fields, task, factor, other), holdout, report)
-    for line in _windows(fields, past, future) if task == "window" else _task(fields, task, factor, other):
+    if task == "window":
+        lines = _windows(fields, past, future)
+    elif task == "lead-time":
+        lines = lead_lines(fields, str(longest), past, None if parts is None else parts.train)
+    else:
+        lines = _task(fields, task, factor, other)
+    for line in lines:
         report.add(*line)
     report.add(*_memory(fields))
     report.facts["task"] = task
@@ -146,6 +160,8 @@ def check(
             options["--covariates"] = ",".join(_covariates(fields)) or None
         if task == "window":
             options |= {"--past": str(past), "--future": str(future)}
+        if task == "lead-time":
+            options |= {"--longest": longest, "--past": str(past) if past > 1 else None}
         report.suggested = _command(data, task, factor, options, parts.text if parts else holdout)
     return report
 
