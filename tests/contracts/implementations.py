@@ -94,7 +94,7 @@ from undrift.solve.sde import (
     PredictorCorrector,
     ReverseDiffusion,
 )
-from undrift.tasks import Downscale, Emulate, Enrich, Window
+from undrift.tasks import Downscale, Emulate, Enrich, LeadTime, Window
 from undrift.tasks.batch import Condition
 
 CPU = torch.device("cpu")
@@ -206,7 +206,13 @@ OPERATORS = {  # of fields (B, 2, 4, 6)
     "scaled": Scaled(BlockMeans(2), torch.linspace(0.5, 2, 48, device=CPU).reshape(2, 4, 6)),
     "function": Function(lambda x: torch.stack([(x**2).mean((1, 2, 3)), x[:, 0].sin().sum((1, 2))], 1)),
 }
-TASKS = {"downscale": Downscale(2), "emulate": Emulate(), "enrich": Enrich(1), "window": Window(past=1, future=0)}
+TASKS = {
+    "downscale": Downscale(2),
+    "emulate": Emulate(),
+    "enrich": Enrich(1),
+    "window": Window(past=1, future=0),
+    "lead-time": LeadTime("3d"),
+}
 
 
 def guesses() -> dict[str, Guess]:

@@ -39,7 +39,8 @@ def opened(task, data):
 @each
 def test_a_task_is_what_its_name_says(task):
     assert NAMES[task.name] is type(task)
-    settings = {name: getattr(task, name) for name in ("factor", "past", "future", "members") if hasattr(task, name)}
+    names = ("factor", "past", "future", "members", "longest")
+    settings = {name: getattr(task, name) for name in names if hasattr(task, name)}
     assert task_of(task.name, **settings) == task
 
 
@@ -98,5 +99,6 @@ def test_what_a_task_cannot_do_is_refused():
         task_of("enrich", members=0)
     with pytest.raises(UsageError, match="factor is 0, expected at least 1"):
         task_of("downscale", 0)
-    with pytest.raises(UsageError, match="task is 'upscale', expected one of downscale, emulate, enrich, window"):
+    expected = "downscale, emulate, enrich, window, lead-time"
+    with pytest.raises(UsageError, match=f"task is 'upscale', expected one of {expected}"):
         task_of("upscale")

@@ -58,7 +58,8 @@ def report(
     Example: undrift report RUN --out report.html
 
     Alone, RUN draws the samples that training left out and is scored on them; of
-    --task window also forecasts from starts among them, scored by lead time.
+    --task window also forecasts from starts among them, scored by lead time;
+    of --task lead-time the states after some of them, likewise.
     The page needs no other file and no network.
 
     Args:
@@ -82,7 +83,7 @@ def report(
         model = open_run(run, verify=not no_verify, device=device)
         _enough(realizations or model.config.sample.realizations)
         drawn = {"realizations": realizations, "seed": seed, "nfe": nfe}
-        draw = partial(model.sample, holdout=True, **drawn)
+        draw = partial(model.sample, **_asked(model), **drawn)
         if dry_run:
             plan = _plan(model, draw) if ensemble is None else scored(ensemble, truth or [], run=model, dry_run=True)
         elif ensemble is not None:
@@ -130,11 +131,23 @@ def _of_a_drawing(
 
     with tempfile.TemporaryDirectory(prefix="undrift-") as folder:
         truth, path = wanted_truth(model), Path(folder) / _STREAMED
-        model.sample(holdout=True, out=path, **drawn).close()
+        model.sample(**_asked(model), out=path, **drawn).close()
         by_lead, notes = _by_lead(model, drawn)
         return _write(
             model, path, truth, model.holdout_given(), run, typed, out, overwrite, by_lead=by_lead, notes=notes
         )
+
+
+def _asked(model: FieldModel) -> dict[str, Any]:
+    """What is drawn: the samples that training left out, or states after some of them at a few leads."""
+    from undrift.tasks import LeadTime
+
+    if not isinstance(model.task, LeadTime):
+        return {"holdout": True}
+    from undrift.model.at_leads import held_states
+
+    states, leads = held_states(model)
+    return {"given": states, "lead": leads}
 
 
 def _by_lead(model: FieldModel, drawn: dict[str, Any]) -> tuple[xr.Dataset | None, list[str]]:
@@ -171,11 +184,17 @@ def _write(
     from undrift.cli.runs import score
     from undrift.data.ensemble import open_ensemble
     from undrift.data.frames import FRAME, asked_frames
+    from undrift.model.at_leads import middle_lead
     from undrift.report.page import write_page
+    from undrift.verify.leads import LEAD
 
     with open_ensemble(path) as opened:
-        members, truth = asked_frames(opened, truth) if FRAME in opened.dims else (opened, truth)
-        scores = score(members, truth, model)
+        if LEAD in opened.dims:
+            members, scores, by_lead, more = middle_lead(model, opened, truth)
+            notes = [*notes, *more]
+        else:
+            members, truth = asked_frames(opened, truth) if FRAME in opened.dims else (opened, truth)
+            scores = score(members, truth, model)
         again = shlex.join(["undrift", "report", run, *typed, "--out", out])
         title, commands = Path(run).name, [*_trained_by(run), again]
         section = section_of(model, members, truth, given, scores, title=title, commands=commands, own=own)
@@ -255,6 +274,8 @@ def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores
         asked = f"further members of {names}, given {config.task.members} others of the same date"
     elif config.task.name == "window":
         asked = f"{names} in {config.task.future} frames, given the {config.task.past} before them"
+    elif config.task.name == "lead-time":
+        asked = f"{names} after any lead time up to {config.task.longest}, given an initial state"
     else:
         asked = f"{names}, given {', '.join(config.data.covariates) or 'nothing but the law of the data'}"
     counts, rule = model.facts.get("samples", {}), config.data.holdout or "the last 20%"

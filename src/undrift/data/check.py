@@ -29,6 +29,7 @@ from undrift.data.findings import (
 )
 from undrift.data.frames import windows_of
 from undrift.data.layout import no_block, plain
+from undrift.data.leads import lead_lines
 from undrift.data.members import ensemble_of, given_to, others_of
 from undrift.data.open import Data, open_fields
 from undrift.data.order import span
@@ -89,9 +90,10 @@ def check(
     *,
     task: str | None = None,
     factor: int = 4,
-    past: int = 4,
+    past: int | None = None,
     future: int = 8,
     members: int = 2,
+    longest: str | None = None,
     given: Data | None = None,
     variables: str | Sequence[str] | None = None,
     static: str | Sequence[str] | None = None,
@@ -105,11 +107,13 @@ def check(
 
     Args:
         data: paths, globs, a Dataset or an array, as of `open_fields`.
-        task: "downscale", "emulate", "enrich" or "window"; by default which of the first two the data allow.
+        task: "downscale", "emulate", "enrich", "window" or "lead-time"; by default which of the first two the data
+            allow.
         factor: fine cells per coarse cell along each side.
-        past: frames of a window up to the present.
+        past: frames of a window up to the present (4 by default), or given before a lead time (1).
         future: frames of a window after it.
         members: members of a date that one more is given.
+        longest: lead time, such as "24h".
         given: what is given, on any grid, joined on the labels of the samples.
         variables: names of the fields; all by default.
         static: names or a file of variables that condition the model.
@@ -123,10 +127,15 @@ def check(
         DataError: the data cannot be opened at all. What is merely wrong with them is a line of severity "error".
         UsageError: an option cannot be used.
     """
-    if task not in (None, "downscale", "emulate", "enrich", "window"):
-        raise UsageError(f"--task {task}: expected downscale, emulate, enrich or window")
-    if task == "window" and given is not None:
-        raise UsageError("--task window takes no --given: what is given are frames, variables and cells of DATA itself")
+    if task not in (None, "downscale", "emulate", "enrich", "window", "lead-time"):
+        raise UsageError(f"--task {task}: expected downscale, emulate, enrich, window or lead-time")
+    if task in ("window", "lead-time") and given is not None:
+        raise UsageError(
+            f"--task {task} takes no --given: what is given are frames, variables and cells of DATA itself"
+        )
+    if task == "lead-time" and longest is None:
+        raise UsageError("say how far a lead time may reach: --longest 24h, or a number where times are numbers")
+    past = past if past is not None else 1 if task == "lead-time" else 4
     fields = open_fields(
         data, dims=dims, variables=variables, static=static, covariates=covariates, periodic=periodic, select=select
     )
@@ -137,7 +146,11 @@ def check(
     task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * factor else "emulate")
     other = None if given is None else given_to(fields, open_fields(given, dims=dims, periodic=periodic))
     parts = _samples(*_asked(fields, task, factor, other), holdout, report)
-    lines = {"window": lambda: _windows(fields, past, future), "enrich": lambda: _members(fields, members)}
+    lines = {
+        "window": lambda: _windows(fields, past, future),
+        "enrich": lambda: _members(fields, members),
+        "lead-time": lambda: lead_lines(fields, str(longest), past, None if parts is None else parts.train),
+    }
     for line in lines.get(task, lambda: _task(fields, task, factor, other))():
         report.add(*line)
     report.add(*_memory(fields))
@@ -153,6 +166,8 @@ def check(
             options |= {"--past": str(past), "--future": str(future)}
         if task == "enrich":
             options["--members"] = str(members)
+        if task == "lead-time":
+            options |= {"--longest": longest, "--past": str(past) if past > 1 else None}
         report.suggested = _command(data, task, factor, options, parts.text if parts else holdout)
     return report
 

@@ -37,6 +37,7 @@ _LAGS = 5  # that are scored
 _EACH, _KNOTS = 24, 48  # steps up to which each has a regression of its own, and how many have one at most
 _LEAST_STD = 0.02
 _INFLATION = (0.1, 16.0)
+_USUAL = 4
 _KEPT = 128  # leads whose coefficients are kept
 
 
@@ -102,9 +103,9 @@ class LeadLaw:
             steps: the lead.
         """
         law, (n, past) = self.at(steps), r.shape[:2]
-        a = r.reshape(n * past, -1) @ self.modes.T
+        a = r.reshape(n * past, self.own.size) @ self.modes.T
         e = np.where(there, r - (a @ self.modes).reshape(r.shape), 0.0)
-        mean = ((a.reshape(n, -1) @ law.gain.T) @ self.modes).reshape(n, *self.own.shape)
+        mean = ((a.reshape(n, law.gain.shape[1]) @ law.gain.T) @ self.modes).reshape(n, *self.own.shape)
         return mean + np.einsum("cp,npcx->ncx", law.ahead, e), law.std
 
     def _coefficients(self, steps: float) -> At:
@@ -158,6 +159,11 @@ class LeadLaws:
     def longest(self) -> int:
         """The longest lead, in steps."""
         return int(self.laws[-1].knots[-1])
+
+    @property
+    def usual(self) -> Array:
+        """Leads that are shown unless others are asked, in whole steps."""
+        return np.unique(np.round(np.linspace(0, self.longest, _USUAL + 1)[1:]))
 
     def given(
         self, r: Array, there: NDArray[np.bool_], lags: Array, fold: NDArray[np.intp] | None, window: Sequence[slice]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from undrift.data.fields import Fields
 from undrift.data.frames import later, single_steps
 from undrift.errors import DataError, UsageError
 
-__all__ = ["Clock", "Lead", "Pairs", "leads_of", "places_of", "starts_in"]
+__all__ = ["Clock", "Lead", "Pairs", "lead_lines", "leads_of", "longest_steps", "places_of", "starts_in"]
 
 Lead = str | float | np.timedelta64 | timedelta
 """A lead time: text such as ``"90min"``, a timedelta, or a number where times are numbers."""
@@ -206,6 +206,57 @@ def starts_in(fields: Fields, past: int, clock: Clock) -> np.ndarray:
     pairs = Pairs.of(fields, every, 1, past - 1)
     ends = every[pairs.reach == past - 1]
     return pairs.rows[pairs.rank[ends][:, None] - np.arange(past - 1, -1, -1)]
+
+
+def longest_steps(fields: Fields, longest: Lead, past: int) -> tuple[Clock, int]:
+    """How leads are counted in a record, and the longest in its whole steps.
+
+    Raises:
+        DataError: there is no time, or the longest lead is shorter than a step or longer than the record.
+        UsageError: it cannot be read.
+    """
+    time = fields.layout.time
+    if time is None:
+        raise DataError("lead times need a time, and the data have none; name the dims with --dims time,y,x")
+    clock = Clock.of(fields._dataset[time].values if time in fields._dataset.coords else None)
+    steps = int(clock.steps(longest) + 1e-9)
+    if steps < 1:
+        raise DataError(f"the longest lead, {longest}, is shorter than a step of the record, {clock.text(1)}")
+    size = fields._store.sizes[fields.layout.sample.index(time)]
+    if steps > size - past:
+        raise DataError(
+            f"the longest lead, {longest}, is {steps} steps, and the record has {size} frames along {time}; "
+            f"type --longest {clock.text(max(size - past, 1))} or less"
+        )
+    return clock, steps
+
+
+def lead_lines(fields: Fields, longest: Lead, past: int, rows: np.ndarray | None) -> Iterator[tuple[str, str]]:
+    """What a check says of leads: severity and sentence.
+
+    Args:
+        fields: the record.
+        longest: lead.
+        past: frames that are given.
+        rows: samples that train; all if None.
+    """
+    try:
+        clock, steps = longest_steps(fields, longest, past)
+    except DataError as error:
+        yield "error", str(error)
+        return
+    place = places_of(fields)
+    pairs = Pairs.of(fields, np.arange(len(fields)) if rows is None else rows, past, steps)
+    most = int(pairs.reach.max())
+    if most < steps:
+        yield "error", f"no two states that train are {longest} apart without a gap; type --longest {clock.text(most)}"
+        return
+    given = "the one before" if past == 1 else f"{past} frames before"
+    apart = f"{pairs.count} pairs of states up to {clock.text(steps)} ({steps} steps) apart train"
+    yield "info", f"lead-time: {apart}; a state is drawn at any lead, given {given}"
+    gaps = int((np.diff(np.sort(place)) > 1).sum())
+    if gaps:
+        yield "note", f"the record has {gaps} gap{'s' if gaps > 1 else ''} or series apart, which no pair crosses"
 
 
 def leads_of(wanted: str | Lead | Sequence[Lead], clock: Clock, longest: int) -> np.ndarray:

@@ -46,7 +46,6 @@ __all__ = ["FieldModel", "load"]
 logger = logging.getLogger(__name__)
 
 _FORECASTS = 50
-_LEADS = 4  # of held-out states
 # Facts that are not told of the training; old runs hold a judgement of their own, by the criteria of their time.
 _APART = ("history", "fingerprint", "parameters", "static", "still_improving")
 
@@ -323,8 +322,7 @@ class FieldModel:
             raise UsageError("say which states to begin with: --given INIT.nc, or --holdout; one of them")
         if lead is None and not holdout:
             raise UsageError(f"say how far from the initial states: --lead {laws.clock.text(laws.longest)}")
-        usual = np.unique(np.round(np.linspace(0, laws.longest, _LEADS + 1)[1:]))
-        leads = usual if lead is None else leads_of(lead, laws.clock, laws.longest)
+        leads = laws.usual if lead is None else leads_of(lead, laws.clock, laws.longest)
         if holdout:
             fields = self.problem.pair.target.select(self.problem.split.holdout)
         else:

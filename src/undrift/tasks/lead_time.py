@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from undrift.data.fields import Fields
-from undrift.data.leads import Clock, Lead, places_of
+from undrift.data.leads import Clock, Lead, longest_steps
 from undrift.data.static import PARTS_OF_TIME
-from undrift.errors import DataError, UsageError
+from undrift.errors import UsageError
 from undrift.tasks.pair import Pair
 
 __all__ = ["LeadTime"]
@@ -39,7 +39,6 @@ class LeadTime:
         if given is not None:
             raise UsageError("--task lead-time takes no --given: what is given are states of DATA itself")
         self.steps(target)
-        places_of(target)
         time = target.layout.time
         own = [n for n in target.covariate_names if n != time and n not in PARTS_OF_TIME]
         moving = [n for n in own if time in target.covariates[n].dims]
@@ -51,9 +50,7 @@ class LeadTime:
 
     def clock(self, target: Fields) -> Clock:
         """How leads are counted in a record."""
-        time = target.layout.time
-        known = time is not None and time in target._dataset.coords
-        return Clock.of(target._dataset[time].values if known else None)
+        return self._counted(target)[0]
 
     def steps(self, target: Fields) -> int:
         """The longest lead in whole steps of a record.
@@ -61,15 +58,8 @@ class LeadTime:
         Raises:
             DataError: it is shorter than one, or the record is.
         """
-        clock, time = self.clock(target), target.layout.time
+        return self._counted(target)[1]
+
+    def _counted(self, target: Fields) -> tuple[Clock, int]:
         assert self.longest is not None
-        steps = int(clock.steps(self.longest) + 1e-9)
-        if steps < 1:
-            raise DataError(f"the longest lead, {self.longest}, is shorter than a step of the record, {clock.text(1)}")
-        size = 1 if time is None else target._store.sizes[target.layout.sample.index(time)]
-        if time is not None and steps > size - self.past:
-            raise DataError(
-                f"the longest lead, {self.longest}, is {steps} steps, and the record has {size} frames along {time}; "
-                f"type --longest {clock.text(max(size - self.past, 1))} or less"
-            )
-        return steps
+        return longest_steps(target, self.longest, self.past)
