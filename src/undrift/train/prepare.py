@@ -14,7 +14,7 @@ from undrift.data.codec import Codec, Encoded, Predicted
 from undrift.data.codec_fit import fit_codec
 from undrift.data.cut import begun_with
 from undrift.data.fields import Fields
-from undrift.data.split import Split, fill_values, split
+from undrift.data.split import Split, fill_values, overlapping, split
 from undrift.data.windows import Windows, auto_crop
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, fit_guess
 from undrift.errors import DataError, UsageError
@@ -271,10 +271,10 @@ def _keep_apart(problem: Problem) -> None:
     blocks = [train[i : i + _READ] for i in range(0, len(train), _READ)]
     known = np.concatenate([np.isfinite(target.read(b)).reshape(len(b), -1).any(1) for b in blocks])
     problem.fit_rows = train[known]
-    problem.memory = max(_memory(problem), target.layout.frames)
+    problem.memory = _memory(problem)
     problem.stop_rows = np.intersect1d(_stop_rows(train), problem.fit_rows)
     near = np.abs(problem.fit_rows[:, None] - problem.stop_rows[None]).min(1) < problem.memory
-    problem.fit_rows = problem.fit_rows[~near]
+    problem.fit_rows = np.setdiff1d(problem.fit_rows[~near], overlapping(target, problem.stop_rows))
 
 
 def _memory(problem: Problem) -> int:
