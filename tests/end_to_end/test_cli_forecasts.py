@@ -43,7 +43,9 @@ def test_a_forecast_is_scored_lead_by_lead(files, tmp_path, capsys):
     out = tmp_path / "scores.nc"
     assert main(["evaluate", str(folder / "FC.zarr"), "--truth", str(folder / "TRUTH.nc"), "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = [line.split() for line in lines if " h " in line]
+    table = lines.index(next(line for line in lines if line.lstrip().startswith("variable")))
+    assert lines[0].startswith("info: u: forecasts' CRPS ") and "at 3 h; no baseline to compare with" in lines[0]
+    rows = [line.split() for line in lines[table:] if " h " in line]
     assert [row[row.index("h") - 1] for row in rows] == ["1", "2", "3"]
     got = [[float(v) for v in row[row.index("h") + 1 :][:3]] for row in rows]
     np.testing.assert_allclose(np.array(got)[:, 0], 5)
@@ -54,6 +56,7 @@ def test_a_forecast_is_scored_lead_by_lead(files, tmp_path, capsys):
     crps = {row["lead"]: row["value"] for row in told["scores"] if row["score"] == "crps"}
     assert list(crps) == ["1 h", "2 h", "3 h"]
     np.testing.assert_allclose(list(crps.values()), want.crps)
+    assert {one["topic"] for one in told["verdict"]} == {"skill", "calibration", "spectrum"}
 
 
 def test_times_without_truth_are_told_and_none_is_an_error(files, tmp_path, capsys):
@@ -125,7 +128,7 @@ def test_a_forecast_of_a_run_is_scored_beside_its_baselines(run, tmp_path, capsy
     told = capsys.readouterr().out
     for name in ("persistence", "Lagrangian persistence", "climatology", "EOF ridge"):
         assert f"CRPS of {name}" in told
-    assert "no regression: train with --baselines" in told
+    assert "not compared: " in told and "no regression: train with --baselines" in told
 
 
 def test_the_report_of_a_run_of_windows_has_curves_by_lead_time(run, tmp_path, no_drawing, monkeypatch):
@@ -135,4 +138,5 @@ def test_the_report_of_a_run_of_windows_has_curves_by_lead_time(run, tmp_path, n
     text = page.read_text()
     assert '<h3 id="s1leads">Forecasts by lead time</h3>' in text and "u: CRPS by lead time" in text
     assert "forecasts that start within the held-out part" in text
+    assert "u: forecasts&#39; CRPS " in text and 'data-score="crps;lead=3 h"' in text
     assert "in 2 frames, given the 2 before them" in text

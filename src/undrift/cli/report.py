@@ -186,6 +186,7 @@ def _write(
     from undrift.data.frames import FRAME, asked_frames
     from undrift.model.at_leads import middle_lead
     from undrift.report.page import write_page
+    from undrift.verify import verdict
     from undrift.verify.leads import LEAD
 
     with open_ensemble(path) as opened:
@@ -199,6 +200,8 @@ def _write(
         title, commands = Path(run).name, [*_trained_by(run), again]
         section = section_of(model, members, truth, given, scores, title=title, commands=commands, own=own)
         section.by_lead, section.notes = by_lead, [*section.notes, *notes]
+        if by_lead is not None:
+            section.verdict += [f"{finding.level}: {finding.text}" for finding in verdict(by_lead)]
         write_page(out, [section], title=f"undrift: {title}", overwrite=overwrite)
     return scores
 

@@ -45,25 +45,17 @@ def tell_scores(scores: xr.Dataset, head: Mapping[str, Any], json: bool) -> None
     """Print the verdict and a table of scores, or one JSON object with what it is about at its head."""
     from undrift.verify import to_table, verdict
 
-    if scores.attrs.get("by_lead"):
-        if json:
-            emit_json({**head, "attrs": scores.attrs, "scores": to_table(scores)})
-            return
-        lost = scores.attrs["n_valid_times_without_truth"]
-        if lost:
-            say(f"{lost} of {scores.attrs['n_valid_times']} times that are forecast have no truth: left out")
-        table(lead_rows(scores))
-        for sentence in filter(None, scores.attrs.get("baselines_absent", "").split("; ")):
-            say(sentence)
-        return
     findings = verdict(scores)
     if json:
         told = [{"topic": one.topic, "level": one.level, "text": one.text} for one in findings]
         emit_json({**head, "attrs": scores.attrs, "scores": to_table(scores), "verdict": told})
         return
+    by_lead = bool(scores.attrs.get("by_lead"))
+    if by_lead and (lost := scores.attrs["n_valid_times_without_truth"]):
+        say(f"{lost} of {scores.attrs['n_valid_times']} times that are forecast have no truth: left out")
     for finding in findings:
         say(f"{finding.level + ':':<6}{finding}")
-    table(score_rows(scores))
+    table(lead_rows(scores) if by_lead else score_rows(scores))
 
 
 def wanted_truth(model: FieldModel) -> xr.Dataset:

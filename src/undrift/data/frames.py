@@ -48,7 +48,8 @@ class _FrameStore(_Store):
         once, inverse = np.unique(where, return_inverse=True)
         values = self.frames.read(once, window, allow_inf=allow_inf)[inverse.reshape(where.shape)]
         values = np.moveaxis(values, 1, 2)
-        return np.ascontiguousarray(values.reshape(len(values), -1, *values.shape[3:]))
+        count, channels, frames, *space = values.shape
+        return np.ascontiguousarray(values.reshape(count, channels * frames, *space))
 
     def read_files(self, indices: np.ndarray, window: tuple[slice, ...]) -> np.ndarray:
         """As :meth:`read`; infinite values are left for the caller."""

@@ -14,7 +14,7 @@ from undrift.data.members import date_of
 from undrift.data.scan import Scan, Suspects, Suspicious, bit_sums, block_step
 from undrift.errors import DataError, UsageError
 
-__all__ = ["Split", "fill_values", "split"]
+__all__ = ["Split", "fill_values", "overlapping", "split"]
 
 
 @dataclass
@@ -60,7 +60,7 @@ def split(fields: Fields, holdout: str | None = None, scan: Scan | None = None) 
         from undrift.data.select import sample_mask
 
         held, gap = np.flatnonzero(sample_mask(fields, text)), np.zeros(0, dtype=np.int64)
-    gap = np.union1d(gap, _overlapping(fields, held))
+    gap = np.union1d(gap, overlapping(fields, held))
     dates = date_of(fields, np.arange(n))
     gap = np.union1d(gap, np.setdiff1d(np.flatnonzero(np.isin(dates, dates[held])), held))  # members of held dates
     train = np.setdiff1d(np.arange(n), np.concatenate([held, gap]))
@@ -71,7 +71,7 @@ def split(fields: Fields, holdout: str | None = None, scan: Scan | None = None) 
     return result
 
 
-def _overlapping(fields: Fields, held: np.ndarray) -> np.ndarray:
+def overlapping(fields: Fields, held: np.ndarray) -> np.ndarray:
     """Positions of windows that are not held out and have a frame of one that is."""
     layout = fields.layout
     if layout.frames == 1:

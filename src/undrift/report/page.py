@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from undrift.errors import UsageError
 from undrift.report.channel import Channel, Limits, Source, channel_maps, score_maps
+from undrift.report.lead_table import lead_tables
 from undrift.report.leads import lead_plots
 from undrift.report.plots import score_plots
 from undrift.report.style import count, number, units_text
@@ -147,6 +148,7 @@ def _section(section: Section, order: int, limits: Limits) -> SimpleNamespace:
         overview=overview_table(section.scores) if section.scores is not None else None,
         left_out=f"{left} further fields are not shown; their scores are in the scores file." if left else "",
         leads=leads,
+        lead_tables=[] if section.by_lead is None else lead_tables(section.by_lead),
         training=training,
         commands=commands if isinstance(commands, str) else "\n".join(map(str, _listed(commands))),
         facts=[(k.replace("_", " "), v) for k, v in _flat(section.facts) if k != "commands"] + _attribution(section),

@@ -16,7 +16,7 @@ from undrift.data.cut import begun_with
 from undrift.data.fields import Fields
 from undrift.data.leads import Pairs
 from undrift.data.members import date_of, reordered
-from undrift.data.split import Split, fill_values, split
+from undrift.data.split import Split, fill_values, overlapping, split
 from undrift.data.windows import Windows, auto_crop
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, Guess, fit_guess
 from undrift.denoise.spectral import fit_spectral
@@ -329,11 +329,12 @@ def _keep_apart(problem: Problem) -> None:
     if problem.pairs is not None:
         problem.fit_rows = problem.fit_rows[problem.pairs.reach[problem.fit_rows] > 0]
     dates, all_dates = date_of(target, problem.fit_rows), np.unique(date_of(target, train))
-    problem.memory = max(_memory(problem), target.layout.frames)
+    problem.memory = _memory(problem)
     stop = np.intersect1d(_stop_rows(all_dates), dates)
     problem.stop_rows = problem.fit_rows[np.isin(dates, stop)]
     near = np.abs(all_dates[:, None] - stop[None]).min(1) < problem.memory
-    problem.fit_rows = problem.fit_rows[~np.isin(dates, all_dates[near])]
+    far = problem.fit_rows[~np.isin(dates, all_dates[near])]
+    problem.fit_rows = np.setdiff1d(far, overlapping(target, problem.stop_rows))
 
 
 def _memory(problem: Problem) -> int:

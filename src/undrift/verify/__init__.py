@@ -13,9 +13,10 @@ __all__ = [
     "write_scores",
 ]
 
+from undrift.verify.finding import Finding
 from undrift.verify.forecast import by_lead
 from undrift.verify.memorise import nearest_training
 from undrift.verify.rain import rain_by_lead, rain_thresholds
 from undrift.verify.scores import evaluate
 from undrift.verify.table import read_scores, to_table, write_scores
-from undrift.verify.verdict import Finding, verdict
+from undrift.verify.verdict import verdict

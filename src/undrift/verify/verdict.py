@@ -1,12 +1,12 @@
 """The scores in plain sentences."""
 
-__all__ = ["Finding", "verdict"]
-
-from dataclasses import dataclass
-from typing import Literal
+__all__ = ["verdict"]
 
 import numpy as np
 import xarray as xr
+
+from undrift.verify.finding import Finding
+from undrift.verify.verdict_by_lead import verdict_by_lead
 
 _SPREAD_SKILL = (0.9, 1.1)
 # A reliability index is seen where it is above what chance gives (its 95 % quantile, from the bootstrap), and matters
@@ -23,33 +23,17 @@ _FIRM_QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 _MEMORISING = 0.75
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One sentence of the verdict.
-
-    Attributes:
-        topic: "skill", "calibration", "bias", "distribution", "memorisation", "spectrum", "range", "training" or
-            "matching".
-        level: "good", "warn" where the reader should know, "bad" where the ensemble should not be used as it is,
-            "info" otherwise.
-        text: the sentence.
-    """
-
-    topic: str
-    level: Literal["good", "info", "warn", "bad"]
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-
 def verdict(scores: xr.Dataset) -> list[Finding]:
     """What the scores of `evaluate` say: skill, calibration, spectrum, memorisation, range, training.
+
+    Those of `by_lead` say it of the leads.
 
     Reads the attributes `given_out_of_range` (share of given values outside the training range), `still_improving`
     (whether more training would have helped), `trained_for` (how long it was, in words) and `baselines_absent` (which
     baselines there are not, and why) where present.
     """
+    if scores.attrs.get("by_lead"):
+        return verdict_by_lead(scores)
     findings = [f for name in scores["variable"].values for f in _apart(str(name), scores.sel(variable=name))]
     if scores.attrs.get("matched", 0):
         for variable in scores["variable"].values:
