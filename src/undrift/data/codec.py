@@ -28,6 +28,7 @@ from undrift.data.grid import Regridder
 from undrift.data.layout import Layout
 from undrift.data.linear import Given
 from undrift.data.predictors import Predictors
+from undrift.data.season import seasonal
 from undrift.data.transforms import Transform
 from undrift.data.window_law import WindowLaw, WindowLaws
 
@@ -125,6 +126,7 @@ class Codec:
         self.given_law: GivenLaw | None = None
         if "law_modes" in arrays:
             self.given_law = GivenLaw(arrays["law_modes"], arrays["law_variances"], float(arrays["law_floor"]))
+        self.season = arrays.get("season")  # see :func:`undrift.data.season.fit_season`
         self.window_laws: WindowLaws | None = None
         if "window_modes" in arrays:
             self.window_laws = WindowLaws([WindowLaw.from_arrays(arrays, "window", layout.shape)])
@@ -146,6 +148,8 @@ class Codec:
                 out[name] = value
         for i, curve in self.curves.items():
             out |= curve.to_arrays(f"curve_{i}")
+        if self.season is not None:
+            out["season"] = self.season.astype(np.float32)
         if self.given_law is not None:
             law = self.given_law
             out |= {"law_modes": law.modes, "law_variances": law.variances}
@@ -253,6 +257,8 @@ class Codec:
         std = np.broadcast_to(self.scale[cut], mean.shape)
         if self.amplitude.any():
             std = std * np.exp(0.5 * log_amplitude(self.amplitude, *self.liveliness(part, mean, window)))
+        if self.season is not None:
+            std = std * seasonal(self.season, part.features[:, : len(self.season) - 1])[(slice(None), *cut)]
         if self.curves:
             std = std.copy()
         for i, curve in self.curves.items():

@@ -58,20 +58,19 @@ class WindowLaw:
     _precision: Array | None = field(default=None, repr=False)
 
     @classmethod
-    def fit(cls, r: Array, modes: Array, left: "Left", coupled: int, common: float) -> Self:
-        """From windows (n, V, T, cells), 0 where missing, maps, and what maps leave of windows that they do not know.
+    def fit(cls, a: Array, modes: Array, left: "Left", coupled: int, common: float) -> Self:
+        """From the amplitudes of windows, maps, and what maps leave of windows that they do not know.
 
         Args:
-            r: the windows.
+            a: the amplitudes, (n, T, K).
             modes: the maps.
             left: moments of what maps leave.
             coupled: how many leading maps know of each other.
             common: how far the correlations in time of the amplitudes are drawn to the mean one, and what they know of
                 each other to nothing, from 0 to 1.
         """
-        n, _, frames, _ = r.shape
-        a = (np.moveaxis(r, 2, 1).reshape(n * frames, -1) @ modes.T).reshape(n, frames, -1)
-        count, lags = a.shape[2], range(frames)
+        n, frames, count = a.shape
+        lags = range(frames)
         pairs = [np.einsum("ntk,ntl->kl", a[:, : frames - k], a[:, k:], optimize=True) for k in lags]
         pairs = [pair / (n * (frames - k)) for k, pair in enumerate(pairs)]
         power = np.diag(pairs[0]) if count else np.zeros(0)
@@ -314,29 +313,41 @@ def fit_window_laws(
     space, frames, number = r.shape[3:], r.shape[2], int(fold.max()) + 1
     r = r.reshape(*r.shape[:3], -1)
     most = min(_MODES, _AMPLITUDES // frames) if maps else 0
-    without = [r[fold != k] for k in range(number)]
-    all_modes = [_modes(part, most) for part in [*without, r]]
-    counts = sorted({min(most, len(all_modes[-1])), *(c for c in (0,) if frames > 1)})
+    folds = [fold == k for k in range(number)]
+    all_modes = [_modes(r[part], most) for part in (*(~f for f in folds), slice(None))]
+    counts = sorted({min(len(modes) for modes in all_modes), *(c for c in (0,) if frames > 1)})
+    amplitudes = [_amplitudes(r, modes[: counts[-1]]) for modes in all_modes]
     found: dict[int, list[Left]] = {}
     errors: dict[tuple[int, int, float], float] = {}
 
     def law(k: int, count: int, coupled: int, common: float) -> WindowLaw:
-        others = [left for j, left in enumerate(found[count]) if j != k]
-        windows = r if k == number else without[k]
-        return replace(WindowLaw.fit(windows, all_modes[k][:count], Left.mean(others), coupled, common), space=space)
+        left = Left.mean([one for j, one in enumerate(found[count]) if j != k])
+        mine = amplitudes[k][..., :count] if k == number else amplitudes[k][~folds[k], :, :count]
+        return replace(WindowLaw.fit(mine, all_modes[k][:count], left, coupled, common), space=space)
 
     for count in counts:
-        found[count] = [Left.of(r[fold == k], all_modes[k][:count]) for k in range(number)]
-        tried = (
-            [(c, m) for c in sorted({min(c, count) for c in _COUPLED}) for m in _COMMON]
-            if frames > 1 and count
-            else [(0, 1.0)]
-        )
+        found[count] = [Left.of(r[f], all_modes[k][:count]) for k, f in enumerate(folds)]
+        if frames == 1:
+            errors[count, 0, 1.0] = 0.0
+            continue
+        some = [np.flatnonzero(f)[:: max(1, int(f.sum()) // _SCORED)] for f in folds]
+        beside = [_beside(r[at], amplitudes[k][at, :, :count], law(k, count, 0, 1.0)) for k, at in enumerate(some)]
+        tried = [(c, m) for c in sorted({min(c, count) for c in _COUPLED}) for m in _COMMON] if count else [(0, 1.0)]
         for coupled, common in tried:
-            per_fold = [_errors(law(k, count, coupled, common), r[fold == k]) for k in range(number)]
+            per_fold = [
+                _errors(law(k, count, coupled, common), amplitudes[k][at, :, :count], beside[k])
+                for k, at in enumerate(some)
+            ]
             errors[count, coupled, common] = float(np.log(np.mean(per_fold, 0)).mean())
     best = min(errors, key=lambda choice: errors[choice])
     return WindowLaws([law(k, *best) for k in range(number + 1)]), errors
+
+
+def _amplitudes(r: Array, modes: Array) -> Array:
+    """Of maps in windows (n, V, T, cells), (n, T, K)."""
+    n, variables, frames, cells = r.shape
+    maps = modes.reshape(len(modes), variables, cells)
+    return np.stack([np.tensordot(r[:, :, t], maps, ((1, 2), (1, 2))) for t in range(frames)], 1)
 
 
 def _modes(r: Array, most: int) -> Array:
@@ -354,14 +365,31 @@ def _modes(r: Array, most: int) -> Array:
     return (vectors[:, lead] / np.sqrt(np.maximum(values[lead], 1e-30))).T @ flat
 
 
-def _errors(law: WindowLaw, r: Array) -> list[float]:
-    """Mean squared errors of the second half from the first, and of what is between the ends, of some windows."""
-    frames, out = law.frames, []
-    if frames == 1:
-        return [1.0]
-    for known in (np.arange(frames) < (frames + 1) // 2, np.isin(np.arange(frames), [0, frames - 1])):
-        if not known.all():
-            full = np.broadcast_to(known[None, :, None], r.shape[1:])
-            some = r[:: max(1, len(r) // _SCORED)]
-            out.append(float(np.mean([((law.given(x, full)[0] - x)[:, ~known] ** 2).mean() for x in some])))
+def _scored(frames: int) -> list[NDArray[np.bool_]]:
+    """The frames that are known where laws are compared: the first half, and both ends."""
+    return [
+        k for k in (np.arange(frames) < (frames + 1) // 2, np.isin(np.arange(frames), [0, frames - 1])) if not k.all()
+    ]
+
+
+def _beside(r: Array, a: Array, law: WindowLaw) -> list[float]:
+    """Mean squares of what is not known of the maps' rest of windows (n, V, T, cells), for each scored mask."""
+    e = r - np.moveaxis((a @ law.modes).reshape(*a.shape[:2], r.shape[1], r.shape[3]), 2, 1)
+    out = []
+    for known in _scored(law.frames):
+        ahead = np.stack([_carried(c, known)[0][~known] for c in law.correlation])
+        out.append(float(((np.einsum("vtf,nvfc->nvtc", ahead, e[:, :, known]) - e[:, :, ~known]) ** 2).mean()))
+    return out
+
+
+def _errors(law: WindowLaw, a: Array, beside: Sequence[float]) -> list[float]:
+    """Mean squared errors, for each scored mask, of windows of amplitudes (n, T, K), with those of the maps' rest."""
+    n, frames, count = a.shape
+    out = []
+    for known, rest in zip(_scored(frames), beside):
+        which = np.repeat(known, count)
+        flat = a.reshape(n, -1)
+        cross = law.covariance[which]
+        off = flat[:, which] @ np.linalg.solve(cross[:, which], cross[:, ~which]) - flat[:, ~which]
+        out.append(rest + float((off**2).sum() / (n * (~known).sum() * law.own.size)))
     return out

@@ -47,9 +47,7 @@ class Preconditioned(Denoiser):
         precision: dtype of the network's arithmetic; all else is float32 and coefficients float64.
     """
 
-    def __init__(
-        self, net: nn.Module, process: Process, guess: Guess, precision: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, net: nn.Module, process: Process, guess: Guess, precision: torch.dtype = torch.float32) -> None:
         self.net = net
         self.process = process
         self.guess = guess

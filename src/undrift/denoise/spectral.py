@@ -21,6 +21,7 @@ from torch import Tensor, nn
 __all__ = ["SpectralGuess", "fit_spectral", "rings", "waves"]
 
 _LEAST = 1e-9  # of a channel's mean power
+_FEW = 10  # fields that the power of a ring counts for, beside that of a wave
 _EVEN = 0.5  # power of the posterior's standard deviation by which waves count in training: 0 as in the field, 1 alike
 
 
@@ -45,6 +46,15 @@ def rings(shape: Sequence[int], periodic: Sequence[bool]) -> NDArray[np.intp]:
     along = [waves(n, p)[1].reshape([-1 if i == k else 1 for k in range(len(shape))])
              for i, (n, p) in enumerate(zip(shape, periodic))]  # fmt: skip
     return np.rint(max(shape) * np.sqrt(sum(f**2 for f in along))).astype(int)
+
+
+def _pairs(shape: Sequence[int], periodic: Sequence[bool]) -> NDArray[np.intp]:
+    """A number for each wave of a domain, (*shape), that is the same for sine and cosine."""
+    out = np.zeros((1,) * len(shape), dtype=int)
+    for axis, (n, p) in enumerate(zip(shape, periodic)):
+        along = np.unique(waves(n, p)[1], return_inverse=True)[1]
+        out = out * n + along.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return out
 
 
 class SpectralGuess(nn.Module):
@@ -134,7 +144,9 @@ class SpectralGuess(nn.Module):
 def fit_spectral(
     fields: NDArray[np.floating], weight: NDArray[np.floating], periodic: Sequence[bool]
 ) -> tuple[SpectralGuess, dict[str, float]]:
-    """Fit the guess to clean fields: the mean power of each ring of waves.
+    """Fit the guess to clean fields: the mean power of waves of the same frequencies, whatever their phase.
+
+    Of few fields it is drawn to that of the ring of waves of one frequency.
 
     Args:
         fields: (n, C, *space), centred by construction.
@@ -145,18 +157,18 @@ def fit_spectral(
         The guess, and facts: as of :func:`undrift.denoise.guess.fit_guess`, with no modes.
     """
     shape = fields.shape[2:]
-    ring = rings(shape, periodic)
+    ring, pair = rings(shape, periodic).ravel(), _pairs(shape, periodic).ravel()
     blank = SpectralGuess(torch.ones(fields.shape[1:], dtype=torch.float64, device="cpu"), periodic)
     power = np.ones(fields.shape[1:])
-    members = np.bincount(ring.ravel())
     for channel in range(len(power)):
         whole = (weight[:, channel] > 0).reshape(len(fields), -1).all(1)
         if not whole.any():
             continue
         x = torch.from_numpy(np.ascontiguousarray(fields[whole, channel], dtype=np.float64))[:, None]
-        square = blank.spectrum(x)[:, 0].square().mean(0).numpy()
-        mean = np.bincount(ring.ravel(), square.ravel()) / np.maximum(members, 1)
-        power[channel] = np.maximum(mean, _LEAST * square.mean() + 1e-12)[ring]
+        square = blank.spectrum(x)[:, 0].square().mean(0).numpy().ravel()
+        own, near = ((np.bincount(at, square) / np.maximum(np.bincount(at), 1))[at] for at in (pair, ring))
+        mean = (len(x) * own + _FEW * near) / (len(x) + _FEW)
+        power[channel] = np.maximum(mean, _LEAST * square.mean() + 1e-12).reshape(shape)
     guess = SpectralGuess(torch.from_numpy(power), periodic)
     facts = {"modes": 0, "white": 0.5 * (1 + np.log(power.mean())), "loss": 0.5 * (1 + np.log(power).mean())}
     return guess, {k: float(v) for k, v in facts.items()}

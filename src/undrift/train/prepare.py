@@ -44,7 +44,7 @@ _SPECTRAL_SAMPLES = 160
 _MEMORY_SAMPLES = 512
 _SHARED_SAMPLES = 1500
 _READ = 16  # samples at a time
-_KEPT_NUMBERS = 200_000_000
+_KEPT_NUMBERS = 300_000_000
 _VALIDATION = 0.1
 _VALIDATION_BLOCKS = 3
 _VALIDATION_FIELDS = 128
@@ -175,7 +175,8 @@ class Problem:
         rows = np.sort(np.concatenate([self.fit_rows, self.stop_rows]))
         first = self.encode(rows[:1])
         assert first.x is not None
-        numbers = sum(v.size for v in first.fields.values()) + 4 * first.x.size
+        of_windows = ("static", "asked", "frames", "expected", "target known")  # alike in all rows, or of each batch
+        numbers = sum(v.size for k, v in first.fields.items() if k not in of_windows) + 4 * first.x.size
         if numbers * len(rows) > _KEPT_NUMBERS:
             return
         fields: dict[str, list[np.ndarray]] = {}
@@ -188,14 +189,18 @@ class Problem:
             )
             for name, value in encoded.fields.items():
                 if name != "target known":  # of each batch, and after what is given of windows: the order of channels
-                    fields.setdefault(name, []).append(value)
+                    fields.setdefault(name, []).append(value[:1] if name == "static" else value)
             vectors.append(encoded.vector)
             means.append(prediction.mean)
             stds.append(prediction.std)
-        kept = Encoded(None, None, {k: np.concatenate(v) for k, v in fields.items()}, np.concatenate(vectors))
+        static = {k: np.broadcast_to(v[0][0], (len(rows), *v[0].shape[1:])) for k, v in fields.items() if k == "static"}
+        kept = {k: static[k] if k in static else np.concatenate(v) for k, v in fields.items()}
         self._place = np.full(len(self.pair.target), -1)
         self._place[rows] = np.arange(len(rows))
-        self._kept = kept, Predicted(np.concatenate(means), np.concatenate(stds))
+        self._kept = (
+            Encoded(None, None, kept, np.concatenate(vectors)),
+            Predicted(np.concatenate(means), np.concatenate(stds)),
+        )
 
 
 def covariates_of(fields: Fields, task: Task) -> dict[str, np.ndarray]:
