@@ -7,7 +7,8 @@ import torch
 
 from undrift.denoise.guess import FoldedGuess
 from undrift.denoise.precondition import Preconditioned
-from undrift.denoise.spectral import SpectralGuess, fit_spectral, rings, waves
+from undrift.data.waves import rings, waves
+from undrift.denoise.spectral import SpectralGuess, fit_spectral
 from undrift.objective.denoising import DenoisingScoreMatching
 from undrift.process import EDM
 from undrift.tasks.batch import Batch, Condition

@@ -345,9 +345,8 @@ def fit_window_laws(
 
 def _amplitudes(r: Array, modes: Array) -> Array:
     """Of maps in windows (n, V, T, cells), (n, T, K)."""
-    n, variables, frames, cells = r.shape
-    maps = modes.reshape(len(modes), variables, cells)
-    return np.stack([np.tensordot(r[:, :, t], maps, ((1, 2), (1, 2))) for t in range(frames)], 1)
+    maps = modes.reshape(len(modes), r.shape[1], r.shape[3])
+    return np.stack([np.tensordot(r[:, :, t], maps, ((1, 2), (1, 2))) for t in range(r.shape[2])], 1)
 
 
 def _modes(r: Array, most: int) -> Array:

@@ -18,6 +18,7 @@ from undrift.data.split import Split, fill_values, split
 from undrift.data.windows import Windows, auto_crop
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, Guess, fit_guess
 from undrift.denoise.spectral import fit_spectral
+from undrift.denoise.windows import WindowGuess
 from undrift.errors import DataError, UsageError
 from undrift.nets.precision import fastest_dtype
 from undrift.tasks import Task, Window
@@ -401,14 +402,23 @@ def guess_of(problem: Problem, config: Config) -> tuple[Guess, FoldedGuess, dict
 def _spectral(problem: Problem) -> tuple[Guess, FoldedGuess, dict[str, float]]:
     """The guess of large windows: a few numbers of each channel, which need no folds."""
     rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _SPECTRAL_SAMPLES)).astype(int))]
-    parts = [
-        problem.encode(at, draw=np.random.default_rng(number), known=known(at))
-        for number, at in enumerate(np.array_split(rows, -(-len(rows) // _READ)))
-        for known in ((problem.past,) if number % 4 else (problem.past, problem.nothing))
-    ]
-    x, weight = (np.concatenate([v for e in parts if (v := getattr(e, k)) is not None]) for k in ("x", "weight"))
-    guess, facts = fit_spectral(x, weight, problem.codec.layout.periodic)
+    layout, known = problem.codec.layout, problem.past(rows[:1])
+    assert known is not None
+    asked = np.isnan(known[0]).reshape(len(layout.channels), -1).all(1)
+    found = []
+    for count, told, which, coupled in (
+        (_SPECTRAL_SAMPLES, problem.past, asked, True),
+        (_SPECTRAL_SAMPLES // 4, problem.nothing, np.ones_like(asked), False),
+    ):
+        some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(int))]
+        parts = [
+            problem.encode(at, draw=np.random.default_rng(int(at[0])), known=told(at)).x
+            for at in np.array_split(some, -(-len(some) // _READ))
+        ]
+        x = np.concatenate([part for part in parts if part is not None])
+        found.append(fit_spectral(x, layout.periodic, which, coupled=coupled))
+    (usual, facts), (other, _) = found
+    guess = WindowGuess(usual, other, torch.from_numpy(asked))
     return guess, FoldedGuess([guess] * (int(problem.fold.max()) + 1)), facts
 
 
