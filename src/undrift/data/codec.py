@@ -129,7 +129,7 @@ class Codec:
         self.season = arrays.get("season")  # see :func:`undrift.data.season.fit_season`
         self.window_laws: WindowLaws | None = None
         if "window_modes" in arrays:
-            self.window_laws = WindowLaws([WindowLaw.from_arrays(arrays, "window", layout.shape)])
+            self.window_laws = WindowLaws([WindowLaw.from_arrays(arrays, "window", layout.shape, layout.periodic)])
         self.activity_mean, self.activity_centre = arrays.get("activity_mean"), arrays.get("activity_centre")
         self.low = np.array([t.thresholds[0] for t in transforms]).reshape(-1, *[1] * len(layout.space))
         self.high = np.array([t.thresholds[1] for t in transforms]).reshape(-1, *[1] * len(layout.space))

@@ -209,7 +209,7 @@ def _window_laws(
         encoded, _ = codec.encode(target, None, rows[at], covariates=values, fold=fold[at])
         assert encoded.x is not None
         parts.append(encoded.x.reshape(len(at), -1, frames, *shape))
-    laws, errors = fit_window_laws(np.concatenate(parts), fold[some], maps=maps)
+    laws, errors = fit_window_laws(np.concatenate(parts), fold[some], maps=maps, periodic=codec.layout.periodic)
     if len(errors) > 1:
         maps_, coupled, common = min(errors, key=lambda choice: errors[choice])
         logger.info(

@@ -1,6 +1,7 @@
 """Waves on grids: those of Fourier along periodic axes, cosines along others."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 __all__ = ["pairs", "rings", "turned", "waves"]
 
 
+@cache
 def waves(size: int, periodic: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Orthonormal waves along an axis, (size, size) one a row, and their frequencies in cycles a cell, (size,)."""
     at, rows, frequencies = np.arange(size), [], []
@@ -40,10 +42,9 @@ def pairs(shape: Sequence[int], periodic: Sequence[bool]) -> NDArray[np.intp]:
     return out
 
 
-def turned(x: NDArray[np.floating], periodic: Sequence[bool]) -> NDArray[np.floating]:
-    """Amplitudes of the waves of fields (..., *space), of the same shape."""
-    first = x.ndim - len(periodic)
-    for axis, cyclic in enumerate(periodic, start=first):
+def turned(x: NDArray[np.floating], periodic: Sequence[bool], *, back: bool = False) -> NDArray[np.floating]:
+    """Amplitudes of the waves of fields (..., *space), of the same shape; or fields of amplitudes."""
+    for axis, cyclic in enumerate(periodic, start=x.ndim - len(periodic)):
         basis = waves(x.shape[axis], cyclic)[0].astype(x.dtype)
-        x = np.moveaxis(np.moveaxis(x, axis, -1) @ basis.T, -1, axis)
+        x = np.moveaxis(np.moveaxis(x, axis, -1) @ (basis if back else basis.T), -1, axis)
     return x
