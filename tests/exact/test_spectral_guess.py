@@ -7,7 +7,8 @@ import torch
 
 from undrift.denoise.guess import FoldedGuess
 from undrift.denoise.precondition import Preconditioned
-from undrift.denoise.spectral import SpectralGuess, fit_spectral, rings, waves
+from undrift.data.waves import rings, waves
+from undrift.denoise.spectral import SpectralGuess, fit_spectral
 from undrift.objective.denoising import DenoisingScoreMatching
 from undrift.process import EDM
 from undrift.tasks.batch import Batch, Condition
@@ -92,6 +93,9 @@ def test_the_fitted_guess_has_the_spectrum_of_the_fields(agrees):
         error = 4 * np.sqrt(2 / (count / 2 * (ring == k).sum()))
         agrees(fit_spectral, f"power at wavenumber {k}", "the spectrum drawn from", got, [true, true], rtol=error)
     exact = 0.5 * (1 - np.log(10) / 4 * radius.mean())
+    true, got = 10 ** (-radius[0, :17] / 4), guess.power[0].numpy()[0]  # along one axis, cosines and sines
+    np.testing.assert_allclose(got[[0, *range(1, 31, 2), 31]], true, rtol=5 * np.sqrt(2 / count))
+    np.testing.assert_allclose(got[1:31:2], got[2:31:2], rtol=1e-12)
     assert facts["loss"] == pytest.approx(exact, abs=0.01) and facts["white"] > facts["loss"] + 1
 
 

@@ -31,6 +31,7 @@ from undrift.data.linear import Given
 from undrift.data.member_law import MemberLaw
 from undrift.data.members import one_member
 from undrift.data.predictors import Predictors
+from undrift.data.season import seasonal
 from undrift.data.transforms import Transform
 from undrift.data.window_law import WindowLaw, WindowLaws
 
@@ -148,9 +149,10 @@ class Codec:
             self.given_law = MemberLaw.from_arrays(arrays, self.members)
         elif "law_modes" in arrays:
             self.given_law = GivenLaw(arrays["law_modes"], arrays["law_variances"], float(arrays["law_floor"]))
+        self.season = arrays.get("season")  # see :func:`undrift.data.season.fit_season`
         self.window_laws: WindowLaws | None = None
         if "window_modes" in arrays:
-            self.window_laws = WindowLaws([WindowLaw.from_arrays(arrays, "window", layout.shape)])
+            self.window_laws = WindowLaws([WindowLaw.from_arrays(arrays, "window", layout.shape, layout.periodic)])
         self.lead_laws = LeadLaws.from_arrays(arrays, layout.shape) if "lead_modes" in arrays else None
         self.activity_mean, self.activity_centre = arrays.get("activity_mean"), arrays.get("activity_centre")
         self.low = np.array([t.thresholds[0] for t in transforms]).reshape(-1, *[1] * len(layout.space))
@@ -170,6 +172,8 @@ class Codec:
                 out[name] = value
         for i, curve in self.curves.items():
             out |= curve.to_arrays(f"curve_{i}")
+        if self.season is not None:
+            out["season"] = self.season.astype(np.float32)
         if isinstance(self.given_law, MemberLaw):
             out |= self.given_law.to_arrays()
         elif self.given_law is not None:
@@ -313,6 +317,8 @@ class Codec:
         std = np.broadcast_to(self.scale[cut], mean.shape)
         if self.amplitude.any():
             std = std * np.exp(0.5 * log_amplitude(self.amplitude, *self.liveliness(part, mean, window)))
+        if self.season is not None:
+            std = std * seasonal(self.season, part.features[:, : len(self.season) - 1])[(slice(None), *cut)]
         if self.curves:
             std = std.copy()
         for i, curve in self.curves.items():

@@ -23,6 +23,7 @@ from undrift.data.members import date_of, one_member
 from undrift.data.prediction_fit import fit_prediction
 from undrift.data.predictors import Predictors
 from undrift.data.scan import block_step
+from undrift.data.season import fit_season
 from undrift.data.transforms import Moments, Transform, fit_transform
 from undrift.data.window_law import WindowLaws, fit_window_laws
 from undrift.errors import DataError
@@ -32,6 +33,9 @@ __all__ = ["fit_codec"]
 logger = logging.getLogger(__name__)
 
 _BLOCK = 64
+_YEAR = 365.2425 * 86400.0
+_FEW_YEARS = 2.0  # of a record whose folds are of several pieces: no other year knows the season that is left out
+_PIECES = 3
 _LAW_NUMBERS = 20_000_000  # read for the law of what is given, samples x channels x cells
 _LAW_SAMPLES, _LAW_LEAST = 500, 20  # of what is given: read at most, and without gaps at least
 _WINDOW_NUMBERS = 60_000_000  # read for the law of windows, windows x channels x cells
@@ -159,18 +163,42 @@ def fit_codec(
         predictor=Predictors.base(shape),
         arrays=blank,
     )
+    years = _years(codec.covariates) if cycles else 0.0
     dates, at = np.unique(date_of(target, rows), return_inverse=True)
-    fold = folds(len(dates), number_of_folds)[at]
+    fold = folds(len(dates), number_of_folds, _PIECES if windows and 0 < years < _FEW_YEARS else 1)[at]
     _standardise(codec, target, given, rows, factor)
     if given is not None:
         codec.given_law = _given_law(codec, given, rows)
     fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=not (windows or leads))
+    if windows and years:
+        codec.season = _season(codec, target, rows, fold, covariates).astype(np.float32)
     if windows:
         codec.window_laws = _window_laws(codec, target, rows, fold, covariates, maps and linear)
     if leads is not None:
         codec.lead_laws = _lead_laws(codec, target, rows, fold, covariates, maps and linear, *leads)
     codec.static = np.concatenate([codec.static, _geography(codec)]).astype(np.float32)
     return codec, fold
+
+
+def _years(covariates: Covariates) -> float:
+    """Years that a record spans whose time of year is a covariate, and alone; else 0."""
+    dates = [p for p in covariates.parts if "year" in p.harmonics and not p.trend]
+    return (dates[0].high - dates[0].low) / _YEAR if len(dates) == len(covariates.parts) == 1 else 0.0
+
+
+def _season(
+    codec: Codec, target: Fields, rows: np.ndarray, fold: np.ndarray, covariates: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """How the variance of out-of-fold residuals goes with the time of year."""
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for at in np.array_split(np.arange(len(rows)), -(-len(rows) // _BLOCK)):
+            values = {k: v[rows[at]] for k, v in covariates.items()}
+            encoded, _ = codec.encode(target, None, rows[at], covariates=values, fold=fold[at])
+            assert encoded.x is not None and encoded.weight is not None
+            yield codec.covariates.basis(values, len(at))[:, :4], np.where(encoded.weight > 0, encoded.x, np.nan)
+
+    return fit_season(blocks(), codec.layout.frames, codec.layout.periodic)
 
 
 def _window_laws(
@@ -191,7 +219,7 @@ def _window_laws(
         encoded, _ = codec.encode(target, None, rows[at], covariates=values, fold=fold[at])
         assert encoded.x is not None
         parts.append(encoded.x.reshape(len(at), -1, frames, *shape))
-    laws, errors = fit_window_laws(np.concatenate(parts), fold[some], maps=maps)
+    laws, errors = fit_window_laws(np.concatenate(parts), fold[some], maps=maps, periodic=codec.layout.periodic)
     if len(errors) > 1:
         maps_, coupled, common = min(errors, key=lambda choice: errors[choice])
         logger.info(
@@ -234,13 +262,15 @@ def _lead_laws(
 def _geography(codec: Codec) -> np.ndarray:
     """What the record tells of each cell, standardised: its mean beside what is given, and its scale, (2 C, *space).
 
-    Coasts and mountains show in both, and nothing else that the network is given has them.
+    Coasts and mountains show in both, and nothing else that the network is given has them. Frames have them alike.
     """
     usual = codec.mean.copy()
     for channel, source in enumerate(codec.base):
         if source is not None and codec.given_mean is not None:
             usual[channel] -= codec.given_mean[source]
-    out = np.concatenate([usual, np.log(codec.scale)])
+    frames = codec.layout.frames
+    usual, scale = (v.reshape(-1, frames, *v.shape[1:]).mean(1) for v in (usual, np.log(codec.scale)))
+    out = np.concatenate([usual, scale])
     axes = tuple(range(1, out.ndim))
     spread = out.std(axes, keepdims=True)
     return (out - out.mean(axes, keepdims=True)) / np.where(spread > 1e-6, spread, 1.0)

@@ -31,10 +31,11 @@ _PROBE_CELLS = 4096  # cells that choose the penalty
 _MEMORY = 2e8  # numbers in all sets of coefficients together
 
 
-def folds(count: int, number: int) -> NDArray[np.intp]:
-    """Contiguous folds: the fold of each of ``count`` samples in the order of the record."""
+def folds(count: int, number: int, pieces: int = 1) -> NDArray[np.intp]:
+    """The fold of each of ``count`` samples in the order of the record: one contiguous piece of it, or several."""
     number = max(2, min(number, count))
-    return np.repeat(np.arange(number), [len(part) for part in np.array_split(np.arange(count), number)])
+    parts = np.array_split(np.arange(count), number * pieces)
+    return np.repeat(np.arange(number * pieces) % number, [len(part) for part in parts])
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,8 @@ def _best_degree(codec: Codec, read: Reader, fold: np.ndarray) -> tuple[Predicto
 
     Also the designs that they were fitted with.
     """
-    degrees = (1, 2, 3) if any(part.kind != "category" for part in codec.covariates.parts) else (1,)
+    trends = any(part.kind != "category" and part.trend for part in codec.covariates.parts)
+    degrees = (1, 2, 3) if trends else (1,)
     best: tuple[int, Predictors, Designs] | None = None
     for degree in degrees:
         codec.covariates.degree = degree

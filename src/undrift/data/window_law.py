@@ -20,6 +20,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from undrift.data.waves import rings, turned
+
 __all__ = ["WindowLaw", "WindowLaws", "fit_window_laws"]
 
 Array = NDArray[np.floating]
@@ -46,6 +48,9 @@ class WindowLaw:
         correlation: of that in time, (V, T, T).
         alike: mean size of its correlation between two cells.
         space: cells along each dim.
+        periodic: which dims are.
+        waves: share of each ring of waves in what the maps leave, (V, R), or None.
+        rings: its correlation in time, (V, R, T, T): small waves are forgotten sooner.
     """
 
     modes: Array
@@ -54,24 +59,26 @@ class WindowLaw:
     correlation: Array
     alike: float = 0.0
     space: tuple[int, ...] = ()
+    periodic: tuple[bool, ...] = ()
+    waves: Array | None = None
+    rings: Array | None = None
     _frames: dict[bytes, tuple[Array, Array, Array]] = field(default_factory=dict, repr=False)
     _precision: Array | None = field(default=None, repr=False)
 
     @classmethod
-    def fit(cls, r: Array, modes: Array, left: "Left", coupled: int, common: float) -> Self:
-        """From windows (n, V, T, cells), 0 where missing, maps, and what maps leave of windows that they do not know.
+    def fit(cls, a: Array, modes: Array, left: "Left", coupled: int, common: float) -> Self:
+        """From the amplitudes of windows, maps, and what maps leave of windows that they do not know.
 
         Args:
-            r: the windows.
+            a: the amplitudes, (n, T, K).
             modes: the maps.
             left: moments of what maps leave.
             coupled: how many leading maps know of each other.
             common: how far the correlations in time of the amplitudes are drawn to the mean one, and what they know of
                 each other to nothing, from 0 to 1.
         """
-        n, _, frames, _ = r.shape
-        a = (np.moveaxis(r, 2, 1).reshape(n * frames, -1) @ modes.T).reshape(n, frames, -1)
-        count, lags = a.shape[2], range(frames)
+        n, frames, count = a.shape
+        lags = range(frames)
         pairs = [np.einsum("ntk,ntl->kl", a[:, : frames - k], a[:, k:], optimize=True) for k in lags]
         pairs = [pair / (n * (frames - k)) for k, pair in enumerate(pairs)]
         power = np.diag(pairs[0]) if count else np.zeros(0)
@@ -87,7 +94,10 @@ class WindowLaw:
                 covariance[t, :, t + k] = pair
                 covariance[t + k, :, t] = pair.T
         covariance = covariance.reshape(frames * count, frames * count)
-        return cls(modes, _positive(covariance), left.own, left.correlation(), left.alike)
+        share, in_rings = left.of_rings()
+        return cls(
+            modes, _positive(covariance), left.own, left.correlation(), left.alike, waves=share, rings=in_rings
+        )
 
     @property
     def frames(self) -> int:
@@ -118,7 +128,7 @@ class WindowLaw:
         e = frames - (a @ self.modes).reshape(frames.shape)
         mean = (gain @ a.ravel()).reshape(self.frames, -1) @ self.modes
         mean = mean.reshape(self.frames, *self.own.shape).swapaxes(0, 1)
-        return mean + np.einsum("vtf,fvc->vtc", ahead, e), variance
+        return mean + self.gone_on(np.moveaxis(e, 0, 1), ahead), variance
 
     def _coefficients(self, known: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
         """Of all amplitudes from known ones, of e from known frames (V, T, F), and the variances (V, T, cells)."""
@@ -127,8 +137,26 @@ class WindowLaw:
         cross = self.covariance[:, which]
         gain = np.linalg.solve(cross[which], cross.T).T if which.any() else cross
         posterior = self.covariance - gain @ cross.T
-        ahead, left = zip(*(_carried(c, known) for c in self.correlation))
-        return gain, np.stack(ahead), self._variance(posterior) + self.own[:, None] * np.stack(left)[..., None]
+        ahead, left = self.ahead(known)
+        return gain, ahead, self._variance(posterior) + self.own[:, None] * left[..., None]
+
+    def ahead(self, known: NDArray[np.bool_]) -> tuple[Array, Array]:
+        """Coefficients of e from known whole frames, (V, T, F) or (V, R, T, F), and the share that is left, (V, T)."""
+        if self.rings is None or self.waves is None:
+            ahead, left = zip(*(_carried(c, known) for c in self.correlation))
+            return np.stack(ahead), np.stack(left)
+        found = [[_carried(c, known) for c in each] for each in self.rings]
+        ahead, left = (np.array([[one[k] for one in each] for each in found]) for k in (0, 1))
+        return ahead, (self.waves[..., None] * left).sum(1)
+
+    def gone_on(self, e: Array, ahead: Array) -> Array:
+        """e of all frames (V, T, cells) from known ones (V, F, cells)."""
+        if ahead.ndim == 3:
+            return np.einsum("vtf,vfc->vtc", ahead, e)
+        std, ring = np.sqrt(np.maximum(self.own, 1e-30))[:, None], rings(self.space, self.periodic).ravel()
+        y = turned((e / std * (self.own > 0)[:, None]).reshape(*e.shape[:2], *self.space), self.periodic)
+        y = np.einsum("vwtf,vfw->vtw", ahead[:, ring], y.reshape(e.shape))
+        return turned(y.reshape(*y.shape[:2], *self.space), self.periodic, back=True).reshape(y.shape) * std
 
     def _variance(self, posterior: Array) -> Array:
         """Variance of the maps' part of each cell, (V, T, cells), from the covariance of amplitudes."""
@@ -177,7 +205,8 @@ class WindowLaw:
             return self
         cut = self.own.reshape(len(self.own), *self.space)[(slice(None), *window)]
         own = cut.reshape(len(cut), -1)
-        return replace(self, modes=np.zeros((0, own.size)), own=own, space=cut.shape[1:], _frames={}, _precision=None)
+        none = {"modes": np.zeros((0, own.size)), "waves": None, "rings": None, "_frames": {}, "_precision": None}
+        return replace(self, own=own, space=cut.shape[1:], **none)
 
     def to_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Arrays that hold it."""
@@ -187,15 +216,21 @@ class WindowLaw:
             f"{name}_own": self.own,
             f"{name}_correlation": self.correlation,
             f"{name}_alike": np.array(self.alike),
+            **({} if self.waves is None else {f"{name}_waves": self.waves}),
+            **({} if self.rings is None else {f"{name}_rings": self.rings}),
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray], name: str, space: Sequence[int]) -> Self:
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], name: str, space: Sequence[int], periodic: Sequence[bool]
+    ) -> Self:
         """Inverse of :meth:`to_arrays`, on a grid."""
         modes, covariance, own, correlation = (
             arrays[f"{name}_{part}"].astype(np.float64) for part in ("modes", "covariance", "own", "correlation")
         )
-        return cls(modes, covariance, own, correlation, float(arrays[f"{name}_alike"]), tuple(space))
+        waves, in_rings = (arrays.get(f"{name}_{part}") for part in ("waves", "rings"))
+        alike = float(arrays[f"{name}_alike"])
+        return cls(modes, covariance, own, correlation, alike, tuple(space), tuple(periodic), waves, in_rings)
 
 
 class WindowLaws:
@@ -258,6 +293,7 @@ class Left:
         lagged: mean product at each lag, (V, T).
         alike: mean size of the correlation between two cells.
         count: windows.
+        rings: mean product at each lag of the waves of each ring, over the variance of all, (V, R, T), or None.
     """
 
     own: Array
@@ -265,10 +301,11 @@ class Left:
     lagged: Array
     alike: float
     count: int
+    rings: Array | None = None
 
     @classmethod
-    def of(cls, r: Array, modes: Array) -> Self:
-        """Of windows (n, V, T, cells) beside maps that were found without them."""
+    def of(cls, r: Array, modes: Array, space: Sequence[int] = (), periodic: Sequence[bool] = ()) -> Self:
+        """Of windows (n, V, T, cells) beside maps that were found without them, on a grid if it is told."""
         n, variables, frames, cells = r.shape
         flat = np.moveaxis(r, 2, 1).reshape(n * frames, -1)
         a = flat @ modes.T
@@ -278,7 +315,9 @@ class Left:
         some = some[:, some.std(0) > 0]
         pairs = np.abs(np.corrcoef(some.T)) if some.shape[1] > 1 and n > 2 else np.zeros((1, 1))
         alike = (pairs.sum() - len(pairs)) / max(len(pairs) * (len(pairs) - 1), 1) if len(pairs) > 1 else 0.0
-        return cls((e**2).mean((0, 1)), (a**2).mean(0), np.array(lagged), float(alike), n)
+        own = (e**2).mean((0, 1))
+        in_rings = _in_rings(e / np.sqrt(np.maximum(own, 1e-30)), space, periodic) if space and frames > 1 else None
+        return cls(own, (a**2).mean(0), np.array(lagged), float(alike), n, in_rings)
 
     @classmethod
     def mean(cls, parts: Sequence["Left"]) -> Self:
@@ -287,7 +326,8 @@ class Left:
         names = ("own", "held", "lagged")
         own, held, lagged = (np.sum([getattr(p, name) * (p.count / count) for p in parts], 0) for name in names)
         alike = sum(p.alike * p.count / count for p in parts)
-        return cls(own, held, lagged, alike, count)
+        some = [p.rings * (p.count / count) for p in parts if p.rings is not None]
+        return cls(own, held, lagged, alike, count, np.sum(some, 0) if some else None)
 
     def correlation(self) -> Array:
         """In time, (V, T, T)."""
@@ -296,8 +336,27 @@ class Left:
         return np.stack([_positive(row[at]) for row in self.lagged / np.maximum(self.lagged[:, :1], 1e-30)])
 
 
+    def of_rings(self) -> tuple[Array | None, Array | None]:
+        """Share of each ring, (V, R), and its correlation in time, (V, R, T, T)."""
+        if self.rings is None:
+            return None, None
+        share, frames = np.maximum(self.rings[..., 0], 1e-12), self.rings.shape[2]
+        at = np.abs(np.subtract.outer(np.arange(frames), np.arange(frames)))
+        found = np.stack([[_positive(row[at]) for row in each] for each in self.rings / share[..., None]])
+        return share / share.sum(1, keepdims=True), found
+
+
+def _in_rings(e: Array, space: Sequence[int], periodic: Sequence[bool]) -> Array:
+    """Mean products at each lag of the waves of each ring of standardised fields (n, T, V, cells), (V, R, T)."""
+    n, frames, variables, cells = e.shape
+    ring = rings(space, periodic).ravel()
+    y = turned(e.reshape(n, frames, variables, *space), periodic).reshape(e.shape)
+    out = [(y[:, : frames - k] * y[:, k:]).mean((0, 1)) for k in range(frames)]
+    return np.stack([[np.bincount(ring, one) for one in each] for each in out], -1) / cells
+
+
 def fit_window_laws(
-    r: Array, fold: NDArray[np.intp], *, maps: bool
+    r: Array, fold: NDArray[np.intp], *, maps: bool, periodic: Sequence[bool] | None = None
 ) -> tuple[WindowLaws, dict[tuple[int, int, float], float]]:
     """The law without each fold and, last, that of all windows.
 
@@ -307,36 +366,50 @@ def fit_window_laws(
         r: standardised residuals (n, V, T, *space), 0 where missing.
         fold: contiguous fold of each window.
         maps: False where parts of the domain are learned: then cells go on in time, each on its own.
+        periodic: which axes of space are; waves go on in time, each ring on its own, if it is told.
 
     Returns:
         The laws, and the error of each (maps, coupled, common) tried: the mean logarithm of mean squares.
     """
     space, frames, number = r.shape[3:], r.shape[2], int(fold.max()) + 1
     r = r.reshape(*r.shape[:3], -1)
+    grid = (space, periodic) if maps and periodic is not None else ()
     most = min(_MODES, _AMPLITUDES // frames) if maps else 0
-    without = [r[fold != k] for k in range(number)]
-    all_modes = [_modes(part, most) for part in [*without, r]]
-    counts = sorted({min(most, len(all_modes[-1])), *(c for c in (0,) if frames > 1)})
+    folds = [fold == k for k in range(number)]
+    all_modes = [_modes(r[part], most) for part in (*(~f for f in folds), slice(None))]
+    counts = sorted({min(len(modes) for modes in all_modes), *(c for c in (0,) if frames > 1)})
+    amplitudes = [_amplitudes(r, modes[: counts[-1]]) for modes in all_modes]
     found: dict[int, list[Left]] = {}
     errors: dict[tuple[int, int, float], float] = {}
 
     def law(k: int, count: int, coupled: int, common: float) -> WindowLaw:
-        others = [left for j, left in enumerate(found[count]) if j != k]
-        windows = r if k == number else without[k]
-        return replace(WindowLaw.fit(windows, all_modes[k][:count], Left.mean(others), coupled, common), space=space)
+        left = Left.mean([one for j, one in enumerate(found[count]) if j != k])
+        mine = amplitudes[k][..., :count] if k == number else amplitudes[k][~folds[k], :, :count]
+        law = WindowLaw.fit(mine, all_modes[k][:count], left, coupled, common)
+        return replace(law, space=space, periodic=tuple(periodic or ()))
 
     for count in counts:
-        found[count] = [Left.of(r[fold == k], all_modes[k][:count]) for k in range(number)]
-        tried = (
-            [(c, m) for c in sorted({min(c, count) for c in _COUPLED}) for m in _COMMON]
-            if frames > 1 and count
-            else [(0, 1.0)]
-        )
+        found[count] = [Left.of(r[f], all_modes[k][:count], *grid) for k, f in enumerate(folds)]
+        if frames == 1:
+            errors[count, 0, 1.0] = 0.0
+            continue
+        some = [np.flatnonzero(f)[:: max(1, int(f.sum()) // _SCORED)] for f in folds]
+        beside = [_beside(r[at], amplitudes[k][at, :, :count], law(k, count, 0, 1.0)) for k, at in enumerate(some)]
+        tried = [(c, m) for c in sorted({min(c, count) for c in _COUPLED}) for m in _COMMON] if count else [(0, 1.0)]
         for coupled, common in tried:
-            per_fold = [_errors(law(k, count, coupled, common), r[fold == k]) for k in range(number)]
+            per_fold = [
+                _errors(law(k, count, coupled, common), amplitudes[k][at, :, :count], beside[k])
+                for k, at in enumerate(some)
+            ]
             errors[count, coupled, common] = float(np.log(np.mean(per_fold, 0)).mean())
     best = min(errors, key=lambda choice: errors[choice])
     return WindowLaws([law(k, *best) for k in range(number + 1)]), errors
+
+
+def _amplitudes(r: Array, modes: Array) -> Array:
+    """Of maps in windows (n, V, T, cells), (n, T, K)."""
+    maps = modes.reshape(len(modes), r.shape[1], r.shape[3])
+    return np.stack([np.tensordot(r[:, :, t], maps, ((1, 2), (1, 2))) for t in range(r.shape[2])], 1)
 
 
 def _modes(r: Array, most: int) -> Array:
@@ -354,14 +427,31 @@ def _modes(r: Array, most: int) -> Array:
     return (vectors[:, lead] / np.sqrt(np.maximum(values[lead], 1e-30))).T @ flat
 
 
-def _errors(law: WindowLaw, r: Array) -> list[float]:
-    """Mean squared errors of the second half from the first, and of what is between the ends, of some windows."""
-    frames, out = law.frames, []
-    if frames == 1:
-        return [1.0]
-    for known in (np.arange(frames) < (frames + 1) // 2, np.isin(np.arange(frames), [0, frames - 1])):
-        if not known.all():
-            full = np.broadcast_to(known[None, :, None], r.shape[1:])
-            some = r[:: max(1, len(r) // _SCORED)]
-            out.append(float(np.mean([((law.given(x, full)[0] - x)[:, ~known] ** 2).mean() for x in some])))
+def _scored(frames: int) -> list[NDArray[np.bool_]]:
+    """The frames that are known where laws are compared: the first half, and both ends."""
+    return [
+        k for k in (np.arange(frames) < (frames + 1) // 2, np.isin(np.arange(frames), [0, frames - 1])) if not k.all()
+    ]
+
+
+def _beside(r: Array, a: Array, law: WindowLaw) -> list[float]:
+    """Mean squares of what is not known of the maps' rest of windows (n, V, T, cells), for each scored mask."""
+    e = r - np.moveaxis((a @ law.modes).reshape(*a.shape[:2], r.shape[1], r.shape[3]), 2, 1)
+    out = []
+    for known in _scored(law.frames):
+        ahead = law.ahead(known)[0]
+        out.append(float(np.mean([((law.gone_on(x[:, known], ahead) - x)[:, ~known] ** 2).mean() for x in e])))
+    return out
+
+
+def _errors(law: WindowLaw, a: Array, beside: Sequence[float]) -> list[float]:
+    """Mean squared errors, for each scored mask, of windows of amplitudes (n, T, K), with those of the maps' rest."""
+    n, frames, count = a.shape
+    out = []
+    for known, rest in zip(_scored(frames), beside):
+        which = np.repeat(known, count)
+        flat = a.reshape(n, -1)
+        cross = law.covariance[which]
+        off = flat[:, which] @ np.linalg.solve(cross[:, which], cross[:, ~which]) - flat[:, ~which]
+        out.append(rest + float((off**2).sum() / (n * (~known).sum() * law.own.size)))
     return out

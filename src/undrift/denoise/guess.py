@@ -21,8 +21,10 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 
 from undrift.denoise.spectral import SpectralGuess
+from undrift.denoise.windows import WindowGuess
+from undrift.tasks.batch import Condition
 
-__all__ = ["FoldedGuess", "GaussianGuess", "Guess", "fit_guess"]
+__all__ = ["FoldedGuess", "GaussianGuess", "Guess", "by_rows", "fit_guess"]
 
 _MODES = 320
 _LEAST = 1.05  # a component's variance over that of the rest from which it is kept
@@ -76,6 +78,10 @@ class GaussianGuess(nn.Module):
             out = out + (gain * (flat @ modes.T)) @ modes
         return out.reshape(y.shape)
 
+    def parts(self, condition: Condition, rows: int) -> list[tuple["GaussianGuess", Tensor]]:
+        """Each guess that rows (B,) of a batch have, and which they are: itself, and all."""
+        return [(self, torch.ones(rows, dtype=torch.bool, device=self.floor.device))]
+
     def added(self, f: Tensor, gain: Tensor) -> Tensor:
         """What a network adds to the guess, in units of c_out: its numbers as they are."""
         return f
@@ -102,7 +108,15 @@ def _spectrum(fields: NDArray[np.float64], number: int) -> tuple[NDArray[np.floa
     return values, (vectors / np.sqrt(n * values)).T @ fields, float((fields**2).sum() / n)
 
 
-Guess = GaussianGuess | SpectralGuess
+Guess = GaussianGuess | SpectralGuess | WindowGuess
+
+
+def by_rows(values: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+    """Of several values (B or 1, ...) that of the part in which each row (B,) is."""
+    out = values[0]
+    for value, at in zip(values[1:], rows[1:]):
+        out = torch.where(at.reshape(-1, *[1] * (value.ndim - 1)), value, out)
+    return out
 
 
 class FoldedGuess(nn.Module):
@@ -124,12 +138,14 @@ class FoldedGuess(nn.Module):
         assert isinstance(guess, Guess)
         return guess
 
-    def groups(self, fold: Tensor) -> list[tuple[Guess, Tensor]]:
+    def groups(self, fold: Tensor, condition: Condition) -> list[tuple[GaussianGuess | SpectralGuess, Tensor]]:
         """Each guess that rows of these folds (B,) have, and which rows they are."""
         found: dict[int, list[int]] = {}
         for k in fold.unique().tolist():
             found.setdefault(id(self.of(k)), []).append(k)
-        return [(self.of(ks[0]), torch.isin(fold, torch.tensor(ks, device=fold.device))) for ks in found.values()]
+        rows = [torch.isin(fold, torch.tensor(ks, device=fold.device)) for ks in found.values()]
+        parts = [self.of(ks[0]).parts(condition, len(fold)) for ks in found.values()]
+        return [(guess, own & at) for at, each in zip(rows, parts) for guess, own in each if bool((own & at).any())]
 
 
 def fit_guess(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.estimate import Estimate
-from undrift.denoise.guess import Guess
+from undrift.denoise.guess import GaussianGuess, Guess, SpectralGuess, by_rows
 from undrift.nets.precision import evaluate
 from undrift.process import Process
 from undrift.tasks.batch import Condition
@@ -32,7 +32,7 @@ _REMEMBERED = 256  # times
 _LEAST_ALPHA = 1e-12  # in place of 0, where y is infinite: what follows has its limit
 
 
-def coefficients(guess: Guess, ratio: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def coefficients(guess: GaussianGuess | SpectralGuess, ratio: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """``c_in`` and ``c_out`` for ratios (B,), float64."""
     return (ratio**2 + guess.total(size)).rsqrt(), guess.posterior_variance(ratio, size).sqrt()
 
@@ -47,9 +47,7 @@ class Preconditioned(Denoiser):
         precision: dtype of the network's arithmetic; all else is float32 and coefficients float64.
     """
 
-    def __init__(
-        self, net: nn.Module, process: Process, guess: Guess, precision: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, net: nn.Module, process: Process, guess: Guess, precision: torch.dtype = torch.float32) -> None:
         self.net = net
         self.process = process
         self.guess = guess
@@ -67,40 +65,46 @@ class Preconditioned(Denoiser):
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:
         """See :class:`undrift.denoise.denoiser.Denoiser`."""
-        numbers = self._numbers(x_t, t)
-        y, condition = x_t / numbers.alpha, condition or Condition()
+        condition = condition or Condition()
+        guesses, rows = zip(*self.guess.parts(condition, len(x_t)))
+        parts = [self._numbers(guess, x_t, t) for guess in guesses]
+        numbers = parts[0]
+        y = x_t / numbers.alpha
         seen = condition.blanked(y)
-        f = self.network(self.net, numbers.c_in * seen, numbers.ratio, condition, self.precision)
-        added = numbers.c_out * self.guess.added(f, numbers.gain)
-        x = condition.blanked(self.guess.shrink(seen, numbers.tail, numbers.gain) + added)
+        c_in = by_rows([n.c_in for n in parts], rows)
+        f = self.network(self.net, c_in * seen, numbers.ratio, condition, self.precision)
+        found = [
+            guess.shrink(seen, n.tail, n.gain) + n.c_out * guess.added(f, n.gain) for guess, n in zip(guesses, parts)
+        ]
+        x = condition.blanked(by_rows(found, rows))
         return Estimate(x, (y - x) / numbers.divisor, self.process, t)
 
-    def _numbers(self, x_t: Tensor, t: Tensor) -> "_Numbers":
+    def _numbers(self, guess: GaussianGuess | SpectralGuess, x_t: Tensor, t: Tensor) -> "_Numbers":
         """All that depends on the times alone; of one time for all rows it is remembered, for the next micro-batch."""
         if t.stride() != (0,):
-            return self._found(x_t, t)
-        guess = self.guess
-        key = (float(t[0]), x_t.shape[1:], x_t.dtype, x_t.device, *(b._version for b in guess.buffers()))
+            return self._found(guess, x_t, t)
+        versions = (buffer._version for buffer in guess.buffers())
+        key = (float(t[0]), x_t.shape[1:], x_t.dtype, x_t.device, id(guess), *versions)
         if key not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             with torch.inference_mode(False):  # what is remembered may be needed by a gradient later
-                self._known[key] = self._found(x_t, t[:1].clone())
+                self._known[key] = self._found(guess, x_t, t[:1].clone())
         return self._known[key]
 
-    def _found(self, x_t: Tensor, t: Tensor) -> "_Numbers":
+    def _found(self, guess: GaussianGuess | SpectralGuess, x_t: Tensor, t: Tensor) -> "_Numbers":
         alpha = self.process.alpha(t).clamp(min=_LEAST_ALPHA)
         ratio = self.process.sigma(t) / alpha
-        c_in, c_out = coefficients(self.guess, ratio, x_t[0].numel())
+        c_in, c_out = coefficients(guess, ratio, x_t[0].numel())
         shape = (-1,) + (1,) * (x_t.ndim - 1)
         alpha, divisor, c_in, c_out = (v.to(x_t.dtype).reshape(shape) for v in (alpha, ratio, c_in, c_out))
-        tail, gain = self.guess.gains(ratio, x_t.dtype)
+        tail, gain = guess.gains(ratio, x_t.dtype)
         return _Numbers(ratio, alpha, divisor, c_in, c_out, tail, gain)
 
 
 @dataclass(frozen=True)
 class _Numbers:
-    """Of each row, or of all: ratio (B,), and what multiplies fields, (B, 1, ...), and what the guess keeps, see its ``gains``."""
+    """Of each row, or of all: ratio (B,), what multiplies fields, (B, 1, ...), and the guess's gains."""
 
     ratio: Tensor
     alpha: Tensor

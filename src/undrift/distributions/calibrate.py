@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from undrift.denoise.spectral import SpectralGuess, rings
+from undrift.data.waves import rings
+from undrift.denoise.windows import WindowGuess
 from undrift.distributions.diffusion import Diffusion
 from undrift.nets.members import number_of
 from undrift.process import Key, normal
@@ -39,7 +40,7 @@ def calibrate(law: Diffusion, problem: Problem, device: torch.device, *, nfe: in
     Returns:
         The factor of each channel's scale.
     """
-    if isinstance(law.guess, SpectralGuess):
+    if isinstance(law.guess, WindowGuess):
         return _calibrate_waves(law, law.guess, problem, device, nfe)
     codec, channels = problem.codec, len(problem.codec.layout.channels)
     true, drawn = np.zeros(channels), np.zeros(channels)
@@ -79,26 +80,24 @@ def _drawn(
 
 
 def _calibrate_waves(
-    law: Diffusion, guess: SpectralGuess, problem: Problem, device: torch.device, nfe: int
+    law: Diffusion, guess: WindowGuess, problem: Problem, device: torch.device, nfe: int
 ) -> list[float]:
-    """The gain of each ring of waves of each variable: in the frames that usually are asked, and in the others.
+    """The gain of each ring of waves of each variable, where the usual frames are asked and where all are.
 
     A sampler of few steps leaves out what is smaller than its last noise, and a network adds errors of its own.
     """
     layout = problem.codec.layout
     ring = rings(layout.shape, layout.periodic).ravel()
     modes, groups = np.bincount(ring), len(layout.channels) // layout.frames
-    usual = problem.past(problem.fit_rows[:1])
-    asked = np.isnan(usual[0]).reshape(len(layout.channels), -1).all(1) if usual is not None else np.ones(1, bool)
-    gain, spread = np.ones((len(layout.channels), len(modes))), np.ones(len(layout.channels))
-    for known, which in ((problem.past, asked), (problem.nothing, ~asked)):
-        if not which.any():
-            continue
+    asked, spread = guess.asked.cpu().numpy(), np.ones(len(layout.channels))
+    for part, known, which, share in (
+        (guess.other, problem.nothing, np.ones_like(asked), 0.25),
+        (guess.usual, problem.past, asked, 1.0),
+    ):
         power, fields = np.zeros((2, len(layout.channels), len(modes))), 0
-        share = 1.0 if which is asked else 0.25
         for x, r, _ in _drawn(law, problem, device, nfe, known, int(share * _WAVE_NUMBERS)):
             for kind, values in enumerate((x, r)):
-                square = guess.spectrum(torch.from_numpy(values).to(guess.power)).square().sum(0)
+                square = part.spectrum(torch.from_numpy(values).to(part.power)).square().sum(0)
                 power[kind] += [np.bincount(ring, c) for c in square.cpu().numpy().reshape(len(square), -1)]
             fields += len(x)
         together = (power * which[:, None]).reshape(2, groups, layout.frames, -1).sum(2)
@@ -106,7 +105,7 @@ def _calibrate_waves(
         whole = true.sum(1, keepdims=True) / drawn.sum(1, keepdims=True)
         count = fields * modes
         square = np.clip((count * true / drawn + _FEW * whole) / (count + _FEW), *_WAVE_RANGE)
-        gain = np.where(which[:, None], np.repeat(square**0.5, layout.frames, 0), gain)
+        gain = np.where(which[:, None], np.repeat(square**0.5, layout.frames, 0), 1.0)
         spread = np.where(which, np.repeat(whole[:, 0] ** 0.5, layout.frames), spread)
-    guess.gain *= torch.from_numpy(gain[:, ring].reshape(guess.gain.shape)).to(guess.gain)
+        part.gain *= torch.from_numpy(gain[:, ring].reshape(part.gain.shape)).to(part.gain)
     return [float(v) for v in spread]

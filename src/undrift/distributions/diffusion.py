@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from undrift.denoise.denoiser import Denoiser
-from undrift.denoise.guess import Guess
+from undrift.denoise.guess import Guess, by_rows
 from undrift.denoise.precondition import Preconditioned
 from undrift.errors import UndriftError
 from undrift.infer.sample import sample
@@ -85,7 +85,12 @@ class Diffusion:
             draw = sample(denoiser, sigma * z[rows], condition.index(rows), nfe=nfe, grid=self.grid)
             if draw.status != "done":
                 raise UndriftError("the sampler left the finite numbers; train longer, or with a smaller learning rate")
-            x = draw.x if guided is not None else condition.index(rows).blanked(self.guess.finished(draw.x))
+            x = draw.x if guided is not None else self._finished(draw.x, condition.index(rows))
             out.append(x[: stop - start])
         self.net.train(was_training)
         return torch.cat(out)
+
+    def _finished(self, x: Tensor, condition: Condition) -> Tensor:
+        """What is drawn as the guess finishes it; guided fields agree with what they are guided by, and stay."""
+        guesses, rows = zip(*self.guess.parts(condition, len(x)))
+        return condition.blanked(by_rows([guess.finished(x) for guess in guesses], rows))

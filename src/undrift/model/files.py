@@ -16,6 +16,7 @@ from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell, load_codec, save_codec
 from undrift.denoise.guess import GaussianGuess, Guess
 from undrift.denoise.spectral import SpectralGuess
+from undrift.denoise.windows import WindowGuess
 from undrift.distributions.baselines import Dressed
 from undrift.distributions.rivals import Rivals
 from undrift.errors import CheckpointError, UsageError
@@ -106,16 +107,23 @@ def read_files(path: Path, device: torch.device, *, verify: bool) -> Parts:
         return net.to(device).eval()
 
     parts = load_tensors(path / "guess.safetensors")
-    guess = (
-        SpectralGuess(parts["power"], parts["periodic"], parts["gain"])
-        if "power" in parts
-        else GaussianGuess(parts["modes"], parts["variances"], float(parts["floor"]))
-    ).to(device)
+    guess = _guess_of(parts).to(device)
     twin = net_of("regression.safetensors") if (path / "regression.safetensors").exists() else None
     precision = precision_of(config.train.precision, device)
     rivals = Rivals(codec, device, precision, twin, _read_dressed(path / "baselines.nc"))
     net, versions = net_of(WEIGHTS), made_with(manifest)
     return Parts(config, codec, shell, given_shell, net, guess, rivals, extra["facts"], versions)
+
+
+def _guess_of(parts: Mapping[str, torch.Tensor]) -> Guess:
+    if "asked" not in parts:
+        return GaussianGuess(parts["modes"], parts["variances"], float(parts["floor"]))
+
+    def waves(name: str) -> SpectralGuess:
+        power, periodic, gain = (parts[f"{name}.{k}"] for k in ("power", "periodic", "gain"))
+        return SpectralGuess(power, periodic, parts.get(f"{name}.correlation"), gain)
+
+    return WindowGuess(waves("usual"), waves("other"), parts["asked"])
 
 
 def read_config(path: Path) -> Config:

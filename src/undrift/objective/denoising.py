@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from undrift.denoise.guess import FoldedGuess, Guess
+from undrift.denoise.guess import FoldedGuess, GaussianGuess, SpectralGuess
 from undrift.denoise.precondition import Preconditioned, coefficients
 from undrift.nets.members import member_of
 from undrift.nets.precision import evaluate
@@ -54,7 +54,7 @@ class DenoisingScoreMatching:
         ratio = self.process.ratio(self.times(len(batch), self.process, generator))
         z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         y = batch.condition.blanked(x + ratio.to(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1)) * z)
-        groups = self.guess.groups(batch.fold)
+        groups = self.guess.groups(batch.fold, batch.condition)
         c_in, c_out, linear, gains = self._guessed(y, ratio, groups)
         f = Preconditioned.network(member_of(net, batch.member), c_in * y, ratio, batch.condition, self.precision)
         wanted = (x - linear) / c_out
@@ -70,9 +70,9 @@ class DenoisingScoreMatching:
         return loss, {"loss_by_noise": total / count.index_add(0, bins, torch.ones_like(loss.detach()))}
 
     def _guessed(
-        self, y: Tensor, ratio: Tensor, groups: list[tuple[Guess, Tensor]]
+        self, y: Tensor, ratio: Tensor, groups: list[tuple[GaussianGuess | SpectralGuess, Tensor]]
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-        """``c_in``, ``c_out`` (B, 1, ..), the estimate (B, C, *space) of the guess without the row's fold, its gains."""
+        """``c_in``, ``c_out`` (B, 1, ..) and the estimate (B, C, *space) of the guess without the row's fold; gains."""
         parts = [torch.empty_like(y[:, :1].flatten(1)[:, :1]) for _ in range(2)]
         linear, gains = torch.empty_like(y), []
         shape = (-1,) + (1,) * (y.ndim - 1)

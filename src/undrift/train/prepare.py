@@ -20,6 +20,7 @@ from undrift.data.split import Split, fill_values, overlapping, split
 from undrift.data.windows import Windows, auto_crop
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, Guess, fit_guess
 from undrift.denoise.spectral import fit_spectral
+from undrift.denoise.windows import WindowGuess
 from undrift.errors import DataError, UsageError
 from undrift.nets.precision import fastest_dtype
 from undrift.tasks import LeadTime, Task, Window
@@ -46,7 +47,7 @@ _SPECTRAL_SAMPLES = 160
 _MEMORY_SAMPLES = 512
 _SHARED_SAMPLES = 1500
 _READ = 16  # samples at a time
-_KEPT_NUMBERS = 200_000_000
+_KEPT_NUMBERS = 300_000_000
 _VALIDATION = 0.1
 _VALIDATION_BLOCKS = 3
 _VALIDATION_FIELDS = 128
@@ -203,7 +204,8 @@ class Problem:
         first = self.encode(rows[:1])
         rows = rows if self.pairs is None else self.split.train
         assert first.x is not None
-        numbers = sum(v.size for v in first.fields.values()) + 4 * first.x.size
+        of_windows = ("static", "asked", "frames", "expected", "target known")  # alike in all rows, or of each batch
+        numbers = sum(v.size for k, v in first.fields.items() if k not in of_windows) + 4 * first.x.size
         if numbers * len(rows) > _KEPT_NUMBERS:
             return
         fields: dict[str, list[np.ndarray]] = {}
@@ -216,14 +218,18 @@ class Problem:
             )
             for name, value in encoded.fields.items():
                 if name != "target known":  # of each batch, and after what is given of windows: the order of channels
-                    fields.setdefault(name, []).append(value)
+                    fields.setdefault(name, []).append(value[:1] if name == "static" else value)
             vectors.append(encoded.vector)
             means.append(prediction.mean)
             stds.append(prediction.std)
-        kept = Encoded(None, None, {k: np.concatenate(v) for k, v in fields.items()}, np.concatenate(vectors))
+        static = {k: np.broadcast_to(v[0][0], (len(rows), *v[0].shape[1:])) for k, v in fields.items() if k == "static"}
+        kept = {k: static[k] if k in static else np.concatenate(v) for k, v in fields.items()}
         self._place = np.full(len(self.pair.target), -1)
         self._place[rows] = np.arange(len(rows))
-        self._kept = kept, Predicted(np.concatenate(means), np.concatenate(stds))
+        self._kept = (
+            Encoded(None, None, kept, np.concatenate(vectors)),
+            Predicted(np.concatenate(means), np.concatenate(stds)),
+        )
 
 
 def covariates_of(fields: Fields, task: Task) -> dict[str, np.ndarray]:
@@ -457,14 +463,23 @@ def guess_of(problem: Problem, config: Config) -> tuple[Guess, FoldedGuess, dict
 def _spectral(problem: Problem) -> tuple[Guess, FoldedGuess, dict[str, float]]:
     """The guess of large windows: a few numbers of each channel, which need no folds."""
     rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _SPECTRAL_SAMPLES)).astype(int))]
-    parts = [
-        problem.encode(at, draw=np.random.default_rng(number), known=known(at))
-        for number, at in enumerate(np.array_split(rows, -(-len(rows) // _READ)))
-        for known in ((problem.past,) if number % 4 else (problem.past, problem.nothing))
-    ]
-    x, weight = (np.concatenate([v for e in parts if (v := getattr(e, k)) is not None]) for k in ("x", "weight"))
-    guess, facts = fit_spectral(x, weight, problem.codec.layout.periodic)
+    layout, known = problem.codec.layout, problem.past(rows[:1])
+    assert known is not None
+    asked = np.isnan(known[0]).reshape(len(layout.channels), -1).all(1)
+    found = []
+    for count, told, which, coupled in (
+        (_SPECTRAL_SAMPLES, problem.past, asked, True),
+        (_SPECTRAL_SAMPLES // 4, problem.nothing, np.ones_like(asked), False),
+    ):
+        some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(int))]
+        parts = [
+            problem.encode(at, draw=np.random.default_rng(int(at[0])), known=told(at)).x
+            for at in np.array_split(some, -(-len(some) // _READ))
+        ]
+        x = np.concatenate([part for part in parts if part is not None])
+        found.append(fit_spectral(x, layout.periodic, which, coupled=coupled))
+    (usual, facts), (other, _) = found
+    guess = WindowGuess(usual, other, torch.from_numpy(asked))
     return guess, FoldedGuess([guess] * (int(problem.fold.max()) + 1)), facts
 
 
