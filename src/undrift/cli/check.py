@@ -78,7 +78,7 @@ def check(
     report = examine(
         list(data),
         task=task,
-        factor=Defaults().factor if factor is None else factor,
+        factor=factor,
         past=Defaults().past if past is None else past,
         future=Defaults().future if future is None else future,
         given=given,

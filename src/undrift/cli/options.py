@@ -67,7 +67,8 @@ Future = Annotated[int | None, Parameter(help="Frames of a window after the pres
 Factor = Annotated[
     int | None,
     Parameter(
-        help="Fine cells per coarse cell along each side, when what is given is the block mean of DATA. Default 4."
+        help="Fine cells per coarse cell along each side, when what is given is the block mean of DATA. Default 4 for "
+        "downscaling; with windows the coarse sequence is given beside frames."
     ),
 ]
 Given = Annotated[

@@ -71,11 +71,9 @@ ARGUMENTS = {
 def refuse_idle_options(arguments: Mapping[str, object], task: str | None, given: object) -> None:
     """Refuse a factor where nothing is averaged by it, and frames where there are no windows."""
     factor = arguments.get("factor")
-    if factor is not None and (task in ("emulate", "window") or given):
-        why = {"emulate": "an emulator is given no coarse map", "window": "windows are given frames of DATA itself"}
-        raise UsageError(
-            f"got --factor {factor}, but {why.get(str(task), '--given names what is given')}; leave --factor out"
-        )
+    if factor is not None and (task == "emulate" or given):
+        why = "an emulator is given no coarse map" if task == "emulate" else "--given names what is given"
+        raise UsageError(f"got --factor {factor}, but {why}; leave --factor out")
     for name in ("past", "future"):
         if arguments.get(name) is not None and task != "window":
             raise UsageError(f"got --{name} {arguments[name]}, frames of a window; type --task window beside it")

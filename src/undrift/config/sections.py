@@ -64,8 +64,9 @@ class Task(Section):
     """What is given and what is asked."""
 
     name: Literal["downscale", "emulate", "window"] = "downscale"
-    factor: int = Field(default=4, ge=1, le=64)
-    """Cells of the target per coarse cell, along each spatial dim."""
+    factor: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Cells of the target per coarse cell, along each spatial dim; None is 4 for downscaling, and for windows that no
+    coarse sequence is given."""
     past: int = Field(default=4, ge=0, le=1000)
     """Frames of a window up to the present."""
     future: int = Field(default=8, ge=0, le=1000)

@@ -42,6 +42,7 @@ __all__ = ["ACTIVATIONS", "Report", "check"]
 
 FEW = 20
 ACTIVATIONS = 90  # bytes of a cell and channel of the finest level, as measured in float32; bfloat16 takes half of it
+_FACTOR = 4  # unless it is typed
 _FITTING, _FITTING_MOST = 40, 800_000_000  # bytes of a cell and channel while the linear predictors are fitted, at most
 _ENCODING = 250  # bytes of a cell and channel of up to 64 whole samples while preparing, as measured
 
@@ -87,7 +88,7 @@ def check(
     data: Data,
     *,
     task: str | None = None,
-    factor: int = 4,
+    factor: int | None = None,
     past: int = 4,
     future: int = 8,
     given: Data | None = None,
@@ -104,7 +105,8 @@ def check(
     Args:
         data: paths, globs, a Dataset or an array, as of `open_fields`.
         task: "downscale", "emulate" or "window"; by default which of the first two the data allow.
-        factor: fine cells per coarse cell along each side.
+        factor: fine cells per coarse cell along each side: 4 by default for downscaling; windows with one are given the
+            coarse sequence.
         past: frames of a window up to the present.
         future: frames of a window after it.
         given: what is given, on any grid, joined on the labels of the samples.
@@ -122,23 +124,28 @@ def check(
     """
     if task not in (None, "downscale", "emulate", "window"):
         raise UsageError(f"--task {task}: expected downscale, emulate or window")
-    if task == "window" and given is not None:
-        raise UsageError("--task window takes no --given: what is given are frames, variables and cells of DATA itself")
     fields = open_fields(
         data, dims=dims, variables=variables, static=static, covariates=covariates, periodic=periodic, select=select
     )
     report = Report()
     if not _values(fields, report):
         return report
-    task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * factor else "emulate")
+    cells = _FACTOR if factor is None else factor
+    task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * cells else "emulate")
+    coarse = {"downscale": cells, "window": factor}.get(task)
     other = None if given is None else open_fields(given, dims=dims, periodic=periodic)
-    parts = _samples(*_asked(fields, task, factor, other), holdout, report)
-    for line in _windows(fields, past, future) if task == "window" else _task(fields, task, factor, other):
-        report.add(*line)
+    parts = _samples(*_asked(fields, coarse, other), holdout, report)
+    if task == "window":
+        for line in _windows(fields, past, future):
+            report.add(*line)
+    if task != "window" or coarse is not None or other is not None:
+        for line in _task(fields, task, cells, other):
+            report.add(*line)
     report.add(*_memory(fields))
     report.facts["task"] = task
     if report.severity != "error":
         options = {
+            "--factor": None if coarse is None or given is not None else str(coarse),
             "--given": given, "--variables": variables, "--static": static, "--covariates": covariates, "--dims": dims,
             "--periodic": periodic, "--select": select,
         }  # fmt: skip
@@ -146,7 +153,7 @@ def check(
             options["--covariates"] = ",".join(_covariates(fields)) or None
         if task == "window":
             options |= {"--past": str(past), "--future": str(future)}
-        report.suggested = _command(data, task, factor, options, parts.text if parts else holdout)
+        report.suggested = _command(data, task, options, parts.text if parts else holdout)
     return report
 
 
@@ -223,7 +230,7 @@ def _transforms(looks: dict[str, Looks]) -> Iterator[Line]:
         yield "info", f"transform of {name}: {seen.kind} ({why[seen.kind](seen)})"
 
 
-def _asked(fields: Fields, task: str, factor: int, other: Fields | None) -> tuple[Fields, Scan]:
+def _asked(fields: Fields, factor: int | None, other: Fields | None) -> tuple[Fields, Scan]:
     """The samples that training pairs with what is given, on its cells, and their part of the scan."""
     seen = fields.scan()
     if other is not None:
@@ -233,7 +240,7 @@ def _asked(fields: Fields, task: str, factor: int, other: Fields | None) -> tupl
         except DataError:  # a line of its own says so
             return fields, seen
         return target.select(mine), replace(seen, bit_sums=seen.bit_sums[mine])
-    if task == "downscale" and 2 <= factor <= min(fields.layout.shape):
+    if factor is not None and 2 <= factor <= min(fields.layout.shape):
         return trimmed(fields, factor)[0], seen
     return fields, seen
 
@@ -297,7 +304,7 @@ def _task(fields: Fields, task: str, factor: int, other: Fields | None) -> Itera
     coarse = [n // factor for n in layout.shape]
     low, high = " x ".join(map(str, coarse)), " x ".join(str(c * factor) for c in coarse)
     plain_means = "; the means are plain ones, not weighted by area" if layout.latitude else ""
-    yield "info", f"downscale x{factor}: given {low} block means, asked {high}{plain_means}"
+    yield "info", f"{task} x{factor}: given {low} block means, asked {high}{plain_means}"
     beyond = {d: n % factor for d, n in zip(layout.space, layout.shape) if n % factor}
     if beyond:
         cut = ", ".join(f"{n} cell{'s' if n > 1 else ''} along {d}" for d, n in beyond.items())
@@ -407,7 +414,7 @@ def _plain(value: Any) -> Any:
     return plain(value) if value is not None else None
 
 
-def _command(data: Any, task: str, factor: int, options: dict[str, Any], holdout: str | None) -> str:
+def _command(data: Any, task: str, options: dict[str, Any], holdout: str | None) -> str:
     """The train line, quoted for a shell."""
 
     def words(value: Any) -> list[str]:
@@ -416,8 +423,6 @@ def _command(data: Any, task: str, factor: int, options: dict[str, Any], holdout
         return [str(v) for v in value] if isinstance(value, Sequence) else ["DATA"]
 
     line = ["undrift", "train", *words(data), "--task", task]
-    if task == "downscale" and options.get("--given") is None:
-        line += ["--factor", str(factor)]
     for option, value in options.items():
         if value is None or (isinstance(value, Sequence) and not value):
             continue

@@ -21,6 +21,7 @@ from undrift.distributions.draw import Drawing
 from undrift.distributions.forecast import Forecast, starts_of, steps_of
 from undrift.distributions.forecast_rivals import ForecastRivals
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
+from undrift.distributions.sequence import Downscaling, sequence_of
 from undrift.distributions.windows import request_stations, request_windows
 from undrift.errors import UsageError, suggests_options
 from undrift.guide.constraints import Constraint
@@ -77,7 +78,8 @@ class FieldModel:
     def task(self) -> Task:
         """What is given and what is asked."""
         task = self.config.task
-        return task_of(task.name, task.factor, task.past, task.future)
+        windows_alone = task.name == "window" and self.codec.given_layout is None
+        return task_of(task.name, None if windows_alone else task.factor, task.past, task.future)
 
     @property
     def problem(self) -> Problem:
@@ -145,9 +147,14 @@ class FieldModel:
         usual = self.config.sample.nfe * (1 if observe is None else 2)
         nfe = usual if nfe is None else nfe
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
-        seed = valid_seed(seed)
-        request, numbers = self._request(given, holdout, at, know, observe), np.arange(which.start, which.stop)
-        attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
+        seed, numbers = valid_seed(seed), np.arange(which.start, which.stop)
+        attrs = {"undrift_seed": seed, "undrift_nfe": nfe}
+        if given is not None and not holdout and self._knows_coarse:
+            if know is not None or observe is not None or constraint is not None:
+                raise UsageError("a coarse sequence is given by itself; leave know, observe and constraint out")
+            return self._downscale(given, at, numbers, attrs, out, overwrite, progress, dry_run)
+        request = self._request(given, holdout, at, know, observe)
+        attrs["given_out_of_range"] = request.warn()
         attrs["block_means"] = request.block_means(self.codec)
         if holdout and isinstance(self.task, Window):
             attrs["frames_given"] = " ".join(map(str, np.flatnonzero(self.task.frames_known(know or self.task.usual))))
@@ -157,6 +164,40 @@ class FieldModel:
         )  # fmt: skip
         if dry_run:
             return drawing.plan(streamed=out is not None)
+        if out is None:
+            return drawing.in_memory(progress)
+        drawing.to_file(out, overwrite, progress)
+        return open_ensemble(out)
+
+    @property
+    def _knows_coarse(self) -> bool:
+        """Whether the model is of windows whose coarse sequence is given."""
+        return isinstance(self.task, Window) and self.codec.given_layout is not None
+
+    def _downscale(
+        self,
+        given: Data | Fields,
+        at: str | Mapping[str, Any] | None,
+        numbers: np.ndarray,
+        attrs: dict[str, Any],
+        out: str | Path | None,
+        overwrite: bool,
+        progress: bool,
+        dry_run: bool,
+    ) -> Any:
+        """The fine sequence of a coarse one, see :meth:`sample`."""
+        fields = given if isinstance(given, Fields) else open_fields(given, dims=self.config.data.dims or None)
+        task, parts = self.task, self.parts
+        assert isinstance(task, Window) and parts.given_shell is not None
+        sequence = sequence_of(fields, self.codec, parts.shell, parts.given_shell, task, at)
+        attrs = {**self._attrs(), **attrs, "given_out_of_range": sequence.request.warn()}
+        attrs["block_means"] = sequence.request.block_means(self.codec)
+        drawing = Downscaling(
+            self._law(), self.codec, parts.shell, self.device, task, sequence, numbers, attrs["undrift_seed"],
+            attrs["undrift_nfe"], attrs,
+        )  # fmt: skip
+        if dry_run:
+            return drawing.plan()
         if out is None:
             return drawing.in_memory(progress)
         drawing.to_file(out, overwrite, progress)
@@ -202,6 +243,10 @@ class FieldModel:
             raise UsageError(
                 f"a forecast needs a model of windows, and this one's task is {self.task.name}; train one "
                 "with --task window --past 4 --future 8"
+            )
+        if self._knows_coarse:
+            raise UsageError(
+                "the model is given a coarse sequence, which a forecast has not; type undrift sample RUN --given"
             )
         seed = valid_seed(seed)
         which = parse_realizations(_FORECASTS if realizations is None else realizations)
@@ -257,6 +302,10 @@ class FieldModel:
                 raise UsageError(
                     f"observe needs a model of windows that may be given nothing, and this one's task is "
                     f"{self.task.name}; train one with --task window --past 0 --future 1"
+                )
+            if self._knows_coarse:
+                raise UsageError(
+                    "observe needs a model of windows that is given no coarse sequence; train without --factor"
                 )
             dim = self.codec.layout.time or "sample"
             return request_stations(observe, self.codec, self.parts.shell, self.task, dim)

@@ -69,6 +69,7 @@ def configure(
         given["factor"] = task.factor
     if isinstance(task, Window):
         given |= {"past": task.past, "future": task.future}
+        given["factor"] = task.factor if given["factor"] is None else given["factor"]
     for name in ("select", "holdout"):
         given[name] = _selection(given[name])
     for name in ("variables", "static", "covariates", "dims", "periodic"):
