@@ -33,8 +33,8 @@ def detail(count=400, seed=0):
 def model(tmp_path_factory):
     torch.set_num_threads(1)
     run, data = tmp_path_factory.mktemp("sequences") / "RUN", detail()
-    task, small = undrift.Window(past=2, future=3, factor=FACTOR), {"net.channels": "16,16"}
-    undrift.fit(data, task=task, steps=60, set=small, out=run, progress=False)
+    task, small = undrift.Window(past=2, future=3, factor=FACTOR), {"net.channels": "16,16", "sample.micro_batch": 4}
+    undrift.fit(data, task=task, steps=50, set=small, out=run, progress=False)
     return undrift.load(run, data=data)
 
 
@@ -68,7 +68,9 @@ def test_it_goes_on_from_frame_to_frame_as_the_truth_does(drawn, part):
     assert members.std() / truth.std() == pytest.approx(1, abs=0.35)
     memory = Autocorrelation()
     memory.add(members[:, :, None])
-    assert memory.value().mean() > 0.6  # frames of their own would have none
+    expected = Autocorrelation()
+    expected.add(truth[330:372, None])
+    assert memory.value().mean() == pytest.approx(expected.value()[0], abs=0.15)  # frames of their own would have none
     at_seams = np.diff(members, axis=1)[:, 4::3].std()  # from one window to the next
     assert at_seams / step[0] == pytest.approx(1, abs=0.2)
 
@@ -91,23 +93,20 @@ def test_a_sequence_that_was_killed_goes_on(model, part, drawn, tmp_path, monkey
 
     def dying(self, *args):
         calls.append(args)
-        if len(calls) > 20:
+        if len(calls) > 5 * 6 + 2:  # the first 4 realizations are there, the next 2 in part
             raise KeyboardInterrupt
         write(self, *args)
 
     given = coarse(part)
-    whole = model.sample(given, realizations=20, progress=False)
-    np.testing.assert_array_equal(whole.tas.isel(realization=slice(0, 12)).values, drawn.tas.values)
+    whole = drawn.isel(realization=slice(0, 6))
     monkeypatch.setattr(EnsembleWriter, "write", dying)
     with pytest.raises(KeyboardInterrupt):
-        model.sample(given, realizations=20, out=out, progress=False)
+        model.sample(given, realizations=6, out=out, progress=False)
     assert not out.exists()
     monkeypatch.setattr(EnsembleWriter, "write", write)
-    again = model.sample(given, realizations=20, out=out, progress=False)
+    again = model.sample(given, realizations=6, out=out, progress=False)
     np.testing.assert_array_equal(again.tas.values, whole.tas.values)
     assert not list(tmp_path.glob(".*partial*"))
-    model.sample(given, realizations=20, out=tmp_path / "FINE.nc", progress=False)
-    np.testing.assert_array_equal(xr.open_dataset(tmp_path / "FINE.nc").tas.values, whole.tas.values)
 
 
 def test_missing_coarse_values_are_drawn_and_the_means_of_the_rest_kept(model, part):
@@ -184,7 +183,7 @@ def test_a_sequence_of_a_dataset_of_its_own(tmp_path):
     task, small = undrift.Window(past=1, future=2), TINY | {"net.kind": "space-time"}
     model = undrift.fit(fine, task=task, given=given, steps=4, set=small, progress=False)
     drawn = model.sample(given.isel(time=slice(200, 209)), realizations=2, progress=False)
-    assert drawn.sizes["time"] == 9 and drawn.attrs["block_means"].startswith("not applicable")
+    assert drawn.sizes["time"] == 9 and drawn.attrs["block_means"].startswith("not kept")
     error = drawn.tas - fine.tas.isel(time=slice(200, 209))
     assert float(np.sqrt((error**2).mean())) < 1.2
     with pytest.raises(DataError, match="frames of DATA are .* apart and those that are given"):

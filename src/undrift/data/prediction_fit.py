@@ -154,7 +154,10 @@ def _fit_activity(codec: Codec, given: list[Given]) -> None:
 
 
 def _predictors(codec: Codec, read: Reader, fold: np.ndarray, designs: Designs) -> Predictors:
-    return Predictors.fit(read, fold, codec.base, factor=codec.factor, periodic=codec.layout.periodic, designs=designs)
+    sequence = codec.layout.frames > 1 and codec.given_layout is not None
+    return Predictors.fit(
+        read, fold, codec.base, factor=codec.factor, periodic=codec.layout.periodic, designs=designs, together=sequence
+    )
 
 
 def _best_degree(codec: Codec, read: Reader, fold: np.ndarray) -> tuple[Predictors, Designs]:
@@ -162,7 +165,8 @@ def _best_degree(codec: Codec, read: Reader, fold: np.ndarray) -> tuple[Predicto
 
     Also the designs that they were fitted with.
     """
-    degrees = (1, 2, 3) if any(part.kind != "category" for part in codec.covariates.parts) else (1,)
+    trends = any(part.kind != "category" and part.trend for part in codec.covariates.parts)
+    degrees = (1, 2, 3) if trends else (1,)
     best: tuple[int, Predictors, Designs] | None = None
     for degree in degrees:
         codec.covariates.degree = degree

@@ -48,12 +48,14 @@ class CoarseSequence:
         times: of the frames, (N,), or None where they are counted.
         dim: name of the time.
         request: labels of the frames, and how what is given is brought to the trained grid.
+        task: whose windows are drawn.
     """
 
     values: np.ndarray
     times: np.ndarray | None
     dim: str
     request: Request
+    task: Window
 
     def __len__(self) -> int:
         return len(self.values)
@@ -120,7 +122,7 @@ def sequence_of(
     first = ";".join(f"{d}={plain(labels[d].values[0])}" for d in sorted(dims))
     interpolated = match.regridder.interpolates
     request = Request(labels, dims, [first], lambda rows: values[rows], {}, interpolated)
-    out = CoarseSequence(values, times, time, request)
+    out = CoarseSequence(values, times, time, request, task)
     request.outside |= _outside(out, codec, task.frames)
     if interpolated and codec.conserves.any():
         logger.warning("what is given is interpolated: the drawn fields need not have its means over blocks")
@@ -172,7 +174,6 @@ class Downscaling:
         codec: between them and fields.
         shell: labels of the fields.
         device: of the network.
-        task: of the model.
         given: the coarse sequence.
         numbers: of the realizations.
         seed: of the noise; realization n is fixed by (seed, n, labels of the first frame).
@@ -184,12 +185,16 @@ class Downscaling:
     codec: Codec
     shell: Shell
     device: torch.device
-    task: Window
     given: CoarseSequence
     numbers: np.ndarray
     seed: int
     nfe: int
     attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Window:
+        """Whose windows are drawn."""
+        return self.given.task
 
     @property
     def starts(self) -> np.ndarray:
@@ -229,7 +234,7 @@ class Downscaling:
                 }
                 writer.write(slice(r, r + 1), {**{d: slice(0, 1) for d in alone}, dim: frames}, block)
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self, *, streamed: bool) -> dict[str, Any]:
         """Sizes and network calls."""
         labelled, batches = self.labelled(), sum(1 for _ in self._batches(lambda r: False))
         return {
@@ -238,6 +243,7 @@ class Downscaling:
             "windows one after the other": len(self.starts),
             "network_calls": batches * len(self.starts) * self.nfe,
             "fields in a call": self.law.micro_batch,
+            "streamed": streamed,
         }
 
     @property

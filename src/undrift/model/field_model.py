@@ -21,7 +21,7 @@ from undrift.distributions.draw import Drawing
 from undrift.distributions.forecast import Forecast, starts_of, steps_of
 from undrift.distributions.forecast_rivals import ForecastRivals
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
-from undrift.distributions.sequence import Downscaling, sequence_of
+from undrift.distributions.sequence import CoarseSequence, Downscaling, sequence_of
 from undrift.distributions.windows import request_stations, request_windows
 from undrift.errors import UsageError, suggests_options
 from undrift.guide.constraints import Constraint
@@ -118,7 +118,9 @@ class FieldModel:
         """Draw an ensemble.
 
         Args:
-            given: what is given: files, a Dataset, or the output of :meth:`holdout_given`.
+            given: what is given: files, a Dataset, or the output of :meth:`holdout_given`. Of windows that are given a
+                coarse sequence that one, of any length: the fine one is drawn window after window, and a ``.zarr`` is
+                gone on with after a process was killed, by the same call.
             holdout: draw for the samples that training left out.
             know: which frames of held-out windows are given: "past" (the default), "future", "ends", "nothing", or
                 numbers such as "0,6".
@@ -148,20 +150,22 @@ class FieldModel:
         nfe = usual if nfe is None else nfe
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
         seed, numbers = valid_seed(seed), np.arange(which.start, which.stop)
-        attrs = {"undrift_seed": seed, "undrift_nfe": nfe}
+        sequence = None
         if given is not None and not holdout and self._knows_coarse:
             if know is not None or observe is not None or constraint is not None:
                 raise UsageError("a coarse sequence is given by itself; leave know, observe and constraint out")
-            return self._downscale(given, at, numbers, attrs, out, overwrite, progress, dry_run)
-        request = self._request(given, holdout, at, know, observe)
-        attrs["given_out_of_range"] = request.warn()
+            sequence = self._sequence(given, at)
+        request = self._request(given, holdout, at, know, observe) if sequence is None else sequence.request
+        attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
         attrs["block_means"] = request.block_means(self.codec)
         if holdout and isinstance(self.task, Window):
             attrs["frames_given"] = " ".join(map(str, np.flatnonzero(self.task.frames_known(know or self.task.usual))))
-        labelled = template(request, self.codec.layout, self.parts.shell, numbers, {**self._attrs(), **attrs})
-        drawing = Drawing(
-            self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe, labelled, constraint,
-        )  # fmt: skip
+        law, shell, attrs = self._law(), self.parts.shell, {**self._attrs(), **attrs}
+        if sequence is None:
+            labelled = template(request, self.codec.layout, shell, numbers, attrs)
+            drawing = Drawing(law, self.codec, shell, self.device, request, numbers, seed, nfe, labelled, constraint)
+        else:
+            drawing = Downscaling(law, self.codec, shell, self.device, sequence, numbers, seed, nfe, attrs)
         if dry_run:
             return drawing.plan(streamed=out is not None)
         if out is None:
@@ -174,34 +178,12 @@ class FieldModel:
         """Whether the model is of windows whose coarse sequence is given."""
         return isinstance(self.task, Window) and self.codec.given_layout is not None
 
-    def _downscale(
-        self,
-        given: Data | Fields,
-        at: str | Mapping[str, Any] | None,
-        numbers: np.ndarray,
-        attrs: dict[str, Any],
-        out: str | Path | None,
-        overwrite: bool,
-        progress: bool,
-        dry_run: bool,
-    ) -> Any:
-        """The fine sequence of a coarse one, see :meth:`sample`."""
-        fields = given if isinstance(given, Fields) else open_fields(given, dims=self.config.data.dims or None)
+    def _sequence(self, given: Data | Fields, at: str | Mapping[str, Any] | None) -> CoarseSequence:
+        """The coarse sequence that is given."""
         task, parts = self.task, self.parts
         assert isinstance(task, Window) and parts.given_shell is not None
-        sequence = sequence_of(fields, self.codec, parts.shell, parts.given_shell, task, at)
-        attrs = {**self._attrs(), **attrs, "given_out_of_range": sequence.request.warn()}
-        attrs["block_means"] = sequence.request.block_means(self.codec)
-        drawing = Downscaling(
-            self._law(), self.codec, parts.shell, self.device, task, sequence, numbers, attrs["undrift_seed"],
-            attrs["undrift_nfe"], attrs,
-        )  # fmt: skip
-        if dry_run:
-            return drawing.plan()
-        if out is None:
-            return drawing.in_memory(progress)
-        drawing.to_file(out, overwrite, progress)
-        return open_ensemble(out)
+        fields = given if isinstance(given, Fields) else open_fields(given, dims=self.config.data.dims or None)
+        return sequence_of(fields, self.codec, parts.shell, parts.given_shell, task, at)
 
     @suggests_options
     def forecast(
