@@ -9,6 +9,8 @@ from model_fields import TINY, waves
 import undrift
 from undrift.cli.main import main
 from undrift.data.write import EnsembleWriter
+from undrift.distributions.chain import WindowDraws
+from undrift.distributions.windows import covariates_at
 from undrift.errors import DataError, UsageError
 from undrift.verify.temporal import Autocorrelation
 
@@ -198,3 +200,15 @@ def test_windows_that_know_nothing_of_each_other_cannot_be_chained():
     assert model.sample(coarse(data).isel(time=slice(0, 3)), realizations=1, progress=False).sizes["time"] == 3
     with pytest.raises(UsageError, match="trained with --past 0 --future 3: its windows cannot follow each other"):
         model.sample(coarse(data), realizations=1, progress=False)
+
+
+def test_a_coarse_sequence_that_all_realizations_share_is_encoded_as_one_of_each(model, part):
+    """What is encoded once and what is encoded anew for each realization are the same numbers."""
+    codec, given = model.codec, coarse(part).isel(time=slice(0, 5))
+    draws = WindowDraws(model._law(), codec, model.device, 0, 3)
+    known = np.full((3, 5, 8, 16), np.nan, np.float32)
+    known[:, :2] = part.tas.values[:2]
+    numbers, offered = [0, 1, 2], given.tas.values[None].astype(float)
+    at = covariates_at(codec, np.repeat(part.time.values[1:2], 3))
+    once, anew = (draws(known, at, numbers, ["x"] * 3, o) for o in (offered, np.repeat(offered, 3, 0)))
+    np.testing.assert_array_equal(once, anew)

@@ -1,12 +1,12 @@
 """Windows of frames that are drawn one after the other, each realization of noise of its own."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from undrift.data.codec import Codec, Predicted
+from undrift.data.codec import Codec, Encoded, Predicted
 from undrift.distributions.diffusion import Diffusion
 from undrift.nets.members import number_of
 from undrift.process import Key, normal
@@ -68,17 +68,25 @@ class WindowDraws:
             covariates: name -> value of each, (n,).
             numbers: of the realization of each, all drawn by one of the networks.
             digests: text of each; its noise is fixed by (seed, number, digest).
-            offered: the coarse sequence of each on the trained grid, (n, G, *coarse), or None.
+            offered: the coarse sequence of each on the trained grid, (n, G, *coarse), or None. One for all, whose times
+                are the same, is encoded once where nothing of it is missing.
             keeps: whether means over blocks are kept where training found that what is given are such.
         """
-        layout = self.codec.layout
+        layout, shared = self.codec.layout, None
+        if offered is not None and len(offered) == 1:
+            shared = None if self.codec.gaps(offered).any() else self._coarse(covariates, offered)
+            offered = np.repeat(offered, len(numbers), 0)
         conditions, predicted, blocks, noise = [], [], [], []
         for row, (number, digest) in enumerate(zip(numbers, digests)):
             draw = np.random.Generator(np.random.Philox(key=Key(self.seed, "given", number, digest).words()))
-            encoded, mean = self.codec.encode(
-                None, None, np.arange(1), covariates={k: v[row : row + 1] for k, v in covariates.items()},
-                known=known[row : row + 1], draw=draw, offered=None if offered is None else offered[row : row + 1],
-            )  # fmt: skip
+            at = slice(row, row + 1)
+            if shared is not None:
+                encoded, mean = self._window(shared, known[at], draw)
+            else:
+                encoded, mean = self.codec.encode(
+                    None, None, np.arange(1), covariates={k: v[at] for k, v in covariates.items()}, known=known[at],
+                    draw=draw, offered=None if offered is None else offered[at],
+                )  # fmt: skip
             conditions.append(to_condition(encoded))
             predicted.append(mean)
             blocks += [] if encoded.blocks is None or not keeps else [encoded.blocks]
@@ -90,3 +98,19 @@ class WindowDraws:
         x = self.law.sample(condition, z, nfe=self.nfe, member=numbers[0])
         whole = Predicted(*(np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std")))
         return self.codec.decode(x.cpu().numpy(), whole, np.concatenate(blocks) if blocks else None)
+
+    def _coarse(self, covariates: Mapping[str, np.ndarray], offered: np.ndarray) -> tuple[Encoded, Predicted]:
+        """What a coarse sequence (1, G, *coarse) without gaps tells of a window of which nothing fine is known."""
+        first = {k: v[:1] for k, v in covariates.items()}
+        return self.codec.encode(None, None, np.arange(1), covariates=first, offered=offered)
+
+    def _window(
+        self, coarse: tuple[Encoded, Predicted], known: np.ndarray, draw: np.random.Generator
+    ) -> tuple[Encoded, Predicted]:
+        """A window (1, C, *space) of that coarse sequence, given its known part."""
+        codec, (encoded, predicted) = self.codec, coarse
+        whole = (slice(None),) * len(codec.layout.space)
+        mean, more = codec.windowed(known, predicted, None, whole, draw)
+        fields = {k: v for k, v in encoded.fields.items() if k != "target known"} | more
+        _, weight = codec.asked(None, np.ones(known.shape, np.float32), fields)
+        return replace(encoded, fields=codec.marked(fields, weight)), mean

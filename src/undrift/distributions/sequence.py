@@ -289,8 +289,7 @@ class Downscaling:
         frames, given = self.task.frames, self.given
         known = np.full((len(part), *before.shape[1:2], frames, *before.shape[3:]), np.nan, np.float32)
         known[:, :, : before.shape[2]] = before
-        offered = np.repeat(given.windows(np.array([start]), frames), len(part), 0)
-        offered = self._with_means(offered, known)
+        offered = self._with_means(given.windows(np.array([start]), frames), known)
         at = None if given.times is None else np.repeat(given.times[[start + max(self.task.past - 1, 0)]], len(part))
         draws = WindowDraws(self.law, self.codec, self.device, self.seed, self.nfe)
         digests = [f"{given.request.digests[0]};block={block}"] * len(part)
@@ -305,10 +304,11 @@ class Downscaling:
         return np.where(np.isfinite(known), known, values)
 
     def _with_means(self, offered: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """What is given (B, G, *coarse) with the means of fine frames that are known in the place of missing values."""
+        """What is given (1, G, *coarse); where values are missing with means of what is known, for each realization."""
         codec = self.codec
-        if codec.factor is None or not np.isnan(offered).any():
+        if codec.factor is None or not codec.gaps(offered).any():
             return offered
+        offered = np.repeat(offered, len(known), 0)
         flat = known.reshape(len(known), -1, *codec.layout.shape)
         for channel in np.flatnonzero(codec.conserves):
             source = codec.base[channel]

@@ -15,6 +15,7 @@ __all__ = ["Window"]
 
 _KINDS = {"past": 4, "future": 1, "ends": 2, "frames": 2, "nothing": 1, "region": 1, "points": 1, "variables": 1}
 """How often each kind of mask is drawn, in parts of their sum; those that a layout does not allow are left out."""
+_COARSE = {"nothing": 3}
 _DENSEST = 0.2  # share of the cells that is known at most where points are given
 _LEAST_SIDE = 0.25  # of a region, as a share of the domain's side
 
@@ -113,10 +114,13 @@ class Window:
                 ) from None
         return known
 
-    def draw(self, shape: Sequence[int], count: int, rng: np.random.Generator) -> np.ndarray:
-        """What is known of so many windows (C, *space) = ``shape``, each by a mask of a kind of its own."""
-        variables = shape[0] // self.frames
-        kinds = {k: v for k, v in _KINDS.items() if self._allowed(k, variables)}
+    def draw(self, shape: Sequence[int], count: int, rng: np.random.Generator, coarse: bool = False) -> np.ndarray:
+        """What is known of so many windows (C, *space) = ``shape``, each by a mask of a kind of its own.
+
+        Where a coarse sequence is given, nothing fine is known the more often: so each fine one begins.
+        """
+        variables, usual = shape[0] // self.frames, _KINDS | (_COARSE if coarse else {})
+        kinds = {k: v for k, v in usual.items() if self._allowed(k, variables)}
         chances = np.array(list(kinds.values()), dtype=np.float64)
         names = rng.choice(list(kinds), size=count, p=chances / chances.sum())
         out = np.stack([self._mask(str(name), variables, tuple(shape[1:]), rng) for name in names])
