@@ -5,9 +5,9 @@ import pytest
 import scipy.fft
 import torch
 
+from undrift.data.waves import rings, waves
 from undrift.denoise.guess import FoldedGuess
 from undrift.denoise.precondition import Preconditioned
-from undrift.data.waves import rings, waves
 from undrift.denoise.spectral import SpectralGuess, fit_spectral
 from undrift.objective.denoising import DenoisingScoreMatching
 from undrift.process import EDM

@@ -84,7 +84,7 @@ def check(
     report = examine(
         list(data),
         task=task,
-        factor=Defaults().factor if factor is None else factor,
+        factor=factor,
         past=past,
         future=Defaults().future if future is None else future,
         members=Defaults().members if members is None else members,

@@ -78,7 +78,8 @@ Members = Annotated[int | None, Parameter(help="Members of a date that one more 
 Factor = Annotated[
     int | None,
     Parameter(
-        help="Fine cells per coarse cell along each side, when what is given is the block mean of DATA. Default 4."
+        help="Fine cells per coarse cell along each side, when what is given is the block mean of DATA. Default 4 for "
+        "downscaling; with windows the coarse sequence is given beside frames."
     ),
 ]
 Given = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["lead_rows", "open_run", "score", "score_rows", "tell_scores", "wanted_truth"]
+__all__ = ["lead_rows", "open_run", "score", "score_rows", "tell_scores", "time_rows", "wanted_truth"]
 
 import math
 from collections.abc import Mapping
@@ -56,6 +56,7 @@ def tell_scores(scores: xr.Dataset, head: Mapping[str, Any], json: bool) -> None
     for finding in findings:
         say(f"{finding.level + ':':<6}{finding}")
     table(lead_rows(scores) if by_lead else score_rows(scores))
+    table(time_rows(scores))
 
 
 def wanted_truth(model: FieldModel) -> xr.Dataset:
@@ -106,6 +107,23 @@ def score_rows(scores: xr.Dataset, names: Mapping[str, str] | None = None) -> li
                     "model better by": f"{100 * float(base['skill']):+.1f} %",
                 }
             )
+    return rows
+
+
+def time_rows(scores: xr.Dataset) -> list[dict[str, Any]]:
+    """Rows for a table of people: autocorrelation and mean lengths of spells; none where samples are no sequence."""
+    rows: list[dict[str, Any]] = []
+    for variable in scores["variable"].values if "autocorrelation_truth" in scores else ():
+        one = scores.sel(variable=variable)
+        sides = [("truth", one, "truth"), ("this model", one, "ensemble")]
+        if "autocorrelation_baseline" in one:
+            sides += [(str(name), one.sel(baseline=name), "baseline") for name in one["baseline"].values]
+        for method, at, side in sides:
+            row: dict[str, Any] = {"variable": str(variable) if side == "truth" else "", "method": method}
+            row["lag-1 autocorrelation"] = f"{float(at[f'autocorrelation_{side}']):.4f}"
+            for spell in at["spell"].values:
+                row[f"spells {spell} (frames)"] = float(at[f"spell_{side}"].sel(spell=spell))
+            rows.append(row)
     return rows
 
 

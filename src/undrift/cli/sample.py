@@ -54,7 +54,8 @@ def sample(
     Args:
         run: The run directory.
         out: File to write, ENS.nc or ENS.zarr.
-        given: Files of what is given, in the units of training; another grid is interpolated.
+        given: Files of what is given, in the units of training; another grid is interpolated. Of windows trained with
+            --factor or --given the coarse sequence, of any length; OUT.zarr is gone on with by the same command.
         holdout: Draw for the samples that training left out.
         know: Which frames of held-out windows are given, of a model of windows: past (the default), future, ends,
             nothing, or numbers as 0,6.

@@ -73,11 +73,10 @@ ARGUMENTS = {
 def refuse_idle_options(arguments: Mapping[str, object], task: str | None, given: object) -> None:
     """Refuse a factor where nothing is averaged by it, and frames and members where there are none."""
     factor = arguments.get("factor")
-    if factor is not None and (task in ("emulate", "enrich", "window", "lead-time") or given):
+    if factor is not None and (task in ("emulate", "enrich", "lead-time") or given):
         why = {
             "emulate": "an emulator is given no coarse map",
             "enrich": "a member is given others of DATA itself",
-            "window": "windows are given frames of DATA itself",
             "lead-time": "a state after a lead time is given those of DATA itself",
         }
         raise UsageError(

@@ -69,8 +69,9 @@ class Task(Section):
     """What is given and what is asked."""
 
     name: Literal["downscale", "emulate", "enrich", "window", "lead-time"] = "downscale"
-    factor: int = Field(default=4, ge=1, le=64)
-    """Cells of the target per coarse cell, along each spatial dim."""
+    factor: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Cells of the target per coarse cell, along each spatial dim; None is 4 for downscaling, and for windows that no
+    coarse sequence is given."""
     past: Annotated[int, Field(ge=0, le=1000)] | None = None
     """Frames up to the present that a window has, or that a state after a lead time is given; None: 4 of a window, 1
     before a lead."""

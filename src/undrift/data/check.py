@@ -44,6 +44,7 @@ __all__ = ["ACTIVATIONS", "Report", "check"]
 
 FEW = 20
 ACTIVATIONS = 90  # bytes of a cell and channel of the finest level, as measured in float32; bfloat16 takes half of it
+_FACTOR = 4  # unless it is typed
 _FITTING, _FITTING_MOST = 40, 800_000_000  # bytes of a cell and channel while the linear predictors are fitted, at most
 _ENCODING = 250  # bytes of a cell and channel of up to 64 whole samples while preparing, as measured
 
@@ -89,7 +90,7 @@ def check(
     data: Data,
     *,
     task: str | None = None,
-    factor: int = 4,
+    factor: int | None = None,
     past: int | None = None,
     future: int = 8,
     members: int = 2,
@@ -109,7 +110,8 @@ def check(
         data: paths, globs, a Dataset or an array, as of `open_fields`.
         task: "downscale", "emulate", "enrich", "window" or "lead-time"; by default which of the first two the data
             allow.
-        factor: fine cells per coarse cell along each side.
+        factor: fine cells per coarse cell along each side: 4 by default for downscaling; windows with one are given the
+            coarse sequence.
         past: frames of a window up to the present (4 by default), or given before a lead time (1).
         future: frames of a window after it.
         members: members of a date that one more is given.
@@ -129,10 +131,8 @@ def check(
     """
     if task not in (None, "downscale", "emulate", "enrich", "window", "lead-time"):
         raise UsageError(f"--task {task}: expected downscale, emulate, enrich, window or lead-time")
-    if task in ("window", "lead-time") and given is not None:
-        raise UsageError(
-            f"--task {task} takes no --given: what is given are frames, variables and cells of DATA itself"
-        )
+    if task == "lead-time" and given is not None:
+        raise UsageError("--task lead-time takes no --given: what is given are states of DATA itself")
     if task == "lead-time" and longest is None:
         raise UsageError("say how far a lead time may reach: --longest 24h, or a number where times are numbers")
     past = past if past is not None else 1 if task == "lead-time" else 4
@@ -143,20 +143,26 @@ def check(
     report = Report()
     if not _values(fields, report):
         return report
-    task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * factor else "emulate")
+    cells = _FACTOR if factor is None else factor
+    task = task or ("downscale" if given is not None or min(fields.layout.shape) >= 2 * cells else "emulate")
+    coarse = {"downscale": cells, "window": factor}.get(task)
     other = None if given is None else given_to(fields, open_fields(given, dims=dims, periodic=periodic))
-    parts = _samples(*_asked(fields, task, factor, other), holdout, report)
+    parts = _samples(*_asked(fields, coarse, other), holdout, report)
     lines = {
         "window": lambda: _windows(fields, past, future),
         "enrich": lambda: _members(fields, members),
         "lead-time": lambda: lead_lines(fields, str(longest), past, None if parts is None else parts.train),
     }
-    for line in lines.get(task, lambda: _task(fields, task, factor, other))():
+    for line in lines.get(task, lambda: _task(fields, task, cells, other))():
         report.add(*line)
+    if task == "window" and (coarse is not None or other is not None):
+        for line in _task(fields, task, cells, other):
+            report.add(*line)
     report.add(*_memory(fields))
     report.facts["task"] = task
     if report.severity != "error":
         options = {
+            "--factor": None if coarse is None or given is not None else str(coarse),
             "--given": given, "--variables": variables, "--static": static, "--covariates": covariates, "--dims": dims,
             "--periodic": periodic, "--select": select,
         }  # fmt: skip
@@ -168,7 +174,7 @@ def check(
             options["--members"] = str(members)
         if task == "lead-time":
             options |= {"--longest": longest, "--past": str(past) if past > 1 else None}
-        report.suggested = _command(data, task, factor, options, parts.text if parts else holdout)
+        report.suggested = _command(data, task, options, parts.text if parts else holdout)
     return report
 
 
@@ -245,7 +251,7 @@ def _transforms(looks: dict[str, Looks]) -> Iterator[Line]:
         yield "info", f"transform of {name}: {seen.kind} ({why[seen.kind](seen)})"
 
 
-def _asked(fields: Fields, task: str, factor: int, other: Fields | None) -> tuple[Fields, Scan]:
+def _asked(fields: Fields, factor: int | None, other: Fields | None) -> tuple[Fields, Scan]:
     """The samples that training pairs with what is given, on its cells, and their part of the scan."""
     seen = fields.scan()
     if other is not None:
@@ -255,7 +261,7 @@ def _asked(fields: Fields, task: str, factor: int, other: Fields | None) -> tupl
         except DataError:  # a line of its own says so
             return fields, seen
         return target.select(mine), replace(seen, bit_sums=seen.bit_sums[mine])
-    if task == "downscale" and 2 <= factor <= min(fields.layout.shape):
+    if factor is not None and 2 <= factor <= min(fields.layout.shape):
         return trimmed(fields, factor)[0], seen
     return fields, seen
 
@@ -319,7 +325,7 @@ def _task(fields: Fields, task: str, factor: int, other: Fields | None) -> Itera
     coarse = [n // factor for n in layout.shape]
     low, high = " x ".join(map(str, coarse)), " x ".join(str(c * factor) for c in coarse)
     plain_means = "; the means are plain ones, not weighted by area" if layout.latitude else ""
-    yield "info", f"downscale x{factor}: given {low} block means, asked {high}{plain_means}"
+    yield "info", f"{task} x{factor}: given {low} block means, asked {high}{plain_means}"
     beyond = {d: n % factor for d, n in zip(layout.space, layout.shape) if n % factor}
     if beyond:
         cut = ", ".join(f"{n} cell{'s' if n > 1 else ''} along {d}" for d, n in beyond.items())
@@ -440,7 +446,7 @@ def _plain(value: Any) -> Any:
     return plain(value) if value is not None else None
 
 
-def _command(data: Any, task: str, factor: int, options: dict[str, Any], holdout: str | None) -> str:
+def _command(data: Any, task: str, options: dict[str, Any], holdout: str | None) -> str:
     """The train line, quoted for a shell."""
 
     def words(value: Any) -> list[str]:
@@ -449,8 +455,6 @@ def _command(data: Any, task: str, factor: int, options: dict[str, Any], holdout
         return [str(v) for v in value] if isinstance(value, Sequence) else ["DATA"]
 
     line = ["undrift", "train", *words(data), "--task", task]
-    if task == "downscale" and options.get("--given") is None:
-        line += ["--factor", str(factor)]
     for option, value in options.items():
         if value is None or (isinstance(value, Sequence) and not value):
             continue

@@ -492,7 +492,8 @@ class Codec:
             given = _without_level(given, self.given_transforms, self.members)[cut]
             out["given"] = np.nan_to_num(given).astype(np.float32)
             if self.gappy:
-                out["known"] = known.min(1, keepdims=True)[cut].astype(np.float32)
+                by_frame = known.reshape(count, -1, self.layout.frames, *known.shape[2:])
+                out["known"] = by_frame.min(1)[cut].astype(np.float32)
         level = np.where(_free(self.transforms, len(cut) - 2), self._common(part), 0)
         out["linear"] = ((prediction - self.mean[None][cut]) / self.std[None][cut] - level).astype(np.float32)
         static = np.broadcast_to(self.static[None][cut], (count, *self.static[None][cut].shape[1:]))

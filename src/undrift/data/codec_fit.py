@@ -173,7 +173,7 @@ def fit_codec(
     if windows and years:
         codec.season = _season(codec, target, rows, fold, covariates).astype(np.float32)
     if windows:
-        codec.window_laws = _window_laws(codec, target, rows, fold, covariates, maps and linear)
+        codec.window_laws = _window_laws(codec, target, given, rows, fold, covariates, maps and linear)
     if leads is not None:
         codec.lead_laws = _lead_laws(codec, target, rows, fold, covariates, maps and linear, *leads)
     codec.static = np.concatenate([codec.static, _geography(codec)]).astype(np.float32)
@@ -204,6 +204,7 @@ def _season(
 def _window_laws(
     codec: Codec,
     target: Fields,
+    given: Fields | None,
     rows: np.ndarray,
     fold: np.ndarray,
     covariates: Mapping[str, np.ndarray],
@@ -216,7 +217,7 @@ def _window_laws(
     parts = []
     for at in np.array_split(some, -(-len(some) // _BLOCK)):
         values = {k: v[rows[at]] for k, v in covariates.items()}
-        encoded, _ = codec.encode(target, None, rows[at], covariates=values, fold=fold[at])
+        encoded, _ = codec.encode(target, given, rows[at], covariates=values, fold=fold[at])
         assert encoded.x is not None
         parts.append(encoded.x.reshape(len(at), -1, frames, *shape))
     laws, errors = fit_window_laws(np.concatenate(parts), fold[some], maps=maps, periodic=codec.layout.periodic)

@@ -154,7 +154,10 @@ def _fit_activity(codec: Codec, given: list[Given]) -> None:
 
 
 def _predictors(codec: Codec, read: Reader, fold: np.ndarray, designs: Designs) -> Predictors:
-    return Predictors.fit(read, fold, codec.base, factor=codec.factor, periodic=codec.layout.periodic, designs=designs)
+    sequence = codec.layout.frames > 1 and codec.given_layout is not None
+    return Predictors.fit(
+        read, fold, codec.base, factor=codec.factor, periodic=codec.layout.periodic, designs=designs, together=sequence
+    )
 
 
 def _best_degree(codec: Codec, read: Reader, fold: np.ndarray) -> tuple[Predictors, Designs]:

@@ -102,6 +102,7 @@ class Predictors:
         factor: Sequence[int] | None,
         periodic: Sequence[bool],
         designs: Designs,
+        together: bool = False,
     ) -> Self:
         """Fit all of them.
 
@@ -112,6 +113,7 @@ class Predictors:
             factor: fine cells per coarse cell for each space dim, None where the grids are not nested.
             periodic: for each space dim.
             designs: those of inputs that were fitted before from the same given numbers; new ones are added.
+            together: whether all channels have one predictor, as frames that know of each other.
         """
         given, target = read(np.arange(1))
         shape = target.shape[1:]
@@ -131,7 +133,7 @@ class Predictors:
             return Part(channels, inputs, found)
 
         alone = shape[0] == 1 and (given.coarse is None or given.coarse.shape[1] == 1)
-        if alone or not held or shape[0] > _APART:
+        if together or alone or not held or shape[0] > _APART:
             return cls([fitted(tuple(range(shape[0])), None)], shape)
         parts = []
         for channel, own in enumerate(base):

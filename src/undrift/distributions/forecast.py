@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 
 from undrift.config import parse_duration
-from undrift.data.codec import Codec, Predicted
+from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
 from undrift.data.frames import FRAME, later, single_steps
@@ -20,18 +20,15 @@ from undrift.data.layout import plain
 from undrift.data.place import place_given
 from undrift.data.select import sample_mask
 from undrift.data.write import EnsembleWriter
+from undrift.distributions.chain import WindowDraws, batches_of
 from undrift.distributions.constrained import constrained_by, projected, residual_of, tell_residual
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.framewise import ConstraintOf
 from undrift.distributions.request import Request, template, variables_of
 from undrift.distributions.windows import covariates_at, single_frames
 from undrift.errors import DataError, UsageError
-from undrift.nets.members import number_of
-from undrift.process import Key, normal
 from undrift.progress import track
 from undrift.tasks import Window
-from undrift.tasks.batch import Condition
-from undrift.train.prepare import to_condition
 from undrift.verify.leads import LEAD
 
 __all__ = ["LEAD", "Forecast", "Starts", "starts_of", "steps_of"]
@@ -249,13 +246,9 @@ class Forecast:
             "fields in a call": micro,
         }
 
-    def _batches(self, done: Any) -> Iterator[list[tuple[int, int]]]:
+    def _batches(self, done: Callable[[int, int], bool]) -> Iterator[list[tuple[int, int]]]:
         """(start, position of the realization) of what is drawn at a time, all by one of the networks."""
-        members, micro = number_of(self.law.net), self.law.micro_batch
-        for k in range(members):
-            own = np.flatnonzero(self.numbers % members == k)
-            items = [(i, int(r)) for i in range(len(self.starts.times)) for r in own if not done(int(r), i)]
-            yield from (items[start : start + micro] for start in range(0, len(items), micro))
+        return batches_of(self.law, self.numbers, len(self.starts.times), done)
 
     def _drawn(self, progress: bool, done: Any) -> Iterator[Block]:
         """Realization, start, leads, and values per variable (leads, *level, *space) of each window drawn."""
@@ -284,31 +277,19 @@ class Forecast:
         known[:, :, : task.past] = past
         known = known.reshape(rows, -1, *shape)
         at = later(self.starts.times[[i for i, _ in part]], block * task.future, self.shell.coords[FRAME])
-        covariates = covariates_at(self.codec, at)
-        conditions, means, stds, noise = [], [], [], []
-        for row, (i, r) in enumerate(part):
-            digest = f"{self.starts.dim}={plain(self.starts.times[i])};block={block}"
-            number = int(self.numbers[r])
-            draw = np.random.Generator(np.random.Philox(key=Key(self.seed, "given", number, digest).words()))
-            encoded, predicted = self.codec.encode(
-                None, None, np.arange(1), covariates={k: v[row : row + 1] for k, v in covariates.items()},
-                known=known[row : row + 1], draw=draw,
-            )  # fmt: skip
-            conditions.append(to_condition(encoded))
-            means.append(predicted.mean)
-            stds.append(predicted.std)
-            noise.append([normal(Key(self.seed, "base", number, digest, c.label), shape) for c in layout.channels])
-        condition = Condition.concatenate(conditions).to(self.device)
-        z = torch.from_numpy(np.array(noise, dtype=np.float32)).to(self.device)
-        predicted, guided = Predicted(np.concatenate(means), np.concatenate(stds)), None
+        chain = WindowDraws(self.law, self.codec, self.device, self.seed, self.nfe)
+        digests = [f"{self.starts.dim}={plain(self.starts.times[i])};block={block}" for i, _ in part]
+        numbers, wanted = [int(self.numbers[r]) for _, r in part], None
         of_starts = None if self.constraint is None else self.constraint(block)
-        if of_starts is not None:
+        if of_starts is None:
+            values = chain(known, covariates_at(self.codec, at), numbers, digests)
+        else:
             starts, whole = [i for i, _ in part], self.law.micro_batch
-            wanted = of_starts(starts + starts[-1:] * (whole - rows))
-            guided = constrained_by(wanted, self.codec, self.shell, predicted, whole)
-        x = self.law.sample(condition, z, nfe=self.nfe, member=int(self.numbers[part[0][1]]), guided=guided)
-        values = self.codec.decode(x.cpu().numpy(), predicted)
-        if of_starts is not None:
+            padded = of_starts(starts + starts[-1:] * (whole - rows))
+            values = chain(
+                known, covariates_at(self.codec, at), numbers, digests,
+                guided=lambda predicted: constrained_by(padded, self.codec, self.shell, predicted, whole),
+            )  # fmt: skip
             wanted = of_starts(starts)
             values = projected(values, wanted, self.codec, self.shell)
             self.residuals.append(residual_of(values, wanted, self.codec, self.shell))

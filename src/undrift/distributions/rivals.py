@@ -58,7 +58,7 @@ class Rivals:
             at = slice(start, start + 64)
             values = {k: v[rows[at]] for k, v in problem.covariates.items()}
             _, mean = self.codec.encode(
-                None, problem.pair.given, rows[at], covariates=values, fold=fold[at], known=problem.past(rows[at])
+                None, problem.pair.given, rows[at], covariates=values, fold=fold[at], known=_known(problem, rows[at])
             )
             linear.append(self.codec.decode(0.0, mean))
         truth = problem.pair.target.read(rows)
@@ -97,7 +97,9 @@ class Rivals:
                 tick(done)
             at = np.array([row])
             values = {k: v[at] for k, v in problem.covariates.items()}
-            encoded, linear = self.codec.encode(None, problem.pair.given, at, covariates=values, known=problem.past(at))
+            encoded, linear = self.codec.encode(
+                None, problem.pair.given, at, covariates=values, known=_known(problem, at)
+            )
             for name in self.dressed:
                 points[name].append(self._point(name, at, problem, encoded, linear).astype(np.float32))
         held = problem.pair.target.select(rows)
@@ -156,3 +158,8 @@ class Rivals:
         point = self._interpolated(problem.pair.given, at)
         assert point is not None
         return point if name == "interpolation" else QuantileMap(state["source"], state["target"])(point)
+
+
+def _known(problem: Problem, rows: np.ndarray) -> np.ndarray | None:
+    """What the linear predictor knows of windows: the past, or no fine frame where the coarse sequence is given."""
+    return problem.past(rows) if problem.pair.given is None else problem.nothing(rows)

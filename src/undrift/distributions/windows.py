@@ -24,7 +24,7 @@ from undrift.distributions.request import Request
 from undrift.errors import DataError
 from undrift.tasks import Window
 
-__all__ = ["covariates_at", "request_stations", "request_windows", "single_frames"]
+__all__ = ["covariates_at", "request_stations", "request_windows", "single_frames", "whole_steps"]
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def request_stations(path: str | Path, codec: Codec, shell: Shell, task: Window,
         seen = [[(0, s)] for s in stations]
         labels = np.arange(len(seen)) if times is None else times
     else:
-        steps = _steps(times, shell.coords[FRAME].values)
+        steps = whole_steps(times, shell.coords[FRAME].values)
         if steps[-1] >= task.frames:
             raise DataError(
                 f"{path} spans {int(steps[-1]) + 1} frames, and a window has {task.frames}; give fewer times"
@@ -165,7 +165,7 @@ def _placed(fields: Fields, lead: xr.DataArray, task: Window) -> tuple[np.ndarra
     labels = fields.labels(0)
     coords = {dim: (dim, np.array([labels[dim]])) for dim in others}
     times = fields.times()
-    steps = np.arange(len(fields)) if times is None or task.frames == 1 else _steps(times, lead.values)
+    steps = np.arange(len(fields)) if times is None or task.frames == 1 else whole_steps(times, lead.values)
     span = int(steps[-1]) + 1
     if span > task.frames:
         raise DataError(
@@ -179,7 +179,7 @@ def _placed(fields: Fields, lead: xr.DataArray, task: Window) -> tuple[np.ndarra
     return steps + start, xr.Dataset(coords=coords)
 
 
-def _steps(times: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def whole_steps(times: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Whole steps of the model after the first time."""
     if offsets.dtype.kind not in "mf" and len(times) > 1:  # frames of a record whose steps are not all alike
         return np.concatenate([[0], np.cumsum(single_steps(times)[0])])

@@ -17,6 +17,7 @@ from undrift.data.frames import FRAME, asked_frames
 from undrift.data.members import left_out
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError, suggests_options
+from undrift.tasks import Window
 from undrift.verify.leads import LEAD
 from undrift.verify.match import Axes, Pairing, aligned_truth, axes_of, pair_samples, same_units
 
@@ -64,8 +65,9 @@ def evaluate(
         train: training fields; then memorisation is measured.
         given: what the ensemble was conditioned on.
         wet_threshold: least value that counts as wet, for all variables or by name.
-        thresholds: of events whose forecasts are scored by `undrift.verify.rain_by_lead`, for all variables in their
-            units; by default 0.1, 1 and 5 mm/h for those of precipitation.
+        thresholds: of events whose forecasts are scored by `undrift.verify.rain_by_lead`, and of spells of sequences
+            (`undrift.verify.sequence_scores`), for all variables in their units; by default 0.1, 1 and 5 mm/h for those
+            of precipitation.
         bootstrap: replicates of the block bootstrap behind the intervals, 0 for none.
         seed: of rank ties, pairs of cells and the bootstrap.
         dry_run: return shapes, matched samples and sizes instead.
@@ -100,16 +102,16 @@ def evaluate(
         members, reference = left_out(members, reference)
         if FRAME in members.dims:
             members, reference = asked_frames(members, reference)
-        if thresholds:
-            raise UsageError("thresholds are of forecasts, and the ensemble has no dim prediction_timedelta")
         options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed}
         options |= {"given": given, "progress": progress}
         absent: list[str] = []
         own = baselines is not None
         if model is not None:
-            train = model.training_data() if train is None else train
+            frames = isinstance(model.task, Window) and FRAME not in members.dims
+            train = (_frames_of(model) if frames else model.training_data()) if train is None else train
             if baselines is None:
                 baselines, absent = model.baselines(progress), model.absent_baselines()
+                baselines, absent = _baselines_of_frames(model, baselines, absent) if frames else (baselines, absent)
         if FRAME in members.dims:
             asked = {FRAME: members[FRAME].values}
             baselines = {k: b.sel(asked) if FRAME in b.dims else b for k, b in (baselines or {}).items()}
@@ -121,12 +123,55 @@ def evaluate(
                 raise
             # What is wrong with the ensemble itself comes up again.
             scores = verify.evaluate(members, reference, train=train, **options)
-            absent = [f"no baseline of the run: {error}"]
+            baselines, absent = {}, [f"no baseline of the run: {error}"]
+        scores = _with_time(scores, members, reference, thresholds, baselines, seed)
         scores = scores.load()  # coordinates may still be in the file
     if absent:
         scores.attrs["baselines_absent"] = "; ".join(absent)
     if out is not None:
         verify.write_scores(scores, out)
+    return scores
+
+
+def _frames_of(model: "FieldModel") -> xr.Dataset:
+    """The frames that trained a model of windows."""
+    from undrift.model.frames import training_frames
+
+    return training_frames(model)
+
+
+def _baselines_of_frames(
+    model: "FieldModel", baselines: Mapping[str, xr.Dataset], absent: list[str]
+) -> tuple[dict[str, xr.Dataset], list[str]]:
+    """Those of a model of windows for single frames: where a coarse sequence is all that they are given."""
+    from undrift.model.frames import frame_baselines
+
+    if model.codec.given_layout is None:
+        return {}, ["no baseline of the run: they are of windows, and the ensemble is of single frames"]
+    return frame_baselines(baselines, str(model.codec.layout.time)), absent
+
+
+def _with_time(
+    scores: xr.Dataset,
+    members: xr.Dataset,
+    truth: xr.Dataset,
+    thresholds: Sequence[float],
+    baselines: Mapping[str, xr.Dataset] | None,
+    seed: int,
+) -> xr.Dataset:
+    """Scores with those in time, where the samples are a sequence."""
+    rain = {verify.rain_thresholds(members[name]) for name in members.data_vars if name in truth.data_vars}
+    found = tuple(thresholds) or (rain.pop() if len(rain) == 1 else ())
+    more = None
+    if FRAME not in members.dims:
+        more = verify.sequence_scores(members, truth, thresholds=found, baselines=baselines, seed=seed)
+    if more is not None:
+        return scores.merge(more, compat="override", combine_attrs="override")
+    if thresholds:
+        raise UsageError(
+            "thresholds are of forecasts and of sequences, and the ensemble has no dim prediction_timedelta and no dim "
+            "of times without a gap"
+        )
     return scores
 
 

@@ -25,6 +25,7 @@ from undrift.distributions.framewise import of_samples, of_starts
 from undrift.distributions.lead_rivals import LeadRivals
 from undrift.distributions.lead_time import chosen_starts, request_leads
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
+from undrift.distributions.sequence import CoarseSequence, Downscaling, sequence_of
 from undrift.distributions.typed import Wanted, read_wanted
 from undrift.distributions.windows import request_stations, request_windows
 from undrift.errors import UsageError, suggests_options
@@ -80,7 +81,10 @@ class FieldModel:
     @property
     def task(self) -> Task:
         """What is given and what is asked."""
-        return task_of(**self.config.task.model_dump())
+        settings = self.config.task.model_dump()
+        if self.config.task.name == "window" and self.codec.given_layout is None:
+            settings["factor"] = None
+        return task_of(**settings)
 
     @property
     def problem(self) -> Problem:
@@ -120,7 +124,9 @@ class FieldModel:
         """Draw an ensemble.
 
         Args:
-            given: what is given: files, a Dataset, or the output of :meth:`holdout_given`.
+            given: what is given: files, a Dataset, or the output of :meth:`holdout_given`. Of windows that are given a
+                coarse sequence that one, of any length: the fine one is drawn window after window, and a ``.zarr`` is
+                gone on with after a process was killed, by the same call.
             holdout: draw for the samples that training left out.
             know: which frames of held-out windows are given: "past" (the default), "future", "ends", "nothing", or
                 numbers such as "0,6".
@@ -155,25 +161,45 @@ class FieldModel:
         usual = self.config.sample.nfe * (1 if observe is None else 2)
         nfe = usual if nfe is None else nfe
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
-        seed = valid_seed(seed)
-        request, numbers = self._request(given, holdout, at, know, observe, lead), np.arange(which.start, which.stop)
+        seed, numbers = valid_seed(seed), np.arange(which.start, which.stop)
+        sequence = None
+        if given is not None and not holdout and self._knows_coarse:
+            if any(other is not None for other in (know, lead, observe, constraint)):
+                raise UsageError("a coarse sequence is given by itself; leave know, lead, observe and constraint out")
+            sequence = self._sequence(given, at)
+        request = self._request(given, holdout, at, know, observe, lead) if sequence is None else sequence.request
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
         attrs["block_means"] = request.block_means(self.codec)
         if holdout and isinstance(self.task, Window):
             attrs["frames_given"] = " ".join(map(str, np.flatnonzero(self.task.frames_known(know or self.task.usual))))
-        labelled = template(request, self.codec.layout, self.parts.shell, numbers, {**self._attrs(), **attrs})
-        wanted, told = read_wanted(constraint, self.codec, self.parts.shell)
-        drawing = Drawing(
-            self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe,
-            labelled.assign_attrs(told),
-            None if wanted is None else of_samples(wanted, request, self.codec, self.parts.shell, self.task),
-        )  # fmt: skip
+        law, shell, attrs = self._law(), self.parts.shell, {**self._attrs(), **attrs}
+        if sequence is None:
+            labelled = template(request, self.codec.layout, shell, numbers, attrs)
+            wanted, told = read_wanted(constraint, self.codec, shell)
+            drawing = Drawing(
+                law, self.codec, shell, self.device, request, numbers, seed, nfe, labelled.assign_attrs(told),
+                None if wanted is None else of_samples(wanted, request, self.codec, shell, self.task),
+            )  # fmt: skip
+        else:
+            drawing = Downscaling(law, self.codec, shell, self.device, sequence, numbers, seed, nfe, attrs)
         if dry_run:
             return drawing.plan(streamed=out is not None)
         if out is None:
             return drawing.in_memory(progress)
         drawing.to_file(out, overwrite, progress)
         return open_ensemble(out)
+
+    @property
+    def _knows_coarse(self) -> bool:
+        """Whether the model is of windows whose coarse sequence is given."""
+        return isinstance(self.task, Window) and self.codec.given_layout is not None
+
+    def _sequence(self, given: Data | Fields, at: str | Mapping[str, Any] | None) -> CoarseSequence:
+        """The coarse sequence that is given."""
+        task, parts = self.task, self.parts
+        assert isinstance(task, Window) and parts.given_shell is not None
+        fields = given if isinstance(given, Fields) else open_fields(given, dims=self.config.data.dims or None)
+        return sequence_of(fields, self.codec, parts.shell, parts.given_shell, task, at)
 
     @suggests_options
     def forecast(
@@ -222,6 +248,10 @@ class FieldModel:
             raise UsageError(
                 f"a forecast needs a model of windows, and this one's task is {self.task.name}; train one "
                 "with --task window --past 4 --future 8"
+            )
+        if self._knows_coarse:
+            raise UsageError(
+                "the model is given a coarse sequence, which a forecast has not; type undrift sample RUN --given"
             )
         seed = valid_seed(seed)
         which = parse_realizations(_FORECASTS if realizations is None else realizations)
@@ -287,6 +317,10 @@ class FieldModel:
                 raise UsageError(
                     f"observe needs a model of windows that may be given nothing, and this one's task is "
                     f"{self.task.name}; train one with --task window --past 0 --future 1"
+                )
+            if self._knows_coarse:
+                raise UsageError(
+                    "observe needs a model of windows that is given no coarse sequence; train without --factor"
                 )
             dim = self.codec.layout.time or "sample"
             return request_stations(observe, self.codec, self.parts.shell, self.task, dim)

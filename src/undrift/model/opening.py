@@ -77,6 +77,7 @@ def configure(
         given["factor"] = task.factor
     if isinstance(task, Window):
         given |= {"past": task.past, "future": task.future}
+        given["factor"] = task.factor if given["factor"] is None else given["factor"]
     if isinstance(task, Enrich):
         given["members"] = task.members
     if isinstance(task, LeadTime):

@@ -30,7 +30,7 @@ from undrift.nets.members import member_of, number_of
 from undrift.objective.denoising import DenoisingScoreMatching, Regression
 from undrift.process import EDM
 from undrift.progress import track
-from undrift.tasks import Task, task_of
+from undrift.tasks import Downscale, Task, task_of
 from undrift.tasks.batch import Batch
 from undrift.train.durable import write_text
 from undrift.train.log import read_metrics
@@ -103,7 +103,8 @@ def fit(
         future: frames of a window after it, 8 by default.
         members: members of a date that one more is given when an ensemble is enriched, 2 by default.
         longest: lead time such as "24h", a number where times are numbers.
-        factor: fine cells per coarse cell when what is given is the mean of the data over blocks; 4 by default.
+        factor: fine cells per coarse cell when what is given is the mean of the data over blocks: 4 by default for
+            downscaling; with windows the coarse sequence is given beside masked frames.
         given: what is given, where it is a dataset of its own, joined on the labels of the samples; ``pair.npz:lr`` is
             one variable of a file.
         variables: names to take; all by default.
@@ -219,6 +220,8 @@ def _prepared(target: Fields, beside: Fields | None, task: Task, config: Config,
 def _settled(config: Config) -> Config:
     """A configuration that says how long to train: by steps, or by a budget, which it gets where it has neither."""
     config = config.model_copy(deep=True)
+    if config.task.name == "downscale" and config.task.factor is None:
+        config.task.factor = Downscale().factor
     t = config.train
     if t.steps is not None and t.budget is not None:
         raise UsageError(

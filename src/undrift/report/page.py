@@ -22,7 +22,7 @@ from undrift.report.lead_table import lead_tables
 from undrift.report.leads import lead_plots
 from undrift.report.plots import score_plots
 from undrift.report.style import count, number, units_text
-from undrift.report.tables import calibration_table, law_table, overview_table, score_table, shift_table
+from undrift.report.tables import calibration_table, law_table, overview_table, score_table, sequence_table, shift_table
 from undrift.report.training import training_plots
 
 __all__ = ["Section", "write_page"]
@@ -166,7 +166,7 @@ def _channel(source: Source, variable: str, level: Mapping[str, int], limits: Li
     if scores is not None:
         attrs = source.attrs_of(variable)
         units = units_text(attrs.get("units", scores["units"].item() if "units" in scores.coords else ""))
-        makers = (score_table, calibration_table, shift_table, law_table)
+        makers = (score_table, calibration_table, sequence_table, shift_table, law_table)
         channel.tables = [t for make in makers if (t := make(scores, units)) is not None]
         channel.plots = score_plots(scores, units, variable, dpi=limits.dpi)
         channel.score_maps = score_maps(scores, attrs, source.axes.space, limits) if source.axes else []

@@ -19,6 +19,7 @@ __all__ = [
     "law_table",
     "overview_table",
     "score_table",
+    "sequence_table",
     "shift_table",
 ]
 
@@ -223,6 +224,29 @@ def shift_table(scores: xr.Dataset, units: str) -> Table | None:
     unit = f"{number(float(scores['truth_deviation']))} {units}".strip()
     caption = f"Ensemble against truth, differences in standard deviations of the truth over samples ({unit})."
     return Table(caption, [Column(""), Column("measured"), Column("ideal")], rows)
+
+
+def sequence_table(scores: xr.Dataset, units: str) -> Table | None:
+    """Is the ensemble as steady in time as the truth; None where the samples are no sequence."""
+    if "autocorrelation_truth" not in scores or not np.isfinite(float(scores["autocorrelation_truth"])):
+        return None
+    sides, named = ["truth", "ensemble"], [""]
+    columns = [Column(""), Column("truth"), Column("ensemble"), Column("apart"), Column("by chance")]
+    memory = [cell(scores, f"autocorrelation_{side}", step=1e-4) for side in sides]
+    rows = [Row("Lag-1 autocorrelation", [*memory, Cell("–"), Cell("–")])]
+    for spell in map(str, scores["spell"].values):
+        keys = ("spell_truth", "spell_ensemble", "spell_distance", "spell_distance_expected")
+        rows.append(Row(f"Spells {spell} [frames]", [cell(scores, key, spell=spell) for key in keys]))
+    for name in baselines_of(scores) if "autocorrelation_baseline" in scores else ():
+        named.append(f"{name} {number(float(scores['autocorrelation_baseline'].sel(baseline=name)), 4)}")
+    table = Table("In time: how alike neighbouring frames are, and how long spells last, in the mean.", columns, rows)
+    table.notes.append(
+        "Spells: frames in a row beyond a quantile of the cell. Apart: area between the distribution functions of "
+        "their lengths; by chance: that of a realization from the others."
+    )
+    if named[1:]:
+        table.notes.append(f"Lag-1 autocorrelation of the baselines: {', '.join(named[1:])}.")
+    return table
 
 
 _SIDES = ("truth", "ensemble")

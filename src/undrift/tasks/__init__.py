@@ -18,20 +18,23 @@ TASKS: dict[str, type[Task]] = {
 
 def task_of(
     name: str,
-    factor: int = 4,
+    factor: int | None = None,
     past: int | None = None,
     future: int = 8,
     members: int = 2,
     longest: Lead | None = None,
 ) -> Task:
-    """The task of a name, as the command line and ``config.toml`` give it."""
+    """The task of a name, as the command line and ``config.toml`` give it.
+
+    Without a factor, downscaling is by 4 and windows are given no coarse sequence.
+    """
     if name not in TASKS:
         raise UsageError(f"task is {name!r}, expected one of {', '.join(TASKS)}")
     made = {
-        "downscale": lambda: Downscale(factor),
+        "downscale": lambda: Downscale(4 if factor is None else factor),
         "emulate": Emulate,
         "enrich": lambda: Enrich(members),
-        "window": lambda: Window(4 if past is None else past, future),
+        "window": lambda: Window(4 if past is None else past, future, factor),
         "lead-time": lambda: LeadTime(longest, 1 if past is None else past),
     }
     return made[name]()

@@ -1,19 +1,21 @@
 """Windows of frames, any part of which may be given or asked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from undrift.data.cut import coarsened, trimmed
 from undrift.data.fields import Fields
-from undrift.data.frames import windows_of
-from undrift.errors import UsageError
-from undrift.tasks.pair import Pair
+from undrift.data.frames import FRAME, windows_of
+from undrift.errors import DataError, UsageError
+from undrift.tasks.pair import Pair, join_given
 
 __all__ = ["Window"]
 
 _KINDS = {"past": 4, "future": 1, "ends": 2, "frames": 2, "nothing": 1, "region": 1, "points": 1, "variables": 1}
 """How often each kind of mask is drawn, in parts of their sum; those that a layout does not allow are left out."""
+_COARSE = {"nothing": 3}
 _DENSEST = 0.2  # share of the cells that is known at most where points are given
 _LEAST_SIDE = 0.25  # of a region, as a share of the domain's side
 
@@ -22,6 +24,9 @@ _LEAST_SIDE = 0.25  # of a region, as a share of the domain's side
 class Window:
     """Draw any part of a window of frames given any other: forecast, hindcast, interpolate, infill, emulate.
 
+    With a ``factor``, or a dataset that is given beside the target, the coarse sequence of a window is given too: that
+    is downscaling in time.
+
     One model is trained on masks that are drawn anew at each step (Voleti et al. 2022, MCVD,
     https://arxiv.org/abs/2205.09853): the whole past, the whole future, both ends, some frames, a region, points, some
     of the variables, or nothing is given.
@@ -29,10 +34,13 @@ class Window:
     Args:
         past: frames up to the present.
         future: frames after it.
+        factor: fine cells per coarse cell along each space dim, of the block means of all frames, which are given;
+            None where no coarse sequence is, or one of a dataset of its own.
     """
 
     past: int = 4
     future: int = 8
+    factor: int | None = None
     name = "window"
 
     def __post_init__(self) -> None:
@@ -42,6 +50,8 @@ class Window:
                 raise UsageError(f"{name} is {value!r}, expected a number of frames such as --{name} 4")
         if self.past + self.future < 1:
             raise UsageError("a window of no frames: give --past or --future of at least 1")
+        if self.factor is not None and self.factor < 1:
+            raise UsageError(f"factor is {self.factor}, expected at least 1; type --factor 4")
 
     @property
     def frames(self) -> int:
@@ -54,13 +64,32 @@ class Window:
         return "past" if self.past and self.future else "nothing"
 
     def pair(self, target: Fields, given: Fields | None = None) -> Pair:
-        """Windows of the target; what is given of them is drawn when they are learned."""
+        """Windows of the target, and of the coarse sequence where there is one.
+
+        What is given of the target's own windows is drawn when they are learned.
+        """
         if given is not None:
-            raise UsageError(
-                "--task window takes no --given: what is given are frames, variables and cells of DATA itself"
-            )
+            return self._beside(target, given)
+        if self.factor is None:
+            windows, notes = windows_of(target, self.past, self.future)
+            return Pair(windows, None, None, notes)
+        fine, cut = trimmed(target, self.factor)
+        windows, notes = windows_of(fine, self.past, self.future)
+        coarse, _ = windows_of(coarsened(fine, self.factor), self.past, self.future)
+        return Pair(windows, coarse, (self.factor,) * len(fine.layout.space), [*cut, *notes])
+
+    def _beside(self, target: Fields, given: Fields) -> Pair:
+        """Windows of the target and of a coarse sequence of its own, of the same times."""
         windows, notes = windows_of(target, self.past, self.future)
-        return Pair(windows, None, None, notes)
+        coarse, _ = windows_of(given, self.past, self.future)
+        ours, theirs = (w.dataset[FRAME].values for w in (windows, coarse))
+        if len(ours) > 1 and (ours.dtype.kind != theirs.dtype.kind or (ours != theirs).any()):
+            raise DataError(
+                f"frames of DATA are {ours[1] - ours[0]} apart and those that are given {theirs[1] - theirs[0]}; "
+                "give a coarse sequence of the same times"
+            )
+        pair = join_given(windows, coarse)
+        return replace(pair, notes=[*notes, *pair.notes])
 
     def frames_known(self, what: str) -> np.ndarray:
         """Which frames are given, (frames,), by a name (past, future, ends, nothing) or numbers such as "0,6".
@@ -85,10 +114,13 @@ class Window:
                 ) from None
         return known
 
-    def draw(self, shape: Sequence[int], count: int, rng: np.random.Generator) -> np.ndarray:
-        """What is known of so many windows (C, *space) = ``shape``, each by a mask of a kind of its own."""
-        variables = shape[0] // self.frames
-        kinds = {k: v for k, v in _KINDS.items() if self._allowed(k, variables)}
+    def draw(self, shape: Sequence[int], count: int, rng: np.random.Generator, coarse: bool = False) -> np.ndarray:
+        """What is known of so many windows (C, *space) = ``shape``, each by a mask of a kind of its own.
+
+        Where a coarse sequence is given, nothing fine is known the more often: so each fine one begins.
+        """
+        variables, usual = shape[0] // self.frames, _KINDS | (_COARSE if coarse else {})
+        kinds = {k: v for k, v in usual.items() if self._allowed(k, variables)}
         chances = np.array(list(kinds.values()), dtype=np.float64)
         names = rng.choice(list(kinds), size=count, p=chances / chances.sum())
         out = np.stack([self._mask(str(name), variables, tuple(shape[1:]), rng) for name in names])

@@ -156,10 +156,12 @@ def refuse_kind(kind: str, frames: int) -> None:
 
 
 def _static(codec: Codec) -> range:
-    """Which channels of a net's input have no frames: those after the noisy field and its linear prediction."""
-    if codec.layout.frames == 1:
+    """Which channels of a net's input have no frames: those after the noisy field, what is given and the prediction."""
+    frames = codec.layout.frames
+    if frames == 1:
         return range(0)  # what is given may come first, and there is nothing to tell apart
-    first = 2 * len(codec.layout.channels)
+    given = 0 if codec.given_layout is None else len(codec.given_layout.channels) + frames * codec.gappy
+    first = 2 * len(codec.layout.channels) + given
     return range(first, first + len(codec.static))
 
 

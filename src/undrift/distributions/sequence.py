@@ -1,0 +1,317 @@
+"""Downscaling in time: a fine sequence of any length given the coarse one, window after window.
+
+The first window is given its coarse frames alone, each further one also the last fine frames that were drawn before it,
+so that the fine sequence is consistent from frame to frame.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from undrift.data.codec import Codec
+from undrift.data.codec_file import Shell
+from undrift.data.conserve import block_means
+from undrift.data.fields import Fields
+from undrift.data.frames import FRAME
+from undrift.data.layout import plain
+from undrift.data.regrid import match_given
+from undrift.data.select import sample_mask
+from undrift.data.write import CHUNK_BYTES, EnsembleWriter
+from undrift.distributions.chain import WindowDraws, batches_of
+from undrift.distributions.diffusion import Diffusion
+from undrift.distributions.request import Request, template, variables_of
+from undrift.distributions.windows import covariates_at, single_frames, whole_steps
+from undrift.errors import DataError, UsageError
+from undrift.progress import track
+from undrift.tasks import Window
+
+__all__ = ["CoarseSequence", "Downscaling", "sequence_of"]
+
+logger = logging.getLogger(__name__)
+
+Block = tuple[int, slice, dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class CoarseSequence:
+    """A coarse sequence whose fine one is asked.
+
+    Attributes:
+        values: on the trained coarse grid, NaN where missing, (N, G, *coarse).
+        times: of the frames, (N,), or None where they are counted.
+        dim: name of the time.
+        request: labels of the frames, and how what is given is brought to the trained grid.
+        task: whose windows are drawn.
+    """
+
+    values: np.ndarray
+    times: np.ndarray | None
+    dim: str
+    request: Request
+    task: Window
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def windows(self, starts: np.ndarray, frames: int) -> np.ndarray:
+        """Windows of so many frames, the frame varying fastest among the channels, (n, G frames, *coarse)."""
+        out = np.moveaxis(self.values[starts[:, None] + np.arange(frames)], 1, 2)
+        return out.reshape(len(starts), -1, *self.values.shape[2:]).astype(np.float64)
+
+
+def sequence_of(
+    fields: Fields, codec: Codec, shell: Shell, given_shell: Shell, task: Window, at: str | Mapping[str, Any] | None
+) -> CoarseSequence:
+    """The coarse sequence that is given: frames one step apart, as many as a window has or more.
+
+    Args:
+        fields: the given frames.
+        codec: of the model.
+        shell: labels of its fields.
+        given_shell: labels of what it is given.
+        task: of the model.
+        at: which of the frames, such as "time=2019-03-01/2019-03-08".
+
+    Raises:
+        DataError: the frames are too few, a step is missing or another one, there are several series, or the fields are
+            others than those trained with.
+        UsageError: windows of the model cannot follow each other.
+    """
+    if at is not None:
+        fields = fields.select(np.flatnonzero(sample_mask(fields, at)))
+    assert codec.given_layout is not None
+    time, times = fields.layout.time, fields.times()
+    coords, others = {}, {d: fields.labels(0)[d] for d in fields.layout.sample if d != time}
+    for dim, label in others.items():
+        found = list(dict.fromkeys(plain(fields.labels(i)[dim]) for i in range(len(fields))))
+        if len(found) > 1:
+            raise DataError(
+                f"the given data have {len(found)} labels of {dim!r}; choose one with --at {dim}={found[0]}"
+            )
+        coords[dim] = (dim, np.array([label]))
+    if time is None:
+        raise DataError("the coarse sequence has no time; name the dims with --dims time,y,x")
+    count = len(fields)
+    if count < task.frames:
+        raise DataError(
+            f"the coarse sequence has {count} frame{'s' * (count != 1)}, and a window of the model has {task.frames}; "
+            f"give {task.frames} or more"
+        )
+    if count > task.frames and not (task.past and task.future):
+        raise UsageError(
+            f"the model was trained with --past {task.past} --future {task.future}: its windows cannot follow each "
+            f"other, and the coarse sequence has {count} frames; train with both of at least 1"
+        )
+    if times is not None and task.frames > 1:
+        _refuse_gaps(times, shell.coords[FRAME])
+    match = match_given(
+        fields, single_frames(codec.given_layout), given_shell.coords, mask=_first_frames(codec.given_mask, task.frames)
+    )
+    for sentence in [*match.notes, *match.warnings]:
+        logger.warning("%s", sentence)
+    values = np.concatenate([match(fields.read(rows)) for rows in np.array_split(np.arange(count), -(-count // 64))])
+    labels = xr.Dataset(coords=coords | {time: (time, np.arange(count) if times is None else times)})
+    dims = tuple(d for d in fields.layout.sample)
+    first = ";".join(f"{d}={plain(labels[d].values[0])}" for d in sorted(dims))
+    interpolated = match.regridder.interpolates
+    request = Request(labels, dims, [first], lambda rows: values[rows], {}, interpolated)
+    out = CoarseSequence(values, times, time, request, task)
+    request.outside |= _outside(out, codec, task.frames)
+    if interpolated and codec.conserves.any():
+        logger.warning("what is given is interpolated: the drawn fields need not have its means over blocks")
+    return out
+
+
+def _refuse_gaps(times: np.ndarray, lead: xr.DataArray) -> None:
+    """Refuse frames that are not one step of the model apart each."""
+    apart = np.diff(whole_steps(times, lead.values))
+    gaps = np.flatnonzero(apart != 1)
+    if gaps.size == apart.size:
+        raise DataError(
+            f"frames of the coarse sequence are {apart[0]} steps of the model apart, expected one step of "
+            f"{plain(lead.values[1] - lead.values[0])} s"
+        )
+    if gaps.size:
+        before, after = (plain(t) for t in times[gaps[0] : gaps[0] + 2])
+        raise DataError(
+            f"the coarse sequence has {gaps.size} gap{'s' * (gaps.size > 1)} in time, first between {before} and "
+            f"{after}; give its parts one by one, such as --at time=.../{before}"
+        )
+
+
+def _first_frames(mask: np.ndarray | None, frames: int) -> np.ndarray | None:
+    """Of a mask of windows that of single frames, (G, *coarse)."""
+    return None if mask is None else mask[::frames]
+
+
+def _outside(given: CoarseSequence, codec: Codec, frames: int) -> dict[str, float]:
+    """Share of given values outside the range of training, by channel; tells of missing ones."""
+    starts = np.unique(np.append(np.arange(0, len(given) - frames + 1, frames), len(given) - frames))
+    raw = given.windows(starts, frames)
+    missing = codec.gaps(raw)
+    if missing.any():
+        share = 100 * missing.mean()
+        logger.warning("%.2g %% of the given values are missing: each realization draws its own in their place", share)
+    assert codec.given_layout is not None
+    shares = codec.outside(raw).reshape(-1, frames).mean(1) if codec.given_low is not None else np.zeros(0)
+    names = [c.label for c in single_frames(codec.given_layout).channels]
+    return {name: float(share) for name, share in zip(names, shares) if share > 0}
+
+
+@dataclass(frozen=True)
+class Downscaling:
+    """A fine sequence that is asked for.
+
+    Attributes:
+        law: of the network's numbers.
+        codec: between them and fields.
+        shell: labels of the fields.
+        device: of the network.
+        given: the coarse sequence.
+        numbers: of the realizations.
+        seed: of the noise; realization n is fixed by (seed, n, labels of the first frame).
+        nfe: network evaluations per window.
+        attrs: of the result.
+    """
+
+    law: Diffusion
+    codec: Codec
+    shell: Shell
+    device: torch.device
+    given: CoarseSequence
+    numbers: np.ndarray
+    seed: int
+    nfe: int
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Window:
+        """Whose windows are drawn."""
+        return self.given.task
+
+    @property
+    def starts(self) -> np.ndarray:
+        """First frame of each window: ``future`` after that of the one before, but for the last, which ends it all."""
+        last = len(self.given) - self.task.frames
+        return np.append(np.arange(0, last, max(self.task.future, 1)), last)
+
+    def labelled(self) -> xr.Dataset:
+        """The empty fine sequence, dims (realization, *sample, *level, *space)."""
+        empty = template(self.given.request, single_frames(self.codec.layout), self.shell, self.numbers, self.attrs)
+        return empty.drop_vars(FRAME, errors="ignore")
+
+    def in_memory(self, progress: bool) -> xr.Dataset:
+        """The fine sequence as a Dataset."""
+        out = self.labelled()
+        arrays = {str(k): np.empty(v.shape, np.float32) for k, v in out.data_vars.items()}
+        at = self.given.request.dims.index(self.given.dim)
+        for r, frames, values in self._drawn(progress, lambda r: False):
+            for name, value in values.items():
+                place = (r, *[0] * at, frames, *[0] * (len(self.given.request.dims) - at - 1))
+                arrays[name][place] = value
+        return out.assign({k: out[k].copy(data=v) for k, v in arrays.items()})
+
+    def to_file(self, path: str | Path, overwrite: bool, progress: bool) -> None:
+        """The fine sequence written as it comes; realizations that a killed process had written to a .zarr are kept."""
+        labelled, dims, dim = self.labelled(), self.given.request.dims, self.given.dim
+        told = {**self.attrs, "first": self.given.request.digests, "frames": len(self.given)}
+        told |= {"numbers": [int(n) for n in self.numbers[[0, -1]]], "nfe": self.nfe, "seed": self.seed}
+        chunks = {"realization": 1, dim: self.chunk}
+        with EnsembleWriter(
+            path, labelled, overwrite, sample=dims, chunks=chunks, resume=json.dumps(told, default=str)
+        ) as writer:
+            alone = {d: 0 for d in dims if d != dim}
+            for r, frames, values in self._drawn(progress, lambda r: writer.written(r, {})):
+                block = {
+                    k: v.reshape(1, *(len(v) if d == dim else 1 for d in dims), *v.shape[1:]) for k, v in values.items()
+                }
+                writer.write(slice(r, r + 1), {**{d: slice(0, 1) for d in alone}, dim: frames}, block)
+
+    def plan(self, *, streamed: bool) -> dict[str, Any]:
+        """Sizes and network calls."""
+        labelled, batches = self.labelled(), sum(1 for _ in self._batches(lambda r: False))
+        return {
+            "dims": {str(k): int(v) for k, v in labelled.sizes.items()},
+            "bytes": int(labelled.nbytes),
+            "windows one after the other": len(self.starts),
+            "network_calls": batches * len(self.starts) * self.nfe,
+            "fields in a call": self.law.micro_batch,
+            "streamed": streamed,
+        }
+
+    @property
+    def chunk(self) -> int:
+        """Frames that are written at a time."""
+        field_bytes = 4 * len(self.codec.layout.channels) // self.task.frames * int(np.prod(self.codec.layout.shape))
+        return int(np.clip(CHUNK_BYTES // field_bytes, 1, len(self.given)))
+
+    def _batches(self, done: Callable[[int], bool]) -> Iterator[list[int]]:
+        """Positions of realizations that are drawn at a time."""
+        for part in batches_of(self.law, self.numbers, 1, lambda r, _: done(r)):
+            yield [r for _, r in part]
+
+    def _drawn(self, progress: bool, done: Callable[[int], bool]) -> Iterator[Block]:
+        """Realization, frames, and values per variable (frames, *level, *space), a chunk at a time."""
+        one, count = single_frames(self.codec.layout), 0
+        with track("drawing", len(self.numbers) * len(self.starts), enabled=progress) as tick:
+            for part in self._batches(done):
+                ready, first = np.empty((len(part), 0, *self._frame_shape), np.float32), 0
+                fine = np.empty((len(part), len(one.channels), 0, *self.codec.layout.shape), np.float32)
+                for block, start in enumerate(self.starts):
+                    before = 0 if block == 0 else int(self.starts[block - 1]) + self.task.frames - int(start)
+                    fine = self._window(part, block, int(start), fine[:, :, fine.shape[2] - before :])
+                    ready = np.concatenate([ready, np.moveaxis(fine[:, :, before:], 2, 1)], 1)
+                    ends = start + self.task.frames == len(self.given)
+                    size = ready.shape[1] if ends else ready.shape[1] // self.chunk * self.chunk
+                    for r, values in zip(part, ready[:, :size]):
+                        for at in range(0, size, self.chunk):
+                            some = values[at : at + self.chunk]
+                            frames = slice(first + at, first + at + len(some))
+                            yield r, frames, variables_of(some, one, self.shell)
+                    ready, first = ready[:, size:], first + size
+                    count += len(part)
+                    tick(count)
+
+    @property
+    def _frame_shape(self) -> tuple[int, ...]:
+        """(C, *space) of one frame."""
+        return (len(self.codec.layout.channels) // self.task.frames, *self.codec.layout.shape)
+
+    def _window(self, part: list[int], block: int, start: int, before: np.ndarray) -> np.ndarray:
+        """A window of each realization (B, C, frames, *space) that begins with frames ``before`` (B, C, f, *space)."""
+        frames, given = self.task.frames, self.given
+        known = np.full((len(part), *before.shape[1:2], frames, *before.shape[3:]), np.nan, np.float32)
+        known[:, :, : before.shape[2]] = before
+        offered = self._with_means(given.windows(np.array([start]), frames), known)
+        at = None if given.times is None else np.repeat(given.times[[start + max(self.task.past - 1, 0)]], len(part))
+        draws = WindowDraws(self.law, self.codec, self.device, self.seed, self.nfe)
+        digests = [f"{given.request.digests[0]};block={block}"] * len(part)
+        values = draws(
+            known.reshape(len(part), -1, *before.shape[3:]),
+            covariates_at(self.codec, at),
+            [int(self.numbers[r]) for r in part],
+            digests,
+            offered,
+            keeps=not given.request.interpolated,
+        ).reshape(known.shape)
+        return np.where(np.isfinite(known), known, values)
+
+    def _with_means(self, offered: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """What is given (1, G, *coarse); where values are missing with means of what is known, for each realization."""
+        codec = self.codec
+        if codec.factor is None or not codec.gaps(offered).any():
+            return offered
+        offered = np.repeat(offered, len(known), 0)
+        flat = known.reshape(len(known), -1, *codec.layout.shape)
+        for channel in np.flatnonzero(codec.conserves):
+            source = codec.base[channel]
+            means = block_means(flat[:, channel].astype(np.float64), codec.factor)
+            offered[:, source] = np.where(np.isnan(offered[:, source]), means, offered[:, source])
+        return offered

@@ -1,0 +1,214 @@
+"""Downscaling in time: a coarse sequence given, the fine one drawn window after window."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from model_fields import TINY, waves
+
+import undrift
+from undrift.cli.main import main
+from undrift.data.write import EnsembleWriter
+from undrift.distributions.chain import WindowDraws
+from undrift.distributions.windows import covariates_at
+from undrift.errors import DataError, UsageError
+from undrift.verify.temporal import Autocorrelation
+
+FACTOR = 4
+
+
+def coarse(data, factor=FACTOR):
+    return data.coarsen(lat=factor, lon=factor).mean()
+
+
+def detail(count=400, seed=0):
+    """Waves, and a pattern of zero mean over the blocks whose amplitude goes on from hour to hour."""
+    data, rng = waves(count), np.random.default_rng(seed + 1)
+    amplitude = np.zeros(count)
+    for t in range(1, count):
+        amplitude[t] = 0.9 * amplitude[t - 1] + np.sqrt(1 - 0.9**2) * rng.normal()
+    pattern = np.where((np.arange(8)[:, None] + np.arange(16)) % 2, 0.7, -0.7)
+    return data.assign(tas=data.tas + (amplitude[:, None, None] * pattern).astype(np.float32).reshape(count, 8, 16))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.set_num_threads(1)
+    run, data = tmp_path_factory.mktemp("sequences") / "RUN", detail()
+    task, small = undrift.Window(past=2, future=3, factor=FACTOR), {"net.channels": "16,16", "sample.micro_batch": 4}
+    undrift.fit(data, task=task, steps=50, set=small, out=run, progress=False)
+    return undrift.load(run, data=data)
+
+
+@pytest.fixture(scope="module")
+def part():
+    return detail().isel(time=slice(330, 372))
+
+
+@pytest.fixture(scope="module")
+def drawn(model, part):
+    return model.sample(coarse(part), realizations=12, progress=False)
+
+
+def test_a_fine_sequence_of_any_length_with_the_means_of_the_coarse_one(drawn, part):
+    assert drawn.tas.dims == ("realization", "time", "lat", "lon") and "lead_time" not in drawn.coords
+    np.testing.assert_array_equal(drawn.time.values, part.time.values)
+    assert drawn.attrs["block_means"].startswith("kept")
+    means = drawn.tas.coarsen(lat=FACTOR, lon=FACTOR).mean()
+    np.testing.assert_allclose(
+        means.transpose("realization", ...), coarse(part).tas.values[None].repeat(12, 0), rtol=2e-6
+    )
+
+
+def test_it_goes_on_from_frame_to_frame_as_the_truth_does(drawn, part):
+    """The amplitude of the pattern that the coarse sequence does not see has a memory of 0.9 in truth and members."""
+    pattern = np.where((np.arange(8)[:, None] + np.arange(16)) % 2, 1.0, -1.0)
+    members = (drawn.tas.transpose("realization", "time", "lat", "lon").values * pattern).mean((2, 3))
+    truth = (detail().tas.values * pattern).mean((1, 2))
+    step = np.diff(members, axis=1).std(), np.diff(truth).std()
+    assert 0.7 < step[0] / step[1] < 1.6  # frames of their own would step 3.2 times as far
+    assert members.std() / truth.std() == pytest.approx(1, abs=0.35)
+    memory = Autocorrelation()
+    memory.add(members[:, :, None])
+    expected = Autocorrelation()
+    expected.add(truth[330:372, None])
+    assert memory.value().mean() == pytest.approx(expected.value()[0], abs=0.15)  # frames of their own would have none
+    at_seams = np.diff(members, axis=1)[:, 4::3].std()  # from one window to the next
+    assert at_seams / step[0] == pytest.approx(1, abs=0.2)
+
+
+def test_a_realization_is_the_same_alone_and_among_others_and_whatever_comes_after(model, drawn, part):
+    alone = model.sample(coarse(part), realizations="7:8", progress=False)
+    np.testing.assert_array_equal(alone.tas.values, drawn.tas.isel(realization=[7]).values)
+    shorter = model.sample(coarse(part).isel(time=slice(0, 20)), realizations="7:8", progress=False)
+    np.testing.assert_array_equal(shorter.tas.isel(time=slice(0, 20)).values, alone.tas.isel(time=slice(0, 20)).values)
+
+
+def test_a_window_alone_is_a_sequence(model, part):
+    one = model.sample(coarse(part).isel(time=slice(0, 5)), realizations=2, progress=False)
+    assert one.sizes["time"] == 5 and np.isfinite(one.tas).all()
+
+
+def test_a_sequence_that_was_killed_goes_on(model, part, drawn, tmp_path, monkeypatch):
+    out, write, calls = tmp_path / "FINE.zarr", EnsembleWriter.write, []
+    monkeypatch.setattr("undrift.distributions.sequence.CHUNK_BYTES", 8 * 8 * 16 * 4)  # 8 frames at a time
+
+    def dying(self, *args):
+        calls.append(args)
+        if len(calls) > 5 * 6 + 2:  # the first 4 realizations are there, the next 2 in part
+            raise KeyboardInterrupt
+        write(self, *args)
+
+    given = coarse(part)
+    whole = drawn.isel(realization=slice(0, 6))
+    monkeypatch.setattr(EnsembleWriter, "write", dying)
+    with pytest.raises(KeyboardInterrupt):
+        model.sample(given, realizations=6, out=out, progress=False)
+    assert not out.exists()
+    monkeypatch.setattr(EnsembleWriter, "write", write)
+    again = model.sample(given, realizations=6, out=out, progress=False)
+    np.testing.assert_array_equal(again.tas.values, whole.tas.values)
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_missing_coarse_values_are_drawn_and_the_means_of_the_rest_kept(model, part):
+    given = coarse(part).isel(time=slice(0, 11)).copy(deep=True)
+    given.tas[3:6, 0, 0] = np.nan
+    several = model.sample(given, realizations=8, progress=False)
+    means = several.tas.coarsen(lat=FACTOR, lon=FACTOR).mean().transpose("realization", ...).values
+    known = np.isfinite(given.tas.values)
+    np.testing.assert_allclose(means[:, known], given.tas.values[known][None].repeat(8, 0), rtol=2e-6)
+    assert (means[:, ~known].std(0) > 1e-3).all()
+    np.testing.assert_allclose(means[:, ~known].mean(0), coarse(part).tas.values[:11][~known], atol=1)
+
+
+def test_held_out_windows_are_drawn_given_their_coarse_frames(model):
+    ensemble = model.sample(holdout=True, at="time=2001-03-15/2001-03-15T12", realizations=4, progress=False)
+    truth = model.holdout_truth().sel(time=ensemble.time)
+    means, wanted = (
+        coarse(ds).tas.transpose(..., "time", "lead_time", "lat", "lon").values for ds in (ensemble, truth)
+    )
+    np.testing.assert_allclose(means, wanted[None].repeat(4, 0), rtol=2e-6)
+
+
+def test_it_is_scored_in_time(model, drawn, part, tmp_path, capsys):
+    scores = undrift.evaluate(drawn, detail(), run=model, bootstrap=0, progress=False)
+    one = scores.sel(variable="tas")
+    assert abs(float(one.autocorrelation_ensemble - one.autocorrelation_truth)) < 0.05
+    assert float(one.spell_ensemble.sel(spell="above q90")) == pytest.approx(
+        float(one.spell_truth.sel(spell="above q90")), rel=0.25
+    )
+    shuffled = drawn.assign(
+        tas=drawn.tas.copy(data=drawn.tas.values[(np.arange(12)[:, None] + np.arange(42)) % 12, np.arange(42)])
+    )
+    broken = undrift.evaluate(shuffled, detail(), bootstrap=0, progress=False).sel(variable="tas")
+    assert float(broken.autocorrelation_ensemble) < float(one.autocorrelation_ensemble)
+    assert float(broken.crps) == pytest.approx(float(one.crps), rel=1e-6)
+    drawn.to_netcdf(tmp_path / "ENS.nc")
+    detail().to_netcdf(tmp_path / "fine.nc")
+    assert main(["evaluate", str(tmp_path / "ENS.nc"), "--truth", str(tmp_path / "fine.nc")]) == 0
+    told = capsys.readouterr().out
+    assert "autocorrelation" in told and "spells above q90" in told
+
+
+def test_the_command_line_draws_the_same(model, drawn, part, tmp_path, capsys):
+    coarse(part).to_netcdf(tmp_path / "coarse.nc")
+    typed = ["sample", str(model.run), "--given", str(tmp_path / "coarse.nc"), "--realizations", "12"]
+    assert main([*typed, "--out", str(tmp_path / "FINE.zarr"), "--dry-run"]) == 0
+    assert "windows one after the other" in capsys.readouterr().out
+    assert main([*typed, "--out", str(tmp_path / "FINE.zarr")]) == 0
+    np.testing.assert_array_equal(xr.open_zarr(tmp_path / "FINE.zarr").tas.values, drawn.tas.values)
+
+
+def test_what_cannot_be_drawn_is_refused(model, part):
+    given = coarse(part)
+    bad = {
+        "has 3 frames, and a window of the model has 5": given.isel(time=slice(0, 3)),
+        "1 gap in time, first between 2001-03-14T23:00:00 and 2001-03-15T02:00:00": given.drop_isel(time=[6, 7]),
+        "frames of the coarse sequence are 2 steps of the model apart": given.isel(time=slice(None, None, 2)),
+        "trained with 'tas', which the given data lack": given.rename(tas="pr"),
+        "of another region or grid than in training": given.assign_coords(lat=given.lat - 30),
+    }
+    for message, data in bad.items():
+        with pytest.raises(DataError, match=message):
+            model.sample(data, progress=False)
+    with pytest.raises(UsageError, match="the model is given a coarse sequence, which a forecast has not"):
+        model.forecast(part, steps=2, progress=False)
+    with pytest.raises(UsageError, match="leave know, observe and constraint out"):
+        model.sample(given, know="past", progress=False)
+
+
+def test_a_sequence_of_a_dataset_of_its_own(tmp_path):
+    """Another variable on another grid, every frame given; no means are kept."""
+    fine = detail().isel(time=slice(0, 240))
+    given = coarse(fine, 2).rename(tas="t850")
+    task, small = undrift.Window(past=1, future=2), TINY | {"net.kind": "space-time"}
+    model = undrift.fit(fine, task=task, given=given, steps=4, set=small, progress=False)
+    drawn = model.sample(given.isel(time=slice(200, 209)), realizations=2, progress=False)
+    assert drawn.sizes["time"] == 9 and drawn.attrs["block_means"].startswith("not kept")
+    error = drawn.tas - fine.tas.isel(time=slice(200, 209))
+    assert float(np.sqrt((error**2).mean())) < 1.2
+    with pytest.raises(DataError, match="frames of DATA are .* apart and those that are given"):
+        undrift.fit(fine, task=task, given=given.isel(time=slice(None, None, 3)), steps=1, progress=False)
+    with pytest.raises(UsageError, match="got --factor 4, but --given names what is given"):
+        undrift.fit(fine, task="window", given=given, factor=4, steps=1, progress=False)
+
+
+def test_windows_that_know_nothing_of_each_other_cannot_be_chained():
+    data = detail().isel(time=slice(0, 120))
+    model = undrift.fit(data, task=undrift.Window(0, 3, FACTOR), steps=2, set=TINY, progress=False)
+    assert model.sample(coarse(data).isel(time=slice(0, 3)), realizations=1, progress=False).sizes["time"] == 3
+    with pytest.raises(UsageError, match="trained with --past 0 --future 3: its windows cannot follow each other"):
+        model.sample(coarse(data), realizations=1, progress=False)
+
+
+def test_a_coarse_sequence_that_all_realizations_share_is_encoded_as_one_of_each(model, part):
+    """What is encoded once and what is encoded anew for each realization are the same numbers."""
+    codec, given = model.codec, coarse(part).isel(time=slice(0, 5))
+    draws = WindowDraws(model._law(), codec, model.device, 0, 3)
+    known = np.full((3, 5, 8, 16), np.nan, np.float32)
+    known[:, :2] = part.tas.values[:2]
+    numbers, offered = [0, 1, 2], given.tas.values[None].astype(float)
+    at = covariates_at(codec, np.repeat(part.time.values[1:2], 3))
+    once, anew = (draws(known, at, numbers, ["x"] * 3, o) for o in (offered, np.repeat(offered, 3, 0)))
+    np.testing.assert_array_equal(once, anew)
