@@ -174,7 +174,7 @@ def test_what_cannot_be_drawn_is_refused(model, part):
             model.sample(data, progress=False)
     with pytest.raises(UsageError, match="the model is given a coarse sequence, which a forecast has not"):
         model.forecast(part, steps=2, progress=False)
-    with pytest.raises(UsageError, match="leave know, observe and constraint out"):
+    with pytest.raises(UsageError, match="leave know, lead, observe and constraint out"):
         model.sample(given, know="past", progress=False)
 
 
