@@ -28,7 +28,7 @@ def record(count=500):
 @pytest.fixture(scope="module")
 def emulated():
     patch = pytest.MonkeyPatch()
-    patch.setattr(prepare, "_GUESS_CELLS", 0)  # as large fields are
+    patch.setattr(prepare, "_WINDOW_CELLS", 0)  # as large fields are
     data, power = record()
     try:
         model = undrift.fit(

@@ -95,9 +95,7 @@ class WindowLaw:
                 covariance[t + k, :, t] = pair.T
         covariance = covariance.reshape(frames * count, frames * count)
         share, in_rings = left.of_rings()
-        return cls(
-            modes, _positive(covariance), left.own, left.correlation(), left.alike, waves=share, rings=in_rings
-        )
+        return cls(modes, _positive(covariance), left.own, left.correlation(), left.alike, waves=share, rings=in_rings)
 
     @property
     def frames(self) -> int:
@@ -150,7 +148,7 @@ class WindowLaw:
         return ahead, (self.waves[..., None] * left).sum(1)
 
     def gone_on(self, e: Array, ahead: Array) -> Array:
-        """e of all frames (V, T, cells) from known ones (V, F, cells)."""
+        """What maps leave of all frames, (V, T, cells), from known ones (V, F, cells)."""
         if ahead.ndim == 3:
             return np.einsum("vtf,vfc->vtc", ahead, e)
         std, ring = np.sqrt(np.maximum(self.own, 1e-30))[:, None], rings(self.space, self.periodic).ravel()
@@ -334,7 +332,6 @@ class Left:
         frames = self.lagged.shape[1]
         at = np.abs(np.subtract.outer(np.arange(frames), np.arange(frames)))
         return np.stack([_positive(row[at]) for row in self.lagged / np.maximum(self.lagged[:, :1], 1e-30)])
-
 
     def of_rings(self) -> tuple[Array | None, Array | None]:
         """Share of each ring, (V, R), and its correlation in time, (V, R, T, T)."""

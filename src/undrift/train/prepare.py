@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 _GUESS_CELLS = 40_000  # channels x cells up to which principal components are computed
 _GUESS_SAMPLES = 1500
+_WINDOW_CELLS = 30_000  # likewise of windows, above which waves are
 _SPECTRAL_SAMPLES = 160
 _MEMORY_SAMPLES = 512
 _SHARED_SAMPLES = 1500
@@ -122,13 +123,23 @@ class Problem:
         known: np.ndarray | None = None,
     ) -> Encoded:
         """Out-of-fold residuals of training samples; what is known of windows is drawn unless it is told."""
+        return self.predicted(rows, window, draw, known)[0]
+
+    def predicted(
+        self,
+        rows: np.ndarray,
+        window: tuple[slice, ...] | None = None,
+        draw: np.random.Generator | None = None,
+        known: np.ndarray | None = None,
+    ) -> tuple[Encoded, Predicted]:
+        """As :meth:`encode`, and what they are residuals from."""
         known = self._known(rows, window, draw) if known is None else known
         if self._kept is None:
             values = {k: v[rows] for k, v in self.covariates.items()}
             return self.codec.encode(
                 self.pair.target, self.pair.given, rows, covariates=values, fold=self.fold[rows], window=window,
                 draw=draw, known=known,
-            )[0]  # fmt: skip
+            )  # fmt: skip
         encoded, prediction = self._kept
         whole = window if window is not None else (slice(None),) * len(self.codec.layout.space)
         at = self._place[rows]
@@ -140,7 +151,7 @@ class Problem:
         residual, weight = self.codec.residual(self.pair.target.read(rows, whole), predicted, whole, draw)
         x, weight = self.codec.asked(residual, weight, fields)
         fields = self.codec.marked(fields, weight)
-        return Encoded(x, weight, fields, encoded.vector[at])
+        return Encoded(x, weight, fields, encoded.vector[at]), predicted
 
     def _known(
         self, rows: np.ndarray, window: tuple[slice, ...] | None, draw: np.random.Generator | None
@@ -384,7 +395,7 @@ def guess_of(problem: Problem, config: Config) -> tuple[Guess, FoldedGuess, dict
     """The Gaussian guess, from the residuals that the network is trained on; white for parts of the domain."""
     rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
     size = len(problem.codec.layout.channels) * math.prod(problem.codec.layout.shape)
-    if problem.crop is None and size > _GUESS_CELLS and isinstance(problem.task, Window):
+    if problem.crop is None and size > _WINDOW_CELLS and isinstance(problem.task, Window):
         return _spectral(problem)
     if problem.crop is not None or size > _GUESS_CELLS:
         white = GaussianGuess()
@@ -405,19 +416,20 @@ def _spectral(problem: Problem) -> tuple[Guess, FoldedGuess, dict[str, float]]:
     layout, known = problem.codec.layout, problem.past(rows[:1])
     assert known is not None
     asked = np.isnan(known[0]).reshape(len(layout.channels), -1).all(1)
-    found = []
-    for count, told, which, coupled in (
-        (_SPECTRAL_SAMPLES, problem.past, asked, True),
-        (_SPECTRAL_SAMPLES // 4, problem.nothing, np.ones_like(asked), False),
-    ):
+
+    def residuals(count: int, told: Callable[[np.ndarray], np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
         some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(int))]
         parts = [
-            problem.encode(at, draw=np.random.default_rng(int(at[0])), known=told(at)).x
+            problem.encode(at, draw=np.random.default_rng(int(at[0])), known=told(at))
             for at in np.array_split(some, -(-len(some) // _READ))
         ]
-        x = np.concatenate([part for part in parts if part is not None])
-        found.append(fit_spectral(x, layout.periodic, which, coupled=coupled))
-    (usual, facts), (other, _) = found
+        x, weight = (np.concatenate([v for e in parts if (v := getattr(e, k)) is not None]) for k in ("x", "weight"))
+        return x, weight
+
+    usual, facts = fit_spectral(residuals(_SPECTRAL_SAMPLES, problem.past)[0], layout.periodic, asked, coupled=True)
+    x, weight = residuals(_SPECTRAL_SAMPLES // 2, lambda at: None)  # by masks of all kinds, in which cells are 0
+    share = weight.mean((0, *range(2, weight.ndim)), keepdims=True)
+    other, _ = fit_spectral(x / np.sqrt(np.maximum(share, 1e-3)), layout.periodic, np.ones_like(asked), coupled=False)
     guess = WindowGuess(usual, other, torch.from_numpy(asked))
     return guess, FoldedGuess([guess] * (int(problem.fold.max()) + 1)), facts
 
