@@ -5,11 +5,12 @@ import pytest
 import scipy.fft
 import torch
 
-from undrift.denoise.guess import FoldedGuess
-from undrift.denoise.precondition import Preconditioned
 from undrift.data.waves import rings, waves
+from undrift.denoise.guess import FoldedGuess, by_rows
+from undrift.denoise.precondition import Preconditioned
 from undrift.denoise.spectral import SpectralGuess, fit_spectral
 from undrift.denoise.windows import WindowGuess
+from undrift.distributions.calibrate import _gains
 from undrift.objective.denoising import DenoisingScoreMatching
 from undrift.process import EDM
 from undrift.tasks.batch import Batch, Condition
@@ -98,7 +99,7 @@ def test_the_fitted_guess_has_the_spectrum_and_the_correlations_of_the_fields(ag
     found = guess.correlation.numpy()[1:]
     agrees(fit_spectral, "correlation", "that drawn from", found[:, 0, 1], np.full(len(found), 0.8), rtol=0.03)
     assert (found[:, 2, :2] == 0).all() and (found[:, 2, 2] == 1).all() and (guess.power[2] == 1).all()
-    alone, facts_alone = fit_spectral(x[:, :1], (True, True), np.array([True]), coupled=False)
+    facts_alone = fit_spectral(x[:, :1], (True, True), np.array([True]), coupled=False)[1]
     exact = 0.5 * (1 - np.log(10) / 4 * radius.mean())
     assert facts_alone["loss"] == pytest.approx(exact, abs=0.01)
     # two channels that are correlated have 0.5 log(1 - 0.8^2) nats less, in the mean over all three
@@ -133,12 +134,15 @@ def test_windows_are_guessed_by_what_is_asked_of_them(agrees):
     guess = WindowGuess(usual, other, torch.tensor([False, True]))
     asked = torch.zeros(3, 2, *SHAPE)
     asked[0, 1] = asked[1] = 1
-    asked[2, 1, 2:] = 1
+    asked[2] = 1
+    asked[2, 0, 2:] = 0
     found = guess.parts(Condition({"asked": asked}), 3)
     assert [(part is usual, at.tolist()) for part, at in found] == [
         (True, [True, False, False]),
         (False, [False, True, True]),
     ]
+    values = torch.arange(6.0).reshape(2, 3, 1)
+    agrees(by_rows, "value", "by hand", by_rows(values, [at for _, at in found]), [[0.0], [4.0], [5.0]], rtol=1e-12)
     net, x = Zero(), torch.randn(3, 2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     t = torch.full((3,), 0.4, dtype=torch.float64, device=CPU)
     together = Preconditioned(net, EDM(), guess)(x, t, Condition({"asked": asked})).x
@@ -173,3 +177,18 @@ def test_what_is_drawn_is_finished_by_the_gain():
     guess = SpectralGuess(torch.from_numpy(POWER), PERIODIC, gain=gain)
     x = torch.randn(3, 2, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     torch.testing.assert_close(guess.spectrum(guess.finished(x)), gain * guess.spectrum(x))
+
+
+def test_gains_give_what_is_drawn_the_power_of_the_record():
+    """Of amplitudes that lean against the prediction: the power of the sum is that of the record in each ring."""
+    rng = np.random.default_rng(0)
+    mean = rng.normal(size=(2, 3, 10_000)) * np.array([1.0, 0.5, 0.2])[:, None]
+    drawn = rng.normal(size=mean.shape) * 0.8 - 0.3 * mean
+    true = np.array([[1.5, 0.9, 0.3], [1.4, 0.8, 0.4]])
+    sums = np.stack([true, (mean**2).mean(2), (mean * drawn).mean(2), (drawn**2).mean(2)])
+    gains = _gains(sums, 2, np.full(3, 1e9), np.array([True, True]))
+    np.testing.assert_allclose(((mean + gains[..., None] * drawn) ** 2).mean(2), true, rtol=1e-5)
+    few = _gains(sums, 2, np.full(3, 1e-9), np.array([False, True]))
+    assert (few[0] == 1).all() and np.ptp(few[1]) < 1e-9  # of no waves, that of all rings
+    total = sums[:, 1].sum(1)
+    assert total[1] + 2 * few[1, 0] * total[2] + few[1, 0] ** 2 * total[3] == pytest.approx(total[0])

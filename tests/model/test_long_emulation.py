@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import undrift
-from undrift.train import prepare
+from undrift.train import guesses
 
 PERSISTENCE, STEPS, REALIZATIONS, COUNT = 0.8, 500, 4, 400
 RADIUS = np.hypot(*np.meshgrid(np.fft.fftfreq(8, 1 / 8), np.fft.fftfreq(12, 1 / 12), indexing="ij"))
@@ -27,7 +27,7 @@ def record():
 def emulated():
     """Steps 251 to 500, of a network that has hardly been trained, and the record."""
     patch, data = pytest.MonkeyPatch(), record()
-    patch.setattr(prepare, "_WINDOW_CELLS", 0)  # as large fields are
+    patch.setattr(guesses, "_WINDOW_CELLS", 0)  # as large fields are
     try:
         model = undrift.fit(
             data, task=undrift.Window(past=1, future=10), periodic="y,x", steps=10, progress=False,
