@@ -106,6 +106,16 @@ def test_the_fitted_guess_has_the_spectrum_and_the_correlations_of_the_fields(ag
     assert facts["loss"] == pytest.approx((2 * exact + 0.5 + 0.5 * np.log(0.36)) / 3, abs=0.02)
 
 
+def test_the_fitted_guess_knows_along_and_across_apart():
+    """Fields that are white along one axis and smooth along the other."""
+    x = np.random.default_rng(0).normal(size=(400, 1, 16, 16))
+    x = np.fft.irfft(np.fft.rfft(x) * 10 ** (-np.arange(9) / 8), 16)
+    power = fit_spectral(x, (True, True), np.array([True]), coupled=False)[0].power[0].numpy()
+    # of 400 fields, beside which a ring counts for ten
+    np.testing.assert_allclose(power[1:15, 0], 1, rtol=0.25)
+    np.testing.assert_allclose(power[0, [1, 3, 5, 7]], 10 ** (-np.arange(1, 5) / 4), rtol=0.25)
+
+
 def test_channels_that_are_coupled_have_the_posterior_of_their_covariance(agrees):
     ring = rings(SHAPE, PERIODIC).ravel()
     correlation = torch.eye(2, dtype=torch.float64).repeat(ring.max() + 1, 1, 1)
