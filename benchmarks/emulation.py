@@ -241,9 +241,13 @@ OPTIONS: dict[str, dict] = {
     "jcm": {
         "window": {"past": 1, "future": 8},
         "holdout": "time=2001-02-16",
-        "set": {"sample.nfe": 8, "sample.micro_batch": 10},
+        "set": {"sample.nfe": 5, "sample.micro_batch": 20},
     },
-    "flow": {"window": {"past": 2, "future": 8}, "holdout": "run=3,time=91", "set": {"sample.micro_batch": 10}},
+    "flow": {
+        "window": {"past": 1, "future": 8},
+        "holdout": "run=3,time=91",
+        "set": {"sample.nfe": 6, "sample.micro_batch": 20},
+    },
 }
 
 

@@ -6,9 +6,11 @@ import scipy.fft
 import torch
 
 from undrift.data.waves import rings, waves
-from undrift.denoise.guess import FoldedGuess
+from undrift.denoise.guess import FoldedGuess, by_rows
 from undrift.denoise.precondition import Preconditioned
 from undrift.denoise.spectral import SpectralGuess, fit_spectral
+from undrift.denoise.windows import WindowGuess
+from undrift.distributions.calibrate import _gains
 from undrift.objective.denoising import DenoisingScoreMatching
 from undrift.process import EDM
 from undrift.tasks.batch import Batch, Condition
@@ -74,29 +76,90 @@ def test_rings_are_of_one_frequency(agrees):
     agrees(rings, "ring", "np.hypot", found, expected, rtol=1e-12)
 
 
-def test_the_fitted_guess_has_the_spectrum_of_the_fields(agrees):
-    """Fields of a known isotropic spectrum, five decades of it; channels in part known are left out."""
+def test_the_fitted_guess_has_the_spectrum_and_the_correlations_of_the_fields(agrees):
+    """Fields of a known isotropic spectrum, five decades of it; of channels that are not asked nothing is learned."""
     shape, count = (32, 32), 400
     wave = np.fft.fftfreq(32, 1 / 32)
     radius = np.hypot(wave[:, None], wave[None])
     rng = np.random.default_rng(0)
-    noise = np.fft.fft2(rng.normal(size=(count, 2, *shape)))
+    noise = np.fft.fft2(rng.normal(size=(count, 3, *shape)))
+    noise[:, 1] = 0.8 * noise[:, 0] + 0.6 * noise[:, 1]
     x = np.fft.ifft2(noise * 10 ** (-radius / 8)).real
-    weight = np.ones_like(x)
-    weight[::2, 1, 3] = 0
-    x[::2, 1] = 100.0  # nothing of it may count
-    guess, facts = fit_spectral(x, weight, (True, True))
+    x[:, 2] = 100.0
+    guess, facts = fit_spectral(x, (True, True), np.array([True, True, False]), coupled=True)
     ring = rings(shape, (True, True))
     for k in (1, 8, 15):
         true = (10 ** (-radius[np.rint(radius) == k] / 4)).mean()
-        got = guess.power[:, torch.from_numpy(ring == k)].mean(1)
-        error = 4 * np.sqrt(2 / (count / 2 * (ring == k).sum()))
+        got = guess.power[:2, torch.from_numpy(ring == k)].mean(1)
+        error = 4 * np.sqrt(2 / (count * (ring == k).sum()))
         agrees(fit_spectral, f"power at wavenumber {k}", "the spectrum drawn from", got, [true, true], rtol=error)
-    exact = 0.5 * (1 - np.log(10) / 4 * radius.mean())
     true, got = 10 ** (-radius[0, :17] / 4), guess.power[0].numpy()[0]  # along one axis, cosines and sines
     np.testing.assert_allclose(got[[0, *range(1, 31, 2), 31]], true, rtol=5 * np.sqrt(2 / count))
     np.testing.assert_allclose(got[1:31:2], got[2:31:2], rtol=1e-12)
-    assert facts["loss"] == pytest.approx(exact, abs=0.01) and facts["white"] > facts["loss"] + 1
+    found = guess.correlation.numpy()[1:]
+    agrees(fit_spectral, "correlation", "that drawn from", found[:, 0, 1], np.full(len(found), 0.8), rtol=0.03)
+    assert (found[:, 2, :2] == 0).all() and (found[:, 2, 2] == 1).all() and (guess.power[2] == 1).all()
+    facts_alone = fit_spectral(x[:, :1], (True, True), np.array([True]), coupled=False)[1]
+    exact = 0.5 * (1 - np.log(10) / 4 * radius.mean())
+    assert facts_alone["loss"] == pytest.approx(exact, abs=0.01)
+    # two channels that are correlated have 0.5 log(1 - 0.8^2) nats less, in the mean over all three
+    assert facts["loss"] == pytest.approx((2 * exact + 0.5 + 0.5 * np.log(0.36)) / 3, abs=0.02)
+
+
+def test_the_fitted_guess_knows_along_and_across_apart():
+    """Fields that are white along one axis and smooth along the other."""
+    x = np.random.default_rng(0).normal(size=(400, 1, 16, 16))
+    x = np.fft.irfft(np.fft.rfft(x) * 10 ** (-np.arange(9) / 8), 16)
+    power = fit_spectral(x, (True, True), np.array([True]), coupled=False)[0].power[0].numpy()
+    # of 400 fields, beside which a ring counts for ten
+    np.testing.assert_allclose(power[1:15, 0], 1, rtol=0.25)
+    np.testing.assert_allclose(power[0, [1, 3, 5, 7]], 10 ** (-np.arange(1, 5) / 4), rtol=0.25)
+
+
+def test_channels_that_are_coupled_have_the_posterior_of_their_covariance(agrees):
+    ring = rings(SHAPE, PERIODIC).ravel()
+    correlation = torch.eye(2, dtype=torch.float64).repeat(ring.max() + 1, 1, 1)
+    correlation[:, 0, 1] = correlation[:, 1, 0] = torch.linspace(0.9, -0.5, ring.max() + 1, dtype=torch.float64)
+    power = torch.from_numpy(POWER).clone()
+    power[:, :, 2], power[:, :, 4] = power[:, :, 1], power[:, :, 3]  # sines as cosines
+    guess = SpectralGuess(power, PERIODIC, correlation)
+    basis = guess.spectrum(torch.eye(CELLS, dtype=torch.float64).reshape(CELLS, 1, *SHAPE)).reshape(CELLS, CELLS)
+    basis, std, c = basis.T.numpy(), np.sqrt(power.numpy().reshape(2, -1)), np.zeros((60, 60))
+    for i in range(2):
+        for j in range(2):
+            middle = np.diag(std[i] * std[j] * correlation.numpy()[ring, i, j])
+            c[i * CELLS : (i + 1) * CELLS, j * CELLS : (j + 1) * CELLS] = basis.T @ middle @ basis
+    y = np.random.default_rng(1).normal(size=(3, 2, *SHAPE))
+    for r in (0.05, 1.0):
+        ratio = torch.full((3,), r, dtype=torch.float64, device=CPU)
+        expected = (y.reshape(3, -1) @ (c @ np.linalg.inv(c + r**2 * np.eye(60))).T).reshape(y.shape)
+        got = guess.denoise(torch.from_numpy(y), ratio)
+        agrees(SpectralGuess, "E[x | y], coupled", "conditioning in numpy", got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_windows_are_guessed_by_what_is_asked_of_them(agrees):
+    """Each row by its own guess, alone as beside rows of another."""
+    usual = SpectralGuess(torch.from_numpy(POWER), PERIODIC)
+    other = SpectralGuess(2 * torch.from_numpy(POWER), PERIODIC)
+    guess = WindowGuess(usual, other, torch.tensor([False, True]))
+    asked = torch.zeros(3, 2, *SHAPE)
+    asked[0, 1] = asked[1] = 1
+    asked[2] = 1
+    asked[2, 0, 2:] = 0
+    found = guess.parts(Condition({"asked": asked}), 3)
+    assert [(part is usual, at.tolist()) for part, at in found] == [
+        (True, [True, False, False]),
+        (False, [False, True, True]),
+    ]
+    values = torch.arange(6.0).reshape(2, 3, 1)
+    agrees(by_rows, "value", "by hand", by_rows(values, [at for _, at in found]), [[0.0], [4.0], [5.0]], rtol=1e-12)
+    net, x = Zero(), torch.randn(3, 2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.full((3,), 0.4, dtype=torch.float64, device=CPU)
+    together = Preconditioned(net, EDM(), guess)(x, t, Condition({"asked": asked})).x
+    for row, part in enumerate((usual, other, other)):
+        at, condition = slice(row, row + 1), Condition({"asked": asked[row : row + 1]})
+        alone = Preconditioned(net, EDM(), part)(x[at], t[at], condition).x
+        agrees(WindowGuess, f"row {row}", "its own guess alone", together[at], alone, rtol=1e-9, atol=1e-12)
 
 
 class Zero(torch.nn.Module):
@@ -121,6 +184,21 @@ def test_a_network_that_adds_nothing_has_a_loss_of_one_and_draws_the_spectrum():
 
 def test_what_is_drawn_is_finished_by_the_gain():
     gain = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
-    guess = SpectralGuess(torch.from_numpy(POWER), PERIODIC, gain)
+    guess = SpectralGuess(torch.from_numpy(POWER), PERIODIC, gain=gain)
     x = torch.randn(3, 2, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     torch.testing.assert_close(guess.spectrum(guess.finished(x)), gain * guess.spectrum(x))
+
+
+def test_gains_give_what_is_drawn_the_power_of_the_record():
+    """Of amplitudes that lean against the prediction: the power of the sum is that of the record in each ring."""
+    rng = np.random.default_rng(0)
+    mean = rng.normal(size=(2, 3, 10_000)) * np.array([1.0, 0.5, 0.2])[:, None]
+    drawn = rng.normal(size=mean.shape) * 0.8 - 0.3 * mean
+    true = np.array([[1.5, 0.9, 0.3], [1.4, 0.8, 0.4]])
+    sums = np.stack([true, (mean**2).mean(2), (mean * drawn).mean(2), (drawn**2).mean(2)])
+    gains = _gains(sums, 2, np.full(3, 1e9), np.array([True, True]))
+    np.testing.assert_allclose(((mean + gains[..., None] * drawn) ** 2).mean(2), true, rtol=1e-5)
+    few = _gains(sums, 2, np.full(3, 1e-9), np.array([False, True]))
+    assert (few[0] == 1).all() and np.ptp(few[1]) < 1e-9  # of no waves, that of all rings
+    total = sums[:, 1].sum(1)
+    assert total[1] + 2 * few[1, 0] * total[2] + few[1, 0] ** 2 * total[3] == pytest.approx(total[0])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from undrift.data.linear import folds
-from undrift.data.window_law import Left, WindowLaw, fit_window_laws
+from undrift.data.window_fit import Left, fit_law, fit_window_laws
+from undrift.data.window_law import WindowLaw
 
 RNG = np.random.default_rng(0)
 VARIABLES, FRAMES, CELLS, MAPS = 2, 4, 9, 3
@@ -127,3 +128,27 @@ def test_what_is_left_is_measured_beside_maps_that_did_not_see_it():
     modes = np.linalg.svd(r.reshape(-1, 40), full_matrices=False)[2][:20]
     assert Left.of(r, modes).own.mean() < 0.42
     assert 0.9 < total < 1.1  # what the maps explain of windows that they did not see, and what they leave of them
+
+
+def test_waves_are_forgotten_each_in_its_own_time():
+    """A long wave that stays and a short one that goes: each goes on with its own correlation, and so does the std."""
+    frames, cells, count = 3, 16, 4000
+    rng, at = np.random.default_rng(0), np.arange(cells)
+    waves = np.stack([np.cos(2 * np.pi * at / cells), np.sin(2 * np.pi * at / cells), (-1.0) ** at])
+    stays = np.array([0.9, 0.9, 0.2])
+    a = rng.normal(size=(count + frames, 3))
+    for t in range(1, len(a)):
+        a[t] = stays * a[t - 1] + np.sqrt(1 - stays**2) * a[t]
+    x = a @ waves
+    r = np.stack([x[i : i + frames] for i in range(count)])[:, None]
+    left = [Left.of(part, np.zeros((0, cells)), (cells,), (True,)) for part in np.array_split(r, 4)]
+    law = fit_law(np.zeros((count, frames, 0)), np.zeros((0, cells)), Left.mean(left), 0, 1.0, (cells,), (True,))
+    known = np.zeros((1, frames, cells), dtype=bool)
+    known[:, 0] = True
+    for wave, stay in zip(waves, stays):
+        mean, std = law.given(np.stack([wave, 0 * wave, 0 * wave])[None], known)
+        np.testing.assert_allclose(mean[0, 1], stay * wave, atol=0.06)
+        np.testing.assert_allclose(mean[0, 2], stay**2 * wave, atol=0.06)
+    unknown = 2 / 2 * (1 - 0.9**2) + (1 - 0.2**2)  # variance of each cell: 1 of the long waves and 1 of the short
+    assert std[0, 1].mean() == pytest.approx(np.sqrt(unknown), rel=0.03)
+    assert law.part((slice(0, 4),)).given(np.zeros((1, frames, 4)), known[..., :4])[0].shape == (1, frames, 4)

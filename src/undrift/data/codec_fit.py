@@ -25,7 +25,8 @@ from undrift.data.predictors import Predictors
 from undrift.data.scan import block_step
 from undrift.data.season import fit_season
 from undrift.data.transforms import Moments, Transform, fit_transform
-from undrift.data.window_law import WindowLaws, fit_window_laws
+from undrift.data.window_fit import fit_window_laws
+from undrift.data.window_law import WindowLaws
 from undrift.errors import DataError
 
 __all__ = ["fit_codec"]

@@ -82,6 +82,10 @@ class GaussianGuess(nn.Module):
         """Each guess that rows (B,) of a batch have, and which they are: itself, and all."""
         return [(self, torch.ones(rows, dtype=torch.bool, device=self.floor.device))]
 
+    def estimate(self, y: Tensor, f: Tensor, tail: Tensor, gain: Tensor, c_out: Tensor) -> Tensor:
+        """The guess and what a network's numbers f add to it."""
+        return self.shrink(y, tail, gain) + c_out * f
+
     def added(self, f: Tensor, gain: Tensor) -> Tensor:
         """What a network adds to the guess, in units of c_out: its numbers as they are."""
         return f

@@ -73,9 +73,7 @@ class Preconditioned(Denoiser):
         seen = condition.blanked(y)
         c_in = by_rows([n.c_in for n in parts], rows)
         f = self.network(self.net, c_in * seen, numbers.ratio, condition, self.precision)
-        found = [
-            guess.shrink(seen, n.tail, n.gain) + n.c_out * guess.added(f, n.gain) for guess, n in zip(guesses, parts)
-        ]
+        found = [guess.estimate(seen, f, n.tail, n.gain, n.c_out) for guess, n in zip(guesses, parts)]
         x = condition.blanked(by_rows(found, rows))
         return Estimate(x, (y - x) / numbers.divisor, self.process, t)
 

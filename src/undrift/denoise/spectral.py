@@ -98,6 +98,10 @@ class SpectralGuess(nn.Module):
         """:meth:`denoise` with known :meth:`gains`, of each row or of all."""
         return self.filtered(y, tail)
 
+    def estimate(self, y: Tensor, f: Tensor, tail: Tensor, gain: Tensor, c_out: Tensor) -> Tensor:
+        """The guess and what a network's numbers f add to it: :meth:`shrink` and ``c_out`` :meth:`added` in one."""
+        return self._back(tail * self._directions(y) + c_out * gain * self._directions(f))
+
     def denoise(self, y: Tensor, ratio: Tensor) -> Tensor:
         """``E[x | y]`` for y (B, C, *space) and ratios (B,)."""
         return self.filtered(y, self.gains(ratio, y.dtype)[0])
@@ -125,16 +129,24 @@ class SpectralGuess(nn.Module):
 
     def filtered(self, x: Tensor, factor: Tensor) -> Tensor:
         """Fields (B, C, *space) multiplied by a factor in each direction, (1 or B, C, *space)."""
-        x = self.spectrum(x)
-        if self.axes is None:
-            return self._fields(factor * x)
-        axes, shape = self.axes.to(x.dtype), x.shape  # (waves, C, C)
-        inner = (axes.mT @ x.flatten(2).permute(2, 1, 0)) * factor.flatten(2).permute(2, 1, 0)
-        return self._fields((axes @ inner).permute(2, 1, 0).reshape(shape))
+        return self._back(factor * self._directions(x))
 
     def spectrum(self, x: Tensor) -> Tensor:
         """Amplitudes of the waves, (B, C, *space)."""
         return self._turned(x, forward=True)
+
+    def _directions(self, x: Tensor) -> Tensor:
+        """Amplitudes in the directions of independent numbers, (B, C, *space)."""
+        x = self.spectrum(x)
+        if self.axes is None:
+            return x
+        return (x.flatten(2).permute(2, 0, 1) @ self.axes.to(x.dtype)).permute(1, 2, 0).reshape(x.shape)
+
+    def _back(self, x: Tensor) -> Tensor:
+        """Inverse of :meth:`_directions`."""
+        if self.axes is not None:
+            x = (x.flatten(2).permute(2, 0, 1) @ self.axes.mT.to(x.dtype)).permute(1, 2, 0).reshape(x.shape)
+        return self._fields(x)
 
     def _fields(self, x: Tensor) -> Tensor:
         """Inverse of :meth:`spectrum`."""

@@ -18,9 +18,6 @@ from undrift.data.leads import Pairs
 from undrift.data.members import date_of, reordered
 from undrift.data.split import Split, fill_values, overlapping, split
 from undrift.data.windows import Windows, auto_crop
-from undrift.denoise.guess import FoldedGuess, GaussianGuess, Guess, fit_guess
-from undrift.denoise.spectral import fit_spectral
-from undrift.denoise.windows import WindowGuess
 from undrift.errors import DataError, UsageError
 from undrift.nets.precision import fastest_dtype
 from undrift.tasks import LeadTime, Task, Window
@@ -41,9 +38,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_GUESS_CELLS = 40_000  # channels x cells up to which principal components are computed
-_GUESS_SAMPLES = 1500
-_SPECTRAL_SAMPLES = 160
 _MEMORY_SAMPLES = 512
 _SHARED_SAMPLES = 1500
 _READ = 16  # samples at a time
@@ -129,6 +123,16 @@ class Problem:
 
         So is the state that others are asked after, and the lead.
         """
+        return self.predicted(rows, window, draw, known)[0]
+
+    def predicted(
+        self,
+        rows: np.ndarray,
+        window: tuple[slice, ...] | None = None,
+        draw: np.random.Generator | None = None,
+        known: np.ndarray | None = None,
+    ) -> tuple[Encoded, Predicted]:
+        """As :meth:`encode`, and what they are residuals from."""
         known = self._known(rows, window, draw) if known is None else known
         initial = None if self.pairs is None else self.initial(*self.pairs.draw(rows, draw), window)
         if self._kept is None:
@@ -137,7 +141,7 @@ class Problem:
             return self.codec.encode(
                 self.pair.target, given, rows, covariates=values, fold=self.fold[rows], window=window,
                 draw=draw, known=known, initial=initial,
-            )[0]  # fmt: skip
+            )  # fmt: skip
         encoded, prediction = self._kept
         whole = window if window is not None else (slice(None),) * len(self.codec.layout.space)
         at = self._place[rows]
@@ -153,7 +157,7 @@ class Problem:
         residual, weight = self.codec.residual(self.pair.target.read(rows, whole), predicted, whole, draw)
         x, weight = self.codec.asked(residual, weight, fields)
         fields = self.codec.marked(fields, weight)
-        return Encoded(x, weight, fields, vector)
+        return Encoded(x, weight, fields, vector), predicted
 
     def initial(self, rows: np.ndarray, lags: np.ndarray, window: tuple[slice, ...] | None) -> Initial:
         """States in ``rows`` (n, past) that others are asked after, each predicted without its own fold."""
@@ -440,48 +444,6 @@ def _shared_errors(problem: Problem) -> SharedErrors:
             yield at, encoded.x, encoded.weight
 
     return SharedErrors.fit(blocks(), 2 * fold + place)
-
-
-def guess_of(problem: Problem, config: Config) -> tuple[Guess, FoldedGuess, dict[str, float]]:
-    """The Gaussian guess, from the residuals that the network is trained on; white for parts of the domain."""
-    rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
-    size = len(problem.codec.layout.channels) * math.prod(problem.codec.layout.shape)
-    if problem.crop is None and size > _GUESS_CELLS and isinstance(problem.task, Window):
-        return _spectral(problem)
-    if problem.crop is not None or size > _GUESS_CELLS:
-        white = GaussianGuess()
-        return white, FoldedGuess([white] * (int(problem.fold.max()) + 1)), {"modes": 0}
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _GUESS_SAMPLES)).astype(int))]
-    draw = np.random.default_rng(config.train.seed)
-    parts = []
-    for number, start in enumerate(range(0, len(rows), 64)):
-        at = rows[start : start + 64]  # of windows, of which usually much is asked: what usually is, and all, in turn
-        parts.append(problem.encode(at, draw=draw, known=problem.past(at) if number % 2 else problem.nothing(at)).x)
-    fields = np.concatenate([p for p in parts if p is not None]).reshape(len(rows), -1)
-    return fit_guess(fields, problem.fold[rows])
-
-
-def _spectral(problem: Problem) -> tuple[Guess, FoldedGuess, dict[str, float]]:
-    """The guess of large windows: a few numbers of each channel, which need no folds."""
-    rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
-    layout, known = problem.codec.layout, problem.past(rows[:1])
-    assert known is not None
-    asked = np.isnan(known[0]).reshape(len(layout.channels), -1).all(1)
-    found = []
-    for count, told, which, coupled in (
-        (_SPECTRAL_SAMPLES, problem.past, asked, True),
-        (_SPECTRAL_SAMPLES // 4, problem.nothing, np.ones_like(asked), False),
-    ):
-        some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(int))]
-        parts = [
-            problem.encode(at, draw=np.random.default_rng(int(at[0])), known=told(at)).x
-            for at in np.array_split(some, -(-len(some) // _READ))
-        ]
-        x = np.concatenate([part for part in parts if part is not None])
-        found.append(fit_spectral(x, layout.periodic, which, coupled=coupled))
-    (usual, facts), (other, _) = found
-    guess = WindowGuess(usual, other, torch.from_numpy(asked))
-    return guess, FoldedGuess([guess] * (int(problem.fold.max()) + 1)), facts
 
 
 def settings_of(config: Config) -> Settings:
