@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from undrift.data.lead_law import LeadLaw, LeadLaws, fit_lead_laws, lead_features
+from undrift.data.lead_law import (
+    LeadLaw,
+    LeadLaws,
+    _Moments,
+    _moments,
+    _Record,
+    fit_lead_laws,
+    lead_features,
+)
 from undrift.data.leads import Clock
 from undrift.data.linear import folds
 
@@ -57,6 +65,43 @@ def test_between_the_steps_a_law_goes_on_as_the_process_does(steps):
     want_mean, want_std = exact(r, steps)
     np.testing.assert_allclose(mean[0, 0], want_mean, atol=1e-12)
     np.testing.assert_allclose(std[0], want_std, rtol=1e-12)
+
+
+def test_a_law_of_any_regressions_goes_through_them():
+    """Of a process that is not Markov the coefficients are continuous and have those of the steps on the steps."""
+    law, rng = law_of(3), np.random.default_rng(7)
+    law.gains[1:], law.ahead[1:] = rng.normal(size=(3, 2, 2)), rng.random((3, 1, 1))
+    for step in (1, 2):
+        for near in (step - 1e-9, step + 1e-9):
+            np.testing.assert_allclose(law.at(near).gain, law.gains[step], atol=1e-7)
+            np.testing.assert_allclose(law.at(near).ahead, law.ahead[step], atol=1e-7)
+    middle = expm(GENERATOR / 2) @ law.gains[1] + (law.gains[2] - expm(GENERATOR) @ law.gains[1]) / 2
+    np.testing.assert_allclose(law.at(1.5).gain, middle, atol=1e-12)
+
+
+def test_moments_without_a_fold_know_nothing_of_it():
+    r, fold = record(300), folds(300, 5)
+    other = np.where((fold == 2)[:, None], 100.0, r)
+    found = []
+    for values in (r, other):
+        kept = _Record(values[:, None], np.arange(300), fold, 1)
+        found.append(_moments(kept, [MODES] * 6, [0, 1, 3])[2])
+    for lag in (0, 1, 3):
+        np.testing.assert_array_equal(found[0].lagged[lag], found[1].lagged[lag])
+        np.testing.assert_array_equal(found[0].beside[lag], found[1].beside[lag])
+    a = r @ MODES.T
+    inside = (fold[3:] != 2) & (fold[:-3] != 2)
+    np.testing.assert_allclose(found[0].lagged[3], a[3:][inside].T @ a[:-3][inside] / inside.sum(), rtol=1e-9)
+
+
+def test_amplitudes_that_are_drawn_together_have_one_correlation():
+    """With nothing of their own left each goes on with the mean correlation, weighed by power."""
+    lagged = {0: np.diag([3.0, 1.0]), 1: np.array([[2.4, 0.5], [0.1, 0.2]])}
+    found = _Moments(MODES, lagged, np.ones((1, CELLS)), {0: np.ones(1), 1: np.full(1, 0.5)})
+    law = found.law(np.arange(2), 1, 2, 1.0)
+    np.testing.assert_allclose(law.gains[1], 0.65 * np.eye(2), rtol=2e-3, atol=1e-12)
+    np.testing.assert_allclose(found.law(np.arange(2), 1, 0, 0.0).gains[1], np.diag([0.8, 0.2]), rtol=2e-3)
+    np.testing.assert_allclose(found.law(np.arange(2), 1, 2, 0.0).gains[1], lagged[1] / [3, 1], rtol=2e-3)
 
 
 @pytest.mark.parametrize("past", [1, 2])

@@ -42,7 +42,12 @@ def amplitudes(h):
 def model():
     torch.set_num_threads(1)
     return undrift.fit(
-        turning(), task=undrift.LeadTime(4), periodic="x", steps=80, set={"net.channels": "8,8", "train.batch": 8}, progress=False
+        turning(),
+        task=undrift.LeadTime(4),
+        periodic="x",
+        steps=80,
+        set={"net.channels": "8,8", "train.batch": 8},
+        progress=False,
     )
 
 
@@ -193,9 +198,10 @@ def test_baselines_between_the_steps_lie_between_those_on_them(tmp_path):
         h = one.h.compute()
         middle = (h.isel(prediction_timedelta=1) + h.isel(prediction_timedelta=3)) / 2
         np.testing.assert_allclose(h.isel(prediction_timedelta=2), middle, atol=1e-5)
-    still = rivals["persistence"].h.mean("realization") - record.h.isel(time=[330, 340])
-    quarter, half = (np.abs(still).mean(("time", "y", "x")).values[k] for k in (0, 1))
-    assert quarter < half or half < 0.05
+    away = rivals["persistence"].h.mean("realization") - record.h.isel(time=[330, 340])
+    assert float(np.abs(away).max()) < 0.3  # members are about the initial state at every lead
+    spread = rivals["persistence"].h.std("realization").mean(("time", "y", "x"))
+    assert (np.diff(spread) > 0).all()
 
 
 @pytest.mark.parametrize("past", [2, 3])

@@ -83,7 +83,7 @@ class LeadLaw:
     correlation: Array
     decay: Array
     inflation: Array
-    _at: dict[float, At] = field(default_factory=dict, repr=False)
+    _at: dict[float, At] = field(default_factory=dict, repr=False, init=False)
 
     def at(self, steps: float) -> At:
         """The coefficients of a lead in steps, above 0."""
@@ -338,7 +338,7 @@ def fit_lead_laws(
     count, coupled, common = min(errors, key=lambda choice: errors[choice])
     laws = [moments[count][k].law(knots, past, coupled, common) for k in range(number + 1)]
     inflation = _inflation(laws, record)
-    return LeadLaws([replace(law, inflation=inflation, _at={}) for law in laws], clock, space), errors
+    return LeadLaws([replace(law, inflation=inflation) for law in laws], clock, space), errors
 
 
 def _knots(longest: int) -> NDArray[np.intp]:

@@ -25,7 +25,8 @@ from undrift.distributions.request import Request
 from undrift.distributions.rivals import Rivals
 from undrift.errors import DataError
 from undrift.tasks import LeadTime
-from undrift.train.prepare import Problem, pairs_of
+from undrift.train.pairs import pairs_of
+from undrift.train.prepare import Problem
 from undrift.verify.leads import LEAD
 
 __all__ = ["LeadRivals"]

@@ -1,6 +1,6 @@
 """States after lead times: what is asked of each start and lead, from files or from the part that was held out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,46 @@ from undrift.data.cf import is_timelike
 from undrift.data.codec import Codec, Initial
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
-from undrift.data.leads import Clock, starts_in
+from undrift.data.leads import Clock, Lead, leads_of, starts_in
 from undrift.data.regrid import match_given
 from undrift.data.select import sample_mask
 from undrift.data.static import PARTS_OF_TIME
 from undrift.distributions.request import Request, covariate_of, labels_of
-from undrift.errors import DataError
+from undrift.errors import DataError, UsageError
 from undrift.verify.leads import LEAD
 
-__all__ = ["chosen_starts", "request_leads", "times_of"]
+__all__ = ["request_after", "request_leads", "times_of"]
+
+
+def request_after(
+    fields: Fields,
+    codec: Codec,
+    shell: Shell,
+    at: str | Mapping[str, Any] | None,
+    lead: Lead | Sequence[Lead] | None,
+    *,
+    usual: bool,
+) -> Request:
+    """States after lead times from all given states, or from those that ``at`` selects.
+
+    Args:
+        fields: the given states.
+        codec: of the model.
+        shell: labels of its fields.
+        at: labels of initial states.
+        lead: the lead times as they are typed.
+        usual: whether a few leads are meant where none is typed.
+
+    Raises:
+        UsageError: no lead is meant, or one that cannot be drawn.
+        DataError: no chosen state has all frames before it, or the given data lack a variable or a covariate.
+    """
+    laws = codec.lead_laws
+    assert laws is not None
+    if lead is None and not usual:
+        raise UsageError(f"say how far from the initial states: --lead {laws.clock.text(laws.longest)}")
+    leads = laws.usual if lead is None else leads_of(lead, laws.clock, laws.longest)
+    return request_leads(fields, codec, shell, leads, _chosen_starts(fields, codec, at))
 
 
 def request_leads(fields: Fields, codec: Codec, shell: Shell, leads: np.ndarray, rows: np.ndarray) -> Request:
@@ -65,7 +96,7 @@ def request_leads(fields: Fields, codec: Codec, shell: Shell, leads: np.ndarray,
     return Request(labels, (*dims, LEAD), each, None, told, outside=outside, initial=initial)
 
 
-def chosen_starts(fields: Fields, codec: Codec, at: str | Mapping[str, Any] | None) -> np.ndarray:
+def _chosen_starts(fields: Fields, codec: Codec, at: str | Mapping[str, Any] | None) -> np.ndarray:
     """The samples (n, past) of all states that have so many frames up to them, or of those that ``at`` selects.
 
     Raises:

@@ -15,7 +15,7 @@ from undrift.data.cut import begun_at
 from undrift.data.ensemble import open_ensemble
 from undrift.data.fields import Fields
 from undrift.data.frames import single_frames_of
-from undrift.data.leads import Lead, leads_of
+from undrift.data.leads import Lead
 from undrift.data.open import open_fields
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.draw import Drawing
@@ -23,7 +23,7 @@ from undrift.distributions.forecast import Forecast, starts_of, steps_of
 from undrift.distributions.forecast_rivals import ForecastRivals
 from undrift.distributions.framewise import of_samples, of_starts
 from undrift.distributions.lead_rivals import LeadRivals
-from undrift.distributions.lead_time import chosen_starts, request_leads
+from undrift.distributions.lead_time import request_after
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
 from undrift.distributions.sequence import CoarseSequence, Downscaling, sequence_of
 from undrift.distributions.typed import Wanted, read_wanted
@@ -350,19 +350,13 @@ class FieldModel:
         lead: Lead | Sequence[Lead] | None,
     ) -> Request:  # fmt: skip
         """States after lead times from given ones, or from those of the held-out part."""
-        laws = self.codec.lead_laws
-        assert laws is not None
         if holdout == (given is not None):
             raise UsageError("say which states to begin with: --given INIT.nc, or --holdout; one of them")
-        if lead is None and not holdout:
-            raise UsageError(f"say how far from the initial states: --lead {laws.clock.text(laws.longest)}")
-        leads = laws.usual if lead is None else leads_of(lead, laws.clock, laws.longest)
-        if holdout:
-            fields = self.problem.pair.target.select(self.problem.split.holdout)
+        if given is None:
+            states = self.problem.pair.target.select(self.problem.split.holdout)
         else:
-            assert given is not None
-            fields = given if isinstance(given, Fields) else open_fields(given, dims=self.config.data.dims or None)
-        return request_leads(fields, self.codec, self.parts.shell, leads, chosen_starts(fields, self.codec, at))
+            states = given if isinstance(given, Fields) else open_fields(given, dims=self.config.data.dims or None)
+        return request_after(states, self.codec, self.parts.shell, at, lead, usual=holdout)
 
     # the held-out samples
 

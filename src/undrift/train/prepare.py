@@ -23,6 +23,7 @@ from undrift.nets.precision import fastest_dtype
 from undrift.tasks import LeadTime, Task, Window
 from undrift.tasks.batch import Batch, Condition
 from undrift.tasks.pair import Pair
+from undrift.train.pairs import pairs_of
 from undrift.train.settings import Settings
 from undrift.train.shared_errors import SharedErrors
 
@@ -249,28 +250,6 @@ def covariates_of(fields: Fields, task: Task) -> dict[str, np.ndarray]:
         return {}
     labelled = [dim for dim in fields.layout.sample if dim in fields.dataset.coords]
     return {dim: fields.along(fields._dataset[dim].reset_coords(drop=True)) for dim in labelled}
-
-
-def pairs_of(target: Fields, train: np.ndarray, task: LeadTime) -> Pairs:
-    """The pairs of training states up to the longest lead.
-
-    Raises:
-        DataError: there are too few.
-    """
-    longest = task.steps(target)
-    pairs = Pairs.of(target, train, task.past, longest)
-    ends = int((pairs.reach > 0).sum())
-    if ends < 8:
-        raise DataError(
-            f"{ends} states of the training part follow others without a gap, expected at least 8; hold out less"
-        )
-    if int(pairs.reach.max()) < longest:
-        furthest = task.clock(target).text(int(pairs.reach.max()))
-        raise DataError(
-            f"no two states of the training part are {task.longest} apart without a gap; type --longest {furthest}"
-        )
-    logger.info("%d pairs of states up to %s apart train", pairs.count, task.longest)
-    return pairs
 
 
 def _stop_rows(train: np.ndarray) -> np.ndarray:
