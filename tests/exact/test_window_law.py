@@ -127,3 +127,17 @@ def test_what_is_left_is_measured_beside_maps_that_did_not_see_it():
     modes = np.linalg.svd(r.reshape(-1, 40), full_matrices=False)[2][:20]
     assert Left.of(r, modes).own.mean() < 0.42
     assert total > 0.9
+
+
+def test_cells_that_hardly_vary_say_nothing_of_how_alike_cells_are():
+    """As those of images that are always black, of which rounding leaves something: no NaN, and no correlation."""
+    r = np.random.default_rng(4).normal(size=(40, 1, 2, 30)).astype("f4")
+    r[..., 1] = 0.5 * (r[..., 0] + r[..., 2])
+    black = r.copy()
+    black[..., 5:20] = 0
+    modes = np.zeros((0, 30), "f4")
+    want = Left.of(black, modes).alike
+    for rest in (1e-12 * r[..., 5:20], np.float32(0.1)):
+        black[..., 5:20] = rest
+        np.testing.assert_allclose(Left.of(black, modes).alike, want, rtol=1e-6)
+    assert want > 0.1
