@@ -152,3 +152,17 @@ def test_waves_are_forgotten_each_in_its_own_time():
     unknown = 2 / 2 * (1 - 0.9**2) + (1 - 0.2**2)  # variance of each cell: 1 of the long waves and 1 of the short
     assert std[0, 1].mean() == pytest.approx(np.sqrt(unknown), rel=0.03)
     assert law.part((slice(0, 4),)).given(np.zeros((1, frames, 4)), known[..., :4])[0].shape == (1, frames, 4)
+
+
+def test_cells_that_hardly_vary_say_nothing_of_how_alike_cells_are():
+    """As those of images that are always black, of which rounding leaves something: no NaN, and no correlation."""
+    r = np.random.default_rng(4).normal(size=(40, 1, 2, 30)).astype("f4")
+    r[..., 1] = 0.5 * (r[..., 0] + r[..., 2])
+    black = r.copy()
+    black[..., 5:20] = 0
+    modes = np.zeros((0, 30), "f4")
+    want = Left.of(black, modes).alike
+    for rest in (1e-12 * r[..., 5:20], np.float32(0.1)):
+        black[..., 5:20] = rest
+        np.testing.assert_allclose(Left.of(black, modes).alike, want, rtol=1e-6)
+    assert want > 0.1

@@ -205,6 +205,23 @@ def test_sequences_without_coordinates_are_labelled_by_their_positions():
     np.testing.assert_allclose(scores[0].crps, scores[1].crps, rtol=1e-6)
 
 
+def test_an_array_without_names_goes_to_a_model_of_one_variable(tmp_path):
+    """The past of one series, in a file of another name, is given to windows and to forecasts, whose frames count."""
+    record = np.random.default_rng(0).integers(0, 256, size=(6, 40, 6, 6)).astype("u1")
+    np.save(tmp_path / "digits.npy", record)
+    np.save(tmp_path / "last.npy", record[4:, :1])
+    model = undrift.fit(
+        tmp_path / "digits.npy", task=undrift.Window(past=2, future=2), dims="time,sample,y,x", steps=2,
+        holdout="sample=30/39", set={"net.channels": "8,8"}, progress=False,
+    )  # fmt: skip
+    for given in (tmp_path / "last.npy", record[4:, :1]):
+        drawn = model.sample(given, realizations=2, nfe=2, progress=False).digits.squeeze(["sample", "time"])
+        known = drawn.isel(realization=0, lead_time=slice(0, 2)).transpose("lead_time", "y", "x")
+        np.testing.assert_array_equal(known, record[4:, 0])
+        forecast = model.forecast(given, steps=3, realizations=2, nfe=2, progress=False)
+        assert forecast.time.values.tolist() == [1] and forecast.valid_time.values.tolist() == [[2, 3, 4]]
+
+
 def test_windows_that_choose_when_to_stop_share_no_frame_with_those_that_train():
     """Of many series a neighbour in the list is another series, and a window a frame later is far from it there."""
     record = np.random.default_rng(0).normal(size=(6, 40, 6, 6)).astype("f4")

@@ -18,6 +18,7 @@ _AMPLITUDES = 400  # maps x frames at most: their posterior takes a cube of it
 _COUPLED = (0, 4, 8, 16)  # maps that are predicted from each other's past, tried by cross-validation
 _COMMON = (0.1, 0.3, 0.6)  # tried likewise, see fit_law
 _SCORED = 20  # windows of a fold at most
+_VARIES = 1e-6  # of the largest deviation of a cell: less is the rounding of a cell that is always the same
 _PAIRED = 200  # cells whose correlations say how alike cells are
 
 
@@ -50,7 +51,8 @@ class Left:
         e = (flat - a @ modes).reshape(n, frames, variables, cells)
         lagged = [[(e[:, : frames - k, v] * e[:, k:, v]).mean() for k in range(frames)] for v in range(variables)]
         some = e[:, 0].reshape(n, -1)[:, np.linspace(0, variables * cells - 1, _PAIRED).astype(int)]
-        some = some[:, some.std(0) > 0]
+        varies = some.std(0, dtype=np.float64)
+        some = some[:, varies > _VARIES * varies.max()]
         pairs = np.abs(np.corrcoef(some.T)) if some.shape[1] > 1 and n > 2 else np.zeros((1, 1))
         alike = (pairs.sum() - len(pairs)) / max(len(pairs) * (len(pairs) - 1), 1) if len(pairs) > 1 else 0.0
         own = (e**2).mean((0, 1))

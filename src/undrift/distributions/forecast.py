@@ -72,8 +72,10 @@ def starts_of(fields: Fields, codec: Codec, shell: Shell, task: Window, init: st
     if task.past == 0:
         raise UsageError("the model was trained with --past 0: it draws windows that nothing is before; type --past 4")
     time, times, layout = fields.layout.time, fields.times(), single_frames(codec.layout)
-    if time is None or times is None:
-        raise DataError("the given frames have no time, which a forecast begins with; add a coordinate of that name")
+    if time is None:
+        raise DataError("the given frames have no time, which a forecast begins with; add a dim of that name")
+    if times is None:  # frames are counted
+        times = np.array([fields.labels(i)[time] for i in range(len(fields))])
     for dim in fields.layout.sample:
         labels = list(dict.fromkeys(plain(fields.labels(i)[dim]) for i in range(len(fields))))
         if dim != time and len(labels) > 1:

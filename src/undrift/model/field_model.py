@@ -30,7 +30,7 @@ from undrift.distributions.typed import Wanted, read_wanted
 from undrift.distributions.windows import request_stations, request_windows
 from undrift.errors import UsageError, suggests_options
 from undrift.model.files import Parts, facts_of, read_files, write_files
-from undrift.model.opening import Data, open_data
+from undrift.model.opening import Data, named, open_data
 from undrift.model.versions import versions_of
 from undrift.nets.members import member_of, number_of
 from undrift.progress import track
@@ -276,11 +276,13 @@ class FieldModel:
         """Single frames of given data, or of the run's own."""
         if given is None:
             return single_frames_of(self.problem.pair.target)
+        names = list(self.codec.layout.variables)
+        given = named(given, self.config, names)
         fields = open_fields(given, dims=self.config.data.dims or None)
-        names = [v for v in self.codec.layout.variables if v in fields.layout.variables]
-        if set(names) == set(fields.layout.variables) or not names:
+        own = [v for v in names if v in fields.layout.variables]
+        if set(own) == set(fields.layout.variables) or not own:
             return fields
-        return open_fields(given, dims=self.config.data.dims or None, variables=names)
+        return open_fields(given, dims=self.config.data.dims or None, variables=own)
 
     def _law(self) -> Diffusion:
         precision = precision_of(self.config.train.precision, self.device)
@@ -331,10 +333,13 @@ class FieldModel:
         if know is not None:
             raise UsageError("know says which frames of held-out windows are given; use it with holdout")
         if given is not None:
-            fields = given if isinstance(given, Fields) else open_fields(given, dims=self.config.data.dims or None)
+            windows, dims = isinstance(self.task, Window), self.config.data.dims or None
+            if not isinstance(given, Fields):
+                given = named(given, self.config, self.codec.layout.variables) if windows else given
+                given = open_fields(given, dims=dims)
             if isinstance(self.task, Window):
-                return request_windows(fields, self.codec, self.parts.shell, self.task, at)
-            return request_from(fields, self.codec, self.parts.given_shell, at)
+                return request_windows(given, self.codec, self.parts.shell, self.task, at)
+            return request_from(given, self.codec, self.parts.given_shell, at)
         if self.codec.given_layout is not None:
             raise UsageError(
                 "say what is given: --given COARSE.nc, or --holdout for the samples that training left out"

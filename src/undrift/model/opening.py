@@ -17,12 +17,14 @@ from undrift.config import (
     overlaid,
     refuse_idle_options,
 )
+from undrift.data.dims import parse_dims
 from undrift.data.fields import Fields
 from undrift.data.open import open_fields
+from undrift.data.sources import from_array, read_path
 from undrift.errors import DataError, UsageError
 from undrift.tasks import Downscale, Enrich, LeadTime, Task, Window
 
-__all__ = ["Data", "configure", "open_data"]
+__all__ = ["Data", "configure", "named", "open_data"]
 
 Data = str | Path | Sequence[str | Path] | xr.Dataset | xr.DataArray | np.ndarray
 
@@ -103,3 +105,14 @@ def open_data(config: Config, data: Data | None, given: Data | None) -> tuple[Fi
     beside = list(d.given) if d.given else given
     other = None if beside is None else open_fields(beside, dims=d.dims or None, periodic=d.periodic or None)
     return target, other
+
+
+def named(given: Data, config: Config, variables: Sequence[str]) -> Data:
+    """What is given to a model of windows; a .npy or an array has no name, and gets that of the one variable."""
+    dims, paths = parse_dims(config.data.dims or None), paths_of(given)
+    if len(variables) > 1 or dims is None:
+        return given
+    if len(paths) == 1 and paths[0].endswith(".npy") and Path(paths[0]).is_file():
+        ds = read_path(Path(paths[0]), dims, None, None)
+        return ds.rename({next(iter(ds.data_vars)): variables[0]})
+    return from_array(given, dims, name=variables[0], source="given") if isinstance(given, np.ndarray) else given
