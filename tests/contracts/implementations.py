@@ -206,6 +206,7 @@ OPERATORS = {  # of fields (B, 2, 4, 6)
     "function": Function(lambda x: torch.stack([(x**2).mean((1, 2, 3)), x[:, 0].sin().sum((1, 2))], 1)),
 }
 TASKS = {"downscale": Downscale(2), "emulate": Emulate(), "window": Window(past=1, future=0)}
+TASKS["downscale in time"] = Window(past=1, future=0, factor=2)
 
 
 def guesses() -> dict[str, GaussianGuess]:

@@ -30,6 +30,7 @@ from undrift.errors import UsageError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from undrift.config import Config
     from undrift.model import FieldModel
     from undrift.report.page import Section
 
@@ -145,6 +146,8 @@ def _by_lead(model: FieldModel, drawn: dict[str, Any]) -> tuple[xr.Dataset | Non
 
     if not isinstance(model.task, Window) or not (model.task.past and model.task.future):
         return None, []
+    if model.codec.given_layout is not None:
+        return None, []  # a forecast has no coarse sequence
     try:
         scores = hindcast_scores(model, **drawn)
     except DataError as error:
@@ -247,12 +250,11 @@ def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores
     config, (axes, shown) = model.config, axes_for(ensemble, truth)
     names = ", ".join(_named(name, {**ensemble[name].attrs, **truth[name].attrs}) for name in shown)
     if config.task.name == "downscale":
-        source = f"means over blocks of {config.task.factor} cells along each side"
-        if config.data.given:
-            source = f"the fields of another dataset ({files_text(config.data.given)})"
-        asked = f"{names} on the fine grid, given {source}"
+        asked = f"{names} on the fine grid, given {_coarse(config)}"
     elif config.task.name == "window":
         asked = f"{names} in {config.task.future} frames, given the {config.task.past} before them"
+        if model.codec.given_layout is not None:
+            asked += f" and {_coarse(config)} of all frames"
     else:
         asked = f"{names}, given {', '.join(config.data.covariates) or 'nothing but the law of the data'}"
     counts, rule = model.facts.get("samples", {}), config.data.holdout or "the last 20%"
@@ -270,6 +272,15 @@ def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores
         (name, str(truth.attrs.get(name, "")).strip()) for name in ("title", "source", "institution", "attribution")
     ]
     return [*lines, tested] + [f"{name.capitalize()} of the data: {text[:500]}" for name, text in told if text]
+
+
+def _coarse(config: Config) -> str:
+    """The coarse fields that a model is given, in words."""
+    from undrift.report.words import files_text
+
+    if config.data.given:
+        return f"the fields of another dataset ({files_text(config.data.given)})"
+    return f"the means over blocks of {config.task.factor} cells along each side"
 
 
 def _named(name: str, attrs: Mapping) -> str:
