@@ -237,3 +237,19 @@ def test_baselines_of_windows_are_taken_frame_by_frame():
     assert frames.u.dims == ("realization", "time", "x") and frames.attrs["dressed"] == "quantiles"
     np.testing.assert_array_equal((frames.time.values - start) / HOUR, np.arange(3, 12))
     np.testing.assert_array_equal(frames.u.values, np.arange(3, 12)[None, :, None] * np.ones((2, 1, 3)))
+
+
+def test_one_of_several_series_is_drawn_and_scored(tmp_path):
+    """Scenarios of the same times: the one that is chosen keeps its label."""
+    data = xr.concat([waves(120).assign_coords(scenario=s) + k for k, s in enumerate("ab")], "scenario")
+    model = undrift.fit(data, task=undrift.Window(1, 2, FACTOR), steps=2, set=TINY, progress=False)
+    given = coarse(data).isel(time=slice(100, 110))
+    with pytest.raises(DataError, match="the given data have 2 labels of 'scenario'; choose one with --at scenario=a"):
+        model.sample(given, progress=False)
+    drawn = model.sample(given, at="scenario=b", realizations=2, progress=False)
+    assert drawn.tas.dims == ("realization", "scenario", "time", "lat", "lon") and drawn.scenario.values == ["b"]
+    means = coarse(drawn).tas.transpose("realization", "scenario", "time", "lat", "lon").values
+    np.testing.assert_allclose(means[:, 0], given.tas.values[[1, 1]], rtol=2e-6)
+    out = model.sample(given, at="scenario=b", realizations=2, out=tmp_path / "FINE.zarr", progress=False)
+    np.testing.assert_array_equal(out.tas.values, drawn.tas.values)
+    assert "autocorrelation_ensemble" in undrift.evaluate(drawn, data, bootstrap=0, progress=False)
