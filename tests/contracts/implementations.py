@@ -211,6 +211,7 @@ TASKS = {
     "emulate": Emulate(),
     "enrich": Enrich(1),
     "window": Window(past=1, future=0),
+    "downscale in time": Window(past=1, future=0, factor=2),
     "lead-time": LeadTime("3d"),
 }
 

@@ -118,7 +118,10 @@ BAD = {
     "a window of no frames": lambda: Window(0, 0),
     "past is -1, expected a number of frames": lambda: Window(-1, 3),
     "expected past, future, ends, nothing or numbers from 0 to 3": lambda: Window(2, 2).frames_known("0,9"),
-    "takes no --given": lambda: Window(1, 1).pair(open_fields(record()), open_fields(record())),
+    "frames of DATA are 10800 s apart and those that are given 21600 s": lambda: Window(1, 1).pair(
+        open_fields(record()), open_fields(record(HOURS[::2]))
+    ),
+    "factor is 0, expected at least 1": lambda: Window(1, 1, 0),
 }
 
 
@@ -143,6 +146,30 @@ def test_masks_are_of_every_kind_as_often_as_said():
         assert abs(found.mean() - chance) < 4.5 * np.sqrt(chance * (1 - chance) / n)
     assert nothing.mean() > 1 / 14 - 4.5 * np.sqrt(1 / 14 / n)
     assert not masks.all((1, 2, 3, 4)).mean() > 0.02
+
+
+def test_nothing_fine_is_known_the_more_often_where_the_coarse_sequence_is():
+    task, n = Window(2, 2), 4000
+    masks = task.draw((8, 6, 8), n, np.random.default_rng(0), coarse=True)
+    share = 1 - masks.any((1, 2, 3)).mean()
+    assert 3 / 16 - 4.5 * np.sqrt(3 / 16 / n) < share < 3 / 16 + 0.03  # and where no point is drawn
+
+
+def test_the_coarse_sequence_of_a_window_is_of_its_own_frames():
+    """Block means of each frame, and the frames of a dataset of the same times, whichever it has more of."""
+    data = record().isel(lon=[0, 1])
+    pair = Window(2, 3, 2).pair(open_fields(data))
+    assert pair.factor == (2, 2) and len(pair.target) == len(pair.given) == 26
+    rows = np.array([0, 7])
+    fine, coarse = pair.target.read(rows), pair.given.read(rows)
+    assert coarse.shape == (2, 10, 1, 1)
+    np.testing.assert_allclose(coarse[..., 0, 0], fine.mean((2, 3)), rtol=1e-6)
+    other = record(HOURS[4:]).rename(tas="t850", pr="q850").isel(lat=slice(0, 2), lon=[0, 2])
+    beside = Window(2, 3).pair(open_fields(data), open_fields(other))
+    assert len(beside.target) == len(beside.given) == 22
+    assert beside.target.labels(0) == beside.given.labels(0) == {"time": HOURS[5]}
+    np.testing.assert_array_equal(beside.given.read([0])[0, :5, 0, 0], [0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(beside.target.read([0])[0, :5, 0, 0], [4, 5, 6, 7, 8])
 
 
 def test_times_so_many_frames_later():

@@ -97,3 +97,28 @@ def test_they_come_back_from_their_arrays():
     assert {k: v["from"] for k, v in told.items()} == {"pr": "its own field", "u": "all that is given"}
     base = Predictors.base(SHAPE)
     np.testing.assert_array_equal(base.predict(given), given.base)
+
+
+@pytest.mark.parametrize(
+    ("reach", "seen"), [(0, [(0,), (1,), (2,), (3,)]), (1, [(0, 1), (0, 1, 2), (1, 2, 3), (2, 3)])]
+)
+def test_a_frame_of_a_sequence_is_predicted_from_the_frames_that_it_needs(reach, seen):
+    """A pattern that follows the frame's own blocks, or those of the frame after it too; the rest is noise."""
+    rng, pattern = np.random.default_rng(1), np.random.default_rng(2).normal(size=(8, 12))
+    coarse = rng.normal(size=(N, 4, 2, 3))
+    base = np.repeat(np.repeat(coarse, 4, 2), 4, 3)
+    follows = coarse[:, :, :1, 1:2] + (np.roll(coarse, -1, 1)[:, :, 1:, :1] if reach else 0)
+    u = base + pattern * follows + 0.05 * rng.normal(size=(N, 4, 8, 12))
+    if reach:
+        u[:, 3] = base[:, 3] + pattern * coarse[:, 3, :1, 1:2]
+    fold = folds(N, 5)
+
+    def read(rows):
+        return Given(base[rows], coarse[rows], np.zeros((len(rows), 0))), u[rows]
+
+    found = Predictors.fit(read, fold, (0, 1, 2, 3), factor=(4, 4), periodic=(False, False), designs={}, frames=4)
+    assert [(part.channels, part.inputs) for part in found.parts] == [((t,), seen[t]) for t in range(4)]
+    assert found.error == pytest.approx(0.05**2, rel=0.5)
+    again = Predictors.from_arrays(found.to_arrays(), found.to_list(), (4, 8, 12))
+    part = Given(base, coarse, np.zeros((N, 0)))
+    np.testing.assert_array_equal(again.predict(part), found.predict(part))

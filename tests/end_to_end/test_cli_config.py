@@ -197,7 +197,7 @@ def test_set_wins_over_flags_and_flags_over_the_file(tmp_path):
     base = apply_settings(Config(), {"train.seed": 9, "net.blocks": 3})
     config = resolve(base, file, {"seed": 5, "factor": None}, ["train.batch=7"])
     assert (config.train.warmup, config.train.seed, config.train.batch, config.net.blocks) == (0.25, 5, 7, 3)
-    assert (config.task.name, config.task.factor) == ("emulate", 4)
+    assert (config.task.name, config.task.factor) == ("emulate", None)
     assert base.train.seed == 9
 
 

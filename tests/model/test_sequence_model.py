@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from model_fields import TINY, waves
+from model_fields import HOUR, TINY, waves
 
 import undrift
 from undrift.cli.main import main
@@ -12,6 +12,7 @@ from undrift.data.write import EnsembleWriter
 from undrift.distributions.chain import WindowDraws
 from undrift.distributions.windows import covariates_at
 from undrift.errors import DataError, UsageError
+from undrift.model.frames import frame_baselines
 from undrift.verify.temporal import Autocorrelation
 
 FACTOR = 4
@@ -134,6 +135,8 @@ def test_held_out_windows_are_drawn_given_their_coarse_frames(model):
 def test_it_is_scored_in_time(model, drawn, part, tmp_path, capsys):
     scores = undrift.evaluate(drawn, detail(), run=model, bootstrap=0, progress=False)
     one = scores.sel(variable="tas")
+    assert {"interpolation", "linear predictor"} <= set(one.baseline.values)
+    assert float(one.crps_baseline.sel(baseline="interpolation")) > 1.1 * float(one.crps)
     assert abs(float(one.autocorrelation_ensemble - one.autocorrelation_truth)) < 0.05
     assert float(one.spell_ensemble.sel(spell="above q90")) == pytest.approx(
         float(one.spell_truth.sel(spell="above q90")), rel=0.25
@@ -212,3 +215,41 @@ def test_a_coarse_sequence_that_all_realizations_share_is_encoded_as_one_of_each
     at = covariates_at(codec, np.repeat(part.time.values[1:2], 3))
     once, anew = (draws(known, at, numbers, ["x"] * 3, o) for o in (offered, np.repeat(offered, 3, 0)))
     np.testing.assert_array_equal(once, anew)
+
+
+def test_windows_are_told_the_time_of_their_last_past_frame(model, part, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        "undrift.distributions.sequence.covariates_at", lambda codec, at: told.append(at[0]) or covariates_at(codec, at)
+    )
+    model.sample(coarse(part).isel(time=slice(0, 10)), realizations=2, progress=False)
+    np.testing.assert_array_equal(told, part.time.values[[1, 4, 6]])  # frames 0-4, 3-7 and 5-9
+
+
+def test_baselines_of_windows_are_taken_frame_by_frame():
+    """Values that tell the hour that they are of."""
+    leads, hours = np.arange(-1, 3), np.array([4, 5, 6, 9])
+    values = (hours[:, None] + leads)[None, :, :, None] * np.ones((2, 1, 1, 3))
+    start = np.datetime64("2001-01-01", "ns")
+    coords = {"time": start + hours * HOUR, "lead_time": (leads * HOUR).astype("timedelta64[ns]")}
+    windows = xr.Dataset({"u": (("realization", "time", "lead_time", "x"), values)}, coords, {"dressed": "quantiles"})
+    frames = frame_baselines({"one": windows}, "time")["one"]
+    assert frames.u.dims == ("realization", "time", "x") and frames.attrs["dressed"] == "quantiles"
+    np.testing.assert_array_equal((frames.time.values - start) / HOUR, np.arange(3, 12))
+    np.testing.assert_array_equal(frames.u.values, np.arange(3, 12)[None, :, None] * np.ones((2, 1, 3)))
+
+
+def test_one_of_several_series_is_drawn_and_scored(tmp_path):
+    """Scenarios of the same times: the one that is chosen keeps its label."""
+    data = xr.concat([waves(120).assign_coords(scenario=s) + k for k, s in enumerate("ab")], "scenario")
+    model = undrift.fit(data, task=undrift.Window(1, 2, FACTOR), steps=2, set=TINY, progress=False)
+    given = coarse(data).isel(time=slice(100, 110))
+    with pytest.raises(DataError, match="the given data have 2 labels of 'scenario'; choose one with --at scenario=a"):
+        model.sample(given, progress=False)
+    drawn = model.sample(given, at="scenario=b", realizations=2, progress=False)
+    assert drawn.tas.dims == ("realization", "scenario", "time", "lat", "lon") and drawn.scenario.values == ["b"]
+    means = coarse(drawn).tas.transpose("realization", "scenario", "time", "lat", "lon").values
+    np.testing.assert_allclose(means[:, 0], given.tas.values[[1, 1]], rtol=2e-6)
+    out = model.sample(given, at="scenario=b", realizations=2, out=tmp_path / "FINE.zarr", progress=False)
+    np.testing.assert_array_equal(out.tas.values, drawn.tas.values)
+    assert "autocorrelation_ensemble" in undrift.evaluate(drawn, data, bootstrap=0, progress=False)

@@ -118,6 +118,12 @@ def test_members_are_compared_with_the_truth(case):
         one = scores.sel(spell=spell)
         assert float(one.spell_distance) < 2.5 * float(one.spell_distance_expected)
         assert float(one.spell_distance_baseline.sel(baseline="forgetful")) > 4 * float(one.spell_distance)
+    counts = lengths(alike.u.values.reshape(12, 300, 20) > 0)
+    apart = [spell_distance(np.delete(counts, i, 0).sum(0), counts[i]) for i in range(12)]
+    above = scores.sel(spell="above 0")
+    assert float(above.spell_distance_expected) == pytest.approx(np.mean(apart), rel=1e-9)
+    of_truth = lengths(truth.u.values.reshape(1, 300, 20) > 0)[0]
+    assert float(above.spell_distance) == pytest.approx(spell_distance(counts.sum(0), of_truth), rel=1e-9)
     # from 0 an autoregression of rho crosses with the probability arccos(rho) / pi a step (Rice)
     for found, rho in ((scores.spell_ensemble, 0.9), (scores.spell_baseline.sel(baseline="forgetful"), 0.5)):
         assert float(found.sel(spell="above 0")) == pytest.approx(np.pi / np.arccos(rho), rel=0.06)

@@ -158,6 +158,8 @@ def _by_lead(model: FieldModel, drawn: dict[str, Any]) -> tuple[xr.Dataset | Non
 
     if not isinstance(model.task, Window) or not (model.task.past and model.task.future):
         return None, []
+    if model.codec.given_layout is not None:
+        return None, []  # a forecast has no coarse sequence
     try:
         scores = hindcast_scores(model, **drawn)
     except DataError as error:
@@ -265,18 +267,18 @@ def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores
     """What was asked of which data, in words."""
     from undrift.report.samples import axes_for
     from undrift.report.words import files_text, grid_text, record_text, tested_text
+    from undrift.tasks import Window
 
     config, (axes, shown) = model.config, axes_for(ensemble, truth)
     names = ", ".join(_named(name, {**ensemble[name].attrs, **truth[name].attrs}) for name in shown)
     if config.task.name == "downscale":
-        source = f"means over blocks of {config.task.factor} cells along each side"
-        if config.data.given:
-            source = f"the fields of another dataset ({files_text(config.data.given)})"
-        asked = f"{names} on the fine grid, given {source}"
+        asked = f"{names} on the fine grid, given {_coarse(model)}"
     elif config.task.name == "enrich":
         asked = f"further members of {names}, given {config.task.members} others of the same date"
-    elif config.task.name == "window":
-        asked = f"{names} in {config.task.future} frames, given the {config.task.past} before them"
+    elif isinstance(model.task, Window):
+        asked = f"{names} in {model.task.future} frames, given the {model.task.past} before them"
+        if model.codec.given_layout is not None:
+            asked += f" and {_coarse(model)} of all frames"
     elif config.task.name == "lead-time":
         asked = f"{names} after any lead time up to {config.task.longest}, given an initial state"
     else:
@@ -296,6 +298,15 @@ def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores
         (name, str(truth.attrs.get(name, "")).strip()) for name in ("title", "source", "institution", "attribution")
     ]
     return [*lines, tested] + [f"{name.capitalize()} of the data: {text[:500]}" for name, text in told if text]
+
+
+def _coarse(model: FieldModel) -> str:
+    """The coarse fields that a model is given, in words."""
+    from undrift.report.words import files_text
+
+    if model.config.data.given:
+        return f"the fields of another dataset ({files_text(model.config.data.given)})"
+    return f"the means over blocks of {model.task.factor} cells along each side"
 
 
 def _named(name: str, attrs: Mapping) -> str:

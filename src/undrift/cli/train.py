@@ -183,7 +183,7 @@ def command_line(config: Config, out: str) -> str:
 
     default = Config()
     words = ["undrift", "train", *config.data.paths, "--task", config.task.name]
-    if config.task.name == "downscale" and not config.data.given:
+    if config.task.name != "emulate" and config.task.factor is not None and not config.data.given:
         words += ["--factor", str(config.task.factor)]
     for name, key in ARGUMENTS.items():
         value, usual = (getattr(getattr(one, key.split(".")[0]), key.split(".")[1]) for one in (config, default))

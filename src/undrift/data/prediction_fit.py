@@ -154,9 +154,9 @@ def _fit_activity(codec: Codec, given: list[Given]) -> None:
 
 
 def _predictors(codec: Codec, read: Reader, fold: np.ndarray, designs: Designs) -> Predictors:
-    sequence = codec.layout.frames > 1 and codec.given_layout is not None
+    frames = 1 if codec.given_layout is None else codec.layout.frames
     return Predictors.fit(
-        read, fold, codec.base, factor=codec.factor, periodic=codec.layout.periodic, designs=designs, together=sequence
+        read, fold, codec.base, factor=codec.factor, periodic=codec.layout.periodic, designs=designs, frames=frames
     )
 
 

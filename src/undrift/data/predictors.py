@@ -2,8 +2,9 @@
 
 One penalty for all channels is that of the one with the largest errors, and what is given of one variable is mostly
 noise to another that is given too. So each channel has a predictor, penalty and inputs of its own, those that blocked
-cross-validation prefers. More than a few channels, and training parts that are too large to be held, are predicted by
-one for all channels: it has one set of directions, and reads its samples fewer times.
+cross-validation prefers; of a sequence each frame is predicted from its own, from its neighbours too, or from all. More
+than a few channels, and training parts that are too large to be held, are predicted by one for all channels: it has one
+set of directions, and reads its samples fewer times.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ __all__ = ["Designs", "Part", "Predictors"]
 Array = NDArray[np.float64]
 Designs = dict[tuple[int, ...] | None, Design]
 _HELD = 5e7  # numbers of the training part, target and given, up to which it is held while fitting
+_REACHES = (0, 1)  # frames of a sequence from that which is predicted, tried beside all of them
 _APART = 8  # channels that have predictors of their own at most
 
 
@@ -75,7 +77,10 @@ class Predictors:
         """Of each channel, by name: its stages and inputs, and the cross-validated mean squared errors that chose."""
         told: dict[str, object] = {}
         for part in self.parts:
-            used = "all that is given" if part.inputs is None else "its own field"
+            number = 0 if part.inputs is None else len(part.inputs)
+            used = (
+                "its own field" if number == 1 else f"{number} of the given fields" if number else "all that is given"
+            )
             one = {"stages": part.predictor.stages, "from": used}
             told |= {names[i]: {**one, "mean squared error": dict(part.predictor.scores)} for i in part.channels}
         return {name: told[name] for name in names}
@@ -102,7 +107,7 @@ class Predictors:
         factor: Sequence[int] | None,
         periodic: Sequence[bool],
         designs: Designs,
-        together: bool = False,
+        frames: int = 1,
     ) -> Self:
         """Fit all of them.
 
@@ -113,7 +118,7 @@ class Predictors:
             factor: fine cells per coarse cell for each space dim, None where the grids are not nested.
             periodic: for each space dim.
             designs: those of inputs that were fitted before from the same given numbers; new ones are added.
-            together: whether all channels have one predictor, as frames that know of each other.
+            frames: of a sequence, the fastest to vary among the channels of both.
         """
         given, target = read(np.arange(1))
         shape = target.shape[1:]
@@ -133,7 +138,11 @@ class Predictors:
             return Part(channels, inputs, found)
 
         alone = shape[0] == 1 and (given.coarse is None or given.coarse.shape[1] == 1)
-        if together or alone or not held or shape[0] > _APART:
+        if frames > 1 and held and given.coarse is not None:
+            near = [_near(shape[0], given.coarse.shape[1], frames, reach) for reach in _REACHES]
+            tried = [[(tuple(range(shape[0])), None)], *near]
+            return min((cls([fitted(*one) for one in parts], shape) for parts in tried), key=lambda found: found.error)
+        if alone or not held or shape[0] > _APART:
             return cls([fitted(tuple(range(shape[0])), None)], shape)
         parts = []
         for channel, own in enumerate(base):
@@ -162,6 +171,17 @@ class Predictors:
             size = (len(channels), *shape[1:])
             parts.append(Part(channels, inputs, LinearPredictor.from_arrays(mine, one["scores"], size)))
         return cls(parts, shape)
+
+
+def _near(channels: int, inputs: int, frames: int, reach: int) -> list[tuple[tuple[int, ...], tuple[int, ...] | None]]:
+    """For each frame its channels, and the given channels of frames no farther from it than so many."""
+    return [
+        (
+            tuple(range(t, channels, frames)),
+            tuple(i for i in range(inputs) if abs(i % frames - t) <= reach),
+        )
+        for t in range(frames)
+    ]
 
 
 def _restricted(given: Given, channels: tuple[int, ...], inputs: tuple[int, ...] | None) -> Given:

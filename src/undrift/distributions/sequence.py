@@ -4,6 +4,7 @@ The first window is given its coarse frames alone, each further one also the las
 so that the fine sequence is consistent from frame to frame.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -87,18 +88,45 @@ def sequence_of(
     if at is not None:
         fields = fields.select(np.flatnonzero(sample_mask(fields, at)))
     assert codec.given_layout is not None
-    time, times = fields.layout.time, fields.times()
-    coords, others = {}, {d: fields.labels(0)[d] for d in fields.layout.sample if d != time}
-    for dim, label in others.items():
-        found = list(dict.fromkeys(plain(fields.labels(i)[dim]) for i in range(len(fields))))
-        if len(found) > 1:
-            raise DataError(
-                f"the given data have {len(found)} labels of {dim!r}; choose one with --at {dim}={found[0]}"
-            )
-        coords[dim] = (dim, np.array([label]))
+    time = fields.layout.time
     if time is None:
         raise DataError("the coarse sequence has no time; name the dims with --dims time,y,x")
-    count = len(fields)
+    count, times = len(fields), fields.times()
+    labels = _labels(fields, time, np.arange(count) if times is None else times)
+    _refuse_length(count, task)
+    if times is not None and task.frames > 1:
+        _refuse_gaps(times, shell.coords[FRAME], time)
+    match = match_given(
+        fields, single_frames(codec.given_layout), given_shell.coords, mask=_first_frames(codec.given_mask, task.frames)
+    )
+    for sentence in [*match.notes, *match.warnings]:
+        logger.warning("%s", sentence)
+    values = np.concatenate([match(fields.read(rows)) for rows in np.array_split(np.arange(count), -(-count // 64))])
+    first = ";".join(f"{d}={plain(labels[d].values[0])}" for d in sorted(fields.layout.sample))
+    interpolated = match.regridder.interpolates
+    request = Request(labels, fields.layout.sample, [first], lambda rows: values[rows], {}, interpolated)
+    out = CoarseSequence(values, times, time, request, task)
+    request.outside |= _outside(out, codec, task.frames)
+    if interpolated and codec.conserves.any():
+        logger.warning("what is given is interpolated: the drawn fields need not have its means over blocks")
+    return out
+
+
+def _labels(fields: Fields, time: str, times: np.ndarray) -> xr.Dataset:
+    """Labels of the frames, of one series."""
+    coords: dict[str, Any] = {time: (time, times)}
+    for dim in fields.layout.sample:
+        found = {plain(fields.labels(i)[dim]): fields.labels(i)[dim] for i in range(len(fields))}
+        if dim != time and len(found) > 1:
+            raise DataError(
+                f"the given data have {len(found)} labels of {dim!r}; choose one with --at {dim}={next(iter(found))}"
+            )
+        coords.setdefault(dim, (dim, np.array(list(found.values()))))
+    return xr.Dataset(coords=coords)
+
+
+def _refuse_length(count: int, task: Window) -> None:
+    """Refuse fewer frames than a window has, and more where windows cannot follow each other."""
     if count < task.frames:
         raise DataError(
             f"the coarse sequence has {count} frame{'s' * (count != 1)}, and a window of the model has {task.frames}; "
@@ -109,40 +137,21 @@ def sequence_of(
             f"the model was trained with --past {task.past} --future {task.future}: its windows cannot follow each "
             f"other, and the coarse sequence has {count} frames; train with both of at least 1"
         )
-    if times is not None and task.frames > 1:
-        _refuse_gaps(times, shell.coords[FRAME])
-    match = match_given(
-        fields, single_frames(codec.given_layout), given_shell.coords, mask=_first_frames(codec.given_mask, task.frames)
-    )
-    for sentence in [*match.notes, *match.warnings]:
-        logger.warning("%s", sentence)
-    values = np.concatenate([match(fields.read(rows)) for rows in np.array_split(np.arange(count), -(-count // 64))])
-    labels = xr.Dataset(coords=coords | {time: (time, np.arange(count) if times is None else times)})
-    dims = tuple(d for d in fields.layout.sample)
-    first = ";".join(f"{d}={plain(labels[d].values[0])}" for d in sorted(dims))
-    interpolated = match.regridder.interpolates
-    request = Request(labels, dims, [first], lambda rows: values[rows], {}, interpolated)
-    out = CoarseSequence(values, times, time, request, task)
-    request.outside |= _outside(out, codec, task.frames)
-    if interpolated and codec.conserves.any():
-        logger.warning("what is given is interpolated: the drawn fields need not have its means over blocks")
-    return out
 
 
-def _refuse_gaps(times: np.ndarray, lead: xr.DataArray) -> None:
+def _refuse_gaps(times: np.ndarray, lead: xr.DataArray, dim: str) -> None:
     """Refuse frames that are not one step of the model apart each."""
     apart = np.diff(whole_steps(times, lead.values))
     gaps = np.flatnonzero(apart != 1)
     if gaps.size == apart.size:
         raise DataError(
-            f"frames of the coarse sequence are {apart[0]} steps of the model apart, expected one step of "
-            f"{plain(lead.values[1] - lead.values[0])} s"
+            f"frames of the coarse sequence are {apart[0]} steps of the model apart, expected one step; give each frame"
         )
     if gaps.size:
         before, after = (plain(t) for t in times[gaps[0] : gaps[0] + 2])
         raise DataError(
             f"the coarse sequence has {gaps.size} gap{'s' * (gaps.size > 1)} in time, first between {before} and "
-            f"{after}; give its parts one by one, such as --at time=.../{before}"
+            f"{after}; give its parts one by one, such as --at {dim}={plain(times[0])}/{before}"
         )
 
 
@@ -222,17 +231,17 @@ class Downscaling:
         """The fine sequence written as it comes; realizations that a killed process had written to a .zarr are kept."""
         labelled, dims, dim = self.labelled(), self.given.request.dims, self.given.dim
         told = {**self.attrs, "first": self.given.request.digests, "frames": len(self.given)}
+        told["given"] = hashlib.sha256(self.given.values.tobytes()).hexdigest()
         told |= {"numbers": [int(n) for n in self.numbers[[0, -1]]], "nfe": self.nfe, "seed": self.seed}
         chunks = {"realization": 1, dim: self.chunk}
         with EnsembleWriter(
             path, labelled, overwrite, sample=dims, chunks=chunks, resume=json.dumps(told, default=str)
         ) as writer:
-            alone = {d: 0 for d in dims if d != dim}
             for r, frames, values in self._drawn(progress, lambda r: writer.written(r, {})):
                 block = {
                     k: v.reshape(1, *(len(v) if d == dim else 1 for d in dims), *v.shape[1:]) for k, v in values.items()
                 }
-                writer.write(slice(r, r + 1), {**{d: slice(0, 1) for d in alone}, dim: frames}, block)
+                writer.write(slice(r, r + 1), {dim: frames}, block)
 
     def plan(self, *, streamed: bool) -> dict[str, Any]:
         """Sizes and network calls."""

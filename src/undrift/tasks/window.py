@@ -8,6 +8,7 @@ import numpy as np
 from undrift.data.cut import coarsened, trimmed
 from undrift.data.fields import Fields
 from undrift.data.frames import FRAME, windows_of
+from undrift.data.layout import plain
 from undrift.errors import DataError, UsageError
 from undrift.tasks.pair import Pair, join_given
 
@@ -84,9 +85,10 @@ class Window:
         coarse, _ = windows_of(given, self.past, self.future)
         ours, theirs = (w.dataset[FRAME].values for w in (windows, coarse))
         if len(ours) > 1 and (ours.dtype.kind != theirs.dtype.kind or (ours != theirs).any()):
+            steps = [f"{plain(v[1] - v[0])}{' s' * (v.dtype.kind == 'm')}" for v in (ours, theirs)]
             raise DataError(
-                f"frames of DATA are {ours[1] - ours[0]} apart and those that are given {theirs[1] - theirs[0]}; "
-                "give a coarse sequence of the same times"
+                f"frames of DATA are {steps[0]} apart and those that are given {steps[1]}; give a coarse sequence of "
+                "the same times"
             )
         pair = join_given(windows, coarse)
         return replace(pair, notes=[*notes, *pair.notes])

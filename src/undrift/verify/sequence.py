@@ -34,7 +34,8 @@ def sequence_scores(
 ) -> xr.Dataset | None:
     """Lag-1 autocorrelation and spells of the members and of the truth.
 
-    The ensemble has one dim of samples, which is a time; those of its times that the truth has are one step apart.
+    The ensemble has one dim of samples with more than one label, which is a time; those of its times that the truth has
+    are one step apart.
 
     Args:
         ensemble: variables (realization, time, *level, *space).
@@ -89,10 +90,12 @@ def _few(ds: xr.Dataset) -> xr.Dataset:
 
 def _order(job: Job) -> NDArray[np.intp] | None:
     """The samples in the order of time; None where they are no sequence without gaps."""
-    dims, rows = job.axes.sample, job.ensemble.rows
-    if job.pairing.by == "nothing" or len(dims) != 1 or dims[0] not in job.ensemble.dataset.coords:
+    dims, rows, data = job.axes.sample, job.ensemble.rows, job.ensemble.dataset
+    several = [d for d in dims if data.sizes[d] > 1]
+    if job.pairing.by == "nothing" or len(several) != 1 or several[0] not in data.coords:
         return None
-    times = job.ensemble.dataset[dims[0]].values[rows]
+    at = np.unravel_index(rows, [data.sizes[d] for d in dims])[dims.index(several[0])]
+    times = data[several[0]].values[at]
     if len(rows) < _LEAST or not is_timelike(times):
         return None
     order = np.argsort(times, kind="stable")
