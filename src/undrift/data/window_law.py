@@ -28,6 +28,7 @@ _AMPLITUDES = 400  # maps x frames at most: their posterior takes a cube of it
 _COUPLED = (0, 4, 8, 16)  # maps that are predicted from each other's past, tried by cross-validation
 _COMMON = (0.1, 0.3, 0.6)  # tried likewise, see WindowLaw.fit
 _SCORED = 20  # windows of a fold at most
+_TRANSLATED = 6  # likewise, where some variables are given others, which takes longer
 _RIDGE = 1e-3  # of an amplitude's variance, against frames that determine each other
 _LEAST_STD = 0.02
 _PAIRED = 200  # cells whose correlations say how alike cells are
@@ -295,7 +296,8 @@ def fit_window_laws(
 ) -> tuple[WindowLaws, dict[tuple[int, int, float], float]]:
     """The law without each fold and, last, that of all windows.
 
-    How many maps there are, how many are coupled and how common the correlations are is chosen by cross-validation.
+    How many maps there are, how many are coupled and how common the correlations are is chosen by cross-validation: of
+    frames given others, and of variables given others, which maps alone know of.
 
     Args:
         r: standardised residuals (n, V, T, *space), 0 where missing.
@@ -326,8 +328,12 @@ def fit_window_laws(
             if frames > 1 and count
             else [(0, 1.0)]
         )
+        between: list[list[float]] = [[] for _ in range(number)]
+        if len(counts) > 1 and r.shape[1] > 1:
+            between = [_translated(law(k, count, *tried[-1]), r[fold == k]) for k in range(number)]
         for coupled, common in tried:
-            per_fold = [_errors(law(k, count, coupled, common), r[fold == k]) for k in range(number)]
+            ahead = [_errors(law(k, count, coupled, common), r[fold == k]) for k in range(number)]
+            per_fold = [a + b for a, b in zip(ahead, between)]
             errors[count, coupled, common] = float(np.log(np.mean(per_fold, 0)).mean())
     best = min(errors, key=lambda choice: errors[choice])
     return WindowLaws([law(k, *best) for k in range(number + 1)]), errors
@@ -346,6 +352,17 @@ def _modes(r: Array, most: int) -> Array:
     values, vectors = np.linalg.eigh(flat @ flat.T)
     lead = slice(None, -most - 1, -1)
     return (vectors[:, lead] / np.sqrt(np.maximum(values[lead], 1e-30))).T @ flat
+
+
+def _translated(law: WindowLaw, r: Array) -> list[float]:
+    """Mean squared errors of every second variable or level given the others, and of these given those."""
+    out = []
+    for part in (0, 1):
+        known = np.arange(r.shape[1]) % 2 == part
+        full = np.broadcast_to(known[:, None, None], r.shape[1:])
+        some = r[:: max(1, len(r) // _TRANSLATED)]
+        out.append(float(np.mean([((law.given(x, full)[0] - x)[~known] ** 2).mean() for x in some])))
+    return out
 
 
 def _errors(law: WindowLaw, r: Array) -> list[float]:
