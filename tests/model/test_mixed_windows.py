@@ -112,6 +112,23 @@ def test_windows_with_levels_are_scored_by_their_times(model):
         assert float(scores.rmse.sel(variable=f"prof[lev={level}]")) == pytest.approx(rmse, rel=0.01)
 
 
+def test_what_was_given_is_not_scored_and_baselines_that_were_given_less_are_left_out(model):
+    pair = held(model)
+    drawn = model.sample(pair[["surf"]], realizations=6, progress=False)
+    assert drawn.attrs["variables_given"] == "surf" and drawn.attrs["frames_given"] == ""
+    scores = undrift.evaluate(drawn, record(), run=model, bootstrap=0, progress=False)
+    assert [str(v) for v in scores["variable"].values] == [f"prof[lev={k}]" for k in (200, 500, 850)]
+    assert list(scores.baseline.values) == ["climatology"]
+    assert "no linear predictor: the baselines are given frames 0" in scores.attrs["baselines_absent"]
+    usual = model.sample(holdout=True, at="time=2001-09-01/2001-09-04", realizations=4, progress=False)
+    scores = undrift.evaluate(usual, record(), run=model, bootstrap=0, progress=False)
+    assert list(scores.baseline.values) == ["climatology", "linear predictor"]
+    region = model.sample(pair.where(pair.lon < 90), realizations=2, progress=False)
+    assert region.attrs["part_given"] == pytest.approx(1 / 4)
+    with pytest.raises(DataError, match="all frames of the ensemble were given"):
+        undrift.evaluate(model.sample(pair, realizations=2, progress=False), record(), progress=False)
+
+
 def test_a_forecast_begins_with_some_of_the_variables(model):
     """What is missing at its start is drawn, and goes on from what was drawn."""
     data = record().isel(time=slice(0, 250))

@@ -17,6 +17,7 @@ from undrift.data.frames import FRAME, asked_frames
 from undrift.data.members import left_out
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError, suggests_options
+from undrift.tasks import Window
 from undrift.verify.leads import LEAD
 from undrift.verify.match import Axes, Pairing, aligned_truth, axes_of, pair_samples, same_units
 
@@ -97,7 +98,7 @@ def evaluate(
             if out is not None:
                 verify.write_scores(scores, out)
             return scores
-        members, reference = left_out(members, reference)
+        whole, (members, reference) = members, left_out(members, reference)
         if FRAME in members.dims:
             members, reference = asked_frames(members, reference)
         if thresholds:
@@ -109,7 +110,7 @@ def evaluate(
         if model is not None:
             train = model.training_data() if train is None else train
             if baselines is None:
-                baselines, absent = model.baselines(progress), model.absent_baselines()
+                baselines, absent = _baselines(model, whole, progress)
         if FRAME in members.dims:
             asked = {FRAME: members[FRAME].values}
             baselines = {k: b.sel(asked) if FRAME in b.dims else b for k, b in (baselines or {}).items()}
@@ -147,6 +148,20 @@ def _with_rain(
         rain = verify.rain_by_lead(forecast[names], truth, found, **options)
         scores = scores.merge(rain.reindex(variable=scores["variable"]), compat="override", combine_attrs="override")
     return scores
+
+
+def _baselines(model: "FieldModel", ensemble: xr.Dataset, progress: bool) -> tuple[dict[str, xr.Dataset], list[str]]:
+    """Those of a run that were given what an ensemble was, and a sentence on each other one."""
+    found, absent = model.baselines(progress), model.absent_baselines()
+    if not isinstance(model.task, Window):
+        return found, absent
+    usual = " ".join(map(str, np.flatnonzero(model.task.frames_known(model.task.usual))))
+    told = ensemble.attrs
+    if told.get("frames_given") == usual and not told.get("variables_given") and not told.get("part_given"):
+        return found, absent
+    lost = [name for name in ("linear predictor", "regression") if found.pop(name, None) is not None]
+    given = f"are given {f'frames {usual}' if usual else 'nothing'}, and the ensemble was given other parts"
+    return found, [*absent, *(f"no {name}: the baselines {given}" for name in lost)]
 
 
 def _forecast_baselines(

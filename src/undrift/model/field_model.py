@@ -21,7 +21,7 @@ from undrift.distributions.draw import Drawing
 from undrift.distributions.forecast import Forecast, starts_of, steps_of
 from undrift.distributions.forecast_rivals import ForecastRivals
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
-from undrift.distributions.windows import request_stations, request_windows
+from undrift.distributions.windows import request_stations, request_windows, told_as_given
 from undrift.errors import UsageError, suggests_options
 from undrift.guide.constraints import Constraint
 from undrift.model.files import Parts, facts_of, read_files, write_files
@@ -150,6 +150,8 @@ class FieldModel:
         attrs["block_means"] = request.block_means(self.codec)
         if holdout and isinstance(self.task, Window):
             attrs["frames_given"] = " ".join(map(str, np.flatnonzero(self.task.frames_known(know or self.task.usual))))
+        elif given is not None and isinstance(self.task, Window):
+            attrs |= told_as_given(request, self.codec, self.task)
         labelled = template(request, self.codec.layout, self.parts.shell, numbers, {**self._attrs(), **attrs})
         drawing = Drawing(
             self._law(), self.codec, self.parts.shell, self.device, request, numbers, seed, nfe, labelled, constraint,
