@@ -141,10 +141,11 @@ def test_masks_are_of_every_kind_as_often_as_said():
     past = alike & (by_frame == [1, 1, 0, 0]).all(1)
     nothing = ~masks.any((1, 2, 3, 4))
     one_variable = uniform & (masks.all((2, 3, 4)).sum(1) == 1)
-    # past is drawn by name 4/14, and as two of three numbers of random frames: 1/3 * 1/6 of 2/14
-    for found, chance in ((past, 4 / 14 + 2 / 14 / 18), (one_variable, 1 / 14)):
+    mixed = uniform & ~alike & ~(one_variable & (masks.any((2, 3, 4)).sum(1) == 1))  # of whole frames: 4 of 6 parts
+    # past is drawn by name 4/15, and as two of three numbers of random frames: 1/3 * 1/6 of 2/15
+    for found, chance in ((past, 4 / 15 + 2 / 15 / 18), (one_variable & ~mixed, 1 / 15), (mixed, 1 / 15 * 4 / 6)):
         assert abs(found.mean() - chance) < 4.5 * np.sqrt(chance * (1 - chance) / n)
-    assert nothing.mean() > 1 / 14 - 4.5 * np.sqrt(1 / 14 / n)
+    assert nothing.mean() > 1 / 15 - 4.5 * np.sqrt(1 / 15 / n)
     assert not masks.all((1, 2, 3, 4)).mean() > 0.02
 
 
@@ -170,6 +171,20 @@ def test_the_coarse_sequence_of_a_window_is_of_its_own_frames():
     assert beside.target.labels(0) == beside.given.labels(0) == {"time": HOURS[5]}
     np.testing.assert_array_equal(beside.given.read([0])[0, :5, 0, 0], [0, 1, 2, 3, 4])
     np.testing.assert_array_equal(beside.target.read([0])[0, :5, 0, 0], [4, 5, 6, 7, 8])
+
+
+def test_variables_are_given_with_all_their_levels_as_often_as_level_by_level():
+    """Of windows of one frame with a variable of three levels and one without, a fifth are of variables alone."""
+    task, n, names = Window(0, 1), 4000, ["prof", "prof", "prof", "surf"]
+    masks = task.draw((4, 5, 6), n, np.random.default_rng(0), names)
+    uniform = (masks.all((2, 3)) == masks.any((2, 3))).all(1)
+    translate = uniform & (masks.all((2, 3)) == [False, False, False, True]).all(1)
+    # whole variables 1/2 * 1/2; of channels one of three numbers of them, one of four
+    chance = (1 / 4 + 1 / 2 / 3 / 4) / 5
+    whole = translate.mean()
+    assert whole > chance - 4.5 * np.sqrt(chance / n) and whole < 1.3 * chance + 4.5 * np.sqrt(chance / n)
+    mixed = ~uniform & (masks.all((2, 3)).any(1) | ~masks.any((2, 3)).all(1))
+    assert 0.14 < mixed.mean() < 1 / 5 + 4.5 * np.sqrt(0.16 / n)  # some points are none
 
 
 def test_times_so_many_frames_later():

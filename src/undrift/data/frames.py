@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,8 @@ from undrift.data.layout import Layout, channels_for
 from undrift.errors import DataError
 
 __all__ = ["FRAME", "Frames", "asked_frames", "frames_of", "later", "single_frames_of", "single_steps", "windows_of"]
+
+logger = logging.getLogger(__name__)
 
 FRAME = "lead_time"
 """The level dim of a window's frames: their times after the last of the past ones."""
@@ -256,7 +259,8 @@ def asked_frames(members: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr
     """The frames of drawn windows that were asked, and the truth of the times that they are of.
 
     Args:
-        members: windows with the dim ``lead_time``; its attribute ``frames_given`` names frames that were given.
+        members: windows with the dim ``lead_time``; its attributes ``frames_given`` and ``variables_given`` name what
+            was given as a whole, which is left out, and ``part_given`` the share that was of the rest.
         truth: windows too, or single frames along time.
 
     Raises:
@@ -266,7 +270,13 @@ def asked_frames(members: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr
     asked = [k for k in range(members.sizes[FRAME]) if k not in given]
     if not asked:
         raise DataError("all frames of the ensemble were given; there is nothing to score")
-    members, lead = members.isel({FRAME: asked}).assign_attrs(frames_given=""), members[FRAME]
+    known = str(members.attrs.get("variables_given", "")).split()
+    if set(known) >= set(map(str, members.data_vars)):
+        raise DataError("all variables of the ensemble were given; there is nothing to score")
+    if float(members.attrs.get("part_given", 0)) > 0:
+        logger.warning("%.2g %% of the numbers that are scored were given", 100 * float(members.attrs["part_given"]))
+    members = members.drop_vars(known)
+    members, lead = members.isel({FRAME: asked}).assign_attrs(frames_given="", variables_given=""), members[FRAME]
     if FRAME in truth.dims:
         return members, truth.isel({FRAME: asked}) if truth.sizes[FRAME] == len(lead) else truth
     spatial = str(members.attrs.get("space_dims", "")).split()

@@ -18,6 +18,7 @@ _AMPLITUDES = 400  # maps x frames at most: their posterior takes a cube of it
 _COUPLED = (0, 4, 8, 16)  # maps that are predicted from each other's past, tried by cross-validation
 _COMMON = (0.1, 0.3, 0.6)  # tried likewise, see fit_law
 _SCORED = 20  # windows of a fold at most
+_TRANSLATED = 6  # likewise, where some variables are given others, which takes longer
 _VARIES = 1e-6  # of the largest deviation of a cell: less is the rounding of a cell that is always the same
 _PAIRED = 200  # cells whose correlations say how alike cells are
 
@@ -137,7 +138,8 @@ def fit_window_laws(
 ) -> tuple[WindowLaws, dict[tuple[int, int, float], float]]:
     """The law without each fold and, last, that of all windows.
 
-    How many maps there are, how many are coupled and how common the correlations are is chosen by cross-validation.
+    How many maps there are, how many are coupled and how common the correlations are is chosen by cross-validation: of
+    frames given others, and of variables given others, which maps alone know of.
 
     Args:
         r: standardised residuals (n, V, T, *space), 0 where missing.
@@ -172,9 +174,12 @@ def fit_window_laws(
         some = [np.flatnonzero(f)[:: max(1, int(f.sum()) // _SCORED)] for f in folds]
         beside = [_beside(r[at], amplitudes[k][at, :, :count], law(k, count, 0, 1.0)) for k, at in enumerate(some)]
         tried = [(c, m) for c in sorted({min(c, count) for c in _COUPLED}) for m in _COMMON] if count else [(0, 1.0)]
+        between: list[list[float]] = [[] for _ in folds]
+        if len(counts) > 1 and r.shape[1] > 1:
+            between = [_translated(law(k, count, *tried[-1]), r[at]) for k, at in enumerate(some)]
         for coupled, common in tried:
             per_fold = [
-                _errors(law(k, count, coupled, common), amplitudes[k][at, :, :count], beside[k])
+                _errors(law(k, count, coupled, common), amplitudes[k][at, :, :count], beside[k]) + between[k]
                 for k, at in enumerate(some)
             ]
             errors[count, coupled, common] = float(np.log(np.mean(per_fold, 0)).mean())
@@ -217,6 +222,17 @@ def _beside(r: Array, a: Array, law: WindowLaw) -> list[float]:
     for known in _scored(law.frames):
         ahead = law.ahead(known)[0]
         out.append(float(np.mean([((law.gone_on(x[:, known], ahead) - x)[:, ~known] ** 2).mean() for x in e])))
+    return out
+
+
+def _translated(law: WindowLaw, r: Array) -> list[float]:
+    """Mean squared errors of every second variable or level given the others, and of these given those."""
+    out = []
+    for part in (0, 1):
+        known = np.arange(r.shape[1]) % 2 == part
+        full = np.broadcast_to(known[:, None, None], r.shape[1:])
+        some = r[:: max(1, len(r) // _TRANSLATED)]
+        out.append(float(np.mean([((law.given(x, full)[0] - x)[~known] ** 2).mean() for x in some])))
     return out
 
 

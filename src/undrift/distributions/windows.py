@@ -24,7 +24,9 @@ from undrift.distributions.request import Request
 from undrift.errors import DataError
 from undrift.tasks import Window
 
-__all__ = ["covariates_at", "request_stations", "request_windows", "single_frames", "whole_steps"]
+__all__ = [
+    "covariates_at", "request_stations", "request_windows", "single_frames", "told_as_given", "whole_steps",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,28 @@ def _members(fields: Fields) -> tuple[list[np.ndarray], xr.DataArray | None]:
     attrs.pop("standard_name", None)
     positions = [np.flatnonzero(of == label) for label in labels]
     return positions, xr.DataArray(labels, dims=MEMBER, attrs={**attrs, "dim": dim})
+
+
+def told_as_given(request: Request, codec: Codec, task: Window) -> dict[str, Any]:
+    """Attributes of windows that say what of the first was given.
+
+    Returns:
+        ``frames_given``, numbers of frames that are known as a whole; ``variables_given``, names of variables that are
+        known in all frames; ``part_given``, the share of all other numbers that is known.
+    """
+    if request.known is None:
+        return {}
+    known = (np.isfinite(request.known(np.arange(1))[0]) | codec.mask).reshape(-1, task.frames, *codec.layout.shape)
+    names = [c.variable for c in codec.layout.channels[:: task.frames]]
+    whole = known.reshape(*known.shape[:2], -1).all(2)
+    frames = np.flatnonzero(whole.all(0))
+    variables = [v for v in dict.fromkeys(names) if whole[[n == v for n in names]].all()]
+    rest = known[[n not in variables for n in names]][:, np.setdiff1d(np.arange(task.frames), frames)]
+    return {
+        "frames_given": " ".join(map(str, frames)),
+        "variables_given": " ".join(variables),
+        "part_given": float(rest.mean()) if rest.size else 1.0,
+    }
 
 
 def request_stations(path: str | Path, codec: Codec, shell: Shell, task: Window, dim: str) -> Request:

@@ -99,7 +99,7 @@ def evaluate(
             if out is not None:
                 verify.write_scores(scores, out)
             return scores
-        members, reference = left_out(members, reference)
+        whole, (members, reference) = members, left_out(members, reference)
         if FRAME in members.dims:
             members, reference = asked_frames(members, reference)
         options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed}
@@ -110,8 +110,7 @@ def evaluate(
             frames = isinstance(model.task, Window) and FRAME not in members.dims
             train = (_frames_of(model) if frames else model.training_data()) if train is None else train
             if baselines is None:
-                baselines, absent = model.baselines(progress), model.absent_baselines()
-                baselines, absent = _baselines_of_frames(model, baselines, absent) if frames else (baselines, absent)
+                baselines, absent = (_baselines_of_frames if frames else _baselines)(model, whole, progress)
         if FRAME in members.dims:
             asked = {FRAME: members[FRAME].values}
             baselines = {k: b.sel(asked) if FRAME in b.dims else b for k, b in (baselines or {}).items()}
@@ -141,14 +140,14 @@ def _frames_of(model: "FieldModel") -> xr.Dataset:
 
 
 def _baselines_of_frames(
-    model: "FieldModel", baselines: Mapping[str, xr.Dataset], absent: list[str]
+    model: "FieldModel", ensemble: xr.Dataset, progress: bool
 ) -> tuple[dict[str, xr.Dataset], list[str]]:
     """Those of a model of windows for single frames: where a coarse sequence is all that they are given."""
     from undrift.model.frames import frame_baselines
 
     if model.codec.given_layout is None:
         return {}, ["no baseline of the run: they are of windows, and the ensemble is of single frames"]
-    return frame_baselines(baselines, str(model.codec.layout.time)), absent
+    return frame_baselines(model.baselines(progress), str(model.codec.layout.time)), model.absent_baselines()
 
 
 def _with_time(
@@ -192,6 +191,20 @@ def _with_rain(
         rain = verify.rain_by_lead(forecast[names], truth, found, **options)
         scores = scores.merge(rain.reindex(variable=scores["variable"]), compat="override", combine_attrs="override")
     return scores
+
+
+def _baselines(model: "FieldModel", ensemble: xr.Dataset, progress: bool) -> tuple[dict[str, xr.Dataset], list[str]]:
+    """Those of a run that were given what an ensemble was, and a sentence on each other one."""
+    found, absent = model.baselines(progress), model.absent_baselines()
+    if not isinstance(model.task, Window):
+        return found, absent
+    usual = " ".join(map(str, np.flatnonzero(model.task.frames_known(model.task.usual))))
+    told = ensemble.attrs
+    if told.get("frames_given") == usual and not told.get("variables_given") and not told.get("part_given"):
+        return found, absent
+    lost = [name for name in ("linear predictor", "regression") if found.pop(name, None) is not None]
+    given = f"are given {f'frames {usual}' if usual else 'nothing'}, and the ensemble was given other parts"
+    return found, [*absent, *(f"no {name}: the baselines {given}" for name in lost)]
 
 
 def _forecast_baselines(

@@ -27,7 +27,7 @@ from undrift.distributions.lead_time import request_after
 from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
 from undrift.distributions.sequence import CoarseSequence, Downscaling, sequence_of
 from undrift.distributions.typed import Wanted, read_wanted
-from undrift.distributions.windows import request_stations, request_windows
+from undrift.distributions.windows import request_stations, request_windows, told_as_given
 from undrift.errors import UsageError, suggests_options
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, named, open_data
@@ -172,6 +172,8 @@ class FieldModel:
         attrs["block_means"] = request.block_means(self.codec)
         if holdout and isinstance(self.task, Window):
             attrs["frames_given"] = " ".join(map(str, np.flatnonzero(self.task.frames_known(know or self.task.usual))))
+        elif given is not None and isinstance(self.task, Window) and sequence is None:
+            attrs |= told_as_given(request, self.codec, self.task)
         law, shell, attrs = self._law(), self.parts.shell, {**self._attrs(), **attrs}
         if sequence is None:
             labelled = template(request, self.codec.layout, shell, numbers, attrs)

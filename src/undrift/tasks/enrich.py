@@ -12,7 +12,7 @@ __all__ = ["Enrich"]
 
 @dataclass(frozen=True)
 class Enrich:
-    """Draw one more member of a date given others of it.
+    """Draw one more member of a date given others of it, as SEEDS (Li et al. 2024, https://arxiv.org/abs/2306.14066).
 
     In training each member is asked given others of its date, which and in which order is drawn anew at each step: the
     law does not depend on the order of what is given. All members of a date train, or all are held out.

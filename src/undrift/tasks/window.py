@@ -15,6 +15,7 @@ from undrift.tasks.pair import Pair, join_given
 __all__ = ["Window"]
 
 _KINDS = {"past": 4, "future": 1, "ends": 2, "frames": 2, "nothing": 1, "region": 1, "points": 1, "variables": 1}
+_KINDS |= {"mixed": 1}
 """How often each kind of mask is drawn, in parts of their sum; those that a layout does not allow are left out."""
 _COARSE = {"nothing": 3}
 _DENSEST = 0.2  # share of the cells that is known at most where points are given
@@ -30,7 +31,7 @@ class Window:
 
     One model is trained on masks that are drawn anew at each step (Voleti et al. 2022, MCVD,
     https://arxiv.org/abs/2205.09853): the whole past, the whole future, both ends, some frames, a region, points, some
-    of the variables, or nothing is given.
+    of the variables or levels, a part of these or these and a part of the others, or nothing is given.
 
     Args:
         past: frames up to the present.
@@ -116,16 +117,30 @@ class Window:
                 ) from None
         return known
 
-    def draw(self, shape: Sequence[int], count: int, rng: np.random.Generator, coarse: bool = False) -> np.ndarray:
+    def draw(
+        self,
+        shape: Sequence[int],
+        count: int,
+        rng: np.random.Generator,
+        variables: Sequence[str] | None = None,
+        coarse: bool = False,
+    ) -> np.ndarray:
         """What is known of so many windows (C, *space) = ``shape``, each by a mask of a kind of its own.
 
-        Where a coarse sequence is given, nothing fine is known the more often: so each fine one begins.
+        Args:
+            shape: of a window, the frame varying fastest among its channels.
+            count: of windows.
+            rng: draws the masks.
+            variables: name of the variable of each channel of one frame; each is one of its own by default.
+            coarse: whether a coarse sequence is given: then nothing fine is known the more often, as each fine one
+                begins.
         """
-        variables, usual = shape[0] // self.frames, _KINDS | (_COARSE if coarse else {})
-        kinds = {k: v for k, v in usual.items() if self._allowed(k, variables)}
+        number, usual = shape[0] // self.frames, _KINDS | (_COARSE if coarse else {})
+        groups = np.unique(list(variables or map(str, range(number))), return_inverse=True)[1]
+        kinds = {k: v for k, v in usual.items() if self._allowed(k, number)}
         chances = np.array(list(kinds.values()), dtype=np.float64)
         names = rng.choice(list(kinds), size=count, p=chances / chances.sum())
-        out = np.stack([self._mask(str(name), variables, tuple(shape[1:]), rng) for name in names])
+        out = np.stack([self._mask(str(name), groups, tuple(shape[1:]), rng) for name in names])
         return out.reshape(count, *shape)
 
     def _allowed(self, kind: str, variables: int) -> bool:
@@ -135,18 +150,25 @@ class Window:
             "ends": self.frames > 2,
             "frames": self.frames > 2,
             "variables": variables > 1,
+            "mixed": variables > 1,
         }
         return needs.get(kind, True)
 
-    def _mask(self, kind: str, variables: int, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """One mask, (variables, frames, *space)."""
+    def _mask(self, kind: str, groups: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """One mask, (channels of a frame, frames, *space), given the variable that each channel is of."""
+        variables = len(groups)
         out = np.zeros((variables, self.frames, *shape), dtype=bool)
         if kind in ("past", "future", "ends", "nothing"):
             out[:, self.frames_known(kind)] = True
         elif kind == "frames":
             out[:, rng.permutation(self.frames)[: rng.integers(1, self.frames)]] = True
         elif kind == "variables":
-            out[rng.permutation(variables)[: rng.integers(1, variables)]] = True
+            out[_some(groups, rng)] = True
+        elif kind == "mixed":
+            others = [k for k in _KINDS if k not in ("nothing", "variables", "mixed") and self._allowed(k, variables)]
+            part = self._mask(str(rng.choice(others)), groups, shape, rng)
+            out[_some(groups, rng)] = True
+            out = out & part if rng.random() < 0.5 else out | part
         elif kind == "points":
             out[:] = rng.random(shape) < _DENSEST * rng.random() ** 2
         else:
@@ -157,3 +179,12 @@ class Window:
             if rng.random() < 0.5:
                 out = ~out
         return out
+
+
+def _some(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Some channels, not all: whole variables or, as often where these have levels, any."""
+    count = int(groups.max()) + 1
+    whole = 1 < count < len(groups) and rng.random() < 0.5
+    of = groups if whole else np.arange(len(groups))
+    number = int(of.max()) + 1
+    return np.isin(of, rng.permutation(number)[: rng.integers(1, number)])

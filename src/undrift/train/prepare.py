@@ -180,8 +180,9 @@ class Problem:
         values = self.pair.target.read(rows, window)
         if draw is None:
             return np.full_like(values, np.nan)
+        names = [c.variable for c in self.codec.layout.channels[:: self.task.frames]]
         coarse = self.pair.given is not None
-        return np.where(self.task.draw(values.shape[1:], len(rows), draw, coarse), values, np.nan)
+        return np.where(self.task.draw(values.shape[1:], len(rows), draw, names, coarse), values, np.nan)
 
     def past(self, rows: np.ndarray) -> np.ndarray | None:
         """Values of windows of frames with what usually is asked NaN; None for other tasks."""
