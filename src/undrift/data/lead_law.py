@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from undrift.data.leads import Clock
-from undrift.data.window_law import _modes, _positive
+from undrift.data.window_fit import leading_maps
+from undrift.data.window_law import positive
 
 __all__ = ["LeadLaw", "LeadLaws", "fit_lead_laws", "lead_features"]
 
@@ -251,7 +252,7 @@ class _Moments:
         moment = {lag: drawn(lag) for lag in self.lagged}
         frames = range(past)
         blocks = [[moment[p - q] if p >= q else moment[q - p].T for q in frames] for p in frames]
-        covariance = _positive(np.block(blocks))
+        covariance = positive(np.block(blocks))
         cross = [np.concatenate([moment[int(k) + past - 1 - p] for p in frames], 1) for k in knots]
         gains = np.stack([np.linalg.solve(covariance, c.T).T if count else c for c in cross])
         gains[0] = np.eye(count * past)[-count:] if count else gains[0]
@@ -259,7 +260,7 @@ class _Moments:
         generator = np.linalg.solve(one, moment[1].T).T if count else one
         lags = np.abs(np.subtract.outer(np.arange(past), np.arange(past)))
         table = np.stack([self.beside[m] for m in range(past)], -1)
-        correlation = np.stack([_positive(row[lags]) for row in table])
+        correlation = np.stack([positive(row[lags]) for row in table])
         ahead = np.stack([np.stack([self.beside[int(k) + past - 1 - p] for p in frames], -1) for k in knots])
         ahead = np.linalg.solve(correlation[None], ahead[..., None])[..., 0]
         ahead[0] = np.eye(past)[-1]
@@ -322,8 +323,8 @@ def fit_lead_laws(
     knots = _knots(longest)
     lags = sorted({int(k) + p for k in knots for p in range(past)} | {0, 1})
     most = _MODES if maps else 0
-    modes = [_modes(record.r[fold != k][:, :, None], most) for k in range(number)]
-    modes.append(_modes(record.r[:, :, None], most))
+    modes = [leading_maps(record.r[fold != k][:, :, None], most) for k in range(number)]
+    modes.append(leading_maps(record.r[:, :, None], most))
     counts = sorted({0, min(len(m) for m in modes)})
     scored = np.unique(np.round(np.geomspace(1, longest, _LAGS)).astype(int))
     errors: dict[tuple[int, int, float], float] = {}

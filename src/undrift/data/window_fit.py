@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from undrift.data.waves import rings, turned
 from undrift.data.window_law import WindowLaw, WindowLaws, positive
 
-__all__ = ["Left", "fit_law", "fit_window_laws"]
+__all__ = ["Left", "fit_law", "fit_window_laws", "leading_maps"]
 
 Array = NDArray[np.floating]
 _MODES = 24  # maps at most
@@ -155,7 +155,7 @@ def fit_window_laws(
     grid = (space, periodic) if maps and periodic is not None else ()
     most = min(_MODES, _AMPLITUDES // frames) if maps else 0
     folds = [fold == k for k in range(number)]
-    all_modes = [_modes(r[part], most) for part in (*(~f for f in folds), slice(None))]
+    all_modes = [leading_maps(r[part], most) for part in (*(~f for f in folds), slice(None))]
     counts = sorted({min(len(modes) for modes in all_modes), *(c for c in (0,) if frames > 1)})
     amplitudes = [_amplitudes(r, modes[: counts[-1]]) for modes in all_modes]
     found: dict[int, list[Left]] = {}
@@ -193,7 +193,7 @@ def _amplitudes(r: Array, modes: Array) -> Array:
     return np.stack([np.tensordot(r[:, :, t], maps, ((1, 2), (1, 2))) for t in range(r.shape[2])], 1)
 
 
-def _modes(r: Array, most: int) -> Array:
+def leading_maps(r: Array, most: int) -> Array:
     """Leading maps of single frames, (K, V cells), from the first and last frame of each window."""
     ends = r[:, :, [0, -1] if r.shape[2] > 1 else [0]]
     flat = np.moveaxis(ends, 2, 1).reshape(-1, r.shape[1] * r.shape[3])
