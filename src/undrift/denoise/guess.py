@@ -30,8 +30,9 @@ _MODES = 320
 _LEAST = 1.05  # a component's variance over that of the rest from which it is kept
 _LOCALISED = 4200  # channels x cells up to which covariances are localised: a dense matrix of them
 _TRIED_MODES = 96  # with which localisations are compared
+_TRIED_CELLS = 800  # channels x cells at most, likewise
 _NARROWER = 2**0.5
-_NARROWEST = 1.5  # cells
+_NARROWEST = 1.5
 
 
 class GaussianGuess(nn.Module):
@@ -198,14 +199,21 @@ def _half_width(
 ) -> float:
     """Of the taper whose leading components serve held-out fields best, in cells; 0 for none.
 
-    From wide to narrow, as long as it helps. In noise of unit variance it is the leading components that count.
+    From wide to narrow, as long as it helps, on every so many cells. In noise of unit variance it is the leading
+    components that count; of fewer cells each is known better.
     """
-    size = fields.shape[1]
-    best, found = _held_out(fields, fold, None, _TRIED_MODES).loss(1.0, size), 0.0
+    stride = 1
+    while fields.shape[1] / stride ** len(space) > _TRIED_CELLS:
+        stride += 1
+    every = (slice(None), slice(None), *(slice(0, None, stride) for _ in space))
+    thin = fields.reshape(len(fields), -1, *space)[every]
+    space, noise = thin.shape[2:], 1.0 / stride ** len(space)
+    thin = thin.reshape(len(thin), -1)
+    best, found = _held_out(thin, fold, None, _TRIED_MODES).loss(noise, thin.shape[1]), 0.0
     width = float(max(space))
     while width >= _NARROWEST:
-        loss = _held_out(fields, fold, tapers(space, periodic, width), _TRIED_MODES).loss(1.0, size)
+        loss = _held_out(thin, fold, tapers(space, periodic, width), _TRIED_MODES).loss(noise, thin.shape[1])
         if loss >= best:
             break
         best, found, width = loss, width, width / _NARROWER
-    return found
+    return found * stride
