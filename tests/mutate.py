@@ -305,6 +305,7 @@ FAULTS = [
     Fault("guide/conjugate.py", "_ORDERS = 2", "_ORDERS = 1", "exact/test_conjugate.py"),
     Fault("guide/posterior.py", "along(sigma**2 / alpha, fields)", "along(sigma**2, fields)", "exact/test_guide.py"),
     Fault("guide/kalman.py", "one[:, None, None] ** 2 * left", "one[:, None, None] * left", "exact/test_kalman.py"),
+    Fault("distributions/observed.py", "Scaled(points, std[0])", "Scaled(points, 1.0)", "model/test_stations.py"),
     Fault("guide/kalman.py", "moved / along(alpha, moved)", "moved", "exact/test_kalman.py"),
     Fault("guide/kalman.py", "modes.T @ (gain[..., None] * modes)", "modes.T @ modes", "exact/test_kalman.py"),
     Fault("guide/kalman.py", "self.observation.variance(gram)", "self.observation.std", "exact/test_kalman.py"),

@@ -1,5 +1,7 @@
 """A denoiser moved by the gain of a Gaussian guess: the posterior of a Gaussian random field, in numpy."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,6 @@ from guide_fields import (
     COVARIANCE,
     CPU,
     OPERATORS,
-    SPACE,
     affine,
     each_level,
     each_operator,
@@ -141,9 +142,9 @@ def test_its_pullback_is_its_derivative():
 
 
 def test_what_it_cannot_take_is_refused():
+    no_guess: Any = COVARIANCE
     curved = Observation(Function(lambda x: x[:, 0, 0, :2] ** 2), torch.zeros(2, device=CPU), 0.1)
     with pytest.raises(TypeError, match="Points"):
         Kalman(prior(EDM()), curved, GaussianGuess())
     with pytest.raises(TypeError, match="guess"):
-        Kalman(prior(EDM()), problem(OPERATORS["points"], 0.1)[2], None)
-    assert SPACE == (4, 6)
+        Kalman(prior(EDM()), problem(OPERATORS["points"], 0.1)[2], no_guess)
