@@ -63,6 +63,17 @@ class DenoisingScoreMatching:
         total = count.index_add(0, bins, loss.detach())
         return loss, {"loss_by_noise": total / count.index_add(0, bins, torch.ones_like(loss.detach()))}
 
+    def alignment(self, batch: Batch, net: nn.Module, ratio: float, key: int) -> tuple[float, float]:
+        """Sums of ``F (x - linear) / c_out`` and ``F^2`` over known cells, of a batch in noise of one ratio."""
+        x, ratios = batch.x, torch.full((len(batch),), ratio, dtype=torch.float64, device=batch.x.device)
+        generator = torch.Generator(x.device).manual_seed(key)
+        z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        y = batch.condition.blanked(x + ratio * z)
+        c_in, c_out, linear = self._guessed(y, ratios, batch.fold)
+        f = Preconditioned.network(member_of(net, batch.member), c_in * y, ratios, batch.condition, self.precision)
+        wanted = (x - linear) / c_out
+        return float((batch.weight * f * wanted).sum()), float((batch.weight * f**2).sum())
+
     def _guessed(self, y: Tensor, ratio: Tensor, fold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``c_in``, ``c_out`` (B, 1, ..) and the estimate (B, C, *space) of the guess without the row's fold."""
         parts = [torch.empty_like(y[:, :1].flatten(1)[:, :1]) for _ in range(2)]
