@@ -30,6 +30,7 @@ from undrift.guide import (
     FourierModes,
     Function,
     Integral,
+    Kalman,
     Linear,
     Mask,
     Observation,
@@ -289,6 +290,7 @@ def guides() -> dict[str, SimpleNamespace]:
             f"{law}, DPS": DPS(field, curved, 1e-4, steps=10),
             f"{law}, PiGDM": PiGDM(mixture, means),
             f"{law}, MMPS": MMPS(mixture, cells, tolerance=1e-6),
+            f"{law}, Kalman": Kalman(mixture, cells, GaussianGuess()),
             f"{law}, MMPS in PiGDM": PiGDM(MMPS(field, cells, tolerance=1e-6), means),
         }
     cases = {name: SimpleNamespace(denoiser=one, given=False) for name, one in made.items()}

@@ -8,10 +8,12 @@ small for the trailing ones. So each component has the variance that fields of *
 made to decrease; among all covariances with these eigenvectors this one is nearest to the true one (nonlinear
 shrinkage by
 cross-validation, Bartz 2016, "Cross-validation based nonlinear shrinkage", https://arxiv.org/abs/1611.00798). All other
-directions share what is left of the variance.
+directions share what is left of the variance. On small domains the components are those of a covariance that is
+localised (:mod:`undrift.denoise.localised`) where that serves held-out blocks better.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 
+from undrift.denoise.localised import leading, tapers
 from undrift.denoise.spectral import SpectralGuess
 from undrift.denoise.windows import WindowGuess
 from undrift.tasks.batch import Condition
@@ -28,6 +31,11 @@ __all__ = ["FoldedGuess", "GaussianGuess", "Guess", "by_rows", "fit_guess"]
 
 _MODES = 320
 _LEAST = 1.05  # a component's variance over that of the rest from which it is kept
+_LOCALISED = 4200  # channels x cells up to which covariances are localised: a dense matrix of them
+_TRIED_MODES = 96  # with which localisations are compared
+_TRIED_CELLS = 800  # channels x cells at most, likewise
+_NARROWER = 2**0.5
+_NARROWEST = 1.5
 
 
 class GaussianGuess(nn.Module):
@@ -153,38 +161,102 @@ class FoldedGuess(nn.Module):
 
 
 def fit_guess(
-    fields: NDArray[np.floating], fold: NDArray[np.intp]
+    fields: NDArray[np.floating],
+    fold: NDArray[np.intp],
+    space: Sequence[int] | None = None,
+    periodic: Sequence[bool] | None = None,
 ) -> tuple[GaussianGuess, FoldedGuess, dict[str, float]]:
     """Fit the guess to clean fields.
 
     Args:
         fields: (n, D), centred by construction.
         fold: contiguous fold of each.
+        space: cells along each dim, of channels * cells = D: then components of localised covariances are tried too,
+            and those with which held-out fields in noise of unit variance are likeliest are taken.
+        periodic: dims whose ends are neighbours.
 
     Returns:
-        The guess, those without each fold, and facts: the number of modes, the share of variance that they hold, and
-        the held-out negative log-likelihood in nats a dimension of the guess ("loss") and of a white one ("white").
+        The guess, those without each fold, and facts: the number of modes, the share of variance that they hold, the
+        half-width of the localisation in cells (0 without), and the held-out negative log-likelihood in nats a
+        dimension of the guess ("loss") and of a white one ("white").
     """
     fields = np.asarray(fields, dtype=np.float64)
+    size = fields.shape[1]
+    taper, half_width = None, 0.0
+    if space is not None and size <= _LOCALISED:
+        half_width = _half_width(fields, fold, space, periodic or [False] * len(space))
+        taper = tapers(space, periodic or [False] * len(space), half_width) if half_width else None
+    held = _held_out(fields, fold, taper, _MODES)
+    kept, total = len(held.variances), held.total
+
+    def guess(vectors: NDArray[np.float64]) -> GaussianGuess:
+        return GaussianGuess(torch.from_numpy(vectors[:kept].copy()), torch.from_numpy(held.variances), held.floor)
+
+    facts = {"modes": kept, "share": float(held.variances.sum() / total), "half_width": half_width}
+    facts["white"] = 0.5 * (1 + np.log(total / size))
+    facts["loss"] = held.loss(0.0, size) + 0.5
+    return guess(_basis(fields, max(kept, 1), taper)), FoldedGuess([guess(basis) for basis in held.bases]), facts
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What held-out fields tell: bases without each fold, the variances along them, that of the rest, and all of it."""
+
+    bases: list[NDArray[np.float64]]
+    variances: NDArray[np.float64]
+    floor: float
+    total: float
+
+    def loss(self, noise: float, size: int) -> float:
+        """Mean of half the logarithm of the variances beside that of a noise."""
+        rest = (size - len(self.variances)) * np.log(self.floor + noise)
+        return float(0.5 * (np.log(self.variances + noise).sum() + rest) / size)
+
+
+def _held_out(
+    fields: NDArray[np.float64], fold: NDArray[np.intp], taper: NDArray[np.float32] | None, modes: int
+) -> _Held:
     n, size = fields.shape
     number = int(fold.max()) + 1
-    most = min(_MODES, size - 1, min(int((fold != k).sum()) for k in range(number)) - 1)
+    most = min(modes, size - 1)
+    if taper is None:  # no more components than fields
+        most = min(most, min(int((fold != k).sum()) for k in range(number)) - 1)
     bases, held, total = [], np.zeros(most), 0.0
     for k in range(number):
-        _, vectors, _ = _spectrum(fields[fold != k], most)
-        bases.append(vectors)
-        held += ((fields[fold == k] @ vectors.T) ** 2).sum(0) / n
+        bases.append(_basis(fields[fold != k], most, taper))
+        held += ((fields[fold == k] @ bases[-1].T) ** 2).sum(0) / n
         total += float((fields[fold == k] ** 2).sum()) / n
     variances = isotonic_regression(held, increasing=False).x if most else held
     floor = max((total - variances.sum()) / (size - most), 1e-6 * total / size)
     kept = int((variances > _LEAST * floor).sum())
     floor = max((total - variances[:kept].sum()) / (size - kept), 1e-6 * total / size)
+    return _Held(bases, variances[:kept].copy(), floor, total)
 
-    def guess(vectors: NDArray[np.float64]) -> GaussianGuess:
-        return GaussianGuess(torch.from_numpy(vectors[:kept].copy()), torch.from_numpy(variances[:kept].copy()), floor)
 
-    facts = {"modes": kept, "share": float(variances[:kept].sum() / total)}
-    facts["white"] = 0.5 * (1 + np.log(total / size))
-    facts["loss"] = 0.5 * (np.log(variances[:kept]).sum() + (size - kept) * np.log(floor)) / size + 0.5
-    _, vectors, _ = _spectrum(fields, max(kept, 1))
-    return guess(vectors), FoldedGuess([guess(basis) for basis in bases]), facts
+def _basis(fields: NDArray[np.float64], number: int, taper: NDArray[np.float32] | None) -> NDArray[np.float64]:
+    return _spectrum(fields, number)[1] if taper is None else leading(fields, number, taper)[1]
+
+
+def _half_width(
+    fields: NDArray[np.float64], fold: NDArray[np.intp], space: Sequence[int], periodic: Sequence[bool]
+) -> float:
+    """Of the taper whose leading components serve held-out fields best, in cells; 0 for none.
+
+    From wide to narrow, as long as it helps, on every so many cells. In noise of unit variance it is the leading
+    components that count; of fewer cells each is known better.
+    """
+    stride = 1
+    while fields.shape[1] / stride ** len(space) > _TRIED_CELLS:
+        stride += 1
+    every = (slice(None), slice(None), *(slice(0, None, stride) for _ in space))
+    thin = fields.reshape(len(fields), -1, *space)[every]
+    space, noise = thin.shape[2:], 1.0 / stride ** len(space)
+    thin = thin.reshape(len(thin), -1)
+    best, found = _held_out(thin, fold, None, _TRIED_MODES).loss(noise, thin.shape[1]), 0.0
+    width = float(max(space))
+    while width >= _NARROWEST:
+        loss = _held_out(thin, fold, tapers(space, periodic, width), _TRIED_MODES).loss(noise, thin.shape[1])
+        if loss >= best:
+            break
+        best, found, width = loss, width, width / _NARROWER
+    return found * stride

@@ -1,6 +1,6 @@
 """A diffusion model as a distribution: process, denoiser, solver."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.guess import Guess, by_rows
 from undrift.denoise.precondition import Preconditioned
+from undrift.denoise.trust import Trusted
 from undrift.errors import UndriftError
 from undrift.infer.sample import sample
 from undrift.nets.members import member_of
@@ -32,6 +33,7 @@ class Diffusion:
         micro_batch: fields in each network call. Every call has this shape, short ones are padded, so that a field's
             numbers do not depend on how many are drawn with it.
         grid: name of the time grid.
+        trust: in the network where nothing is given, see :class:`undrift.denoise.trust.Trusted`.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class Diffusion:
         precision: torch.dtype = torch.float32,
         micro_batch: int = 16,
         grid: str = "short first",
+        trust: Sequence[float] | None = None,
     ) -> None:
         self.net, self.guess, self.micro_batch = net, guess, micro_batch
         self.process = process or EDM()
         self.precision, self.grid = precision, GRIDS[grid]
-        self._denoisers: dict[int, Preconditioned] = {}  # each remembers what depends on the times alone
+        self.trust = trust
+        self._denoisers: dict[tuple[int, bool], Preconditioned] = {}  # each remembers what depends on the times alone
 
     def sample(
         self,
@@ -57,6 +61,7 @@ class Diffusion:
         nfe: int = 10,
         member: int = 0,
         guided: Callable[[Denoiser], Denoiser] | None = None,
+        alone: bool = False,
     ) -> Tensor:
         """One field for each row of the noise.
 
@@ -66,16 +71,20 @@ class Diffusion:
             nfe: network evaluations.
             member: which network draws, where there are several.
             guided: what goes around the denoiser.
+            alone: nothing is given, so that the network counts for what it is trusted.
 
         Raises:
             UndriftError: a field left the finite numbers.
         """
         t_max = torch.tensor(self.process.t_max, dtype=torch.float64, device=z.device)
         sigma = float(self.process.sigma(t_max))
-        if member not in self._denoisers:
+        alone = alone and self.trust is not None
+        if (member, alone) not in self._denoisers:
             net = member_of(self.net, member)
-            self._denoisers[member] = Preconditioned(net, self.process, self.guess, self.precision)
-        denoiser = self._denoisers[member] if guided is None else guided(self._denoisers[member])
+            net = Trusted(net, self.trust) if alone and self.trust is not None else net
+            self._denoisers[member, alone] = Preconditioned(net, self.process, self.guess, self.precision)
+        within = self._denoisers[member, alone]
+        denoiser = within if guided is None else guided(within)
         was_training = self.net.training
         self.net.eval()
         out = []

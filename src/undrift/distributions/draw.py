@@ -160,13 +160,14 @@ class Drawing:
                 z = np.stack([self._noise(i, r) for i, r in part])
                 known = [given(i, r) for i, r in part]
                 condition = Condition.concatenate([to_condition(e) for e, _ in known]).to(self.device)
-                guided = None
+                guided, observed = None, self.request.seen is not None
                 if self.request.seen is not None and self.request.seen[part[0][0]]:
                     guided = guide_of(self.request.seen[part[0][0]], self.codec, known[0][1])
                 if self.constraint is not None:
                     guided = self._constrained(guided, [i for i, _ in part], [p for _, p in known])
                 start = torch.from_numpy(z).to(self.device)
-                x = self.law.sample(condition, start, nfe=nfe, member=member, guided=guided).cpu().numpy()
+                x = self.law.sample(condition, start, nfe=nfe, member=member, guided=guided, alone=observed)
+                x = x.cpu().numpy()
                 for at in _runs(part):
                     i, first = part[at[0]]
                     mean, std = (np.concatenate([getattr(known[k][1], name) for k in at]) for name in ("mean", "std"))

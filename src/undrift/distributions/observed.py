@@ -8,6 +8,9 @@ import torch
 from undrift.data.codec import Codec, Predicted
 from undrift.data.stations import Stations
 from undrift.denoise.denoiser import Denoiser
+from undrift.denoise.guess import GaussianGuess
+from undrift.denoise.precondition import Preconditioned
+from undrift.guide.kalman import Kalman
 from undrift.guide.observe import Observation
 from undrift.guide.operators import Points, Scaled
 from undrift.guide.posterior import MMPS
@@ -17,6 +20,7 @@ __all__ = ["ITERATIONS", "guide_of"]
 ITERATIONS = 5
 """Of conjugate gradients: each costs half as much again as an evaluation of the network."""
 _TOLERANCE = 1e-2
+_SOLVED = 2000  # numbers up to which their covariance is inverted at each step
 
 
 def guide_of(
@@ -47,4 +51,13 @@ def guide_of(
     points = Points(positions, torch.tensor(channels), periodic=layout.periodic)
     away = torch.tensor(values, dtype=torch.float64) - points(mean)[0]
     observation = Observation(Scaled(points, std[0]), away, torch.tensor(errors, dtype=torch.float64))
-    return lambda denoiser: MMPS(denoiser, observation, iterations=ITERATIONS, tolerance=_TOLERANCE)
+
+    def guided(denoiser: Denoiser) -> Denoiser:
+        # of several frames the guess is of what usually is asked of them, and not of windows of which nothing is given
+        single = layout.frames == 1 and len(values) <= _SOLVED
+        guess = denoiser.guess if isinstance(denoiser, Preconditioned) else None
+        if single and isinstance(guess, GaussianGuess) and len(guess.variances):
+            return Kalman(denoiser, observation, guess)
+        return MMPS(denoiser, observation, iterations=ITERATIONS, tolerance=_TOLERANCE)
+
+    return guided

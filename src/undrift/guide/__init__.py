@@ -6,6 +6,7 @@ from undrift.guide.classifier_free import ClassifierFree
 from undrift.guide.constrained import Constrained
 from undrift.guide.constraints import Bounds, CoarseMeans, Constraint, Integral, Linear
 from undrift.guide.divergence import DivergenceFree, DivergenceFreeWith
+from undrift.guide.kalman import Kalman
 from undrift.guide.observe import Observation
 from undrift.guide.operators import BlockMeans, FourierModes, Function, Mask, Points, RegionalSums, Scaled
 from undrift.guide.posterior import DPS, MMPS, PiGDM
@@ -28,6 +29,7 @@ __all__ = [
     "FourierModes",
     "Function",
     "Integral",
+    "Kalman",
     "Linear",
     "Mask",
     "NoisyClassifier",

@@ -57,11 +57,15 @@ class Guide(Denoiser):
     def gradient(self, estimate: Estimate, back: Pullback) -> Tensor:
         """Gradient of log p(y | x_t) by x_t, (B, C, *space), from the estimate and ``g -> J^T g``."""
 
+    def _estimated(self, x_t: Tensor, t: Tensor, condition: Condition | None) -> tuple[Estimate, Pullback]:
+        """The estimate of the denoiser within, and what carries gradients back through it."""
+        return self.denoiser.pullback(x_t, t, condition)
+
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Estimate:
         """See :class:`undrift.denoise.denoiser.Denoiser`; where alpha is 0, the limit."""
         late = self._last < self.process.t_max and bool((t > self._last).any())
         near = t.clamp(max=self._last) if late else t
-        estimate, back = self.denoiser.pullback(x_t, near, condition)
+        estimate, back = self._estimated(x_t, near, condition)
         found = estimate.shift(self.gradient(estimate, back))
         if not late:
             return found

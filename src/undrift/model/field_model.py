@@ -289,7 +289,10 @@ class FieldModel:
     def _law(self) -> Diffusion:
         precision = precision_of(self.config.train.precision, self.device)
         grid, micro_batch = self.facts.get("grid", "even"), self.config.sample.micro_batch
-        return Diffusion(self.net, self.parts.guess, precision=precision, micro_batch=micro_batch, grid=grid)
+        trust = self.facts.get("trust")
+        return Diffusion(
+            self.net, self.parts.guess, precision=precision, micro_batch=micro_batch, grid=grid, trust=trust
+        )
 
     def _attrs(self) -> dict[str, Any]:
         """What an ensemble says of the model that it is from."""

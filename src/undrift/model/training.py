@@ -30,7 +30,7 @@ from undrift.nets.members import member_of, number_of
 from undrift.objective.denoising import DenoisingScoreMatching, Regression
 from undrift.process import EDM
 from undrift.progress import track
-from undrift.tasks import Downscale, Task, task_of
+from undrift.tasks import Downscale, Task, Window, task_of
 from undrift.tasks.batch import Batch
 from undrift.train.durable import write_text
 from undrift.train.guesses import guess_of
@@ -50,6 +50,7 @@ from undrift.train.resume import refuse_other_settings
 from undrift.train.run import RunDirectory
 from undrift.train.settings import Progress, to_record
 from undrift.train.step import private_rng
+from undrift.train.trust import fit_trust
 
 __all__ = ["fit", "fit_config"]
 
@@ -316,6 +317,8 @@ def _fit(
     law = Diffusion(trained.net, guess, precision=precision, micro_batch=sample.micro_batch)
     with track("calibrating", None, enabled=progress):
         facts["spread"] = calibrate(law, problem, device, nfe=sample.nfe)
+    if isinstance(problem.task, Window):
+        facts["trust"] = fit_trust(trained.net, objective, problem, device, seed=config.train.seed)
     facts["calibrating_seconds"] = time.perf_counter() - began
     rivals = Rivals(problem.codec, device, precision)
     if config.train.baselines:

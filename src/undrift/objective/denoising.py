@@ -69,6 +69,23 @@ class DenoisingScoreMatching:
         total = count.index_add(0, bins, loss.detach())
         return loss, {"loss_by_noise": total / count.index_add(0, bins, torch.ones_like(loss.detach()))}
 
+    def alignment(self, batch: Batch, net: nn.Module, ratio: float, key: int) -> tuple[float, float]:
+        """Sums of ``A (x - linear) / c_out`` and ``A^2`` over known cells, of a batch in noise of one ratio.
+
+        A is what the network adds to the guess, in units of c_out.
+        """
+        x, ratios = batch.x, torch.full((len(batch),), ratio, dtype=torch.float64, device=batch.x.device)
+        generator = torch.Generator(x.device).manual_seed(key)
+        z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        y = batch.condition.blanked(x + ratio * z)
+        groups = self.guess.groups(batch.fold, batch.condition)
+        c_in, c_out, linear, gains = self._guessed(y, ratios, groups)
+        f = Preconditioned.network(member_of(net, batch.member), c_in * y, ratios, batch.condition, self.precision)
+        wanted, added = (x - linear) / c_out, torch.empty_like(x)
+        for (guess, rows), gain in zip(groups, gains):
+            added[rows] = guess.added(f[rows], gain)
+        return float((batch.weight * added * wanted).sum()), float((batch.weight * added**2).sum())
+
     def _guessed(
         self, y: Tensor, ratio: Tensor, groups: list[tuple[GaussianGuess | SpectralGuess, Tensor]]
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:

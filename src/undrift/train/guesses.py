@@ -38,7 +38,8 @@ def guess_of(problem: Problem, config: Config) -> tuple[Guess, FoldedGuess, dict
         at = rows[start : start + 64]  # of windows, of which usually much is asked: what usually is, and all, in turn
         parts.append(problem.encode(at, draw=draw, known=problem.past(at) if number % 2 else problem.nothing(at)).x)
     fields = np.concatenate([p for p in parts if p is not None]).reshape(len(rows), -1)
-    return fit_guess(fields, problem.fold[rows])
+    layout = problem.codec.layout
+    return fit_guess(fields, problem.fold[rows], layout.shape, layout.periodic)
 
 
 def _spectral(problem: Problem) -> tuple[Guess, FoldedGuess, dict[str, float]]:
