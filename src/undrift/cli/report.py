@@ -267,18 +267,18 @@ def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores
     """What was asked of which data, in words."""
     from undrift.report.samples import axes_for
     from undrift.report.words import files_text, grid_text, record_text, tested_text
-    from undrift.tasks import Window
+    from undrift.tasks import Downscale, Window
 
     config, (axes, shown) = model.config, axes_for(ensemble, truth)
     names = ", ".join(_named(name, {**ensemble[name].attrs, **truth[name].attrs}) for name in shown)
-    if config.task.name == "downscale":
-        asked = f"{names} on the fine grid, given {_coarse(model)}"
+    if isinstance(model.task, Downscale):
+        asked = f"{names} on the fine grid, given {_coarse(model, model.task.factor)}"
     elif config.task.name == "enrich":
         asked = f"further members of {names}, given {config.task.members} others of the same date"
     elif isinstance(model.task, Window):
         asked = f"{names} in {model.task.future} frames, given the {model.task.past} before them"
         if model.codec.given_layout is not None:
-            asked += f" and {_coarse(model)} of all frames"
+            asked += f" and {_coarse(model, model.task.factor)} of all frames"
     elif config.task.name == "lead-time":
         asked = f"{names} after any lead time up to {config.task.longest}, given an initial state"
     else:
@@ -300,13 +300,13 @@ def _question(model: FieldModel, ensemble: xr.Dataset, truth: xr.Dataset, scores
     return [*lines, tested] + [f"{name.capitalize()} of the data: {text[:500]}" for name, text in told if text]
 
 
-def _coarse(model: FieldModel) -> str:
+def _coarse(model: FieldModel, factor: int | None) -> str:
     """The coarse fields that a model is given, in words."""
     from undrift.report.words import files_text
 
     if model.config.data.given:
         return f"the fields of another dataset ({files_text(model.config.data.given)})"
-    return f"the means over blocks of {model.task.factor} cells along each side"
+    return f"the means over blocks of {factor} cells along each side"
 
 
 def _named(name: str, attrs: Mapping) -> str:
