@@ -27,6 +27,7 @@ from undrift.data.given_law import GivenLaw
 from undrift.data.grid import Regridder
 from undrift.data.layout import Layout
 from undrift.data.linear import Given
+from undrift.data.motion_law import Ahead, MotionLaw, MotionLaws
 from undrift.data.predictors import Predictors
 from undrift.data.transforms import Transform
 from undrift.data.window_law import WindowLaw, WindowLaws
@@ -88,6 +89,7 @@ class Codec:
         factor: cells of the target along each dim in a cell of what is given, where the grids are nested, else None.
         conserves: channels, (C,), whose given namesakes are means over blocks; drawn fields keep them.
         window_laws: of windows of which any part may be given, or None.
+        motion_laws: of the frames of windows after their past, where its motion tells more, or None.
     """
 
     def __init__(
@@ -128,6 +130,9 @@ class Codec:
         self.window_laws: WindowLaws | None = None
         if "window_modes" in arrays:
             self.window_laws = WindowLaws([WindowLaw.from_arrays(arrays, "window", layout.shape)])
+        self.motion_laws: MotionLaws | None = None
+        if "motion_weights" in arrays:
+            self.motion_laws = MotionLaws([MotionLaw.from_arrays(arrays, "motion")], layout.periodic)
         self.activity_mean, self.activity_centre = arrays.get("activity_mean"), arrays.get("activity_centre")
         self.low = np.array([t.thresholds[0] for t in transforms]).reshape(-1, *[1] * len(layout.space))
         self.high = np.array([t.thresholds[1] for t in transforms]).reshape(-1, *[1] * len(layout.space))
@@ -152,9 +157,17 @@ class Codec:
             out["law_floor"] = np.array(law.floor)
         if self.window_laws is not None:
             out |= self.window_laws.laws[-1].to_arrays("window")
+        if self.motion_laws is not None:
+            out |= self.motion_laws.laws[-1].to_arrays("motion")
         if self.given_mask is not None:
             out["given_mask"] = self.given_mask.astype(np.int8)
         return out
+
+    def widened(self, factor: np.ndarray) -> None:
+        """Multiply the standard deviation of what is left of each channel, (C,)."""
+        self.scale = self.scale * factor.reshape(-1, *[1] * len(self.layout.space))
+        if self.motion_laws is not None:
+            self.motion_laws = self.motion_laws.widened(factor.reshape(-1, self.layout.frames))
 
     # what is given
 
@@ -286,6 +299,7 @@ class Codec:
         draw: np.random.Generator | None = None,
         offered: np.ndarray | None = None,
         known: np.ndarray | None = None,
+        ahead: Sequence[Ahead | None] | None = None,
     ) -> tuple[Encoded, Predicted]:
         """Windows of samples.
 
@@ -299,6 +313,7 @@ class Codec:
             draw: generator of the latents at point masses and of given values that are missing.
             offered: given values (n, G, *coarse).
             known: values of windows of frames (n, C, *window), NaN where they are asked; None to leave open what is.
+            ahead: what their motion tells of each, see :meth:`windowed`.
 
         Returns:
             The numbers, and what is predicted of the latents.
@@ -313,7 +328,7 @@ class Codec:
         prediction = self.predict(part, fold, window)
         fields = self._fields(fine, there, part, prediction.mean, cut, len(rows))
         if known is not None:
-            prediction, more = self.windowed(known, prediction, fold, window, draw)
+            prediction, more = self.windowed(known, prediction, fold, window, draw, ahead)
             fields |= more
         x, weight = None, np.ones_like(prediction.mean, dtype=np.float32)
         if target is not None:
@@ -330,14 +345,27 @@ class Codec:
         fold: np.ndarray | None,
         window: Sequence[slice],
         draw: np.random.Generator | None,
+        ahead: Sequence[Ahead | None] | None = None,
     ) -> tuple[Predicted, dict[str, np.ndarray]]:
-        """The prediction given parts of windows (n, C, *window), NaN where asked, and what the network sees of them."""
+        """The prediction given parts of windows (n, C, *window), NaN where asked, and what the network sees of them.
+
+        What the motion of the past tells is found from ``known``, or is told for parts of space: they do not show it.
+        """
         assert self.window_laws is not None
         r, _ = self.residual(known, prediction, window, draw)
         there = np.isfinite(known) & ~self.mask[(slice(None), *window)][None]
         mean, std = self.window_laws.given(r, there, fold, window)
-        fields = {"asked": ~there, "frames": np.where(there, r, 0.0), "expected": np.where(there, 0.0, mean)}
         after = Predicted(prediction.mean + prediction.std * mean, prediction.std * std)
+        fields = {"asked": ~there, "frames": np.where(there, r, 0.0)}
+        if self.motion_laws is not None:
+            if ahead is None:
+                past = np.stack([t.continuous(known[:, i]) for i, t in enumerate(self.transforms)], 1)
+                past = np.clip(np.where(there, past, np.nan), self.low, self.high)
+                ahead = self.motion_laws.seen(past, self.mask, fold) if past.shape[1:] == self.mask.shape else []
+            carried, reached = self.motion_laws.put(ahead, there, fold, after.mean, after.std)
+            carried = np.where(reached, (carried - prediction.mean) / prediction.std, 0)
+            fields |= {"carried": carried, "reached": reached}
+        fields["expected"] = np.where(there, 0.0, (after.mean - prediction.mean) / prediction.std)
         return after, {k: v.astype(np.float32) for k, v in fields.items()}
 
     @staticmethod

@@ -55,5 +55,5 @@ def calibrate(law: Diffusion, problem: Problem, device: torch.device, *, nfe: in
         true += (weight * x**2).sum(axes)
         drawn += (weight * r**2).sum(axes)
     factor = np.clip(np.where(drawn > 0, true / np.maximum(drawn, 1e-12), 1.0), *_RANGE) ** 0.5
-    codec.scale = codec.scale * factor.reshape(-1, *[1] * len(codec.layout.space))
+    codec.widened(factor)
     return [float(v) for v in factor]

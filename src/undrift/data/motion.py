@@ -8,13 +8,13 @@ doi:10.1175/1520-0493(2002)130<2859:SDOTPO>2.0.CO;2).
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import scipy.fft
 import scipy.ndimage
 
-__all__ = ["carried", "motion"]
+__all__ = ["carried", "motion", "origins", "picked"]
 
 _BLOCK = 32  # cells along each side
 _FAR = 0.25  # of a block: shifts beyond the domain's own that are not believed
@@ -48,16 +48,23 @@ def carried(frame: np.ndarray, moved: np.ndarray, periodic: Sequence[bool], step
 
     What comes in through an end that is not periodic is the value at that end.
     """
-    shape = frame.shape[1:]
-    at = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in shape), indexing="ij"))
-    out = np.empty((len(steps), *frame.shape), frame.dtype)
+    return np.stack([picked(frame, at, periodic) for at in origins(moved, periodic, steps)])
+
+
+def origins(moved: np.ndarray, periodic: Sequence[bool], steps: Sequence[int]) -> Iterator[np.ndarray]:
+    """Where what is in each cell was some steps before, (d, *space) in cells, for ascending numbers of steps."""
+    at = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in moved.shape[1:]), indexing="ij"))
     done = 0
-    for k, step in enumerate(steps):
+    for step in steps:
         for _ in range(step - done):
             at = at - np.stack([_at(v, at, periodic) for v in moved])
         done = step
-        out[k] = [_at(channel, at, periodic) for channel in frame]
-    return out
+        yield at
+
+
+def picked(frame: np.ndarray, at: np.ndarray, periodic: Sequence[bool]) -> np.ndarray:
+    """Channels (C, *space) at places (d, *space), linear between cells, of the frame's dtype."""
+    return np.stack([_at(channel, at, periodic) for channel in frame]).astype(frame.dtype)
 
 
 def _standard(frames: np.ndarray) -> np.ndarray:
