@@ -1,5 +1,7 @@
 """The predictor of frames that move, against fields that move, fade and hide by a known law."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -44,7 +46,7 @@ def test_octaves_add_up_and_hold_what_gaussian_filters_leave():
     np.testing.assert_allclose(found.sum(1), wave, atol=1e-12)
     left = [1.0, *np.exp(-2 * (np.pi * k * 2.0 ** np.arange(5)) ** 2), 0.0]  # filters of 1 to 16 cells
     assert found.shape[1] == 6
-    for band, (more, less) in enumerate(zip(left, left[1:])):
+    for band, (more, less) in enumerate(itertools.pairwise(left)):
         np.testing.assert_allclose(found[0, band], (more - less) * wave[0], atol=3e-3)
 
 

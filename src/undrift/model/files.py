@@ -15,6 +15,7 @@ from undrift.config import Config, dump_config, load_config
 from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell, load_codec, save_codec
 from undrift.denoise.guess import GaussianGuess
+from undrift.denoise.spectral import SpectralGuess
 from undrift.distributions.baselines import Dressed
 from undrift.distributions.rivals import Rivals
 from undrift.errors import CheckpointError, UsageError
@@ -105,7 +106,10 @@ def read_files(path: Path, device: torch.device, *, verify: bool) -> Parts:
         return net.to(device).eval()
 
     parts = load_tensors(path / "guess.safetensors")
-    guess = GaussianGuess(parts["modes"], parts["variances"], float(parts["floor"])).to(device)
+    if "powers" in parts:
+        guess = SpectralGuess(*(parts[name] for name in ("powers", "edges", "share", "periodic"))).to(device)
+    else:
+        guess = GaussianGuess(parts["modes"], parts["variances"], float(parts["floor"])).to(device)
     twin = net_of("regression.safetensors") if (path / "regression.safetensors").exists() else None
     precision = precision_of(config.train.precision, device)
     rivals = Rivals(codec, device, precision, twin, _read_dressed(path / "baselines.nc"))

@@ -33,6 +33,7 @@ from undrift.progress import track
 from undrift.tasks import Task, task_of
 from undrift.tasks.batch import Batch
 from undrift.train.durable import write_text
+from undrift.train.guessed import guess_of
 from undrift.train.log import read_metrics
 from undrift.train.loop import train
 from undrift.train.network import Net, build_net, chosen, completed, left_open
@@ -40,7 +41,6 @@ from undrift.train.prepare import (
     Problem,
     batches,
     device_of,
-    guess_of,
     precision_of,
     prepare,
     settings_of,

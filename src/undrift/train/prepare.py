@@ -17,7 +17,6 @@ from undrift.data.fields import Fields
 from undrift.data.motion_law import Ahead
 from undrift.data.split import Split, fill_values, split
 from undrift.data.windows import Windows, auto_crop
-from undrift.denoise.guess import FoldedGuess, GaussianGuess, fit_guess
 from undrift.errors import DataError, UsageError
 from undrift.nets.precision import fastest_dtype
 from undrift.tasks import Task, Window
@@ -40,8 +39,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_GUESS_CELLS = 40_000  # channels x cells up to which principal components are computed
-_GUESS_SAMPLES = 1500
 _MEMORY_SAMPLES = 512
 _SHARED_SAMPLES = 1500
 _READ = 16  # samples at a time
@@ -400,23 +397,6 @@ def _shared_errors(problem: Problem) -> SharedErrors:
             yield at, encoded.x, encoded.weight
 
     return SharedErrors.fit(blocks(), 2 * fold + place)
-
-
-def guess_of(problem: Problem, config: Config) -> tuple[GaussianGuess, FoldedGuess, dict[str, float]]:
-    """The Gaussian guess, from the residuals that the network is trained on; white for windows."""
-    rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
-    size = len(problem.codec.layout.channels) * math.prod(problem.codec.layout.shape)
-    if problem.crop is not None or size > _GUESS_CELLS:
-        white = GaussianGuess()
-        return white, FoldedGuess([white] * (int(problem.fold.max()) + 1)), {"modes": 0}
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _GUESS_SAMPLES)).astype(int))]
-    draw = np.random.default_rng(config.train.seed)
-    parts = []
-    for number, start in enumerate(range(0, len(rows), 64)):
-        at = rows[start : start + 64]  # of windows, of which usually much is asked: what usually is, and all, in turn
-        parts.append(problem.encode(at, draw=draw, known=problem.past(at) if number % 2 else problem.nothing(at)).x)
-    fields = np.concatenate([p for p in parts if p is not None]).reshape(len(rows), -1)
-    return fit_guess(fields, problem.fold[rows])
 
 
 def settings_of(config: Config) -> Settings:
