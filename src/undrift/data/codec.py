@@ -364,7 +364,8 @@ class Codec:
                 ahead = self.motion_laws.seen(past, self.mask, fold) if past.shape[1:] == self.mask.shape else []
             carried, reached = self.motion_laws.put(ahead, there, fold, after.mean, after.std)
             carried = np.where(reached, (carried - prediction.mean) / prediction.std, 0)
-            fields |= {"carried": carried, "reached": reached}
+            doubt = np.where(there, 0, np.log(after.std / prediction.std))
+            fields |= {"carried": carried, "reached": reached, "doubt": doubt}
         fields["expected"] = np.where(there, 0.0, (after.mean - prediction.mean) / prediction.std)
         return after, {k: v.astype(np.float32) for k, v in fields.items()}
 

@@ -7,11 +7,12 @@ The last frame u (latents, at their bounds where they are beyond) is taken apart
 and each is carried on along the motion of the past frames, as cascades of rain are (S-PROG: Seed 2003,
 doi:10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2). A frame that is ``lead`` steps ahead is
 
-    N(c + sum_b w_b (carried u_b), std^2),    0 <= w_b <= 1,
+    N(c + sum_b w_b (carried u_b), (std a^p)^2),    0 <= w_b <= 1,    0 <= p <= 1,    a^2 = carried G_4 (u - G_4 u)^2,
 
-with c, w and std of each lead: small scales are forgotten first, and none grows. Cells into which the motion carries
-what was outside the domain, or was missing, have a c, w and std of their own; what they are given is the nearest that
-is known. Values at a point mass count by their conditional means (Tobit by expectation-maximisation).
+with c, w, std and p of each lead: small scales are forgotten first, none grows, and less is known where the frame is
+rough. Cells into which the motion carries what was outside the domain, or was missing, have numbers of their own; what
+they are given is the nearest that is known. Values at a point mass count by their conditional means (Tobit by
+expectation-maximisation).
 """
 
 import itertools
@@ -27,13 +28,16 @@ from scipy.optimize import lsq_linear
 from undrift.data.censored import expected
 from undrift.data.motion import motion, origins, picked
 
-__all__ = ["Ahead", "MotionLaw", "MotionLaws", "fit_motion_laws", "octaves"]
+__all__ = ["Ahead", "MotionLaw", "MotionLaws", "fit_motion_laws", "octaves", "roughness"]
 
 Array = NDArray[np.floating]
 _CELLS = 500  # of a window, drawn for the fit
 _NUMBERS = 40_000_000  # cells x leads x octaves of the fit, at most
 _PASSES = 40  # of expectation-maximisation, at most
 _SETTLED = 1e-3  # change of the standard deviation between two of them at which it ends
+_FINE = 3  # octaves, which G_4 takes away: their local size is the roughness
+_SMOOTH = 0.1  # of the mean roughness: the least that counts
+_POWERS = np.linspace(0, 1, 21)  # of the roughness, tried
 _RIDGE = 1e-6  # of an octave's power, against octaves that determine each other
 _LEAST_STD = 0.02
 _WHOLE = 0.9  # of the cells that ever have a value: known in each past frame, for it to show its motion
@@ -47,30 +51,42 @@ class Ahead:
     Attributes:
         mean: of the latents, (V, leads, *space), float32.
         last: the last frame carried on, likewise.
+        rough: its roughness, likewise.
         inside: whether that was within the domain and known, (leads, *space).
     """
 
     mean: np.ndarray
     last: np.ndarray
+    rough: np.ndarray
     inside: np.ndarray
 
     def part(self, window: Sequence[slice]) -> "Ahead":
         """A part of space."""
         cut = (slice(None), *window)
-        return Ahead(self.mean[(slice(None), *cut)], self.last[(slice(None), *cut)], self.inside[cut])
+        parts = (v[(slice(None), *cut)] for v in (self.mean, self.last, self.rough))
+        return Ahead(*parts, self.inside[cut])
 
 
 def octaves(frame: Array, periodic: Sequence[bool]) -> Array:
     """Latents (V, *space) without gaps as octaves, finest first, (V, bands, *space); they add up to the latents."""
     side, sigma, smooth = min(frame.shape[1:]), 1.0, [frame]
     while 4 * sigma <= side:
-        smoother = frame
-        for axis, wrap in enumerate(periodic):
-            mode = "wrap" if wrap else "nearest"
-            smoother = scipy.ndimage.gaussian_filter1d(smoother, sigma, axis=axis + 1, mode=mode)
-        smooth.append(smoother)
+        smooth.append(_smooth(frame, sigma, periodic))
         sigma *= 2
     return np.stack([a - b for a, b in itertools.pairwise(smooth)] + smooth[-1:], axis=1)
+
+
+def roughness(bands: Array, periodic: Sequence[bool]) -> Array:
+    """Local size of the finest octaves of (V, bands, *space), (V, *space)."""
+    return np.sqrt(np.maximum(_smooth(bands[:, :_FINE].sum(1) ** 2, 2.0 ** (_FINE - 1), periodic), 0))
+
+
+def _smooth(frame: Array, sigma: float, periodic: Sequence[bool]) -> Array:
+    """(V, *space) after a Gaussian filter of sigma cells."""
+    for axis, wrap in enumerate(periodic):
+        mode = "wrap" if wrap else "nearest"
+        frame = scipy.ndimage.gaussian_filter1d(frame, sigma, axis=axis + 1, mode=mode)
+    return frame
 
 
 def _filled(frame: Array) -> tuple[Array, NDArray[np.bool_]]:
@@ -88,8 +104,8 @@ def _filled(frame: Array) -> tuple[Array, NDArray[np.bool_]]:
 
 def carried_octaves(
     past: Array, leads: int, periodic: Sequence[bool]
-) -> Iterator[tuple[Array, Array, NDArray[np.bool_]]]:
-    """Of each lead the octaves (V, bands, *space), the last frame (V, *space), and where it was inside (*space).
+) -> Iterator[tuple[Array, Array, Array, NDArray[np.bool_]]]:
+    """Of each lead the octaves (V, bands, *space), last frame and roughness (V, *space), and what was inside (*space).
 
     Args:
         past: latents (V, P, *space), NaN where missing.
@@ -100,12 +116,14 @@ def carried_octaves(
     last, known = _filled(past[:, -1])
     bands = octaves(last, periodic)
     shape = last.shape[1:]
-    channels = np.concatenate([bands.reshape(-1, *shape), last, known[None]]).astype(np.float64)
+    rough = roughness(bands, periodic)
+    channels = np.concatenate([bands.reshape(-1, *shape), last, rough, known[None]]).astype(np.float64)
     for at in origins(moved, periodic, range(1, leads + 1)):
         within = [np.ones(shape, bool) if p else (x >= -0.5) & (x <= n - 0.5) for x, p, n in zip(at, periodic, shape)]
         found = picked(channels, at, periodic)
-        size = len(bands.reshape(-1, *shape))
-        yield found[:size].reshape(bands.shape), found[size:-1], np.all(within, 0) & (found[-1] > 0.5)
+        ends = np.cumsum([len(bands) * bands.shape[1], len(last), len(rough)])
+        carried, frame, roughs, reached = np.split(found, ends)
+        yield carried.reshape(bands.shape), frame, roughs, np.all(within, 0) & (reached[0] > 0.5)
 
 
 @dataclass(frozen=True)
@@ -116,12 +134,16 @@ class MotionLaw:
         weights: of the octaves, finest first, (V, leads, 2, bands).
         constant: c, (V, leads, 2).
         std: (V, leads, 2).
+        power: p, (V, leads, 2).
+        least: roughness that counts at least, (V,).
         past: frames that are given.
     """
 
     weights: Array
     constant: Array
     std: Array
+    power: Array
+    least: Array
     past: int
     _made: dict[bytes, Ahead] = field(default_factory=dict, repr=False)
 
@@ -140,23 +162,28 @@ class MotionLaw:
         return self._made[key]
 
     def _ahead(self, past: Array, periodic: Sequence[bool]) -> Ahead:
-        means, lasts, insides = [], [], []
+        means, lasts, roughs, insides = [], [], [], []
         space = (1,) * (past.ndim - 2)
-        for lead, (bands, last, inside) in enumerate(carried_octaves(past, self.weights.shape[1], periodic)):
+        for lead, (bands, last, rough, inside) in enumerate(carried_octaves(past, self.weights.shape[1], periodic)):
             sides = []
             for side in (0, 1):
                 weights = self.weights[:, lead, side].reshape(*bands.shape[:2], *space)
                 sides.append((weights * bands).sum(1) + self.constant[:, lead, side].reshape(-1, *space))
             means.append(np.where(inside, *sides))
             lasts.append(last)
+            roughs.append(np.maximum(rough, self.least.reshape(-1, *space)))
             insides.append(inside)
-        mean, last = (np.stack(v, 1).astype(np.float32) for v in (means, lasts))
-        return Ahead(mean, last, np.stack(insides))
+        mean, last, rough = (np.stack(v, 1).astype(np.float32) for v in (means, lasts, roughs))
+        return Ahead(mean, last, rough, np.stack(insides))
 
-    def spread(self, inside: NDArray[np.bool_]) -> Array:
+    def spread(self, ahead: Ahead) -> Array:
         """Standard deviation (V, leads, *space) of what the prediction leaves over."""
-        std = self.std.reshape(*self.std.shape, *[1] * (inside.ndim - 1))
-        return np.where(inside, std[:, :, 0], std[:, :, 1])
+        ones = [1] * (ahead.inside.ndim - 1)
+        std, power = (
+            np.where(ahead.inside, *(v[:, :, side].reshape(*v.shape[:2], *ones) for side in (0, 1)))
+            for v in (self.std, self.power)
+        )
+        return std * ahead.rough**power
 
     def widened(self, factor: np.ndarray) -> "MotionLaw":
         """The law with its standard deviations times a factor of each frame, (V, T)."""
@@ -168,14 +195,16 @@ class MotionLaw:
             f"{name}_weights": self.weights,
             f"{name}_constant": self.constant,
             f"{name}_std": self.std,
+            f"{name}_power": self.power,
+            f"{name}_least": self.least,
             f"{name}_past": np.array(self.past),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], name: str) -> Self:
         """Inverse of :meth:`to_arrays`."""
-        weights, constant, std = (arrays[f"{name}_{part}"] for part in ("weights", "constant", "std"))
-        return cls(weights, constant, std, int(arrays[f"{name}_past"]))
+        parts = (arrays[f"{name}_{part}"] for part in ("weights", "constant", "std", "power", "least"))
+        return cls(*parts, past=int(arrays[f"{name}_past"]))
 
 
 class MotionLaws:
@@ -239,7 +268,7 @@ class MotionLaws:
             known, *parts = (
                 v[i].reshape(-1, law.frames, *mean.shape[2:]) for v in (there, mean, std, carried, reached)
             )
-            told = (found.mean, law.spread(found.inside), found.last, found.inside)
+            told = (found.mean, law.spread(found), found.last, found.inside)
             for part, values in zip(parts, told):
                 np.copyto(part[:, law.past :], values, where=~known[:, law.past :])
         return carried, reached
@@ -268,7 +297,7 @@ def fit_motion_laws(
         high: that of the upper one.
         periodic: of each space axis.
     """
-    parts: list[list[tuple[Array, Array, Array]]] = []  # windows, leads: octaves (V, bands, cells), side, latents
+    parts: list[list[_Cells]] = []  # of each window and lead
     draw = np.random.default_rng(0)
     for window in windows:
         space = window.shape[2:]
@@ -277,10 +306,10 @@ def fit_motion_laws(
         leads, cells = window.shape[1] - past, int(np.prod(space))
         few = min(cells, _CELLS, max(100, _NUMBERS // (len(fold) * leads * 8 * len(window))))
         rows = []
-        for lead, (bands, _, inside) in enumerate(carried_octaves(known, leads, periodic)):
+        for lead, (bands, _, rough, inside) in enumerate(carried_octaves(known, leads, periodic)):
             at = draw.integers(0, cells, few)
-            flat = bands.reshape(*bands.shape[:2], -1)[:, :, at].astype(np.float32)
-            rows.append((flat, ~inside.ravel()[at], window[:, past + lead].reshape(len(window), -1)[:, at]))
+            columns = (v.reshape(*v.shape[: v.ndim - len(space)], -1)[..., at] for v in (bands, rough, ~inside))
+            rows.append((*columns, window[:, past + lead].reshape(len(window), -1)[:, at]))
         parts.append(rows)
     number = int(fold.max()) + 1
     laws = []
@@ -290,40 +319,58 @@ def fit_motion_laws(
     return MotionLaws(laws, periodic)
 
 
-def _fitted(parts: list, past: int, low: Array, high: Array) -> MotionLaw:
-    """The law from windows of cells."""
+_Cells = tuple[Array, Array, Array, Array]  # octaves (V, bands, cells), roughness, side (cells,) and latents (V, cells)
+
+
+def _fitted(parts: Sequence[Sequence[_Cells]], past: int, low: Array, high: Array) -> MotionLaw:
+    """The law from cells of each window and lead."""
     leads, (variables, bands) = len(parts[0]), parts[0][0][0].shape[:2]
-    weights, constant = np.zeros((variables, leads, 2, bands)), np.zeros((variables, leads, 2))
-    std = np.zeros_like(constant)
+    weights = np.zeros((variables, leads, 2, bands))
+    constant, std, power = np.zeros((3, variables, leads, 2))
+    least = np.maximum(_SMOOTH * np.mean([p[0][1].mean(1) for p in parts], axis=0), 1e-6)
     for lead in range(leads):
-        x, outside, u = (np.concatenate([p[lead][i] for p in parts], axis=-1) for i in range(3))
+        x, rough, outside, u = (np.concatenate([p[lead][i] for p in parts], axis=-1) for i in range(4))
         for v in range(variables):
-            bounds = float(low[v]), float(high[v])
-            both = _regressed(x[v], u[v], *bounds)
-            for side, which in enumerate((~outside, outside)):
-                rows = which & np.isfinite(x[v]).all(0)
-                found = _regressed(x[v][:, rows], u[v][rows], *bounds) if rows.sum() >= 50 * bands else both
-                weights[v, lead, side], constant[v, lead, side], std[v, lead, side] = found
-    return MotionLaw(weights, constant, std, past)
+            columns = x[v], np.maximum(rough[v], least[v]), u[v]
+            both = _regressed(*columns, float(low[v]), float(high[v]))
+            for side, rows in enumerate((~outside, outside)):
+                own = (c[..., rows] for c in columns)
+                found = _regressed(*own, float(low[v]), float(high[v])) if rows.sum() >= 50 * bands else both
+                for array, number in zip((weights, constant, std, power), found):
+                    array[v, lead, side] = number
+    return MotionLaw(weights, constant, std, power, least, past)
 
 
-def _regressed(x: Array, u: Array, low: float, high: float) -> tuple[Array, float, float]:
-    """Weights in [0, 1] of x (bands, n), constant and standard deviation of latents u (n,) that may be at bounds."""
+def _regressed(x: Array, rough: Array, u: Array, low: float, high: float) -> tuple[Array, float, float, float]:
+    """Weights in [0, 1] of x (bands, n), constant, std and power of latents u (n,) that may be at bounds.
+
+    The squares q of residuals, and of what is not known of them, give the power: it minimises
+    ``sum log s^2 + q / s^2`` with ``s = std rough^power``, in which the best std is known.
+    """
     there = ~np.isnan(u)
-    x, u = x[:, there].astype(np.float64), u[there]
+    x, rough, u = x[:, there].astype(np.float64), rough[there].astype(np.float64), u[there]
+    weights, constant, std, power = np.zeros(len(x)), 0.0, 1.0, 0.0
     if len(u) < 2:
-        return np.zeros(len(x)), 0.0, 1.0
-    centre = x.mean(1)
-    x = x - centre[:, None]
-    gram = x @ x.T
-    root = np.linalg.cholesky(gram + _RIDGE * (np.diag(np.diag(gram)) + np.eye(len(x)) * max(np.trace(gram), 1e-6)))
-    e, variance, weights, mean, std = np.clip(u, low, high), np.zeros_like(u), np.zeros(len(x)), 0.0, 1.0
+        return weights, constant, std, power
+    logs = np.log(rough)
+    tried = np.exp(-2 * _POWERS[:, None] * logs)
+    e, variance = np.clip(u, low, high), np.zeros_like(u)
     for _ in range(_PASSES):
-        mean, before = float(e.mean()), std
-        weights = lsq_linear(root.T, np.linalg.solve(root, x @ (e - mean)), (0, 1), method="bvls").x
-        predicted = mean + weights @ x
-        std = max(float(np.sqrt(((e - predicted) ** 2 + variance).mean())), _LEAST_STD)
-        if not np.isinf(u).any() or abs(std - before) < _SETTLED * std:
+        before, counts = std, rough ** (-2 * power)
+        counts /= counts.mean()
+        centre, middle = (x * counts).mean(1), float((e * counts).mean())
+        away = x - centre[:, None]
+        gram = (away * counts) @ away.T
+        ridge = np.diag(np.diag(gram)) + np.eye(len(x)) * max(np.trace(gram), 1e-6)
+        root = np.linalg.cholesky(gram + _RIDGE * ridge)
+        pull = (away * counts) @ (e - middle)
+        weights = lsq_linear(root.T, np.linalg.solve(root, pull), (0, 1), method="bvls").x
+        constant = middle - float(weights @ centre)
+        predicted = constant + weights @ x
+        squares = (e - predicted) ** 2 + variance
+        best = int(np.argmin(np.log((tried * squares).mean(1)) + 2 * _POWERS * logs.mean()))
+        power, std = float(_POWERS[best]), max(float(np.sqrt((tried[best] * squares).mean())), _LEAST_STD)
+        if abs(std - before) < _SETTLED * std:
             break
-        e, variance = expected(u, predicted, np.full_like(u, std), low, high)
-    return weights, mean - float(weights @ centre), std
+        e, variance = expected(u, predicted, std * rough**power, low, high)
+    return weights, constant, std, power
