@@ -5,9 +5,10 @@ import pytest
 import scipy.fft
 import torch
 
+from undrift.data.texture import basis_of, wavenumbers
 from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned, coefficients
-from undrift.denoise.spectral import SpectralGuess, basis_of, fit_spectral, wavenumbers
+from undrift.denoise.spectral import SpectralGuess, fit_spectral
 from undrift.process import EDM
 
 SHAPE, EDGES = (6, 8), np.array([0.1, 0.3])

@@ -29,6 +29,7 @@ from undrift.data.layout import Layout
 from undrift.data.linear import Given
 from undrift.data.motion_law import Ahead, MotionLaw, MotionLaws
 from undrift.data.predictors import Predictors
+from undrift.data.texture import Texture
 from undrift.data.transforms import Transform
 from undrift.data.window_law import WindowLaw, WindowLaws
 
@@ -90,6 +91,7 @@ class Codec:
         conserves: channels, (C,), whose given namesakes are means over blocks; drawn fields keep them.
         window_laws: of windows of which any part may be given, or None.
         motion_laws: of the frames of windows after their past, where its motion tells more, or None.
+        texture: of the draws at point masses of windows, or None where each cell is drawn on its own.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Codec:
         self.window_laws: WindowLaws | None = None
         if "window_modes" in arrays:
             self.window_laws = WindowLaws([WindowLaw.from_arrays(arrays, "window", layout.shape)])
+        self.texture = Texture.from_arrays(arrays, layout.periodic) if "texture_powers" in arrays else None
         self.motion_laws: MotionLaws | None = None
         if "motion_weights" in arrays:
             self.motion_laws = MotionLaws([MotionLaw.from_arrays(arrays, "motion")], layout.periodic)
@@ -159,6 +162,8 @@ class Codec:
             out |= self.window_laws.laws[-1].to_arrays("window")
         if self.motion_laws is not None:
             out |= self.motion_laws.laws[-1].to_arrays("motion")
+        if self.texture is not None:
+            out |= self.texture.to_arrays()
         if self.given_mask is not None:
             out["given_mask"] = self.given_mask.astype(np.int8)
         return out
@@ -391,17 +396,29 @@ class Codec:
         """Residuals and weights of windows (n, C, *window) in the data's units, given what is predicted of them."""
         u = self.latents(raw)
         r = (u - prediction.mean) / prediction.std
+        ranks = self._ranks(np.isinf(u), draw)
         for sign, at in ((1.0, np.isneginf(u)), (-1.0, np.isposinf(u))):
             if at.any():
                 bound = np.broadcast_to(self.low if sign > 0 else self.high, u.shape)
                 a = sign * ((bound - prediction.mean) / prediction.std)[at]
-                share = 0.5 if draw is None else draw.random(a.shape) * (1 - 2e-12) + 1e-12
+                drawn = 0.5 if draw is None else draw.random(a.shape) if ranks is None else ranks[at]
+                share = drawn * (1 - 2e-12) + 1e-12
                 r[at] = sign * np.clip(ndtri(share * ndtr(a)), -8, 8)
         # masked cells are learned to be 0, which is what the sampler's network then meets beside every coast
         weight = np.isfinite(r)
         r = np.where(weight, r, 0)
         weight |= self.mask[(slice(None), *window)][None]
         return r.astype(np.float32), weight.astype(np.float32)
+
+    def _ranks(self, at: np.ndarray, draw: np.random.Generator | None) -> np.ndarray | None:
+        """Coherent ranks of latents at point masses (n, C, *window); None where each is drawn on its own."""
+        if draw is None or self.texture is None:
+            return None
+        out = np.full(at.shape, 0.5)
+        for one, there in zip(out, at):
+            which = np.flatnonzero(there.reshape(len(there), -1).any(1))
+            one[which] = self.texture.ranks(which, at.shape[2:], draw)
+        return out
 
     def _fields(
         self,

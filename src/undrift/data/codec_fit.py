@@ -20,6 +20,7 @@ from undrift.data.motion_fit import fit_motion
 from undrift.data.prediction_fit import fit_prediction
 from undrift.data.predictors import Predictors
 from undrift.data.scan import block_step
+from undrift.data.texture_fit import fit_texture
 from undrift.data.transforms import Moments, Transform, fit_transform
 from undrift.data.window_law import WindowLaws, fit_window_laws
 from undrift.errors import DataError
@@ -171,6 +172,8 @@ def fit_codec(
         codec.window_laws = _window_laws(codec, target, rows, fold, covariates, maps and linear)
         if 1 < past < layout.frames and (motion or (motion is None and not maps)):
             codec.motion_laws = fit_motion(codec, target, rows, fold, covariates, past, motion)
+        if layout.frames > 1 and any(t.kind in ("censored", "bounded") for t in chosen):
+            codec.texture = fit_texture(codec, target, rows, fold, covariates, past)
     codec.static = np.concatenate([codec.static, _geography(codec)]).astype(np.float32)
     return codec, fold
 

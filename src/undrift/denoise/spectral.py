@@ -5,8 +5,7 @@ and the whole share is the power spectrum. In an orthonormal basis of cosines (w
 
     C = D' diag(P_c(|k|)) D,
 
-with the power P_c of channel c at the wavenumber |k|, in cycles a cell. Cosines are the waves of a field that is
-mirrored at its ends (Strang 1999, doi:10.1137/S0036144598336745), so that opposite ends know nothing of each other.
+with the power P_c of channel c at the wavenumber |k|, in cycles a cell.
 """
 
 from collections.abc import Sequence
@@ -16,34 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from undrift.data.texture import basis_of, spectra_of, wavenumbers
 from undrift.denoise.guess import GaussianGuess
 
-__all__ = ["SpectralGuess", "basis_of", "fit_spectral", "wavenumbers"]
-
-_BINS_AN_OCTAVE = 3
-_LEAST = 1e-6  # of a channel's mean power
-
-
-def basis_of(size: int, periodic: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Orthonormal rows (size, size) of cosines, or of waves, and their cycles a cell."""
-    at = np.arange(size)
-    if not periodic:
-        rows = np.cos(np.pi * np.outer(at, at + 0.5) / size) * np.sqrt(2 / size)
-        rows[0] /= np.sqrt(2)
-        return rows, at / (2 * size)
-    number = (at + 1) // 2
-    phase = 2 * np.pi * np.outer(number, at) / size
-    rows = np.where((at % 2 == 1)[:, None], np.cos(phase), -np.sin(phase)) * np.sqrt(2 / size)
-    rows[0] = 1 / np.sqrt(size)
-    if size % 2 == 0:
-        rows[-1] /= np.sqrt(2)
-    return rows, number / size
-
-
-def wavenumbers(shape: Sequence[int], periodic: Sequence[bool]) -> NDArray[np.float64]:
-    """|k| of each mode of a grid, (*shape)."""
-    along = [basis_of(n, wrap)[1] for n, wrap in zip(shape, periodic)]
-    return np.sqrt(sum(k**2 for k in np.meshgrid(*along, indexing="ij")))
+__all__ = ["SpectralGuess", "fit_spectral"]
 
 
 class SpectralGuess(GaussianGuess):
@@ -122,25 +97,8 @@ def fit_spectral(
         window: cells of a training window along each axis.
         periodic: of each axis.
     """
-    shape = fields[0][0].shape[1:]
-    k, own = wavenumbers(shape, periodic), wavenumbers(window, periodic)
-    lowest, highest = k[k > 0].min(), max(k.max(), own.max())
-    edges = np.exp2(np.arange(np.log2(lowest) + 0.5, np.log2(highest), 1 / _BINS_AN_OCTAVE))
-    bins = np.searchsorted(edges, k)
-    modes = np.bincount(bins.ravel(), minlength=len(edges) + 1)
-    total, count = np.zeros((len(fields[0][0]), len(modes))), np.zeros(len(fields[0][0]))
-    for field, counts in fields:
-        amplitude = field.astype(np.float64)
-        for axis, (n, wrap) in enumerate(zip(shape, periodic)):
-            amplitude = np.moveaxis(np.moveaxis(amplitude, axis + 1, -1) @ basis_of(n, wrap)[0].T, -1, axis + 1)
-        for c in np.flatnonzero(counts):
-            total[c] += np.bincount(bins.ravel(), (amplitude[c] ** 2).ravel(), len(modes))
-            count[c] += 1
-    powers = total / np.maximum(modes * count[:, None], 1)
-    there = np.flatnonzero(modes)
-    nearest = there[np.abs(np.arange(len(modes))[:, None] - there).argmin(1)]
-    powers = np.where(count[:, None] > 0, powers[:, nearest], 1.0)
-    powers = np.maximum(powers, _LEAST * powers.mean(1, keepdims=True) + 1e-12)
-    share = np.bincount(np.searchsorted(edges, own).ravel(), minlength=len(modes)) / own.size
+    powers, edges = spectra_of(fields, periodic)
+    own = np.searchsorted(edges, wavenumbers(window, periodic)).ravel()
+    share = np.bincount(own, minlength=powers.shape[1]) / own.size
     numbers = (torch.from_numpy(np.ascontiguousarray(v)) for v in (powers, edges, share))
     return SpectralGuess(*numbers, torch.tensor(list(periodic)))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 
+from undrift.data.codec import Encoded
 from undrift.distributions.diffusion import Diffusion
 from undrift.nets.members import number_of
 from undrift.process import Key, normal
@@ -46,7 +47,7 @@ def calibrate(law: Diffusion, problem: Problem, device: torch.device, *, nfe: in
     turns = [(k, s) for k in range(members) for s in range(0, len(items[k::members]), micro_batch)]
     for k, start in turns:
         part = items[k::members][start : start + micro_batch]
-        encoded = [problem.encode(np.array([row]), draw=np.random.default_rng(row)) for row, _ in part]
+        encoded = [_encoded(problem, row, m) for row, m in part]
         x, weight = (np.concatenate([v for e in encoded if (v := getattr(e, k)) is not None]) for k in ("x", "weight"))
         z = np.stack([normal(Key(0, "calibrate", m, str(row)), x.shape[1:]) for row, m in part]).astype(np.float32)
         condition = Condition.concatenate([to_condition(e) for e in encoded]).to(device)
@@ -57,3 +58,9 @@ def calibrate(law: Diffusion, problem: Problem, device: torch.device, *, nfe: in
     factor = np.clip(np.where(drawn > 0, true / np.maximum(drawn, 1e-12), 1.0), *_RANGE) ** 0.5
     codec.widened(factor)
     return [float(v) for v in factor]
+
+
+def _encoded(problem: Problem, row: int, member: int) -> Encoded:
+    """A training sample; of windows what usually is given of them, and what a drawn mask gives, in turn."""
+    at = np.array([row])
+    return problem.encode(at, draw=np.random.default_rng(row), known=problem.past(at) if member % 2 == 0 else None)
