@@ -12,6 +12,7 @@ from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.exact import Gaussian, GaussianRandomField, Mixture
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, Guess
 from undrift.denoise.precondition import Preconditioned
+from undrift.denoise.rings import RingGuess
 from undrift.denoise.spectral import SpectralGuess
 from undrift.denoise.targets import Eps, F, LearnedRange, Mean, Score, V, Velocity, X
 from undrift.guide import (
@@ -218,14 +219,17 @@ TASKS = {
 
 
 def guesses() -> dict[str, Guess]:
-    """A white guess, one of two modes and one of waves, for fields of 2 x 4 x 6 numbers."""
+    """A white guess, one of two modes, one of waves and one of rings, for fields of 2 x 4 x 6 numbers."""
     modes, _ = torch.linalg.qr(torch.randn(48, 2, generator=torch.Generator().manual_seed(0), device=CPU))
     variances = torch.tensor([6.0, 3.0], dtype=torch.float64, device=CPU)
     power = 0.05 + 3 * torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    share = torch.tensor([1.0, 9.0, 14.0]) / 24  # modes of 4 x 6 cosines by the two edges
+    powers = torch.tensor([[4.0, 1.0, 0.3], [2.0, 0.8, 0.1]])
     return {
         "white": GaussianGuess(floor=0.7),
         "two modes": GaussianGuess(modes.T, variances, 0.4),
         "waves": SpectralGuess(power, (False, True)),
+        "rings": RingGuess(powers, torch.tensor([0.05, 0.3]), share, torch.tensor([False, False])),
     }
 
 

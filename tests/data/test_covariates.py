@@ -107,3 +107,9 @@ def test_round_trip():
 def test_nothing_is_empty():
     c = Covariates.fit({})
     assert c.vector({}, 3).shape == (3, 0) and c.basis({}, 3).shape == (3, 0) and c.width == 0
+
+
+def test_a_record_of_less_than_half_a_day_tells_nothing_of_the_day():
+    minutes = np.datetime64("2010-08-26T00:00", "ns") + np.timedelta64(5, "m") * np.arange(400)
+    assert Covariate.fit("time", minutes[:92], trend=False).harmonics == ()
+    assert Covariate.fit("time", minutes, trend=False).harmonics == ("day",)

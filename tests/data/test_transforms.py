@@ -205,3 +205,20 @@ def test_per_cents_and_fractions_stay_in_their_range_whether_or_not_they_reach_i
     decoded = transform.decode(np.array([-50.0, 50.0]))
     np.testing.assert_array_equal(decoded, [0.0, top])
     np.testing.assert_allclose(transform.decode(transform.encode(values[:100])), values[:100], rtol=1e-9)
+
+
+def test_records_that_are_rounded_have_no_rain_below_half_of_a_step():
+    """A latent between 0 and the smallest value would be rain that the record does not have."""
+    rng, step = RNG(0), 0.12
+    hidden = np.maximum(0.2 + 0.8 * rng.normal(size=200_000), 0) ** 3
+    x = step * np.round(hidden / step)
+    t = fit_transform("censored", moments_of(x), "v", rounded=True)
+    assert t.least == pytest.approx(step / 2) and t.lower == 0
+    assert stats.norm.cdf(t.thresholds[0]) == pytest.approx((x == 0).mean(), abs=1e-9)
+    # the latents are those of the hidden field, whose dry part is all below half of a step
+    assert t.mean == pytest.approx(0.2, abs=0.02) and t.std == pytest.approx(0.8, rel=0.02)
+    drawn = t.decode(rng.normal(size=x.size))
+    assert not ((drawn > 0) & (drawn < step / 2 * (1 - 1e-9))).any()
+    assert (drawn == 0).mean() == pytest.approx((x == 0).mean(), abs=4.5 * math.sqrt(0.25 / x.size))
+    np.testing.assert_allclose(t.decode(t.encode(x)), x, rtol=1e-9)
+    assert fit_transform("censored", moments_of(x), "v").least == 0

@@ -92,6 +92,9 @@ class Codec(Section):
     """Contiguous folds of the out-of-fold residuals."""
     linear: bool = True
     """Model the residual to a linear predictor of what is given."""
+    motion: bool | None = None
+    """Predict the frames after the past of a window by carrying its last one on along its motion; None: where training
+    sees parts of the domain and that is better in blocked cross-validation."""
 
 
 class Net(Section):
@@ -141,6 +144,9 @@ class Train(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     crop: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Cells along each side of a training window."""
+    wet: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the draws of windows that goes with the amount of what often is 0, such as rain, in them; the loss of
+    each counts the less, so that its expectation stays. None: 0.5 of windows of frames with such variables, else 0."""
     save_every: Seconds = 60.0
     """Seconds between checkpoints."""
     save_steps: Annotated[int, Field(ge=1)] | None = None

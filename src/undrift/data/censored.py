@@ -5,15 +5,16 @@ A latent u at a point mass is marked -inf or inf: all that is known of it is the
 
 import numpy as np
 from scipy.special import log_ndtr
-from scipy.stats import norm
 
 __all__ = ["expected", "surprise"]
+
+_HALF_LOG_TWO_PI = 0.5 * np.log(2 * np.pi)
 
 
 def _below(threshold: np.ndarray, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of N(mean, std^2) below a threshold."""
     a = (threshold - mean) / std
-    ratio = np.exp(norm.logpdf(a) - log_ndtr(a))
+    ratio = np.exp(-0.5 * a**2 - _HALF_LOG_TWO_PI - log_ndtr(a))
     return mean - std * ratio, std**2 * np.clip(1 - a * ratio - ratio**2, 1e-6, 1)
 
 
@@ -44,7 +45,7 @@ def surprise(u: np.ndarray, mean: np.ndarray, std: np.ndarray, low: float, high:
     """Negative log-likelihood, in nats, of each latent; arguments as of :func:`expected`, all of one shape."""
     dry, wet = np.isneginf(u), np.isposinf(u)
     inside = np.where(dry | wet, mean, u)
-    out = 0.5 * ((inside - mean) / std) ** 2 + np.log(std) + 0.5 * np.log(2 * np.pi)
+    out = 0.5 * ((inside - mean) / std) ** 2 + np.log(std) + _HALF_LOG_TWO_PI
     out[dry] = -log_ndtr((low - mean[dry]) / std[dry])
     out[wet] = -log_ndtr((mean[wet] - high) / std[wet])
     return out

@@ -30,8 +30,10 @@ from undrift.data.lead_law import LeadLaws, lead_features
 from undrift.data.linear import Given
 from undrift.data.member_law import MemberLaw
 from undrift.data.members import one_member
+from undrift.data.motion_law import Ahead, MotionLaw, MotionLaws
 from undrift.data.predictors import Predictors
 from undrift.data.season import seasonal
+from undrift.data.texture import Texture
 from undrift.data.transforms import Transform
 from undrift.data.window_law import WindowLaw, WindowLaws
 
@@ -109,6 +111,8 @@ class Codec:
         conserves: channels, (C,), whose given namesakes are means over blocks; drawn fields keep them.
         window_laws: of windows of which any part may be given, or None.
         lead_laws: of states after a lead time, or None.
+        motion_laws: of the frames of windows after their past, where its motion tells more, or None.
+        texture: of the draws at point masses of windows, or None where each cell is drawn on its own.
     """
 
     def __init__(
@@ -153,6 +157,10 @@ class Codec:
         self.window_laws: WindowLaws | None = None
         if "window_modes" in arrays:
             self.window_laws = WindowLaws([WindowLaw.from_arrays(arrays, "window", layout.shape, layout.periodic)])
+        self.texture = Texture.from_arrays(arrays, layout.periodic) if "texture_powers" in arrays else None
+        self.motion_laws: MotionLaws | None = None
+        if "motion_weights" in arrays:
+            self.motion_laws = MotionLaws([MotionLaw.from_arrays(arrays, "motion")], layout.periodic)
         self.lead_laws = LeadLaws.from_arrays(arrays, layout.shape) if "lead_modes" in arrays else None
         self.activity_mean, self.activity_centre = arrays.get("activity_mean"), arrays.get("activity_centre")
         self.low = np.array([t.thresholds[0] for t in transforms]).reshape(-1, *[1] * len(layout.space))
@@ -184,9 +192,19 @@ class Codec:
             out |= self.window_laws.laws[-1].to_arrays("window")
         if self.lead_laws is not None:
             out |= self.lead_laws.to_arrays()
+        if self.motion_laws is not None:
+            out |= self.motion_laws.laws[-1].to_arrays("motion")
+        if self.texture is not None:
+            out |= self.texture.to_arrays()
         if self.given_mask is not None:
             out["given_mask"] = self.given_mask.astype(np.int8)
         return out
+
+    def widened(self, factor: np.ndarray) -> None:
+        """Multiply the standard deviation of what is left of each channel, (C,)."""
+        self.scale = self.scale * factor.reshape(-1, *[1] * len(self.layout.space))
+        if self.motion_laws is not None:
+            self.motion_laws = self.motion_laws.widened(factor.reshape(-1, self.layout.frames))
 
     @property
     def vector_width(self) -> int:
@@ -353,6 +371,7 @@ class Codec:
         offered: np.ndarray | None = None,
         known: np.ndarray | None = None,
         initial: Initial | None = None,
+        ahead: Sequence[Ahead | None] | None = None,
     ) -> tuple[Encoded, Predicted]:
         """Windows of samples.
 
@@ -367,6 +386,7 @@ class Codec:
             offered: given values (n, G, *coarse).
             known: values of windows of frames (n, C, *window), NaN where they are asked; None to leave open what is.
             initial: states that these samples are asked after; None to leave open what is.
+            ahead: what their motion tells of each, see :meth:`windowed`.
 
         Returns:
             The numbers, and what is predicted of the latents.
@@ -381,7 +401,7 @@ class Codec:
         prediction = self.predict(part, fold, window)
         fields = self._fields(fine, there, part, prediction.mean, cut, len(rows))
         if known is not None:
-            prediction, more = self.windowed(known, prediction, fold, window, draw)
+            prediction, more = self.windowed(known, prediction, fold, window, draw, ahead)
             fields |= more
         vector = self.covariates.vector(covariates, len(rows)).astype(np.float32)
         if initial is not None:
@@ -401,14 +421,28 @@ class Codec:
         fold: np.ndarray | None,
         window: Sequence[slice],
         draw: np.random.Generator | None,
+        ahead: Sequence[Ahead | None] | None = None,
     ) -> tuple[Predicted, dict[str, np.ndarray]]:
-        """The prediction given parts of windows (n, C, *window), NaN where asked, and what the network sees of them."""
+        """The prediction given parts of windows (n, C, *window), NaN where asked, and what the network sees of them.
+
+        What the motion of the past tells is found from ``known``, or is told for parts of space: they do not show it.
+        """
         assert self.window_laws is not None
         r, _ = self.residual(known, prediction, window, draw)
         there = np.isfinite(known) & ~self.mask[(slice(None), *window)][None]
         mean, std = self.window_laws.given(r, there, fold, window)
-        fields = {"asked": ~there, "frames": np.where(there, r, 0.0), "expected": np.where(there, 0.0, mean)}
         after = Predicted(prediction.mean + prediction.std * mean, prediction.std * std)
+        fields = {"asked": ~there, "frames": np.where(there, r, 0.0)}
+        if self.motion_laws is not None:
+            if ahead is None:
+                past = np.stack([t.continuous(known[:, i]) for i, t in enumerate(self.transforms)], 1)
+                past = np.clip(np.where(there, past, np.nan), self.low, self.high)
+                ahead = self.motion_laws.seen(past, self.mask, fold) if past.shape[1:] == self.mask.shape else []
+            carried, reached = self.motion_laws.put(ahead, there, fold, after.mean, after.std)
+            carried = np.where(reached, (carried - prediction.mean) / prediction.std, 0)
+            doubt = np.where(there, 0, np.log(after.std / prediction.std))
+            fields |= {"carried": carried, "reached": reached, "doubt": doubt}
+        fields["expected"] = np.where(there, 0.0, (after.mean - prediction.mean) / prediction.std)
         return after, {k: v.astype(np.float32) for k, v in fields.items()}
 
     def after(
@@ -464,17 +498,29 @@ class Codec:
         """Residuals and weights of windows (n, C, *window) in the data's units, given what is predicted of them."""
         u = self.latents(raw)
         r = (u - prediction.mean) / prediction.std
+        ranks = self._ranks(np.isinf(u), draw)
         for sign, at in ((1.0, np.isneginf(u)), (-1.0, np.isposinf(u))):
             if at.any():
                 bound = np.broadcast_to(self.low if sign > 0 else self.high, u.shape)
                 a = sign * ((bound - prediction.mean) / prediction.std)[at]
-                share = 0.5 if draw is None else draw.random(a.shape) * (1 - 2e-12) + 1e-12
+                drawn = 0.5 if draw is None else draw.random(a.shape) if ranks is None else ranks[at]
+                share = drawn * (1 - 2e-12) + 1e-12
                 r[at] = sign * np.clip(ndtri(share * ndtr(a)), -8, 8)
         # masked cells are learned to be 0, which is what the sampler's network then meets beside every coast
         weight = np.isfinite(r)
         r = np.where(weight, r, 0)
         weight |= self.mask[(slice(None), *window)][None]
         return r.astype(np.float32), weight.astype(np.float32)
+
+    def _ranks(self, at: np.ndarray, draw: np.random.Generator | None) -> np.ndarray | None:
+        """Coherent ranks of latents at point masses (n, C, *window); None where each is drawn on its own."""
+        if draw is None or self.texture is None:
+            return None
+        out = np.full(at.shape, 0.5)
+        for one, there in zip(out, at):
+            which = np.flatnonzero(there.reshape(len(there), -1).any(1))
+            one[which] = self.texture.ranks(which, at.shape[2:], draw)
+        return out
 
     def _fields(
         self,

@@ -20,10 +20,12 @@ from undrift.data.leads import Clock, places_of
 from undrift.data.linear import folds
 from undrift.data.member_law import MemberLaw
 from undrift.data.members import date_of, one_member
+from undrift.data.motion_fit import fit_motion
 from undrift.data.prediction_fit import fit_prediction
 from undrift.data.predictors import Predictors
 from undrift.data.scan import block_step
 from undrift.data.season import fit_season
+from undrift.data.texture_fit import fit_texture
 from undrift.data.transforms import Moments, Transform, fit_transform
 from undrift.data.window_fit import fit_window_laws
 from undrift.data.window_law import WindowLaws
@@ -54,15 +56,19 @@ def _chunks(fields: Fields, rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _moments(fields: Fields, rows: np.ndarray) -> tuple[list[Moments], np.ndarray]:
-    """Streamed sums of each channel, and the cells (C, *space) that never have a value, both over these rows alone."""
-    out = [Moments() for _ in fields.layout.channels]
-    never = np.ones((len(out), *fields.layout.shape), dtype=bool)
+    """Streamed sums of each channel, and the cells (C, *space) that never have a value, both over these rows alone.
+
+    The frames of a window share theirs.
+    """
+    frames, count = fields.layout.frames, len(fields.layout.channels)
+    out = [Moments() for _ in range(count // frames)]
+    never = np.ones((count, *fields.layout.shape), dtype=bool)
     for part in _chunks(fields, rows):
         block = fields.read(part)
         never &= np.isnan(block).all(0)
         for i, moments in enumerate(out):
-            moments.update(block[:, i])
-    return out, never
+            moments.update(block[:, i * frames : (i + 1) * frames])
+    return [moments for moments in out for _ in range(frames)], never
 
 
 class _Running:
@@ -124,6 +130,8 @@ def fit_codec(
     windows: bool = False,
     maps: bool = True,
     leads: tuple[Clock, int, int] | None = None,
+    past: int = 0,
+    motion: bool | None = False,
 ) -> tuple[Codec, np.ndarray]:
     """Fit everything from the training part.
 
@@ -140,12 +148,15 @@ def fit_codec(
         windows: whether samples are windows of which any part may be given.
         maps: whether their law, or that of leads, knows of patterns over the whole domain.
         leads: of states after a lead: how leads are counted, the longest in steps, and how many states are given.
+        past: frames of a window that are up to its present.
+        motion: whether what is after them is predicted by their motion; None: where that is better, and no maps are
+            known.
 
     Returns:
         The codec and the fold of each row.
     """
     layout, given_layout = target.layout, None if given is None else given.layout
-    chosen, mask = _transforms(target, rows, transforms or {})
+    chosen, mask = _transforms(target, rows, transforms or {}, rounded=given is None)
     base = base_channels(layout, None if given_layout is None else one_member(given_layout))
     given_transforms: list[Transform] = []
     extra: dict[str, np.ndarray] = {}
@@ -175,6 +186,10 @@ def fit_codec(
         codec.season = _season(codec, target, rows, fold, covariates).astype(np.float32)
     if windows:
         codec.window_laws = _window_laws(codec, target, given, rows, fold, covariates, maps and linear)
+        if 1 < past < layout.frames and (motion or (motion is None and not maps)):
+            codec.motion_laws = fit_motion(codec, target, rows, fold, covariates, past, motion)
+        if layout.frames > 1 and any(t.kind in ("censored", "bounded") for t in chosen):
+            codec.texture = fit_texture(codec, target, rows, fold, covariates, past)
     if leads is not None:
         codec.lead_laws = _lead_laws(codec, target, rows, fold, covariates, maps and linear, *leads)
     codec.static = np.concatenate([codec.static, _geography(codec)]).astype(np.float32)
@@ -278,7 +293,9 @@ def _geography(codec: Codec) -> np.ndarray:
     return (out - out.mean(axes, keepdims=True)) / np.where(spread > 1e-6, spread, 1.0)
 
 
-def _transforms(target: Fields, rows: np.ndarray, wanted: Mapping[str, str]) -> tuple[list[Transform], np.ndarray]:
+def _transforms(
+    target: Fields, rows: np.ndarray, wanted: Mapping[str, str], *, rounded: bool
+) -> tuple[list[Transform], np.ndarray]:
     """The transform of each channel, and the cells that never have a value."""
     layout = target.layout
     unknown = sorted(set(wanted) - set(layout.variables))
@@ -286,7 +303,7 @@ def _transforms(target: Fields, rows: np.ndarray, wanted: Mapping[str, str]) -> 
         raise DataError(f"codec.transforms names {unknown[0]!r}, and the variables are {', '.join(layout.variables)}")
     moments, mask = _moments(target, rows)
     chosen = [
-        fit_transform(wanted.get(c.variable, "auto"), m, c.label, layout.units.get(c.variable, ""))
+        fit_transform(wanted.get(c.variable, "auto"), m, c.label, layout.units.get(c.variable, ""), rounded=rounded)
         for c, m in zip(layout.channels, moments)
     ]
     return chosen, mask

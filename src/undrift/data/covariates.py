@@ -75,7 +75,7 @@ class Covariate:
             span = float(np.ptp(seconds))
             steps = np.diff(np.unique(seconds))
             cycles = ["year"] if span > 0.6 * _YEAR else []
-            if len(steps) and np.median(steps) < 0.9 * _DAY:
+            if len(steps) and np.median(steps) < 0.9 * _DAY and span > 0.6 * _DAY:
                 cycles.append("day")
             return cls(
                 name, "date", float(seconds.mean()), max(span / np.sqrt(12), 1.0), harmonics=tuple(cycles),

@@ -7,8 +7,10 @@ to
 
 so that latents beyond a bound decode to the bound exactly. Values *at* a bound (dry cells, open water) do not fix their
 latent: it is any number beyond the threshold and is drawn at random in training, so a variable with a point mass is
-learned as a continuous one and comes back with the point mass at its true rate. All scales are fitted from the data:
-another unit of the same variable gives the same latents.
+learned as a continuous one and comes back with the point mass at its true rate. Records that are rounded have no value
+between 0 and a smallest one, and a latent there would be rain that no record has: half of the smallest value is the
+threshold, below which all is 0. All scales are fitted from the data: another unit of the same variable gives the same
+latents.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -42,6 +44,7 @@ class Transform:
         power: f(x) = sign(x) |x|^power.
         lower: smallest value there is, or None.
         upper: largest value there is, or None.
+        least: what is smaller is at the lower bound.
     """
 
     kind: str
@@ -50,6 +53,7 @@ class Transform:
     power: float = 1.0
     lower: float | None = None
     upper: float | None = None
+    least: float = 0.0
 
     def _f(self, x: np.ndarray) -> np.ndarray:
         return x if self.power == 1 else np.sign(x) * np.abs(x) ** self.power
@@ -57,7 +61,7 @@ class Transform:
     @property
     def bounds(self) -> tuple[float, float]:
         """The two bounds of f(x), infinite where there is none."""
-        low = -np.inf if self.lower is None else float(self._f(np.asarray(self.lower)))
+        low = -np.inf if self.lower is None else float(self._f(np.asarray(max(self.lower, self.least))))
         return low, np.inf if self.upper is None else float(self._f(np.asarray(self.upper)))
 
     @property
@@ -84,6 +88,8 @@ class Transform:
         """Values in the variable's units, float64, inside the bounds."""
         v = np.clip(self.mean + self.std * np.asarray(u, dtype=np.float64), *self.bounds)
         x = v if self.power == 1 else np.sign(v) * np.abs(v) ** (1 / self.power)
+        if self.least:
+            x = np.where(v <= self.bounds[0], 0.0, x)
         return np.clip(x, self.lower, self.upper) if self.kind != "standard" else x
 
     def to_dict(self) -> dict[str, object]:
@@ -104,12 +110,14 @@ class Moments:
         count: known values.
         low: smallest value.
         high: largest value.
+        least: smallest value above 0.
     """
 
     count: int = 0
     low: float = np.inf
     high: float = -np.inf
     at_zero: int = 0
+    least: float = np.inf
     at_top: dict[float, int] = field(default_factory=lambda: dict.fromkeys(_TOPS, 0))
     shift: float | None = None
     sums: dict[float, np.ndarray] = field(default_factory=dict)
@@ -125,6 +133,7 @@ class Moments:
         self.count += len(x)
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         self.at_zero += int((x <= 0).sum())
+        self.least = min(self.least, float(x.min(where=x > 0, initial=np.inf)))
         for top in _TOPS:
             self.at_top[top] += int((x == top).sum())
         cubic = np.sign(x) * np.abs(x) ** _POWER
@@ -177,7 +186,7 @@ def _censored_scale(share: float, mean: float) -> tuple[float, float]:
     return -a * std, std
 
 
-def fit_transform(kind: str, moments: Moments, name: str, units: str = "") -> Transform:
+def fit_transform(kind: str, moments: Moments, name: str, units: str = "", *, rounded: bool = False) -> Transform:
     """Fit a transform's scales.
 
     Args:
@@ -185,6 +194,8 @@ def fit_transform(kind: str, moments: Moments, name: str, units: str = "") -> Tr
         moments: the variable's streamed sums over the training part.
         name: the variable, for errors.
         units: its units.
+        rounded: whether a variable with a point mass at 0 has no value below half of its smallest one. Means over
+            blocks are then not all possible.
     """
     if kind == "auto":
         kind = choose(moments, units)
@@ -215,6 +226,8 @@ def fit_transform(kind: str, moments: Moments, name: str, units: str = "") -> Tr
         return Transform(kind, *moments.mean_std(1.0), 1.0, 0.0, top)
     mean, std = moments.mean_std(_POWER)
     share = moments.at_zero / moments.count
-    if kind == "censored" and share > 0:
-        mean, std = _censored_scale(share, mean / (1 - share))
-    return Transform(kind, mean, std, _POWER, 0.0, None)
+    if kind != "censored" or not share:
+        return Transform(kind, mean, std, _POWER, 0.0, None)
+    least = 0.5 * moments.least if rounded else 0.0
+    mean, std = _censored_scale(share, mean / (1 - share) - least**_POWER)
+    return Transform(kind, mean + least**_POWER, std, _POWER, 0.0, None, least)

@@ -38,6 +38,10 @@ class Windows:
     crop: int | None
     seed: int
 
+    def draw(self, step: int) -> tuple[NDArray[np.intp], tuple[slice, ...] | None, NDArray[np.float64]]:
+        """Positions of the step's samples, its window, and the weight of each in the loss: 1."""
+        return self.rows(step), self.window(step), np.ones(self.batch)
+
     def rng(self, purpose: int, number: int) -> np.random.Generator:
         """The generator of a purpose at an epoch or step."""
         return np.random.Generator(np.random.Philox(key=[self.seed % 2**63, purpose], counter=[0, 0, 0, number]))

@@ -46,12 +46,12 @@ def calibrate(law: Diffusion, problem: Problem, device: torch.device, *, nfe: in
         return _calibrate_waves(law, law.guess, problem, device, nfe)
     codec, channels = problem.codec, len(problem.codec.layout.channels)
     true, drawn = np.zeros(channels), np.zeros(channels)
-    for part in _drawn(law, problem, device, nfe, lambda row: None):
+    for part in _drawn(law, problem, device, nfe, lambda row, m: problem.past(row) if m % 2 == 0 else None):
         axes = (0, *range(2, part.x.ndim))
         true += (part.weight * part.x**2).sum(axes)
         drawn += (part.weight * part.r**2).sum(axes)
     factor = np.clip(np.where(drawn > 0, true / np.maximum(drawn, 1e-12), 1.0), *_RANGE) ** 0.5
-    codec.scale = codec.scale * factor.reshape(-1, *[1] * len(codec.layout.space))
+    codec.widened(factor)
     return [float(v) for v in factor]
 
 
@@ -71,7 +71,7 @@ def _drawn(
     problem: Problem,
     device: torch.device,
     nfe: int,
-    known: Callable[[np.ndarray], np.ndarray | None],
+    known: Callable[[np.ndarray, int], np.ndarray | None],
     numbers: int = _NUMBERS,
 ) -> Iterator[_Drawn]:
     """Training samples beside what is drawn given what is known of them."""
@@ -85,8 +85,9 @@ def _drawn(
     for k, start in turns:
         part = items[k::members][start : start + micro]
         at = [np.array([row]) for row, _ in part]
+        told = [known(row, m) for row, (_, m) in zip(at, part)]
         encoded, predicted = zip(
-            *(problem.predicted(row, draw=np.random.default_rng(int(row[0])), known=known(row)) for row in at)
+            *(problem.predicted(row, draw=np.random.default_rng(int(row[0])), known=k) for row, k in zip(at, told))
         )
         x, weight = (np.concatenate([getattr(e, name) for e in encoded]) for name in ("x", "weight"))
         z = np.stack([normal(Key(0, "calibrate", m, str(row)), x.shape[1:]) for row, m in part]).astype(np.float32)
@@ -115,7 +116,7 @@ def _calibrate_waves(
     channels, modes = len(layout.channels), np.bincount(ring)
     asked, spread = guess.asked.cpu().numpy(), np.ones(channels)
     for part, known, which, share in (
-        (guess.other, lambda row: None, np.ones_like(asked), 0.5),
+        (guess.other, lambda row, m: None, np.ones_like(asked), 0.5),
         (guess.usual, problem.past, asked, 1.0),
     ):
         sums, fields = np.zeros((4, channels, len(modes))), 0

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from undrift.data.motion import carried, motion
 from undrift.distributions.baselines import MEMBERS, dress
 from undrift.distributions.climatology import fit_climatologies
 from undrift.distributions.eof_ridge import fit_eof_ridges
-from undrift.distributions.motion import carried, motion
 from undrift.distributions.record import Block, Known, Record, blocks_of, known_at
 
 __all__ = ["ForecastBaseline", "fit_forecast_baselines", "lagrangian", "persistence"]

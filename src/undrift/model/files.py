@@ -15,6 +15,7 @@ from undrift.config import Config, dump_config, load_config
 from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell, load_codec, save_codec
 from undrift.denoise.guess import GaussianGuess, Guess
+from undrift.denoise.rings import RingGuess
 from undrift.denoise.spectral import SpectralGuess
 from undrift.denoise.windows import WindowGuess
 from undrift.distributions.baselines import Dressed
@@ -116,6 +117,8 @@ def read_files(path: Path, device: torch.device, *, verify: bool) -> Parts:
 
 
 def _guess_of(parts: Mapping[str, torch.Tensor]) -> Guess:
+    if "powers" in parts:
+        return RingGuess(*(parts[name] for name in ("powers", "edges", "share", "periodic")))
     if "asked" not in parts:
         return GaussianGuess(parts["modes"], parts["variances"], float(parts["floor"]))
 

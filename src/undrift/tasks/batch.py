@@ -91,6 +91,7 @@ class Batch:
         weight: 1 where x is known, else 0; (B, C, *space).
         fold: the fold of the record that each window is from, (B,); what was fitted to the record leaves that fold out.
         member: which of several networks it is for, counted on and on, see :func:`undrift.nets.members.member_of`.
+        importance: what each loss counts, (B,), where some windows are drawn more often than others; None: 1.
     """
 
     x: Tensor
@@ -98,6 +99,7 @@ class Batch:
     weight: Tensor
     fold: Tensor
     member: int = 0
+    importance: Tensor | None = None
 
     @classmethod
     def of(cls, x: Tensor, condition: Condition | None = None, weight: Tensor | None = None) -> Self:
@@ -110,9 +112,11 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Self:
         """The same on a device."""
+        importance = None if self.importance is None else self.importance.to(device)
         return type(self)(
-            self.x.to(device), self.condition.to(device), self.weight.to(device), self.fold.to(device), self.member
-        )
+            self.x.to(device), self.condition.to(device), self.weight.to(device), self.fold.to(device), self.member,
+            importance,
+        )  # fmt: skip
 
 
 def check_rows(name: str, x: Tensor, condition: Condition | None) -> None:

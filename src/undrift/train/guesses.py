@@ -8,6 +8,7 @@ import torch
 
 from undrift.config import Config
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, Guess, fit_guess
+from undrift.denoise.rings import fit_rings
 from undrift.denoise.spectral import fit_spectral
 from undrift.denoise.windows import WindowGuess
 from undrift.tasks import Window
@@ -19,18 +20,23 @@ _GUESS_CELLS = 40_000  # channels x cells up to which principal components are c
 _GUESS_SAMPLES = 1500
 _WINDOW_CELLS = 30_000  # likewise of windows, above which waves are
 _SPECTRAL_SAMPLES = 160
+_RING_FIELDS = 12  # whose spectra the guess of parts of space has
+_RING_NUMBERS = 200_000_000
 _READ = 16  # samples at a time
 
 
 def guess_of(problem: Problem, config: Config) -> tuple[Guess, FoldedGuess, dict[str, float]]:
-    """The Gaussian guess, from the residuals that the network is trained on; white for parts of the domain."""
+    """The Gaussian guess, from the residuals that the network is trained on; the spectrum of whole fields for
+    parts of windows, and white of other parts.
+    """
     rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
     size = len(problem.codec.layout.channels) * math.prod(problem.codec.layout.shape)
     if problem.crop is None and size > _WINDOW_CELLS and isinstance(problem.task, Window):
         return _spectral(problem)
     if problem.crop is not None or size > _GUESS_CELLS:
-        white = GaussianGuess()
-        return white, FoldedGuess([white] * (int(problem.fold.max()) + 1)), {"modes": 0}
+        windows = problem.crop is not None and isinstance(problem.task, Window)
+        guess = _rings(problem, rows, size) if windows else GaussianGuess()
+        return guess, FoldedGuess([guess] * (int(problem.fold.max()) + 1)), {"modes": 0}
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _GUESS_SAMPLES)).astype(int))]
     draw = np.random.default_rng(config.train.seed)
     parts = []
@@ -40,6 +46,21 @@ def guess_of(problem: Problem, config: Config) -> tuple[Guess, FoldedGuess, dict
     fields = np.concatenate([p for p in parts if p is not None]).reshape(len(rows), -1)
     layout = problem.codec.layout
     return fit_guess(fields, problem.fold[rows], layout.shape, layout.periodic)
+
+
+def _rings(problem: Problem, rows: np.ndarray, size: int) -> GaussianGuess:
+    """With the spectra of what is asked of whole fields: what usually is, and now and then all."""
+    count = max(4, min(_RING_FIELDS, _RING_NUMBERS // size))
+    fields = []
+    for number, row in enumerate(rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]):
+        at = np.array([row])
+        known = problem.past(at) if number % 4 else problem.nothing(at)
+        encoded = problem.encode(at, draw=np.random.default_rng(int(row)), known=known)
+        assert encoded.x is not None
+        fields.append((encoded.x[0], encoded.fields["asked"][0].astype(bool).reshape(len(encoded.x[0]), -1).all(1)))
+    shape = problem.codec.layout.shape
+    window = [min(problem.crop or n, n) for n in shape]
+    return fit_rings(fields, window, problem.codec.layout.periodic)
 
 
 def _spectral(problem: Problem) -> tuple[Guess, FoldedGuess, dict[str, float]]:

@@ -16,6 +16,7 @@ from undrift.data.cut import begun_with
 from undrift.data.fields import Fields
 from undrift.data.leads import Pairs
 from undrift.data.members import date_of, reordered
+from undrift.data.motion_law import Ahead
 from undrift.data.split import Split, fill_values, overlapping, split
 from undrift.data.windows import Windows, auto_crop
 from undrift.errors import DataError, UsageError
@@ -23,9 +24,11 @@ from undrift.nets.precision import fastest_dtype
 from undrift.tasks import LeadTime, Task, Window
 from undrift.tasks.batch import Batch, Condition
 from undrift.tasks.pair import Pair
+from undrift.train.aheads import Aheads
 from undrift.train.pairs import pairs_of
 from undrift.train.settings import Settings
 from undrift.train.shared_errors import SharedErrors
+from undrift.train.source import source_of
 
 __all__ = [
     "Problem",
@@ -112,6 +115,7 @@ class Problem:
     pairs: Pairs | None = None
     _kept: tuple[Encoded, Predicted] | None = field(default=None, repr=False)
     _place: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int), repr=False)
+    _aheads: Aheads | None = field(default=None, repr=False)
 
     def encode(
         self,
@@ -134,14 +138,16 @@ class Problem:
         known: np.ndarray | None = None,
     ) -> tuple[Encoded, Predicted]:
         """As :meth:`encode`, and what they are residuals from."""
-        known = self._known(rows, window, draw) if known is None else known
+        ahead: list[Ahead | None] | None = None
+        if known is None:
+            known, ahead = self._known(rows, window, draw)
         initial = None if self.pairs is None else self.initial(*self.pairs.draw(rows, draw), window)
         if self._kept is None:
             values = {k: v[rows] for k, v in self.covariates.items()}
             given = self.pair.given if draw is None or self.pair.given is None else reordered(self.pair.given, draw)
             return self.codec.encode(
                 self.pair.target, given, rows, covariates=values, fold=self.fold[rows], window=window,
-                draw=draw, known=known, initial=initial,
+                draw=draw, known=known, initial=initial, ahead=ahead,
             )  # fmt: skip
         encoded, prediction = self._kept
         whole = window if window is not None else (slice(None),) * len(self.codec.layout.space)
@@ -149,7 +155,7 @@ class Problem:
         cut = (at, slice(None), *whole)
         predicted, fields = prediction[cut], {k: v[cut] for k, v in encoded.fields.items()}
         if known is not None:
-            predicted, more = self.codec.windowed(known, predicted, self.fold[rows], whole, draw)
+            predicted, more = self.codec.windowed(known, predicted, self.fold[rows], whole, draw, ahead)
             fields |= more
         vector = encoded.vector[at]
         if initial is not None:
@@ -173,16 +179,23 @@ class Problem:
 
     def _known(
         self, rows: np.ndarray, window: tuple[slice, ...] | None, draw: np.random.Generator | None
-    ) -> np.ndarray | None:
-        """Values of windows of frames, NaN where they are asked: by a mask that is drawn, or all where none is."""
+    ) -> tuple[np.ndarray | None, list[Ahead | None] | None]:
+        """Values of windows of frames, NaN where they are asked: by a mask that is drawn, or all where none is.
+
+        Also what the motion of their past tells of a part of space; None where the whole of it is seen.
+        """
         if not isinstance(self.task, Window):
-            return None
+            return None, None
         values = self.pair.target.read(rows, window)
         if draw is None:
-            return np.full_like(values, np.nan)
+            return np.full_like(values, np.nan), None
         names = [c.variable for c in self.codec.layout.channels[:: self.task.frames]]
-        coarse = self.pair.given is not None
-        return np.where(self.task.draw(values.shape[1:], len(rows), draw, names, coarse), values, np.nan)
+        known = self.task.draw(values.shape[1:], len(rows), draw, names, self.pair.given is not None)
+        ahead = None
+        if window is not None and self.codec.motion_laws is not None:
+            self._aheads = self._aheads or Aheads(self.codec, self.pair.target, self.fold)
+            ahead = self._aheads(rows, known, window)
+        return np.where(known, values, np.nan), ahead
 
     def past(self, rows: np.ndarray) -> np.ndarray | None:
         """Values of windows of frames with what usually is asked NaN; None for other tasks."""
@@ -253,11 +266,22 @@ def covariates_of(fields: Fields, task: Task) -> dict[str, np.ndarray]:
     return {dim: fields.along(fields._dataset[dim].reset_coords(drop=True)) for dim in labelled}
 
 
-def _stop_rows(train: np.ndarray) -> np.ndarray:
-    """Blocks spread over the record, a tenth of it in all."""
+def _stop_rows(train: np.ndarray, frames: int) -> np.ndarray:
+    """Blocks spread over the record, a tenth of it in all.
+
+    One block at its beginning where windows of so many frames that overlap these blocks are more than half of all.
+    """
     parts = np.array_split(train, _VALIDATION_BLOCKS)
     size = max(1, round(len(train) * _VALIDATION / _VALIDATION_BLOCKS))
-    return np.concatenate([part[(len(part) - size) // 2 : (len(part) - size) // 2 + size] for part in parts])
+    rows = np.concatenate([part[(len(part) - size) // 2 : (len(part) - size) // 2 + size] for part in parts])
+    if _near(train, rows, frames).mean() > 0.5:
+        return train[: max(1, round(len(train) * _VALIDATION))]
+    return rows
+
+
+def _near(rows: np.ndarray, others: np.ndarray, apart: int) -> np.ndarray:
+    """Which rows are less than so many samples apart from one of others."""
+    return np.abs(rows[:, None] - others[None]).min(1) < apart
 
 
 def prepare(target: Fields, given: Fields | None, task: Task, config: Config, *, samples: int | None = None) -> Problem:
@@ -298,6 +322,8 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config, *,
         windows=isinstance(task, Window),
         maps=_crop(config.train.crop, pair.target) is None,
         leads=(task.clock(pair.target), task.steps(pair.target), task.past) if isinstance(task, LeadTime) else None,
+        past=task.past if isinstance(task, Window) else 0,
+        motion=config.codec.motion,
     )
     folds = np.full(len(pair.target), -1)
     folds[train] = fold
@@ -321,10 +347,9 @@ def _keep_apart(problem: Problem) -> None:
         problem.fit_rows = problem.fit_rows[problem.pairs.reach[problem.fit_rows] > 0]
     dates, all_dates = date_of(target, problem.fit_rows), np.unique(date_of(target, train))
     problem.memory = _memory(problem)
-    stop = np.intersect1d(_stop_rows(all_dates), dates)
+    stop = np.intersect1d(_stop_rows(all_dates, target.layout.frames), dates)
     problem.stop_rows = problem.fit_rows[np.isin(dates, stop)]
-    near = np.abs(all_dates[:, None] - stop[None]).min(1) < problem.memory
-    far = problem.fit_rows[~np.isin(dates, all_dates[near])]
+    far = problem.fit_rows[~np.isin(dates, all_dates[_near(all_dates, stop, problem.memory)])]
     problem.fit_rows = np.setdiff1d(far, overlapping(target, problem.stop_rows))
 
 
@@ -353,7 +378,7 @@ def reopen(target: Fields, given: Fields | None, task: Task, config: Config, cod
     whole = split(pair.target, config.data.holdout)
     all_folds = np.full(len(pair.target), -1)
     dates = date_of(pair.target, whole.train)
-    stop = whole.train[np.isin(dates, _stop_rows(np.unique(dates)))]
+    stop = whole.train[np.isin(dates, _stop_rows(np.unique(dates), pair.target.layout.frames))]
     covariates = covariates_of(pair.target, task)
     return Problem(pair, whole, np.setdiff1d(whole.train, stop), stop, codec, all_folds, covariates, None, task)
 
@@ -387,19 +412,23 @@ def batches(problem: Problem, config: Config) -> tuple[Callable[[int], Batch], l
     rows, size = problem.fit_rows, config.train.batch
     shared = None if isinstance(problem.task, Window | LeadTime) else _shared_errors(problem)
     windows = Windows(len(rows), size, problem.codec.layout.shape, problem.crop, config.train.seed)
+    source = source_of(problem.codec, problem.pair.target, rows, windows, config.train.wet)
 
     def batch(step: int) -> Batch:
-        at, window, fold = rows[windows.rows(step)], windows.window(step), problem.fold[rows[windows.rows(step)]]
+        at, window, counts = source.draw(step)
+        at, fold = rows[at], problem.fold[rows[at]]
         encoded = problem.encode(at, window, windows.rng(3, step))
         assert encoded.x is not None and encoded.weight is not None
         x = encoded.x
         if shared is not None:
             x = shared.exchange(x, encoded.weight, fold, window, windows.rng(5, step))
-        return to_batch(replace(encoded, x=x), fold, step)
+        out = to_batch(replace(encoded, x=x), fold, step)
+        return out if isinstance(source, Windows) else replace(out, importance=torch.from_numpy(counts).to(out.x.dtype))
 
     count = len(problem.stop_rows)
     members = config.net.members or 1
-    number = max(1, min(_VALIDATION_FIELDS, 4 * count) // size)
+    parts = 1 if problem.crop is None else math.prod(max(1, n // problem.crop) for n in windows.shape)
+    number = max(1, min(_VALIDATION_FIELDS, 4 * count * parts) // size)
     number = members * -(-number // members)  # each network as often as the others
     stop = []
     for i in range(number):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from undrift.distributions.motion import carried, motion
+from undrift.data.motion import carried, motion
 
 
 def pattern(shape, width=2.0, seed=0):

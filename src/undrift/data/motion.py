@@ -2,21 +2,23 @@
 
 The shift between two frames is where their correlation peaks; here the cross-power of each frequency counts by
 ``R / (|R| + mean |R|)``, between plain and phase correlation (Kuglin and Hines 1975), so that frequencies without power
-do not. The whole domain is measured first, then blocks of it around that shift. Frames are carried on by backward
+do not. The whole domain is measured first, then blocks of it around that shift, and a linear function of place is
+fitted around each block: single blocks are too uncertain to be followed for an hour. Frames are carried on by backward
 semi-Lagrangian steps, each with the motion where it has got to (Germann and Zawadzki 2002,
 doi:10.1175/1520-0493(2002)130<2859:SDOTPO>2.0.CO;2).
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import scipy.fft
 import scipy.ndimage
 
-__all__ = ["carried", "motion"]
+__all__ = ["carried", "motion", "origins", "picked"]
 
 _BLOCK = 32  # cells along each side
+_REACH = 128.0  # cells over which motion is a linear function of place
 _FAR = 0.25  # of a block: shifts beyond the domain's own that are not believed
 _CLEAR = 0.1  # least peak of a block's correlation, where 1 is a pure shift
 
@@ -39,8 +41,7 @@ def motion(frames: np.ndarray, periodic: Sequence[bool]) -> np.ndarray:
     found = np.empty((len(shape), *(len(c) for c in corners)))
     for place in itertools.product(*(range(len(c)) for c in corners)):
         found[(slice(None), *place)] = _of_block(filled, [c[i] for c, i in zip(corners, place)], whole, periodic)
-    smooth = np.stack([scipy.ndimage.gaussian_filter(v, 0.7, mode="nearest") for v in found])
-    return _between(smooth, corners, shape)
+    return _between(_locally_linear(found, corners, shape, periodic), corners, shape)
 
 
 def carried(frame: np.ndarray, moved: np.ndarray, periodic: Sequence[bool], steps: Sequence[int]) -> np.ndarray:
@@ -48,16 +49,23 @@ def carried(frame: np.ndarray, moved: np.ndarray, periodic: Sequence[bool], step
 
     What comes in through an end that is not periodic is the value at that end.
     """
-    shape = frame.shape[1:]
-    at = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in shape), indexing="ij"))
-    out = np.empty((len(steps), *frame.shape), frame.dtype)
+    return np.stack([picked(frame, at, periodic) for at in origins(moved, periodic, steps)])
+
+
+def origins(moved: np.ndarray, periodic: Sequence[bool], steps: Sequence[int]) -> Iterator[np.ndarray]:
+    """Where what is in each cell was some steps before, (d, *space) in cells, for ascending numbers of steps."""
+    at = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in moved.shape[1:]), indexing="ij"))
     done = 0
-    for k, step in enumerate(steps):
+    for step in steps:
         for _ in range(step - done):
             at = at - np.stack([_at(v, at, periodic) for v in moved])
         done = step
-        out[k] = [_at(channel, at, periodic) for channel in frame]
-    return out
+        yield at
+
+
+def picked(frame: np.ndarray, at: np.ndarray, periodic: Sequence[bool]) -> np.ndarray:
+    """Channels (C, *space) at places (d, *space), linear between cells, of the frame's dtype."""
+    return np.stack([_at(channel, at, periodic) for channel in frame]).astype(frame.dtype)
 
 
 def _standard(frames: np.ndarray) -> np.ndarray:
@@ -136,6 +144,23 @@ def _of_block(filled: np.ndarray, corner: Sequence[int], whole: np.ndarray, peri
     if clear < _CLEAR or (np.abs(shift) > _FAR * np.array(sides)).any():
         return whole
     return np.array(back) + shift
+
+
+def _locally_linear(
+    found: np.ndarray, corners: Sequence[np.ndarray], shape: Axes, periodic: Sequence[bool]
+) -> np.ndarray:
+    """Values at blocks (d, *blocks) by linear regression on place, with Gaussian weights around each block."""
+    places = np.stack(np.meshgrid(*corners, indexing="ij"), -1).reshape(-1, len(shape)).astype(np.float64)
+    values = found.reshape(len(found), -1)
+    out = np.empty_like(values)
+    for i, place in enumerate(places):
+        away = places - place
+        for axis, (n, wrap) in enumerate(zip(shape, periodic)):
+            away[:, axis] = (away[:, axis] + n / 2) % n - n / 2 if wrap else away[:, axis]
+        counts = np.exp(-0.25 * (away**2).sum(1) / _REACH**2)  # root of the weights
+        design = np.concatenate([np.ones((len(away), 1)), away / _REACH], 1) * counts[:, None]
+        out[:, i] = np.linalg.lstsq(design, (values * counts).T, rcond=1e-6)[0][0]
+    return out.reshape(found.shape)
 
 
 def _between(values: np.ndarray, corners: Sequence[np.ndarray], shape: Axes) -> np.ndarray:

@@ -1,0 +1,86 @@
+"""Fitting the law of frames that move, and whether it is better than that of windows."""
+
+import logging
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from undrift.data.censored import surprise
+from undrift.data.codec import Codec
+from undrift.data.fields import Fields
+from undrift.data.motion_law import MotionLaws, fit_motion_laws
+
+__all__ = ["fit_motion"]
+
+logger = logging.getLogger(__name__)
+
+_READ = 4_000_000_000 // 8  # numbers of latents that pass through the fit, at most
+_SCORED = 12  # windows, spread over the record
+
+
+def fit_motion(
+    codec: Codec,
+    target: Fields,
+    rows: np.ndarray,
+    fold: np.ndarray,
+    covariates: Mapping[str, np.ndarray],
+    past: int,
+    wanted: bool | None,
+) -> MotionLaws | None:
+    """The law of frames that move.
+
+    None where that of windows says more of the frames ahead of left-out blocks, in nats a cell, and it is not
+    ``wanted`` in any case.
+
+    Args:
+        codec: with its law of windows.
+        target: windows.
+        rows: positions of the training windows.
+        fold: of each of them.
+        covariates: name -> value of each window of ``target``.
+        past: frames that are given.
+        wanted: True for sure; None where it is better.
+    """
+    frames, shape = codec.layout.frames, codec.layout.shape
+    size = len(codec.layout.channels) * int(np.prod(shape))
+    some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), max(20, _READ // size // 20))).astype(int))
+
+    def windows() -> Iterator[np.ndarray]:
+        for at in some:
+            yield codec.latents(target.read(rows[[at]]))[0].reshape(-1, frames, *shape)
+
+    low, high = (v.ravel()[::frames] for v in (codec.low, codec.high))
+    laws = fit_motion_laws(windows(), fold[some], past=past, low=low, high=high, periodic=codec.layout.periodic)
+    if wanted:
+        return laws
+    errors = {}
+    for name, one in (("motion", laws), ("windows", None)):
+        codec.motion_laws = one
+        errors[name] = _surprise(codec, target, rows, fold, covariates, past)
+    codec.motion_laws = None
+    better = errors["motion"] < errors["windows"]
+    logger.info(
+        "frames ahead are predicted %s: %.3f nats a cell, and %.3f without",
+        "by their motion" if better else "without their motion; with it", errors["motion"], errors["windows"],
+    )  # fmt: skip
+    return laws if better else None
+
+
+def _surprise(
+    codec: Codec, target: Fields, rows: np.ndarray, fold: np.ndarray, covariates: Mapping[str, np.ndarray], past: int
+) -> float:
+    """Mean negative log-likelihood of frames ahead given those before, by laws without their fold."""
+    frames, out = codec.layout.frames, []
+    for at in np.unique(np.linspace(0, len(rows) - 1, _SCORED).astype(int)):
+        row = rows[[at]]
+        known = target.read(row)
+        u = codec.latents(known)
+        known.reshape(-1, frames, *codec.layout.shape)[:, past:] = np.nan
+        values = {k: v[row] for k, v in covariates.items()}
+        _, prediction = codec.encode(None, None, row, covariates=values, fold=fold[[at]], known=known)
+        for channel in np.flatnonzero(np.arange(len(codec.layout.channels)) % frames >= past):
+            there = ~np.isnan(u[0, channel])
+            seen, mean, std = (v[0, channel][there] for v in (u, prediction.mean, prediction.std))
+            low, high = codec.transforms[channel].thresholds
+            out.append(surprise(seen, mean, std, low, high).mean())
+    return float(np.nanmean(out))

@@ -1,0 +1,105 @@
+"""The Gaussian guess of fields of which training sees parts: its covariance is alike everywhere.
+
+Where windows of a domain are learned there is no room for principal components of the whole; what a part of the domain
+and the whole share is the power spectrum. In an orthonormal basis of cosines (waves along periodic axes)
+
+    C = D' diag(P_c(|k|)) D,
+
+with the power P_c of channel c at the wavenumber |k|, in cycles a cell.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from undrift.data.texture import spectra_of, wavenumbers
+from undrift.data.waves import waves
+from undrift.denoise.guess import GaussianGuess
+
+__all__ = ["RingGuess", "fit_rings"]
+
+
+class RingGuess(GaussianGuess):
+    """A Gaussian whose covariance has the eigenvalues ``powers[c, bin of |k|]``.
+
+    Args:
+        powers: of each channel and bin, (C, K).
+        edges: between the bins, ascending, (K - 1,), in cycles a cell.
+        share: of the modes of a training window in each bin, (K,).
+        periodic: of each space axis.
+    """
+
+    powers: Tensor
+    edges: Tensor
+    share: Tensor
+    periodic: Tensor
+
+    def __init__(self, powers: Tensor, edges: Tensor, share: Tensor, periodic: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("powers", powers.to(torch.float64))
+        self.register_buffer("edges", edges.to(torch.float64))
+        self.register_buffer("share", share.to(torch.float64))
+        self.register_buffer("periodic", periodic.to(torch.bool))
+        self._grids: dict[tuple, tuple[list[Tensor], Tensor]] = {}
+
+    def total(self, size: int) -> Tensor:
+        """Mean eigenvalue of C in a training window."""
+        return (self.powers * self.share).sum(1).mean()
+
+    def posterior_variance(self, ratio: Tensor, size: int) -> Tensor:
+        """Mean eigenvalue of ``C r^2 (C + r^2)^{-1}`` in a training window, for ratios (B,) -> (B,)."""
+        square = ratio[:, None, None] ** 2
+        return (self.powers * square / (self.powers + square) * self.share).sum(2).mean(1)
+
+    def gains(self, ratio: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """What ``C (C + r^2)^{-1}`` multiplies each channel and bin by, (B, C, K), and no modes, (B, 0)."""
+        gain = self.powers / (self.powers + ratio[:, None, None] ** 2)
+        return gain.to(dtype), gain[:, 0, :0].to(dtype)
+
+    def shrink(self, y: Tensor, tail: Tensor, gain: Tensor) -> Tensor:
+        """``C (C + r^2)^{-1} y`` for y (B, C, *space) with known :meth:`gains`, of each row or of all."""
+        bases, bins = self._grid(y)
+        out = y
+        for axis, basis in enumerate(bases):
+            out = _along(out, basis, axis + 2)
+        out = out * tail[:, :, bins]
+        for axis, basis in enumerate(bases):
+            out = _along(out, basis.T, axis + 2)
+        return out
+
+    def _grid(self, y: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The basis along each axis, and the bin of each mode, (*space)."""
+        shape = tuple(y.shape[2:])
+        key = (shape, y.dtype, y.device)
+        if key not in self._grids:
+            periodic = self.periodic.tolist()
+            with torch.inference_mode(False):
+                bases = [torch.from_numpy(waves(n, wrap)[0]).to(y) for n, wrap in zip(shape, periodic)]
+                k = torch.from_numpy(wavenumbers(shape, periodic)).to(y.device)
+                self._grids[key] = bases, torch.bucketize(k, self.edges)
+        return self._grids[key]
+
+
+def _along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """A matrix applied along an axis."""
+    return (x.transpose(axis, -1) @ matrix.T).transpose(axis, -1)
+
+
+def fit_rings(
+    fields: Sequence[tuple[NDArray[np.floating], NDArray[np.bool_]]], window: Sequence[int], periodic: Sequence[bool]
+) -> RingGuess:
+    """The guess with the mean spectra of fields.
+
+    Args:
+        fields: (C, *space) each, centred by construction, and which of its channels count, (C,).
+        window: cells of a training window along each axis.
+        periodic: of each axis.
+    """
+    powers, edges = spectra_of(fields, periodic)
+    own = np.searchsorted(edges, wavenumbers(window, periodic)).ravel()
+    share = np.bincount(own, minlength=powers.shape[1]) / own.size
+    numbers = (torch.from_numpy(np.ascontiguousarray(v)) for v in (powers, edges, share))
+    return RingGuess(*numbers, torch.tensor(list(periodic)))

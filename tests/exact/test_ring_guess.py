@@ -1,0 +1,102 @@
+"""The guess of a known spectrum against the dense matrices that it stands for."""
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+
+from undrift.data.texture import wavenumbers
+from undrift.data.waves import waves
+from undrift.denoise.guess import GaussianGuess
+from undrift.denoise.precondition import Preconditioned, coefficients
+from undrift.denoise.rings import RingGuess, fit_rings
+from undrift.process import EDM
+
+SHAPE, EDGES = (6, 8), np.array([0.1, 0.3])
+POWERS = np.array([[4.0, 1.0, 0.25], [9.0, 2.0, 0.5]])
+
+
+def guess(periodic=(False, True)):
+    bins = np.searchsorted(EDGES, wavenumbers(SHAPE, periodic))
+    share = np.bincount(bins.ravel(), minlength=3) / bins.size
+    numbers = (torch.from_numpy(v) for v in (POWERS, EDGES, share))
+    return RingGuess(*numbers, torch.tensor(periodic)), bins
+
+
+def covariance(periodic=(False, True)):
+    """Dense, of both channels one after the other."""
+    _, bins = guess(periodic)
+    basis = np.kron(*(waves(n, wrap)[0] for n, wrap in zip(SHAPE, periodic)))
+    blocks = [basis.T @ np.diag(p[bins.ravel()]) @ basis for p in POWERS]
+    size = len(basis)
+    return np.block([[blocks[0], np.zeros((size, size))], [np.zeros((size, size)), blocks[1]]])
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_bases_are_orthonormal_cosines_and_waves(size, agrees):
+    rows, k = waves(size, False)
+    field = np.random.default_rng(0).normal(size=size)
+    agrees(waves, "cosines", "scipy.fft.dct", rows @ field, scipy.fft.dct(field, norm="ortho"), 1e-12, 1e-12)
+    np.testing.assert_allclose(k, np.arange(size) / (2 * size))
+    rows, k = waves(size, True)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(size), atol=1e-12)
+    power = np.abs(np.fft.fft(field)) ** 2 / size
+    for j in np.unique(k):  # the two waves of a number have the power of its two frequencies
+        both = power[np.isclose(np.abs(np.fft.fftfreq(size)), j)].sum()
+        assert ((rows @ field) ** 2)[k == j].sum() == pytest.approx(both, rel=1e-10)
+    found = wavenumbers((size, 4), (True, False))
+    agrees(wavenumbers, "|k|", "numpy.hypot", found, np.hypot(k[:, None], np.arange(4) / 8), 1e-12)
+
+
+@pytest.mark.parametrize("periodic", [(False, True), (False, False)])
+def test_denoising_is_that_of_the_dense_covariance(periodic, agrees):
+    law, _ = guess(periodic)
+    c, ratio = covariance(periodic), np.array([0.3, 2.0])
+    y = np.random.default_rng(1).normal(size=(2, 2, *SHAPE))
+    expected = [c @ np.linalg.solve(c + r**2 * np.eye(len(c)), row.ravel()) for r, row in zip(ratio, y)]
+    found = law.denoise(torch.from_numpy(y), torch.from_numpy(ratio)).numpy().reshape(2, -1)
+    agrees(RingGuess, "denoised", "dense linear algebra", found, np.stack(expected), 1e-9, 1e-9)
+    values = np.linalg.eigvalsh(c)
+    assert float(law.total(c.shape[0])) == pytest.approx(values.mean(), rel=1e-12)
+    posterior = [(values * r**2 / (values + r**2)).mean() for r in ratio]
+    np.testing.assert_allclose(law.posterior_variance(torch.from_numpy(ratio), len(c)), posterior, rtol=1e-12)
+    c_in, c_out = coefficients(law, torch.from_numpy(ratio), len(c))
+    np.testing.assert_allclose(c_in**-2, ratio**2 + values.mean(), rtol=1e-12)
+    np.testing.assert_allclose(c_out**2, posterior, rtol=1e-12)
+
+
+def test_one_power_is_white():
+    white = RingGuess(torch.ones(2, 1), torch.zeros(0), torch.ones(1), torch.tensor([False, False]))
+    y, ratio = torch.randn(3, 2, 5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0.1, 1.0, 9.0])
+    torch.testing.assert_close(white.denoise(y, ratio), GaussianGuess().denoise(y, ratio))
+
+
+def test_a_denoiser_around_a_silent_network_is_the_guess():
+    law, _ = guess()
+    silent = lambda x, t, vector: torch.zeros_like(x)  # noqa: E731
+    process = EDM()
+    x = torch.randn(2, 2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.tensor([0.4], dtype=torch.float64).expand(2)
+    found = Preconditioned(silent, process, law)(x, t).x
+    torch.testing.assert_close(found, law.denoise(x, (process.sigma(t) / process.alpha(t)).expand(2)))
+
+
+def test_spectra_are_those_of_the_fields(agrees):
+    """Fields drawn from the dense covariance give its powers back; channels that do not count are left out."""
+    rng, root = np.random.default_rng(2), np.linalg.cholesky(covariance())
+    shape, periodic = (24, 32), (False, True)
+    k = wavenumbers(shape, periodic)
+    power = 5 / (1 + (k / 0.1) ** 2)
+    bases = [waves(n, wrap)[0] for n, wrap in zip(shape, periodic)]
+    assert root.shape[0] == 2 * np.prod(SHAPE)
+    drawn = [bases[0].T @ (np.sqrt(power) * rng.normal(size=shape)) @ bases[1] for _ in range(200)]
+    fields = [(np.stack([f, f * 7 * i]), np.array([True, i == 0])) for i, f in enumerate(drawn)]
+    law = fit_rings(fields, (8, 8), periodic)
+    bins = np.searchsorted(law.edges.numpy(), k)
+    expected = np.array([power[bins == b].mean() if (bins == b).any() else np.nan for b in range(law.powers.shape[1])])
+    there = np.isfinite(expected)
+    modes = np.bincount(bins.ravel(), minlength=len(expected))[there]
+    found = law.powers.numpy()[0, there]
+    assert (np.abs(found / expected[there] - 1) < 5 * np.sqrt(2 / (200 * modes))).all()
+    agrees(fit_rings, "powers", "the spectrum that made the fields", found, expected[there], 0.15)
+    assert float(law.share.sum()) == pytest.approx(1.0)
