@@ -117,7 +117,7 @@ def _calibrate_waves(
     asked, spread = guess.asked.cpu().numpy(), np.ones(channels)
     for part, known, which, share in (
         (guess.other, lambda row, m: None, np.ones_like(asked), 0.5),
-        (guess.usual, problem.past, asked, 1.0),
+        (guess.usual, lambda row, m: problem.past(row), asked, 1.0),
     ):
         sums, fields = np.zeros((4, channels, len(modes))), 0
         for drawn in _drawn(law, problem, device, nfe, known, int(share * _WAVE_NUMBERS)):

@@ -26,8 +26,9 @@ _READ = 16  # samples at a time
 
 
 def guess_of(problem: Problem, config: Config) -> tuple[Guess, FoldedGuess, dict[str, float]]:
-    """The Gaussian guess, from the residuals that the network is trained on; the spectrum of whole fields for
-    parts of windows, and white of other parts.
+    """The Gaussian guess, from the residuals that the network is trained on.
+
+    Where parts of windows are learned it has the spectrum of whole ones, and it is white of other parts.
     """
     rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
     size = len(problem.codec.layout.channels) * math.prod(problem.codec.layout.shape)
