@@ -147,7 +147,7 @@ class FieldModel:
                 "100:200"): bitwise the same slice of a whole ensemble.
             seed: of the noise; realization n of a sample is fixed by (seed, n, labels of the sample).
             nfe: network evaluations per realization (10 unless the configuration says otherwise); with ``observe``
-                steps, each of several evaluations (twice as many by default).
+                steps, each of several evaluations for windows of several frames (twice as many by default).
             out: file to stream to, ``.nc`` or ``.zarr``; the result is then opened lazily.
             overwrite: replace ``out``.
             progress: show a progress bar.
