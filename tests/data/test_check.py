@@ -369,7 +369,7 @@ def test_memory_is_that_of_a_training_window_and_a_warning_where_the_machine_lac
 
 
 def test_bad_options_and_files(tmp_path):
-    with pytest.raises(UsageError, match="downscale, emulate, window or lead-time"):
+    with pytest.raises(UsageError, match="downscale, emulate, enrich, window or lead-time"):
         check(clean(), task="forecast")
     (tmp_path / "x.nc").write_text("hello")
     with pytest.raises(DataError, match=r"x\.nc"):

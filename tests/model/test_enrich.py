@@ -8,6 +8,7 @@ from model_fields import draw, fields, tiny_fit
 
 import undrift
 from undrift.cli.main import main
+from undrift.cli.report import _held_given
 from undrift.errors import DataError, UsageError
 
 SHARED, OWN = 1.0, 0.5  # variances of what members share and of what each has alone
@@ -129,6 +130,13 @@ def test_held_out_members_are_drawn_given_others_and_beat_their_dressed_mean(mod
     assert float(scores.crps) == pytest.approx(exact, rel=4 * 0.6 / np.sqrt(60 * 6))
     assert float(scores.crps) < float(scores.crps_baseline.sel(baseline="interpolation"))
     assert 0.85 < float(scores.spread_skill) < 1.15
+
+
+def test_a_page_shows_the_mean_of_what_is_given(model):
+    given, whole = _held_given(model), model.holdout_given()
+    assert set(whole.tas.dims) == {"time", "number", "given_member", "lat", "lon"}
+    np.testing.assert_allclose(given.tas.values, whole.tas.values.mean(whole.tas.dims.index("given_member")), rtol=1e-6)
+    assert given.tas.attrs["units"] == "K"
 
 
 def test_the_command_line_enriches(model, tmp_path, capsys):

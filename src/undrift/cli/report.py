@@ -110,7 +110,7 @@ def _of_an_ensemble(
 
     typed = ["--ensemble", ensemble, "--truth", *truth]
     reference = open_truth(truth)
-    return _write(model, Path(ensemble), reference, model.holdout_given(), run, typed, out, overwrite, own=False)
+    return _write(model, Path(ensemble), reference, _held_given(model), run, typed, out, overwrite, own=False)
 
 
 def _plan(model: FieldModel, draw: Callable[..., Any]) -> dict[str, Any]:
@@ -133,9 +133,7 @@ def _of_a_drawing(
         truth, path = wanted_truth(model), Path(folder) / _STREAMED
         model.sample(**_asked(model), out=path, **drawn).close()
         by_lead, notes = _by_lead(model, drawn)
-        return _write(
-            model, path, truth, model.holdout_given(), run, typed, out, overwrite, by_lead=by_lead, notes=notes
-        )
+        return _write(model, path, truth, _held_given(model), run, typed, out, overwrite, by_lead=by_lead, notes=notes)
 
 
 def _asked(model: FieldModel) -> dict[str, Any]:
@@ -186,6 +184,7 @@ def _write(
     from undrift.cli.runs import score
     from undrift.data.ensemble import open_ensemble
     from undrift.data.frames import FRAME, asked_frames
+    from undrift.data.members import left_out
     from undrift.model.at_leads import middle_lead
     from undrift.report.page import write_page
     from undrift.verify import verdict
@@ -196,7 +195,8 @@ def _write(
             members, scores, by_lead, more = middle_lead(model, opened, truth)
             notes = [*notes, *more]
         else:
-            members, truth = asked_frames(opened, truth) if FRAME in opened.dims else (opened, truth)
+            members, truth = left_out(opened, truth)
+            members, truth = asked_frames(members, truth) if FRAME in members.dims else (members, truth)
             scores = score(members, truth, model)
         again = shlex.join(["undrift", "report", run, *typed, "--out", out])
         title, commands = Path(run).name, [*_trained_by(run), again]
@@ -307,6 +307,14 @@ def _coarse(model: FieldModel, factor: int | None) -> str:
     if model.config.data.given:
         return f"the fields of another dataset ({files_text(model.config.data.given)})"
     return f"the means over blocks of {factor} cells along each side"
+
+
+def _held_given(model: FieldModel) -> xr.Dataset | None:
+    """What is given for the held-out samples, of several members their mean."""
+    from undrift.data.members import MEMBER
+
+    given = model.holdout_given()
+    return given.mean(MEMBER, keep_attrs=True) if given is not None and MEMBER in given.dims else given
 
 
 def _named(name: str, attrs: Mapping) -> str:

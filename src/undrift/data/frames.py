@@ -275,8 +275,8 @@ def asked_frames(members: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr
         raise DataError("all variables of the ensemble were given; there is nothing to score")
     if float(members.attrs.get("part_given", 0)) > 0:
         logger.warning("%.2g %% of the numbers that are scored were given", 100 * float(members.attrs["part_given"]))
-    members = members.drop_vars(known)
-    members, lead = members.isel({FRAME: asked}).assign_attrs(frames_given="", variables_given=""), members[FRAME]
+    members = members.drop_vars(known, errors="ignore")
+    members, lead = members.isel({FRAME: asked}).assign_attrs(frames_given=""), members[FRAME]
     if FRAME in truth.dims:
         return members, truth.isel({FRAME: asked}) if truth.sizes[FRAME] == len(lead) else truth
     spatial = str(members.attrs.get("space_dims", "")).split()

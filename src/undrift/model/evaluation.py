@@ -99,7 +99,7 @@ def evaluate(
             if out is not None:
                 verify.write_scores(scores, out)
             return scores
-        whole, (members, reference) = members, left_out(members, reference)
+        members, reference = left_out(members, reference)
         if FRAME in members.dims:
             members, reference = asked_frames(members, reference)
         options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed}
@@ -110,7 +110,7 @@ def evaluate(
             frames = isinstance(model.task, Window) and FRAME not in members.dims
             train = (_frames_of(model) if frames else model.training_data()) if train is None else train
             if baselines is None:
-                baselines, absent = (_baselines_of_frames if frames else _baselines)(model, whole, progress)
+                baselines, absent = (_baselines_of_frames if frames else _baselines)(model, members, progress)
         if FRAME in members.dims:
             asked = {FRAME: members[FRAME].values}
             baselines = {k: b.sel(asked) if FRAME in b.dims else b for k, b in (baselines or {}).items()}
@@ -194,16 +194,17 @@ def _with_rain(
 
 
 def _baselines(model: "FieldModel", ensemble: xr.Dataset, progress: bool) -> tuple[dict[str, xr.Dataset], list[str]]:
-    """Those of a run that were given what an ensemble was, and a sentence on each other one."""
+    """Those of a run that were given what an ensemble was (of windows the frames asked), and a sentence on others."""
     found, absent = model.baselines(progress), model.absent_baselines()
     if not isinstance(model.task, Window):
         return found, absent
-    usual = " ".join(map(str, np.flatnonzero(model.task.frames_known(model.task.usual))))
-    told = ensemble.attrs
-    if told.get("frames_given") == usual and not told.get("variables_given") and not told.get("part_given"):
+    usual = model.task.frames_known(model.task.usual)
+    asked, told = model.parts.shell.coords[FRAME].values[~usual], ensemble.attrs
+    if np.array_equal(ensemble[FRAME].values, asked) and not (told.get("variables_given") or told.get("part_given")):
         return found, absent
     lost = [name for name in ("linear predictor", "regression") if found.pop(name, None) is not None]
-    given = f"are given {f'frames {usual}' if usual else 'nothing'}, and the ensemble was given other parts"
+    frames = f"frames {' '.join(map(str, np.flatnonzero(usual)))}" if usual.any() else "nothing"
+    given = f"are given {frames}, and the ensemble was given other parts"
     return found, [*absent, *(f"no {name}: the baselines {given}" for name in lost)]
 
 
