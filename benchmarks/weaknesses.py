@@ -135,7 +135,7 @@ def flow(path: str, steps: int, work: Path) -> dict[str, Any]:
     }
     truth = model.holdout_truth()
     found: dict[str, Any] = {}
-    model.sample(holdout=True, realizations=1, at=f"time={truth.time.values[0]}", progress=False)  # warms up
+    model.sample(holdout=True, realizations=1, at=f"time={str(truth.time.values[0])[:13]}", progress=False)  # warms up
     for name, words in kinds.items():
         began = time.process_time()
         drawn = model.sample(holdout=True, realizations=FLOWS, constraint=words, progress=False)
