@@ -45,13 +45,13 @@ def written(path: str, work: Path) -> Path:
     return out
 
 
-def trained(data: Path, work: Path, budget: str, channels: str) -> undrift.FieldModel:
+def trained(data: Path, work: Path, budget: str, channels: str, regression: bool) -> undrift.FieldModel:
     """The run, gone on with where it was stopped."""
     run = work / "RUN"
     if not (run / "manifest.json").exists():
         undrift.fit(
-            data, dims="time,sample,y,x", task=undrift.Window(past=PAST, future=FUTURE), budget=budget, baselines=True,
-            holdout=f"sample={TRAIN}/{TRAIN + TEST - 1}", out=run, resume=(run / "config.toml").exists(),
+            data, dims="time,sample,y,x", task=undrift.Window(past=PAST, future=FUTURE), budget=budget, out=run,
+            baselines=regression, holdout=f"sample={TRAIN}/{TRAIN + TEST - 1}", resume=(run / "config.toml").exists(),
             set={"net.channels": channels, f"codec.transforms.{NAME}": "standard", "codec.linear": "false"},
         )  # fmt: skip
     return undrift.load(run)
@@ -122,12 +122,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--budget", default="8m")
     parser.add_argument("--channels", default="32,64,96,96")
+    parser.add_argument("--regression", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--realizations", type=int, default=10)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     data = written(options.path, options.work)
-    record, model = np.load(data), trained(data, options.work, options.budget, options.channels)
+    record, model = np.load(data), trained(data, options.work, options.budget, options.channels, options.regression)
     began = time.perf_counter()
     drawn: xr.DataArray = model.sample(
         holdout=True, know="past", realizations=options.realizations, constraint=BOUNDS, progress=False
@@ -135,13 +136,18 @@ def main() -> None:
     seconds = time.perf_counter() - began
     order = ("realization", "sample", "lead_time", "y", "x")
     members = drawn.isel(time=0).transpose(*order).values[:, :, PAST:]
-    regression = model.baselines(progress=False)["regression"][NAME].isel(time=0).transpose(*order)[:, :, PAST:]
+    rivals = {
+        name: one[NAME].isel(time=0).transpose(*order)[:, :, PAST:]
+        for name, one in model.baselines(progress=False).items()
+        if name in ("climatology", "regression")
+    }
     truth = record[PAST:, TRAIN:].astype(np.float32)
-    leads: dict[str, list[object]] = {"undrift": [], "regression": [], "persistence": []}
+    leads: dict[str, list[dict[str, object]]] = {name: [] for name in ("undrift", *rivals, "persistence")}
     for k in range(FUTURE):
         leads["undrift"].append(scored(truth[k], members[:, :, k], fair_crps, points=False))
-        of_twin = np.clip(regression[:, :, k].values, 0, WHITE)
-        leads["regression"].append(scored(truth[k], of_twin, discrete_crps, points=True))
+        for name, one in rivals.items():
+            quantiles = np.clip(one[:, :, k].values, 0, WHITE)
+            leads[name].append(scored(truth[k], quantiles, discrete_crps, points=True))
         leads["persistence"].append(scored(truth[k], persistence(record, k), discrete_crps, points=True))
     facts = {name: model.facts[name] for name in ("steps", "seconds", "parameters", "preparing_seconds")}
     found = {
@@ -151,14 +157,14 @@ def main() -> None:
         "fields": members[:, :, 0, 0, 0].size,
     }
     found |= {"octaves": OCTAVES, "leads": leads}
-    for name, rows in leads.items():
-        print(name, [f"{row['crps']:.2f} {row['mse of mean']:.0f} {row['ssim']:.3f}" for row in rows])  # type: ignore[index]
+    for name, scores in leads.items():
+        print(name, [f"{row['crps']:.2f} {row['mse of mean']:.0f} {row['ssim']:.3f}" for row in scores])
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
     if options.picture:
-        rows = {f"draw {n + 1}": members[n, 0] for n in range(min(3, len(members)))} | {
-            "regression": regression[:, 0].mean("realization").values
-        }
+        rows = {f"draw {n + 1}": members[n, 0] for n in range(min(3, len(members)))}
+        if "regression" in rivals:
+            rows["regression"] = rivals["regression"][:, 0].mean("realization").values
         picture(options.picture, truth[:, 0], rows)
 
 

@@ -107,6 +107,17 @@ def test_dates_by_their_beginning():
         np.testing.assert_array_equal(sample_mask(fields, text), [test(d) for d in days], err_msg=text)
 
 
+def test_a_date_as_numpy_prints_it():
+    """With nine digits of a second, all of them 0, or some that are not."""
+    times = np.datetime64("2001-01-04T07", "ns") + np.arange(4) * np.timedelta64(500, "ms")
+    data = xr.Dataset({"u": (("time", "y", "x"), np.ones((4, 3, 3)))}, {"time": times})
+    fields = open_fields(data)
+    for k, time in enumerate(times):
+        chosen = np.flatnonzero(sample_mask(fields, f"time={time}"))
+        assert k in chosen and len(chosen) <= 2  # a whole second stands for all of it
+    assert sample_mask(fields, f"time={times[1]}").sum() == 1
+
+
 def test_dates_of_another_calendar():
     time = xr.date_range("2000-01-01", periods=360, calendar="360_day", use_cftime=True)
     ds = xr.Dataset({"v": (("time", "y", "x"), np.zeros((360, 2, 2)))}, {"time": time})

@@ -203,7 +203,8 @@ def _write(
         section = section_of(model, members, truth, given, scores, title=title, commands=commands, own=own)
         section.by_lead, section.notes = by_lead, [*section.notes, *notes]
         if by_lead is not None:
-            section.verdict += [f"{finding.level}: {finding.text}" for finding in verdict(by_lead)]
+            findings = verdict(by_lead.assign_attrs(baselines_absent=""))  # which the notes tell
+            section.verdict += [f"{finding.level}: {finding.text}" for finding in findings]
         write_page(out, [section], title=f"undrift: {title}", overwrite=overwrite)
     return scores
 

@@ -156,6 +156,7 @@ def _match_numbers(labels: np.ndarray, ends: Sequence[float | None], cyclic: boo
 def _time_text(end: Any, key: str) -> str:
     """A date as the beginning of ISO 8601 text."""
     text = str(plain(end)) if not isinstance(end, str) else end.strip().replace(" ", "T").removesuffix("Z")
+    text = text.rstrip("0").rstrip(".") if "." in text else text  # as numpy prints a time of whole seconds
     if text and not re.fullmatch(r"\d{4}(-\d{2}(-\d{2}(T\d{2}(:\d{2}(:\d{2}(\.\d+)?)?)?)?)?)?", text):
         raise UsageError(f"{key}={end}: {key} is a date; type for example {key}=2019-03 or {key}=2019-03-01/2019-03-20")
     return text
