@@ -156,7 +156,7 @@ def fit_codec(
     _standardise(codec, target, given, rows, factor)
     if given is not None:
         codec.given_law = _given_law(codec, given, rows)
-    fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=not windows)
+    fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=not windows or given is not None)
     if windows:
         codec.window_laws = _window_laws(codec, target, given, rows, fold, covariates, maps and linear)
     codec.static = np.concatenate([codec.static, _geography(codec)]).astype(np.float32)
