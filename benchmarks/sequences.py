@@ -28,9 +28,9 @@ BLOCKS = {"latitude": FACTOR, "longitude": FACTOR}
 
 
 def model_of(path: str, task: Any, budget: str, run: Path) -> undrift.FieldModel:
-    """The model of a run, trained where there is none."""
+    """The model of a run, trained, or gone on with, where there is none."""
     if not (run / "manifest.json").exists():
-        undrift.fit(path, task=task, budget=budget, out=run)
+        undrift.fit(path, task=task, budget=budget, out=run, resume=run.exists())
     return undrift.load(run)
 
 

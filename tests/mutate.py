@@ -524,6 +524,9 @@ FAULTS = [
           "model/test_sequence_model.py"),
     Fault("model/frames.py", "later(labels, frame - zero, lead)", "later(labels, frame, lead)",
           "model/test_sequence_model.py"),
+    Fault("data/codec_fit.py", "lively=not windows or given is not None", "lively=not windows",
+          "model/test_sequence_model.py"),
+    Fault("data/predictors.py", "abs(i % frames - t) <= reach", "abs(i % frames - t) < reach", "data/test_predictors.py"),
     Fault("tasks/window.py", '{"nothing": 3}', '{"nothing": 1}', "data/test_frames.py"),
 ]  # fmt: skip
 

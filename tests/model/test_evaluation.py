@@ -37,6 +37,8 @@ def test_paths_and_a_run_give_the_scores_of_the_parts(trained, files, tmp_path, 
     expected = verify.evaluate(
         ensemble, truth, baselines=trained.baselines(), train=trained.training_data(), bootstrap=20
     )
+    in_time = verify.sequence_scores(ensemble, truth, baselines=trained.baselines())
+    expected = expected.merge(in_time, combine_attrs="override")
     expected.attrs["baselines_absent"] = "; ".join(trained.absent_baselines())
     model = undrift.load(trained.run, data=fields())
     got = undrift.evaluate(

@@ -181,7 +181,8 @@ def fit_codec(
     _standardise(codec, target, given, rows, factor)
     if given is not None:
         codec.given_law = _given_law(codec, given, rows)
-    fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=not (windows or leads))
+    lively = given is not None or not (windows or leads)
+    fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=lively)
     if windows and years:
         codec.season = _season(codec, target, rows, fold, covariates).astype(np.float32)
     if windows:
