@@ -67,7 +67,7 @@ def trained(work: Path, known: xr.Dataset, budget: float) -> FieldModel:
     if not (run / "manifest.json").exists():
         undrift.fit(
             known, task=undrift.LeadTime(LONGEST), budget=budget, holdout=f"run={RUNS - TEST}/{RUNS - 1}",
-            set={"codec.transforms": {"smoke": "standard"}}, out=run, overwrite=True,
+            out=run, overwrite=True,
         )  # fmt: skip
     return undrift.load(run, data=known)
 
