@@ -23,7 +23,7 @@ X = 2 * np.pi * np.arange(16) / 16
 MODES = np.stack([np.cos(X), np.sin(X)])
 
 
-def turning(count=700, seed=0):
+def turning(count=600, seed=0):
     """A wave on a ring whose two amplitudes are of unit variance, in two rows, at times that are numbers 0, 0.5, 1..."""
     rng, step = np.random.default_rng(seed), expm(GENERATOR)
     a, out = rng.normal(size=2), []
@@ -170,7 +170,7 @@ def test_from_the_command_line_to_the_scores(tmp_path, capsys):
     assert main(["check", data, "--task", "lead-time", "--longest", "6h"]) == 0
     told = capsys.readouterr().out
     assert "pairs of states up to 6h (6 steps) apart train" in told and "--task lead-time --longest 6h" in told
-    assert main(["train", data, "--task", "lead-time", "--longest", "6h", "--steps", "30", "--out", str(run), *small,
+    assert main(["train", data, "--task", "lead-time", "--longest", "6h", "--steps", "12", "--out", str(run), *small,
                  "--baselines"]) == 0  # fmt: skip
     out = str(tmp_path / "fc.zarr")
     assert main(["sample", str(run), "--given", str(tmp_path / "init.nc"), "--lead", "90min,2h,6h",
