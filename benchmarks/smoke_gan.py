@@ -19,6 +19,7 @@ from undrift.tasks.batch import Batch, Condition
 from undrift.train.loop import train
 from undrift.train.network import build_net
 from undrift.train.prepare import Problem, batches, settings_of
+from undrift.train.run import RunDirectory
 
 __all__ = ["GAN", "Critic", "fit_gan"]
 
@@ -94,8 +95,8 @@ def noise(like: Tensor, key: int) -> Tensor:
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(key))
 
 
-def fit_gan(problem: Problem, config: Config) -> tuple[nn.Module, int]:
-    """Train for the time of a configuration; returns the generator's averaged weights and the number of steps."""
+def fit_gan(problem: Problem, config: Config, run: RunDirectory) -> nn.Module:
+    """Train for the steps of a configuration; returns the generator's averaged weights."""
     config = config.model_copy(deep=True)
     config.net.members, config.net.dropout = 1, 0.0
     batch, _ = batches(problem, config)
@@ -105,6 +106,6 @@ def fit_gan(problem: Problem, config: Config) -> tuple[nn.Module, int]:
     torch.manual_seed(config.train.seed)
     critic = Critic(first.x.shape[1] + fields.shape[1] + vector.shape[1])
     settings = replace(settings_of(config), learning_rate=5e-4, weight_decay=0.0, betas=(0.0, 0.99))
-    trained = train(build_net(problem, config), Adversarial(critic), batch, settings=settings)
+    trained = train(build_net(problem, config), Adversarial(critic), batch, settings=settings, run=run)
     assert np.isfinite([float(p.detach().abs().max()) for p in trained.net.parameters()]).all()
-    return trained.net, trained.steps
+    return trained.net

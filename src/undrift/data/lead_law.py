@@ -161,6 +161,11 @@ class LeadLaws:
         """The longest lead, in steps."""
         return int(self.laws[-1].knots[-1])
 
+    def described(self) -> dict[str, object]:
+        """How far they reach and what they are made of, in words and numbers."""
+        maps = len(self.laws[-1].modes)
+        return {"longest": self.clock.text(self.longest), "steps": self.longest, "given": self.past, "maps": maps}
+
     @property
     def usual(self) -> Array:
         """Leads that are shown unless others are asked, in whole steps."""

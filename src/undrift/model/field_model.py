@@ -473,6 +473,7 @@ class FieldModel:
                 "stages": [*self.codec.predictor.stages, *(["curve"] if self.codec.curves else [])],
                 "channels": self.codec.predictor.described([c.label for c in layout.channels]),
             },
+            **({} if self.codec.lead_laws is None else {"lead times": self.codec.lead_laws.described()}),
             "network": {
                 "kind": self.config.net.kind if self._rebuilt() else "own",
                 "members": number_of(self.net),
