@@ -162,7 +162,9 @@ def fit_codec(
     _standardise(codec, target, given, rows, factor)
     if given is not None:
         codec.given_law = _given_law(codec, given, rows)
-    fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=not windows)
+    # a cycle of the year that is damped is a bias of each season, in which emulations would stay
+    damped = not (windows and years)
+    fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=not windows, damped=damped)
     if windows and years:
         codec.season = _season(codec, target, rows, fold, covariates).astype(np.float32)
     if windows:

@@ -102,6 +102,7 @@ class Predictors:
         factor: Sequence[int] | None,
         periodic: Sequence[bool],
         designs: Designs,
+        damped: bool = True,
     ) -> Self:
         """Fit all of them.
 
@@ -112,6 +113,7 @@ class Predictors:
             factor: fine cells per coarse cell for each space dim, None where the grids are not nested.
             periodic: for each space dim.
             designs: those of inputs that were fitted before from the same given numbers; new ones are added.
+            damped: as of :meth:`LinearPredictor.fit`.
         """
         given, target = read(np.arange(1))
         shape = target.shape[1:]
@@ -127,7 +129,9 @@ class Predictors:
 
             if inputs not in designs:
                 designs[inputs] = design_of(part, fold, int(np.prod(shape)))
-            found = LinearPredictor.fit(part, fold, factor=factor, periodic=periodic, design=designs[inputs])
+            found = LinearPredictor.fit(
+                part, fold, factor=factor, periodic=periodic, design=designs[inputs], damped=damped
+            )
             return Part(channels, inputs, found)
 
         alone = shape[0] == 1 and (given.coarse is None or given.coarse.shape[1] == 1)
