@@ -99,7 +99,7 @@ def months_of(times: xr.DataArray) -> Array:
 
 
 def month_statistics(values: Array, lat: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation in time, per band, of a month's days (day, variable, lat, lon) -> (variable, band)."""
+    """Mean and standard deviation in time of days (day, variable, lat, lon), of each band, (variable, band)."""
     weight = np.cos(np.deg2rad(lat)).reshape(BANDS, -1)
 
     def banded(field: Array) -> Array:
