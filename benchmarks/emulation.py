@@ -22,7 +22,9 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -39,20 +41,38 @@ Statistics = dict[str, np.ndarray]
 Array = np.ndarray
 
 
-def emulated(
-    data: xr.Dataset, last: xr.Dataset, budget: str, folder: Path, facts: dict, **options: object
-) -> xr.Dataset:
-    """Train on a record and go on from its last frames; how long both took is added to the facts."""
-    model = undrift.fit(
-        data, task=undrift.Window(**options.pop("window")), budget=budget, out=folder / "RUN", overwrite=True, **options
-    )
-    assert isinstance(model, undrift.FieldModel)
-    began = time.perf_counter()
-    model.forecast(last, steps=STEPS, realizations=REALIZATIONS, out=folder / "FC.zarr", overwrite=True)
-    facts["forecast_seconds"] = round(time.perf_counter() - began, 1)
-    facts["training_steps"] = model.parts.facts["steps"]
-    facts["parameters"] = model.parts.facts["parameters"]
-    return xr.open_zarr(folder / "FC.zarr").isel(time=0)
+@dataclass(frozen=True)
+class Emulation:
+    """What is trained and drawn.
+
+    Attributes:
+        folder: of the run and of its forecast.
+        settings: of ``undrift.fit``.
+        realizations: of the forecast.
+        coarsen: cells of the record in a cell of what is learned, along each side.
+        kept: whether the folder's forecast is scored as it is.
+        facts: what was measured beside the statistics.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    realizations: int
+    coarsen: int
+    kept: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, data: xr.Dataset, last: xr.Dataset) -> xr.Dataset:
+        """Train on a record and go on from its last frames."""
+        path = self.folder / "FC.zarr"
+        if not self.kept:
+            model = undrift.fit(data, out=self.folder / "RUN", overwrite=True, **self.settings)
+            assert isinstance(model, undrift.FieldModel)
+            began = time.perf_counter()
+            model.forecast(last, steps=STEPS, realizations=self.realizations, out=path, overwrite=True)
+            self.facts["forecast_seconds"] = round(time.perf_counter() - began, 1)
+        model = undrift.load(self.folder / "RUN", data=data)
+        self.facts.update(training_steps=model.facts["steps"], parameters=model.facts["parameters"])
+        return xr.open_zarr(path).isel(time=0)
 
 
 def compared(
@@ -99,7 +119,7 @@ def months_of(times: xr.DataArray) -> Array:
 
 
 def month_statistics(values: Array, lat: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation in time, per band, of a month's days (day, variable, lat, lon) -> (variable, band)."""
+    """Mean and standard deviation in time of days (day, variable, lat, lon), of each band, (variable, band)."""
     weight = np.cos(np.deg2rad(lat)).reshape(BANDS, -1)
 
     def banded(field: Array) -> Array:
@@ -134,11 +154,12 @@ def month_pairs(anomalies: Array, days: Array, middle: float, length: int, lat: 
     return means, stds
 
 
-def atmosphere(path: Path, budget: str, folder: Path, options: dict) -> tuple[dict[str, object], dict]:
+def atmosphere(path: Path, emulation: Emulation) -> dict[str, object]:
     """Statistics of the year's continuation beside those of the year."""
     data = xr.open_dataset(path).load().astype("float32")
-    facts: dict[str, object] = {}
-    forecast = emulated(data, data.isel(time=slice(-8, None)), budget, folder, facts, **options)
+    if emulation.coarsen > 1:
+        data = data.coarsen(lat=emulation.coarsen, lon=emulation.coarsen).mean()
+    forecast = emulation(data, data.isel(time=slice(-8, None)))
     names, lat = list(data.data_vars), data.lat.values
     record = np.stack([data[v].values for v in names], 1).astype(np.float64)
     days = data.time.dt.dayofyear.values.astype(np.float64)
@@ -156,7 +177,7 @@ def atmosphere(path: Path, budget: str, folder: Path, options: dict) -> tuple[di
             pairs[name].append(pair)
             scale[name].append(std)
     singles: dict[str, list] = {name: [] for name in truth}
-    for r in range(REALIZATIONS):
+    for r in range(emulation.realizations):
         one = late.isel(realization=r)
         values = np.stack([one[v].transpose("prediction_timedelta", "lat", "lon").values for v in names], 1)
         parts = [month_statistics(values[when == m].astype(np.float64), lat) for m in chosen]
@@ -171,8 +192,7 @@ def atmosphere(path: Path, budget: str, folder: Path, options: dict) -> tuple[di
     singles_, truth_, scale_ = named(arrays[0], 2), named(arrays[1], 1), named(arrays[2], 1)
     means = {k: v.mean(0) for k, v in singles_.items()}
     result = compared(means, singles_, truth_, named(differences, 2), scale_)
-    kept = {"found": means, "singles": singles_, "truth": truth_, "pairs": named(differences, 2), "months": chosen}
-    return {**facts, "months": chosen, "bands": BANDS, **result}, kept
+    return {**emulation.facts, "months": chosen, "bands": BANDS, **result}
 
 
 # the flow
@@ -198,15 +218,13 @@ def segment_statistics(frames: Statistics) -> Statistics:
     return {**out, "standard deviation of enstrophy": frames["enstrophy"].std()}
 
 
-def flow(path: Path, budget: str, folder: Path, options: dict) -> tuple[dict[str, object], dict]:
+def flow(path: Path, emulation: Emulation) -> dict[str, object]:
     """Statistics of a run that goes on beside those of the runs."""
     runs = np.load(path)["vort"].astype(np.float32)
     dims = ("run", "time", "y", "x")
     coords = {"run": np.arange(len(runs)), "time": np.arange(runs.shape[1], dtype=np.float64)}
     data = xr.Dataset({"vorticity": (dims, runs)}, coords)
-    facts: dict[str, object] = {}
-    last = data.isel(run=[-1], time=slice(-8, None))
-    forecast = emulated(data, last, budget, folder, facts, periodic="y,x", **options).isel(run=0, missing_dims="ignore")
+    forecast = emulation(data, data.isel(run=[-1], time=slice(-8, None))).isel(run=0, missing_dims="ignore")
     of_runs = [frame_statistics(run.astype(np.float64)) for run in runs]
     truth = {k: np.mean([segment_statistics(r)[k] for r in of_runs], 0) for k in segment_statistics(of_runs[0])}
     rng = np.random.default_rng(0)
@@ -225,29 +243,22 @@ def flow(path: Path, budget: str, folder: Path, options: dict) -> tuple[dict[str
     scale["standard deviation of enstrophy"] = scale["enstrophy"]
     late = forecast.vorticity.transpose("realization", "prediction_timedelta", "y", "x")
     singles = []
-    for r in range(REALIZATIONS):
+    for r in range(emulation.realizations):
         of_frames = frame_statistics(late[r, FIRST - 1 :].values.astype(np.float64))
         for start in range(0, STEPS - FIRST + 1 - FLOW_SEGMENT + 1, FLOW_SEGMENT):
             singles.append(segment_statistics({k: v[start : start + FLOW_SEGMENT] for k, v in of_frames.items()}))
     stacked = {k: np.stack([s[k] for s in singles]) for k in truth}
     means = {k: v.mean(0) for k, v in stacked.items()}
     result = compared(means, stacked, truth, pairs, scale)
-    return {**facts, **result}, {"found": means, "singles": stacked, "truth": truth, "pairs": pairs}
+    return {**emulation.facts, **result}
 
 
-CASES: dict[str, Callable[..., tuple[dict[str, object], dict]]] = {"jcm": atmosphere, "flow": flow}
-OPTIONS: dict[str, dict] = {
+CASES: dict[str, Callable[[Path, Emulation], dict[str, object]]] = {"jcm": atmosphere, "flow": flow}
+WINDOW = {"past": 1, "future": 8}
+SETTINGS: dict[str, dict[str, Any]] = {
     # all but the last window is learned: what is compared comes long after the record
-    "jcm": {
-        "window": {"past": 1, "future": 8},
-        "holdout": "time=2001-02-16",
-        "set": {"sample.nfe": 5, "sample.micro_batch": 20},
-    },
-    "flow": {
-        "window": {"past": 1, "future": 8},
-        "holdout": "run=3,time=91",
-        "set": {"sample.nfe": 6, "sample.micro_batch": 20},
-    },
+    "jcm": {"holdout": "time=2001-02-16", "set": {"sample.nfe": 5, "sample.micro_batch": 20}},
+    "flow": {"holdout": "run=3,time=91", "periodic": "y,x", "set": {"sample.nfe": 6, "sample.micro_batch": 20}},
 }
 
 
@@ -256,23 +267,30 @@ def main() -> None:
     for name in CASES:
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--budget", default="8m")
-    parser.add_argument("--work", type=Path, help="folder that keeps the forecasts")
+    parser.add_argument("--steps", type=int, help="of training, in place of the budget")
+    parser.add_argument("--realizations", type=int, default=REALIZATIONS)
+    parser.add_argument("--coarsen", type=int, default=1, help="of the atmosphere, along each side")
+    parser.add_argument("--set", action="append", default=[], help="a setting, as net.channels=16,16")
+    parser.add_argument("--work", type=Path, help="folder that keeps the runs and forecasts")
+    parser.add_argument("--kept", action="store_true", help="score the forecasts that --work has")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/emulation.json"))
     arguments = parser.parse_args()
     found = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
+    length = {"budget": arguments.budget} if arguments.steps is None else {"steps": arguments.steps}
     for name, case in CASES.items():
         path = getattr(arguments, name)
         if path is None:
             continue
+        own = dict(SETTINGS[name])
+        own["set"] = own["set"] | dict(text.split("=", 1) for text in arguments.set)
         with tempfile.TemporaryDirectory() as temporary:
             folder = (arguments.work or Path(temporary)) / name
             folder.mkdir(parents=True, exist_ok=True)
-            result, kept = case(path, arguments.budget, folder, dict(OPTIONS[name]))
-            np.savez(
-                folder / "statistics.npz",
-                **{f"{a} {b}": v for a, d in kept.items() if isinstance(d, dict) for b, v in d.items()},
-            )
-        found[name] = {"budget": arguments.budget, "window": OPTIONS[name]["window"], **result}
+            settings = {"task": undrift.Window(**WINDOW), **length, **own}
+            emulation = Emulation(folder, settings, arguments.realizations, arguments.coarsen, arguments.kept)
+            result = case(path, emulation)
+        asked = {**length, **own, "window": WINDOW, "realizations": arguments.realizations}
+        found[name] = {**asked, "coarsen": arguments.coarsen, **result}
         print(json.dumps({name: found[name]}, indent=1), flush=True)
         arguments.out.write_text(json.dumps(found, indent=1) + "\n")
 

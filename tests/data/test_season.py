@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
+from undrift.data.codec_fit import fit_codec
 from undrift.data.linear import folds
+from undrift.data.open import open_fields
 from undrift.data.season import fit_season, seasonal
+from undrift.tasks import Window
 
 
 def harmonics(days):
@@ -41,3 +45,23 @@ def test_folds_of_several_pieces_have_some_of_each_season():
         kept = harmonics(np.arange(360)[fold != k])
         assert np.linalg.cond(np.c_[np.ones(len(kept)), kept]) < 3  # contiguous ones leave the season to be foretold
     assert (folds(11, 3) == np.repeat([0, 1, 2], [4, 4, 3])).all()
+
+
+def test_the_cycle_of_a_single_year_is_not_damped():
+    """Weather twice as large as the cycle: what is predicted of windows is the least-squares fit of two harmonics."""
+    rng, days = np.random.default_rng(0), np.arange(360)
+    basis = np.c_[np.ones(360), harmonics(days * 365 / 360)]
+    x = basis[:, 1, None, None] + 2 * rng.normal(size=(360, 6, 8))
+    times = np.datetime64("2001-01-01", "ns") + (days * 365 * 86400 // 360).astype("timedelta64[s]")
+    data = xr.Dataset({"tas": (("time", "y", "x"), x.astype(np.float32))}, {"time": times})
+    windows = Window(past=1, future=2).pair(open_fields(data)).target
+    rows = np.arange(len(windows))
+    codec, fold = fit_codec(
+        windows, None, rows, factor=None, covariates={"time": windows.times()}, cycles=("time",), windows=True
+    )
+    assert (np.diff(fold) != 0).sum() == 14 and codec.season is not None
+    given = codec.predictors(None, {"time": windows.times()}, len(rows))[0]
+    found = codec.decode(0.0, codec.predict(given))[:, 0]
+    mine = basis[: len(rows)]
+    expected = mine @ np.linalg.lstsq(mine, x[: len(rows)].reshape(len(rows), -1), rcond=None)[0]
+    np.testing.assert_allclose(found.reshape(len(rows), -1), expected, atol=0.01)

@@ -58,7 +58,7 @@ def test_the_run_says_which_kind_it_is(run):
 
 
 def test_a_network_of_ones_own_is_not_taken_for_that_of_the_configuration(tmp_path):
-    net = SpaceTimeUNet(31, 4, space=2, frames=4, static=range(8, 19), vector_features=4, channels=(8,))
+    net = SpaceTimeUNet(25, 4, space=2, frames=4, static=range(8, 13), vector_features=4, channels=(8,))
     model = windows("unet", net=net)
     assert model.describe()["network"]["kind"] == "own"
     with pytest.raises(UsageError, match="cannot rebuild a network of your own"):

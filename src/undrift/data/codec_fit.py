@@ -182,7 +182,9 @@ def fit_codec(
     if given is not None:
         codec.given_law = _given_law(codec, given, rows)
     lively = given is not None or not (windows or leads)
-    fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=lively)
+    # a cycle of the year that is damped is a bias of each season, in which emulations would stay
+    damped = not (windows and years)
+    fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=lively, damped=damped)
     if windows and years:
         codec.season = _season(codec, target, rows, fold, covariates).astype(np.float32)
     if windows:

@@ -117,6 +117,7 @@ class LinearPredictor:
         factor: Sequence[int] | None,
         periodic: Sequence[bool],
         design: Design | None = None,
+        damped: bool = True,
     ) -> "LinearPredictor":
         """Fit all stages.
 
@@ -127,6 +128,7 @@ class LinearPredictor:
             factor: fine cells per coarse cell for each space dim, None where the grids are not nested.
             periodic: for each space dim.
             design: of the same given numbers (:func:`design_of`), where something else was predicted from them before.
+            damped: whether the ridge's penalty is chosen; it is the least one if not.
         """
         given, target = read(np.arange(1))
         shape = target.shape[1:]
@@ -136,7 +138,9 @@ class LinearPredictor:
             stencils = StencilSums(design.number, factor, periodic)
         sums = _Sums(read, design, shape, stencils)
         weights = (0.0, *_SHRINKAGE) if stencils is not None else (0.0,)
-        penalties = sums.penalties(weights) if len(fold) > 2 * design.number else None
+        penalties = None
+        if len(fold) > 2 * design.number:
+            penalties = sums.penalties(weights) if damped else [float(PENALTIES[0])] * len(weights)
         scores = sums.scores(weights, penalties)
         best = min(scores, key=lambda name: scores[name])
         at = next(i for i, names in enumerate(_names(weights)) if best in names)

@@ -37,6 +37,7 @@ def fit_prediction(
     covariates: Mapping[str, np.ndarray],
     linear: bool,
     lively: bool = True,
+    damped: bool = True,
 ) -> None:
     """Fit all of it and leave it in the codec, which is standardised already.
 
@@ -49,6 +50,7 @@ def fit_prediction(
         covariates: name -> value of each sample of ``target``.
         linear: False leaves the prediction at its base.
         lively: whether the amplitude of what is left may depend on the state.
+        damped: whether the linear predictor is drawn to the mean where that predicts left-out folds better.
     """
 
     def parts(at: np.ndarray) -> tuple[Given, np.ndarray]:
@@ -70,9 +72,9 @@ def fit_prediction(
     for number in range(_TOBIT_PASSES + 1 if censored else 1):
         first = number == 0
         if linear and first:
-            codec.predictor, designs = _best_degree(codec, read, fold)
+            codec.predictor, designs = _best_degree(codec, read, fold, damped)
         elif linear:
-            codec.predictor = _predictors(codec, read, fold, designs)
+            codec.predictor = _predictors(codec, read, fold, designs, damped)
         else:
             codec.predictor = Predictors.base((len(codec.transforms), *codec.layout.shape))
         codec.scale = _scale(codec, parts, fold, first)
@@ -153,14 +155,21 @@ def _fit_activity(codec: Codec, given: list[Given]) -> None:
     codec.activity_centre = np.sum(near, 0) / len(coarse)
 
 
-def _predictors(codec: Codec, read: Reader, fold: np.ndarray, designs: Designs) -> Predictors:
+def _predictors(codec: Codec, read: Reader, fold: np.ndarray, designs: Designs, damped: bool) -> Predictors:
     frames = 1 if codec.given_layout is None else codec.layout.frames
     return Predictors.fit(
-        read, fold, codec.base, factor=codec.factor, periodic=codec.layout.periodic, designs=designs, frames=frames
+        read,
+        fold,
+        codec.base,
+        factor=codec.factor,
+        periodic=codec.layout.periodic,
+        designs=designs,
+        frames=frames,
+        damped=damped,
     )
 
 
-def _best_degree(codec: Codec, read: Reader, fold: np.ndarray) -> tuple[Predictors, Designs]:
+def _best_degree(codec: Codec, read: Reader, fold: np.ndarray, damped: bool) -> tuple[Predictors, Designs]:
     """The predictors with the degree of the trends that cross-validation prefers (left in the codec's covariates).
 
     Also the designs that they were fitted with.
@@ -171,7 +180,7 @@ def _best_degree(codec: Codec, read: Reader, fold: np.ndarray) -> tuple[Predicto
     for degree in degrees:
         codec.covariates.degree = degree
         designs: Designs = {}
-        found = _predictors(codec, read, fold, designs)
+        found = _predictors(codec, read, fold, designs, damped)
         if best is None or found.error < best[1].error:
             best = degree, found, designs
     assert best is not None

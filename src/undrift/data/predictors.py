@@ -108,6 +108,7 @@ class Predictors:
         periodic: Sequence[bool],
         designs: Designs,
         frames: int = 1,
+        damped: bool = True,
     ) -> Self:
         """Fit all of them.
 
@@ -119,6 +120,7 @@ class Predictors:
             periodic: for each space dim.
             designs: those of inputs that were fitted before from the same given numbers; new ones are added.
             frames: of a sequence, the fastest to vary among the channels of both.
+            damped: as of :meth:`LinearPredictor.fit`.
         """
         given, target = read(np.arange(1))
         shape = target.shape[1:]
@@ -134,7 +136,9 @@ class Predictors:
 
             if inputs not in designs:
                 designs[inputs] = design_of(part, fold, int(np.prod(shape)))
-            found = LinearPredictor.fit(part, fold, factor=factor, periodic=periodic, design=designs[inputs])
+            found = LinearPredictor.fit(
+                part, fold, factor=factor, periodic=periodic, design=designs[inputs], damped=damped
+            )
             return Part(channels, inputs, found)
 
         alone = shape[0] == 1 and (given.coarse is None or given.coarse.shape[1] == 1)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import uniform_filter1d
 
 __all__ = ["fit_season", "seasonal"]
 
@@ -29,7 +29,7 @@ def fit_season(blocks: Iterable[tuple[Array, Array]], frames: int, periodic: Seq
         frames: channels in a row that are frames of one variable.
         periodic: which axes of space are.
     """
-    gram, right, known = 0.0, 0.0, 0.0
+    gram = right = known = np.zeros(())
     for harmonics, residuals in blocks:
         square = residuals.reshape(len(residuals), -1, frames, *residuals.shape[2:]) ** 2
         there = np.isfinite(square)
@@ -40,12 +40,17 @@ def fit_season(blocks: Iterable[tuple[Array, Array]], frames: int, periodic: Seq
         right = right + np.tensordot(basis, square, ((0,), (0,)))
         known = known + there.any(2).mean(0)
     coefficients = np.linalg.solve(gram, right.reshape(len(gram), -1)).reshape(right.shape)
-    sizes = [1, 1, *(max(1, n // _NEAR) for n in coefficients.shape[2:])]
-    modes = ["nearest", "nearest", *("wrap" if p else "nearest" for p in periodic)]
-    share = uniform_filter(np.broadcast_to(known > 0, coefficients.shape).astype(float), sizes, mode=modes)
-    smooth = uniform_filter(coefficients, sizes, mode=modes) / np.maximum(share, 1e-9)
+    share = _near(np.broadcast_to(known > 0, coefficients.shape).astype(np.float64), periodic)
+    smooth = _near(coefficients, periodic) / np.maximum(share, 1e-9)
     smooth[0] = np.where(share[0] > 0, smooth[0], 1.0)
     return np.repeat(smooth / np.maximum(smooth[:1], 1e-9), frames, axis=1)
+
+
+def _near(x: Array, periodic: Sequence[bool]) -> Array:
+    """Means over neighbourhoods of (F, C, *space)."""
+    for axis, cyclic in enumerate(periodic, start=2):
+        x = uniform_filter1d(x, max(1, x.shape[axis] // _NEAR), axis=axis, mode="wrap" if cyclic else "nearest")
+    return x
 
 
 def seasonal(coefficients: Array, harmonics: Array) -> Array:

@@ -192,7 +192,7 @@ def fit_spectral(
     correlation = None
     if coupled:
         correlation = np.tile(np.eye(channels), (int(ring.max()) + 1, 1, 1))
-        which = np.ix_(range(len(correlation)), np.flatnonzero(asked), np.flatnonzero(asked))
+        which = np.ix_(np.arange(len(correlation)), np.flatnonzero(asked), np.flatnonzero(asked))
         correlation[which] = _correlations(np.stack(amplitudes, 1), ring)
     guess = SpectralGuess(
         torch.from_numpy(power.reshape(channels, *shape)),
