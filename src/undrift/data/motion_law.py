@@ -64,8 +64,8 @@ class Ahead:
     def part(self, window: Sequence[slice]) -> "Ahead":
         """A part of space."""
         cut = (slice(None), *window)
-        parts = (v[(slice(None), *cut)] for v in (self.mean, self.last, self.rough))
-        return Ahead(*parts, self.inside[cut])
+        mean, last, rough = (v[(slice(None), *cut)] for v in (self.mean, self.last, self.rough))
+        return Ahead(mean, last, rough, self.inside[cut])
 
 
 def octaves(frame: Array, periodic: Sequence[bool]) -> Array:
@@ -351,15 +351,16 @@ def _fitted(parts: Sequence[Sequence[_Cells]], past: int, low: Array, high: Arra
     constant, std, power = np.zeros((3, variables, leads, 2))
     least = np.maximum(_SMOOTH * np.mean([p[0][1].mean(1) for p in parts], axis=0), 1e-6)
     for lead in range(leads):
-        x, rough, outside, u = (np.concatenate([p[lead][i] for p in parts], axis=-1) for i in range(4))
+        x, rough, side, u = (np.concatenate([p[lead][i] for p in parts], axis=-1) for i in range(4))
         for v in range(variables):
-            columns = x[v], np.maximum(rough[v], least[v]), u[v]
-            both = _regressed(*columns, float(low[v]), float(high[v]))
-            for side, rows in enumerate((~outside, outside)):
-                own = (c[..., rows] for c in columns)
-                found = _regressed(*own, float(low[v]), float(high[v])) if rows.sum() >= 50 * bands else both
+            a, bounds = np.maximum(rough[v], least[v]), (float(low[v]), float(high[v]))
+            both = _regressed(x[v], a, u[v], *bounds)
+            for outside in (0, 1):
+                rows = side == outside
+                few = rows.sum() < 50 * bands
+                found = both if few else _regressed(x[v][:, rows], a[rows], u[v][rows], *bounds)
                 for array, number in zip((weights, constant, std, power), found):
-                    array[v, lead, side] = number
+                    array[v, lead, outside] = number
     return MotionLaw(weights, constant, std, power, least, low, high, past)
 
 
