@@ -102,7 +102,7 @@ def test_a_censored_regression_finds_the_line_beneath_the_threshold():
 
 def test_the_spread_grows_with_the_roughness_as_in_the_law_that_made_the_latents():
     rng, n, low = np.random.default_rng(2), 40_000, -0.5
-    x, rough = rng.normal(size=(1, n)), np.exp(0.7 * rng.normal(size=n))
+    x, rough = rng.normal(size=(1, n)), 2 * np.exp(0.7 * rng.normal(size=n))
     u = 0.1 + 0.6 * x[0] + 0.4 * rough**0.8 * rng.normal(size=n)
     for seen, bound in ((u, -np.inf), (np.where(u < low, -np.inf, u), low)):
         weights, constant, std, power = _regressed(x, rough, seen, bound, np.inf)
