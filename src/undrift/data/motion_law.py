@@ -8,7 +8,7 @@ The last frame u (latents, at their bounds where they are beyond) is taken apart
 frames, as cascades of rain are (S-PROG: Seed 2003, doi:10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2). A frame that
 is ``lead`` steps ahead is
 
-    N(c + sum_b w_b (carried u_b), (std a^p)^2),    0 <= w_b <= 1,    0 <= p <= 1,    a^2 = carried G_4 (u - G_4 u)^2,
+    N(c + sum_b w_b (carried u_b), (std a^p)^2),    0 <= w_b <= 1,    0 <= p <= 1,    a^2 = carried G_16 (u - G_8 u)^2,
 
 with c, w, std and p of each lead: small scales are forgotten first, none grows, and less is known where the frame is
 rough. Cells into which the motion carries what was outside the domain, or was missing, have numbers of their own; what
@@ -36,7 +36,8 @@ _CELLS = 500  # of a window, drawn for the fit
 _NUMBERS = 40_000_000  # cells x leads x octaves of the fit, at most
 _PASSES = 40  # of expectation-maximisation, at most
 _SETTLED = 1e-3  # change of the standard deviation between two of them at which it ends
-_FINE = 3  # octaves, which G_4 takes away: their local size is the roughness
+_FINE = 4  # octaves, which G_8 takes away: their size around a cell is the roughness
+_AROUND = 16.0  # cells
 _SMOOTH = 0.1  # of the mean roughness: the least that counts
 _POWERS = np.linspace(0, 1, 21)  # of the roughness, tried
 _RIDGE = 1e-6  # of an octave's power, against octaves that determine each other
@@ -78,8 +79,9 @@ def octaves(frame: Array, periodic: Sequence[bool]) -> Array:
 
 
 def roughness(bands: Array, periodic: Sequence[bool]) -> Array:
-    """Local size of the finest octaves of (V, bands, *space), (V, *space)."""
-    return np.sqrt(np.maximum(_smooth(bands[:, :_FINE].sum(1) ** 2, 2.0 ** (_FINE - 1), periodic), 0))
+    """Size of the finest octaves of (V, bands, *space) around each cell, (V, *space)."""
+    fine = bands[:, : min(_FINE, bands.shape[1] - 1)].sum(1)
+    return np.sqrt(np.maximum(_smooth(fine**2, min(_AROUND, min(fine.shape[1:]) / 4), periodic), 0))
 
 
 def _smooth(frame: Array, sigma: float, periodic: Sequence[bool]) -> Array:
