@@ -35,7 +35,8 @@ def moving(number, low=-np.inf):
 def law_of(leads, constant):
     """All octaves kept, with a spread of 1."""
     shape = (1, leads, 2)
-    return MotionLaw(np.ones((*shape, 5)), constant, np.ones(shape), np.zeros(shape), np.full(1, 1e-6), PAST)
+    weights, ends = np.concatenate([np.ones((*shape, 5)), np.zeros((*shape, 3))], -1), np.full(1, np.inf)
+    return MotionLaw(weights, constant, np.ones(shape), np.zeros(shape), np.full(1, 1e-6), -ends, ends, PAST)
 
 
 def fitted(number, low=-np.inf):
@@ -75,11 +76,11 @@ def test_weights_and_spread_are_those_of_the_law_that_made_the_fields():
 def test_dry_cells_do_not_bias_the_law():
     """Half of the cells are below the threshold: a fit to clipped values would have half the spread."""
     wet = fitted(40, 0.0).of(None)
-    spread = wet.spread(wet.ahead(np.maximum(next(moving(1))[:, :PAST], 0), PERIODIC)).mean((0, 2, 3))
+    spread = wet.spread(wet.ahead(next(moving(1, 0.0))[:, :PAST], PERIODIC)).mean((0, 2, 3))
     np.testing.assert_allclose(spread, np.sqrt(1 - FADE ** (2 * np.arange(1, 4))), rtol=0.12)
     shares, truth = [], []
     for window in moving(8, 0.0):
-        found = wet.ahead(np.maximum(window[:, :PAST], 0), PERIODIC)
+        found = wet.ahead(window[:, :PAST], PERIODIC)
         for lead in range(LEADS):
             shares.append(stats.norm.cdf(-found.mean[0, lead] / wet.spread(found)[0, lead]).mean())
             truth.append(np.isneginf(window[0, PAST + lead]).mean())
@@ -101,7 +102,7 @@ def test_a_censored_regression_finds_the_line_beneath_the_threshold():
 
 def test_the_spread_grows_with_the_roughness_as_in_the_law_that_made_the_latents():
     rng, n, low = np.random.default_rng(2), 40_000, -0.5
-    x, rough = rng.normal(size=(1, n)), np.exp(0.7 * rng.normal(size=n))
+    x, rough = rng.normal(size=(1, n)), 2 * np.exp(0.7 * rng.normal(size=n))
     u = 0.1 + 0.6 * x[0] + 0.4 * rough**0.8 * rng.normal(size=n)
     for seen, bound in ((u, -np.inf), (np.where(u < low, -np.inf, u), low)):
         weights, constant, std, power = _regressed(x, rough, seen, bound, np.inf)

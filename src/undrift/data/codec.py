@@ -435,8 +435,7 @@ class Codec:
         fields = {"asked": ~there, "frames": np.where(there, r, 0.0)}
         if self.motion_laws is not None:
             if ahead is None:
-                past = np.stack([t.continuous(known[:, i]) for i, t in enumerate(self.transforms)], 1)
-                past = np.clip(np.where(there, past, np.nan), self.low, self.high)
+                past = np.where(there, self.latents(known), np.nan)
                 ahead = self.motion_laws.seen(past, self.mask, fold) if past.shape[1:] == self.mask.shape else []
             carried, reached = self.motion_laws.put(ahead, there, fold, after.mean, after.std)
             carried = np.where(reached, (carried - prediction.mean) / prediction.std, 0)

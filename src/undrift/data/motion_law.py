@@ -4,10 +4,11 @@ The last frame u (latents, at their bounds where they are beyond) is taken apart
 
     u = (u - G_1 u) + (G_1 u - G_2 u) + (G_2 u - G_4 u) + ... + G_S u,
 
-and each is carried on along the motion of the past frames, as cascades of rain are (S-PROG: Seed 2003,
-doi:10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2). A frame that is ``lead`` steps ahead is
+(and what its mean is beyond its bounds into pairs of octaves), and each is carried on along the motion of the past
+frames, as cascades of rain are (S-PROG: Seed 2003, doi:10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2). A frame that
+is ``lead`` steps ahead is
 
-    N(c + sum_b w_b (carried u_b), (std a^p)^2),    0 <= w_b <= 1,    0 <= p <= 1,    a^2 = carried G_4 (u - G_4 u)^2,
+    N(c + sum_b w_b (carried u_b), (std a^p)^2),    0 <= w_b <= 1,    0 <= p <= 1,    a^2 = carried G_16 (u - G_8 u)^2,
 
 with c, w, std and p of each lead: small scales are forgotten first, none grows, and less is known where the frame is
 rough. Cells into which the motion carries what was outside the domain, or was missing, have numbers of their own; what
@@ -35,7 +36,8 @@ _CELLS = 500  # of a window, drawn for the fit
 _NUMBERS = 40_000_000  # cells x leads x octaves of the fit, at most
 _PASSES = 40  # of expectation-maximisation, at most
 _SETTLED = 1e-3  # change of the standard deviation between two of them at which it ends
-_FINE = 3  # octaves, which G_4 takes away: their local size is the roughness
+_FINE = 4  # octaves, which G_8 takes away: their size around a cell is the roughness
+_AROUND = 16.0  # cells
 _SMOOTH = 0.1  # of the mean roughness: the least that counts
 _POWERS = np.linspace(0, 1, 21)  # of the roughness, tried
 _RIDGE = 1e-6  # of an octave's power, against octaves that determine each other
@@ -63,8 +65,8 @@ class Ahead:
     def part(self, window: Sequence[slice]) -> "Ahead":
         """A part of space."""
         cut = (slice(None), *window)
-        parts = (v[(slice(None), *cut)] for v in (self.mean, self.last, self.rough))
-        return Ahead(*parts, self.inside[cut])
+        mean, last, rough = (v[(slice(None), *cut)] for v in (self.mean, self.last, self.rough))
+        return Ahead(mean, last, rough, self.inside[cut])
 
 
 def octaves(frame: Array, periodic: Sequence[bool]) -> Array:
@@ -77,8 +79,9 @@ def octaves(frame: Array, periodic: Sequence[bool]) -> Array:
 
 
 def roughness(bands: Array, periodic: Sequence[bool]) -> Array:
-    """Local size of the finest octaves of (V, bands, *space), (V, *space)."""
-    return np.sqrt(np.maximum(_smooth(bands[:, :_FINE].sum(1) ** 2, 2.0 ** (_FINE - 1), periodic), 0))
+    """Size of the finest octaves of (V, bands, *space) around each cell, (V, *space)."""
+    fine = bands[:, : min(_FINE, bands.shape[1] - 1)].sum(1)
+    return np.sqrt(np.maximum(_smooth(fine**2, min(_AROUND, min(fine.shape[1:]) / 4), periodic), 0))
 
 
 def _smooth(frame: Array, sigma: float, periodic: Sequence[bool]) -> Array:
@@ -91,7 +94,7 @@ def _smooth(frame: Array, sigma: float, periodic: Sequence[bool]) -> Array:
 
 def _filled(frame: Array) -> tuple[Array, NDArray[np.bool_]]:
     """A frame (V, *space), the nearest known value where one is missing, and where all of its variables are known."""
-    known = np.isfinite(frame)
+    known = ~np.isnan(frame)
     out = frame.copy()
     for v, there in zip(out, known):
         if there.any() and not there.all():
@@ -102,21 +105,37 @@ def _filled(frame: Array) -> tuple[Array, NDArray[np.bool_]]:
     return out, np.asarray(known.all(0))
 
 
+def _apart(u: Array, low: Array, high: Array, periodic: Sequence[bool]) -> tuple[Array, Array, Array]:
+    """A frame (V, *space) of latents without gaps: within its bounds, its bands and its roughness.
+
+    Where it is beyond a bound it is at its mean there, as N(0, 1) has it: how far from all rain a dry cell is shows in
+    the bands of what that adds.
+    """
+    bounds = [v.reshape(-1, *[1] * (u.ndim - 1)) for v in (low, high)]
+    within = np.clip(u, *bounds)
+    beyond = expected(u, np.zeros(1), np.ones(1), *bounds)[0] - within
+    fine, wide = octaves(within, periodic), octaves(beyond, periodic)
+    pairs = np.add.reduceat(wide, np.arange(0, wide.shape[1], 2), axis=1)
+    return within, np.concatenate([fine, pairs], 1), roughness(fine, periodic)
+
+
 def carried_octaves(
-    past: Array, leads: int, periodic: Sequence[bool]
+    past: Array, low: Array, high: Array, leads: int, periodic: Sequence[bool]
 ) -> Iterator[tuple[Array, Array, Array, NDArray[np.bool_]]]:
     """Of each lead the octaves (V, bands, *space), last frame and roughness (V, *space), and what was inside (*space).
 
     Args:
-        past: latents (V, P, *space), NaN where missing.
+        past: latents (V, P, *space), -inf and inf at point masses, NaN where missing.
+        low: threshold of the lower point mass of each variable, (V,).
+        high: that of the upper one.
         leads: frames ahead.
         periodic: of each space axis.
     """
-    moved = motion(past, periodic)
-    last, known = _filled(past[:, -1])
-    bands = octaves(last, periodic)
+    bounds = [v.reshape(-1, *[1] * (past.ndim - 1)) for v in (low, high)]
+    moved = motion(np.clip(past, *bounds), periodic)
+    filled, known = _filled(past[:, -1])
+    last, bands, rough = _apart(filled, low, high, periodic)
     shape = last.shape[1:]
-    rough = roughness(bands, periodic)
     channels = np.concatenate([bands.reshape(-1, *shape), last, rough, known[None]]).astype(np.float64)
     for at in origins(moved, periodic, range(1, leads + 1)):
         within = [np.ones(shape, bool) if p else (x >= -0.5) & (x <= n - 0.5) for x, p, n in zip(at, periodic, shape)]
@@ -136,6 +155,8 @@ class MotionLaw:
         std: (V, leads, 2).
         power: p, (V, leads, 2).
         least: roughness that counts at least, (V,).
+        low: threshold of the lower point mass, (V,).
+        high: that of the upper one.
         past: frames that are given.
     """
 
@@ -144,6 +165,8 @@ class MotionLaw:
     std: Array
     power: Array
     least: Array
+    low: Array
+    high: Array
     past: int
     _made: dict[bytes, Ahead] = field(default_factory=dict, repr=False)
 
@@ -153,7 +176,7 @@ class MotionLaw:
         return self.past + self.std.shape[1]
 
     def ahead(self, past: Array, periodic: Sequence[bool]) -> Ahead:
-        """What is predicted from past latents (V, P, *space), NaN where missing."""
+        """What is predicted from past latents (V, P, *space), -inf and inf at point masses, NaN where missing."""
         key = past.tobytes()
         if key not in self._made:
             while len(self._made) >= _KEPT:
@@ -164,7 +187,8 @@ class MotionLaw:
     def _ahead(self, past: Array, periodic: Sequence[bool]) -> Ahead:
         means, lasts, roughs, insides = [], [], [], []
         space = (1,) * (past.ndim - 2)
-        for lead, (bands, last, rough, inside) in enumerate(carried_octaves(past, self.weights.shape[1], periodic)):
+        carried = carried_octaves(past, self.low, self.high, self.weights.shape[1], periodic)
+        for lead, (bands, last, rough, inside) in enumerate(carried):
             sides = []
             for side in (0, 1):
                 weights = self.weights[:, lead, side].reshape(*bands.shape[:2], *space)
@@ -197,13 +221,15 @@ class MotionLaw:
             f"{name}_std": self.std,
             f"{name}_power": self.power,
             f"{name}_least": self.least,
+            f"{name}_low": self.low,
+            f"{name}_high": self.high,
             f"{name}_past": np.array(self.past),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], name: str) -> Self:
         """Inverse of :meth:`to_arrays`."""
-        parts = (arrays[f"{name}_{part}"] for part in ("weights", "constant", "std", "power", "least"))
+        parts = (arrays[f"{name}_{part}"] for part in ("weights", "constant", "std", "power", "least", "low", "high"))
         return cls(*parts, past=int(arrays[f"{name}_past"]))
 
 
@@ -234,7 +260,7 @@ class MotionLaws:
         for i, window in enumerate(past):
             law = self.of(None if fold is None else int(fold[i]))
             split = (-1, law.frames, *window.shape[1:])
-            there, never = np.isfinite(window).reshape(split)[:, : law.past], mask.reshape(split)[:, : law.past]
+            there, never = ~np.isnan(window).reshape(split)[:, : law.past], mask.reshape(split)[:, : law.past]
             axes = tuple(range(2, there.ndim))
             whole = bool((there.sum(axes) >= _WHOLE * (~never).sum(axes)).all())
             out.append(law.ahead(window.reshape(split)[:, : law.past], self.periodic) if whole else None)
@@ -301,12 +327,10 @@ def fit_motion_laws(
     draw = np.random.default_rng(0)
     for window in windows:
         space = window.shape[2:]
-        bounds = [v.reshape(-1, *[1] * (window.ndim - 1)) for v in (low, high)]
-        known = np.clip(window[:, :past], *bounds)
         leads, cells = window.shape[1] - past, int(np.prod(space))
         few = min(cells, _CELLS, max(100, _NUMBERS // (len(fold) * leads * 8 * len(window))))
         rows = []
-        for lead, (bands, _, rough, inside) in enumerate(carried_octaves(known, leads, periodic)):
+        for lead, (bands, _, rough, inside) in enumerate(carried_octaves(window[:, :past], low, high, leads, periodic)):
             at = draw.integers(0, cells, few)
             columns = (v.reshape(*v.shape[: v.ndim - len(space)], -1)[..., at] for v in (bands, rough, ~inside))
             rows.append((*columns, window[:, past + lead].reshape(len(window), -1)[:, at]))
@@ -329,16 +353,17 @@ def _fitted(parts: Sequence[Sequence[_Cells]], past: int, low: Array, high: Arra
     constant, std, power = np.zeros((3, variables, leads, 2))
     least = np.maximum(_SMOOTH * np.mean([p[0][1].mean(1) for p in parts], axis=0), 1e-6)
     for lead in range(leads):
-        x, rough, outside, u = (np.concatenate([p[lead][i] for p in parts], axis=-1) for i in range(4))
+        x, rough, side, u = (np.concatenate([p[lead][i] for p in parts], axis=-1) for i in range(4))
         for v in range(variables):
-            columns = x[v], np.maximum(rough[v], least[v]), u[v]
-            both = _regressed(*columns, float(low[v]), float(high[v]))
-            for side, rows in enumerate((~outside, outside)):
-                own = (c[..., rows] for c in columns)
-                found = _regressed(*own, float(low[v]), float(high[v])) if rows.sum() >= 50 * bands else both
+            a, bounds = np.maximum(rough[v], least[v]), (float(low[v]), float(high[v]))
+            both = _regressed(x[v], a, u[v], *bounds)
+            for outside in (0, 1):
+                rows = side == outside
+                few = rows.sum() < 50 * bands
+                found = both if few else _regressed(x[v][:, rows], a[rows], u[v][rows], *bounds)
                 for array, number in zip((weights, constant, std, power), found):
-                    array[v, lead, side] = number
-    return MotionLaw(weights, constant, std, power, least, past)
+                    array[v, lead, outside] = number
+    return MotionLaw(weights, constant, std, power, least, low, high, past)
 
 
 def _regressed(x: Array, rough: Array, u: Array, low: float, high: float) -> tuple[Array, float, float, float]:

@@ -30,7 +30,7 @@ def fit_texture(
     """
     frames, shape = codec.layout.frames, codec.layout.shape
     ahead = np.arange(len(codec.layout.channels)) % frames >= past
-    codec.texture = None
+    texture = codec.texture = None
     for _ in range(2):
         fields, draw = [], np.random.default_rng(0)
         for at in np.unique(np.linspace(0, len(rows) - 1, _WINDOWS).astype(int)):
@@ -45,6 +45,7 @@ def fit_texture(
                     assert encoded.x is not None
                     fields.append((encoded.x[0], counts))
         powers, edges = spectra_of(fields, codec.layout.periodic)
-        make = Texture if codec.texture is not None else Texture.without_floor
-        codec.texture = make(powers, edges, codec.layout.periodic)
-    return codec.texture
+        make = Texture.without_floor if texture is None else Texture
+        texture = codec.texture = make(powers, edges, codec.layout.periodic)
+    assert texture is not None
+    return texture

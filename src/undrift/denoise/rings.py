@@ -101,5 +101,4 @@ def fit_rings(
     powers, edges = spectra_of(fields, periodic)
     own = np.searchsorted(edges, wavenumbers(window, periodic)).ravel()
     share = np.bincount(own, minlength=powers.shape[1]) / own.size
-    numbers = (torch.from_numpy(np.ascontiguousarray(v)) for v in (powers, edges, share))
-    return RingGuess(*numbers, torch.tensor(list(periodic)))
+    return RingGuess(torch.from_numpy(powers), torch.from_numpy(edges), torch.from_numpy(share), torch.tensor(periodic))

@@ -48,8 +48,7 @@ class Aheads:
             codec = self.codec
             assert codec.motion_laws is not None
             values = self.target.read(np.array([row]))
-            past = np.stack([t.continuous(values[:, i]) for i, t in enumerate(codec.transforms)], 1)
-            past = np.clip(past, codec.low, codec.high)
+            past = codec.latents(values)
             (found,) = codec.motion_laws.seen(past, codec.mask, self.fold[[row]])
             if found is None:
                 return None
