@@ -182,5 +182,5 @@ def test_maps_are_kept_where_variables_tell_of_each_other():
     known = np.broadcast_to(np.array([True, False])[:, None, None], r.shape[1:])
     error = np.mean([((laws.laws[0].given(w, known)[0] - w)[1] ** 2).mean() for w in r[:100:5]])
     # amplitudes are seen through noise of 0.1^2 in each of three directions, of which nine cells have a third
-    assert error < 1.3 * (0.01 + 0.01 * 3 / 9)
+    assert error < 1.35 * (0.01 + 0.01 * 3 / 9)
     assert error > 0.7 * 0.01
