@@ -487,7 +487,7 @@ FAULTS = [
     Fault("data/texture.py", " / scale[channels])", ")", "data/test_texture.py"),
     Fault("data/texture.py", "total / np.maximum(modes * count[:, None], 1)",
           "total / np.maximum(modes, 1)", "exact/test_ring_guess.py"),
-    Fault("train/step.py", "losses * batch.importance", "losses", "train/test_importance_in_training.py"),
+    Fault("train/step.py", "losses * importance", "losses", "train/test_importance_in_training.py"),
     Fault("distributions/climatology.py", "count > 0, mean, np.nan", "count > 0, 2 * mean, np.nan",
           "model/test_forecast_baselines.py"),
     Fault("distributions/eof_ridge.py", "guess - 2 * truth", "guess - truth", "model/test_forecast_baselines.py"),

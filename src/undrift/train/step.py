@@ -137,7 +137,8 @@ def _stepped(
     norm = math.nan
     with private_rng(key_of(pace.seed, f"dropout {who}".strip(), pace.number), pace.device):
         losses, diagnostics = loss(batch, model, key_of(pace.seed, f"objective {who}".strip(), pace.number))
-        mean = (losses if batch.importance is None else losses * batch.importance).mean()
+        importance = getattr(batch, "importance", None)  # own objectives have batches of their own
+        mean = (losses if importance is None else losses * importance).mean()
         value = float(mean.detach())
         if math.isfinite(value):
             if mean.requires_grad:
