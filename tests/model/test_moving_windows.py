@@ -77,7 +77,7 @@ def test_training_sees_the_part_of_what_forecasts_see_as_a_whole(record):
 class Always(undrift.Window):
     """Windows whose past is given."""
 
-    def draw(self, shape, count, rng):
+    def draw(self, shape, count, rng, variables=None, coarse=False):
         known = np.zeros((count, *shape), bool)
         known[:, :2] = True
         return known

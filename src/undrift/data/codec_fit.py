@@ -38,7 +38,8 @@ logger = logging.getLogger(__name__)
 _BLOCK = 64
 _YEAR = 365.2425 * 86400.0
 _FEW_YEARS = 2.0  # of a record whose folds are of several pieces: no other year knows the season that is left out
-_PIECES = 3
+_FOLD_PIECES = 3
+_WHOLE = 0.95  # year at least whose seasons are known: one that ends sooner has some that nobody has seen
 _LAW_NUMBERS = 20_000_000  # read for the law of what is given, samples x channels x cells
 _LAW_SAMPLES, _LAW_LEAST = 500, 20  # of what is given: read at most, and without gaps at least
 _WINDOW_NUMBERS = 60_000_000  # read for the law of windows, windows x channels x cells
@@ -177,7 +178,7 @@ def fit_codec(
     )
     years = _years(codec.covariates) if cycles else 0.0
     dates, at = np.unique(date_of(target, rows), return_inverse=True)
-    fold = folds(len(dates), number_of_folds, _PIECES if windows and 0 < years < _FEW_YEARS else 1)[at]
+    fold = folds(len(dates), number_of_folds, _FOLD_PIECES if windows and 0 < years < _FEW_YEARS else 1)[at]
     _standardise(codec, target, given, rows, factor)
     if given is not None:
         codec.given_law = _given_law(codec, given, rows)
@@ -200,9 +201,10 @@ def fit_codec(
 
 
 def _years(covariates: Covariates) -> float:
-    """Years that a record spans whose time of year is a covariate, and alone; else 0."""
+    """Years that a record spans whose time of year is a covariate, and alone; 0 of less than one, and of others."""
     dates = [p for p in covariates.parts if "year" in p.harmonics and not p.trend]
-    return (dates[0].high - dates[0].low) / _YEAR if len(dates) == len(covariates.parts) == 1 else 0.0
+    years = (dates[0].high - dates[0].low) / _YEAR if len(dates) == len(covariates.parts) == 1 else 0.0
+    return years if years >= _WHOLE else 0.0
 
 
 def _season(
