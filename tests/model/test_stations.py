@@ -91,7 +91,7 @@ def test_the_guess_alone_gives_optimal_interpolation(model, tmp_path, monkeypatc
     std = np.sqrt(np.diag(covariance) - (gain * cross).sum(1))
     away = got.mean(0) - mean
     assert np.sqrt((away**2).mean()) < 0.1
-    assert abs(np.sqrt(got.var(0).mean() / (std**2).mean()) - 1) < 0.05
+    assert abs(np.sqrt(got.var(0).mean() / (std**2).mean()) - 1) < 4 * 0.02  # of 400 draws of three patterns
 
 
 def test_stations_lie_where_their_coordinates_say(model, tmp_path):
