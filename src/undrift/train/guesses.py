@@ -11,6 +11,7 @@ from undrift.denoise.guess import FoldedGuess, GaussianGuess, Guess, fit_guess
 from undrift.denoise.rings import fit_rings
 from undrift.denoise.spectral import fit_spectral
 from undrift.denoise.windows import WindowGuess
+from undrift.errors import DataError
 from undrift.tasks import Window
 from undrift.train.prepare import Problem
 
@@ -45,6 +46,8 @@ def guess_of(problem: Problem, config: Config) -> tuple[Guess, FoldedGuess, dict
         at = rows[start : start + 64]  # of windows, of which usually much is asked: what usually is, and all, in turn
         parts.append(problem.encode(at, draw=draw, known=problem.past(at) if number % 2 else problem.nothing(at)).x)
     fields = np.concatenate([p for p in parts if p is not None]).reshape(len(rows), -1)
+    if not (fields**2).sum() > 0:
+        raise DataError("what is given tells all of what is asked, and nothing is left to draw; give something else")
     layout = problem.codec.layout
     return fit_guess(fields, problem.fold[rows], layout.shape, layout.periodic)
 
