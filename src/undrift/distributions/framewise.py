@@ -86,7 +86,8 @@ def of_samples(wanted: Constraint | Typed, request: Request, codec: Codec, shell
 
     def labels(i: int) -> dict[str, Any]:
         index = dict(zip(request.dims, np.unravel_index(i, sizes)))
-        return {str(n): c.values[tuple(index[d] for d in c.dims)] for n, c in request.labels.coords.items()}
+        of_each = {str(n): c for n, c in request.labels.coords.items() if set(c.dims) <= set(index)}
+        return {n: c.values[tuple(index[d] for d in c.dims)] for n, c in of_each.items()}
 
     def of_windows(rows: Sequence[int]) -> Constraint:
         each = {i: labels(i) for i in set(rows)}
