@@ -101,6 +101,9 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(model):
         model.forecast(states, steps=2)
     with pytest.raises(UsageError, match="--given INIT.nc, or --holdout"):
         model.sample(lead=1, progress=False)
+    for name in ("know", "observe"):
+        with pytest.raises(UsageError, match=f"{name} needs a model of windows, and this one's task is lead-time"):
+            model.sample(states, lead=1, **{name: "past"}, progress=False)
     for name, value in (("longest", None), ("past", 0)):
         with pytest.raises(UsageError, match="--longest 24h" if name == "longest" else "at least 1, such as --past 1"):
             undrift.LeadTime(**{"longest": 3, name: value})
