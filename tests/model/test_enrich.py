@@ -112,6 +112,14 @@ def test_given_members_keep_their_labels_and_left_out_ones_score(model):
         undrift.evaluate(drawn, some, progress=False)
 
 
+def test_drawn_members_satisfy_what_was_typed(model):
+    some = ensemble(4, seed=5).isel(number=[0, 3])
+    drawn = model.sample(some, realizations=4, constraint="279<=tas<=281", progress=False)
+    free = model.sample(some, realizations=4, progress=False)
+    assert free.tas.min() < 279 and free.tas.max() > 281 and drawn.given_member.dims == ("given_member",)
+    assert drawn.tas.min() >= 279 - 1e-3 and drawn.tas.max() <= 281 + 1e-3
+
+
 def test_realizations_do_not_depend_on_their_number(model):
     some = ensemble(2, seed=4).isel(number=[0])
     many, few = (model.sample(some, realizations=n, progress=False) for n in (5, "3:4"))

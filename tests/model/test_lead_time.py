@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from model_fields import HOUR, waves
+from model_fields import HOUR, draw, fields, tiny_fit, waves
 from scipy.linalg import expm
 
 import undrift
@@ -101,6 +101,9 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(model):
         model.forecast(states, steps=2)
     with pytest.raises(UsageError, match="--given INIT.nc, or --holdout"):
         model.sample(lead=1, progress=False)
+    for name in ("know", "observe"):
+        with pytest.raises(UsageError, match=f"{name} needs a model of windows, and this one's task is lead-time"):
+            model.sample(states, lead=1, **{name: "past"}, progress=False)
     for name, value in (("longest", None), ("past", 0)):
         with pytest.raises(UsageError, match="--longest 24h" if name == "longest" else "at least 1, such as --past 1"):
             undrift.LeadTime(**{"longest": 3, name: value})
@@ -241,3 +244,19 @@ def test_series_beside_each_other_and_what_a_report_shows():
     error = middle.h.mean("realization").transpose("run", "time", "y", "x") - truth.values
     assert float(scores.rmse.sel(variable="h")) == pytest.approx(float(np.sqrt((error**2).mean())), rel=0.02)
     assert {"persistence", "EOF ridge"} <= set(by_lead.baseline.values.tolist()) and "1.5 after" in notes[0]
+
+
+def test_means_over_blocks_are_those_of_the_time_that_is_asked(tmp_path):
+    """Each time has a mean of its own, and the initial one another than the two after it."""
+    data = fields(60)
+    model = tiny_fit(data, task=undrift.LeadTime("3d"), factor=None)
+    means = data.coarsen(lat=4, lon=4).mean()
+    means = (0 * means + 280 + xr.DataArray(np.arange(60.0), dims="time") / 10).astype("f4")
+    means.to_netcdf(tmp_path / "MEANS.nc")
+    start = data.isel(time=[20, 30])
+    drawn = draw(model, start, lead="1d,3d", constraint=f"means={tmp_path / 'MEANS.nc'}").tas
+    found = drawn.coarsen(lat=4, lon=4).mean().transpose("realization", "time", "prediction_timedelta", "lat", "lon")
+    wanted = 280 + (np.array([20, 30])[:, None] + [1, 3]) / 10
+    np.testing.assert_allclose(found, np.broadcast_to(wanted[None, :, :, None, None], found.shape), atol=1e-3)
+    with pytest.raises(DataError, match="time"):
+        draw(model, start, lead="12h", constraint=f"means={tmp_path / 'MEANS.nc'}")

@@ -120,7 +120,8 @@ def time_rows(scores: xr.Dataset) -> list[dict[str, Any]]:
             sides += [(str(name), one.sel(baseline=name), "baseline") for name in one["baseline"].values]
         for method, at, side in sides:
             row: dict[str, Any] = {"variable": str(variable) if side == "truth" else "", "method": method}
-            row["lag-1 autocorrelation"] = f"{float(at[f'autocorrelation_{side}']):.4f}"
+            memory = float(at[f"autocorrelation_{side}"])
+            row["lag-1 autocorrelation"] = memory if math.isnan(memory) else f"{memory:.4f}"
             for spell in at["spell"].values:
                 row[f"spells {spell} (frames)"] = float(at[f"spell_{side}"].sel(spell=spell))
             rows.append(row)

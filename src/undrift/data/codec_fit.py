@@ -29,7 +29,7 @@ from undrift.data.texture_fit import fit_texture
 from undrift.data.transforms import Moments, Transform, fit_transform
 from undrift.data.window_fit import fit_window_laws
 from undrift.data.window_law import WindowLaws
-from undrift.errors import DataError
+from undrift.errors import DataError, UsageError
 
 __all__ = ["fit_codec"]
 
@@ -155,8 +155,16 @@ def fit_codec(
 
     Returns:
         The codec and the fold of each row.
+
+    Raises:
+        UsageError: motion is wanted, and samples are not windows that show any.
     """
     layout, given_layout = target.layout, None if given is None else given.layout
+    if motion and not 1 < past < layout.frames:
+        raise UsageError(
+            "codec.motion=true carries on windows of at least 2 past frames; type --task window --past 2 or more, or "
+            "leave it out"
+        )
     chosen, mask = _transforms(target, rows, transforms or {}, rounded=given is None)
     base = base_channels(layout, None if given_layout is None else one_member(given_layout))
     given_transforms: list[Transform] = []
@@ -187,13 +195,13 @@ def fit_codec(
     damped = not (windows and years)
     fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=lively, damped=damped)
     if windows and years:
-        codec.season = _season(codec, target, rows, fold, covariates).astype(np.float32)
+        codec.season = _season(codec, target, given, rows, fold, covariates).astype(np.float32)
     if windows:
         codec.window_laws = _window_laws(codec, target, given, rows, fold, covariates, maps and linear)
         if 1 < past < layout.frames and (motion or (motion is None and not maps)):
-            codec.motion_laws = fit_motion(codec, target, rows, fold, covariates, past, motion)
+            codec.motion_laws = fit_motion(codec, target, given, rows, fold, covariates, past, motion)
         if layout.frames > 1 and any(t.kind in ("censored", "bounded") for t in chosen):
-            codec.texture = fit_texture(codec, target, rows, fold, covariates, past)
+            codec.texture = fit_texture(codec, target, given, rows, fold, covariates, past)
     if leads is not None:
         codec.lead_laws = _lead_laws(codec, target, rows, fold, covariates, maps and linear, *leads)
     codec.static = np.concatenate([codec.static, _geography(codec)]).astype(np.float32)
@@ -208,14 +216,19 @@ def _years(covariates: Covariates) -> float:
 
 
 def _season(
-    codec: Codec, target: Fields, rows: np.ndarray, fold: np.ndarray, covariates: Mapping[str, np.ndarray]
+    codec: Codec,
+    target: Fields,
+    given: Fields | None,
+    rows: np.ndarray,
+    fold: np.ndarray,
+    covariates: Mapping[str, np.ndarray],
 ) -> np.ndarray:
     """How the variance of out-of-fold residuals goes with the time of year."""
 
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for at in np.array_split(np.arange(len(rows)), -(-len(rows) // _BLOCK)):
             values = {k: v[rows[at]] for k, v in covariates.items()}
-            encoded, _ = codec.encode(target, None, rows[at], covariates=values, fold=fold[at])
+            encoded, _ = codec.encode(target, given, rows[at], covariates=values, fold=fold[at])
             assert encoded.x is not None and encoded.weight is not None
             yield codec.covariates.basis(values, len(at))[:, :4], np.where(encoded.weight > 0, encoded.x, np.nan)
 

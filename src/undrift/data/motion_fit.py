@@ -21,6 +21,7 @@ _SCORED = 12  # windows, spread over the record
 def fit_motion(
     codec: Codec,
     target: Fields,
+    given: Fields | None,
     rows: np.ndarray,
     fold: np.ndarray,
     covariates: Mapping[str, np.ndarray],
@@ -35,6 +36,7 @@ def fit_motion(
     Args:
         codec: with its law of windows.
         target: windows.
+        given: what is given beside frames, window by window the same.
         rows: positions of the training windows.
         fold: of each of them.
         covariates: name -> value of each window of ``target``.
@@ -56,7 +58,7 @@ def fit_motion(
     errors = {}
     for name, one in (("motion", laws), ("windows", None)):
         codec.motion_laws = one
-        errors[name] = _surprise(codec, target, rows, fold, covariates, past)
+        errors[name] = _surprise(codec, target, given, rows, fold, covariates, past)
     codec.motion_laws = None
     better = errors["motion"] < errors["windows"]
     logger.info(
@@ -67,7 +69,13 @@ def fit_motion(
 
 
 def _surprise(
-    codec: Codec, target: Fields, rows: np.ndarray, fold: np.ndarray, covariates: Mapping[str, np.ndarray], past: int
+    codec: Codec,
+    target: Fields,
+    given: Fields | None,
+    rows: np.ndarray,
+    fold: np.ndarray,
+    covariates: Mapping[str, np.ndarray],
+    past: int,
 ) -> float:
     """Mean negative log-likelihood of frames ahead given those before, by laws without their fold."""
     frames, out = codec.layout.frames, []
@@ -77,7 +85,7 @@ def _surprise(
         u = codec.latents(known)
         known.reshape(-1, frames, *codec.layout.shape)[:, past:] = np.nan
         values = {k: v[row] for k, v in covariates.items()}
-        _, prediction = codec.encode(None, None, row, covariates=values, fold=fold[[at]], known=known)
+        _, prediction = codec.encode(None, given, row, covariates=values, fold=fold[[at]], known=known)
         for channel in np.flatnonzero(np.arange(len(codec.layout.channels)) % frames >= past):
             there = ~np.isnan(u[0, channel])
             seen, mean, std = (v[0, channel][there] for v in (u, prediction.mean, prediction.std))

@@ -14,15 +14,22 @@ _WINDOWS = 4
 
 
 def fit_texture(
-    codec: Codec, target: Fields, rows: np.ndarray, fold: np.ndarray, covariates: Mapping[str, np.ndarray], past: int
+    codec: Codec,
+    target: Fields,
+    given: Fields | None,
+    rows: np.ndarray,
+    fold: np.ndarray,
+    covariates: Mapping[str, np.ndarray],
+    past: int,
 ) -> Texture:
-    """From the spectra of residuals: of the frames after the past given it, and of the past given nothing.
+    """From the spectra of residuals: of the frames after the past given it, and of the past given none.
 
     First with draws of each cell on its own, whose white part is taken away, then with draws of what is left.
 
     Args:
         codec: its texture is set meanwhile.
         target: windows.
+        given: what is given beside frames, window by window the same.
         rows: positions of the training windows.
         fold: of each of them.
         covariates: name -> value of each window of ``target``.
@@ -37,10 +44,10 @@ def fit_texture(
             values = {k: v[rows[[at]]] for k, v in covariates.items()}
             known = target.read(rows[[at]])
             known.reshape(-1, frames, *shape)[:, past:] = np.nan
-            for given, counts in ((known, ahead), (np.full_like(known, np.nan), ~ahead)):
+            for told, counts in ((known, ahead), (np.full_like(known, np.nan), ~ahead)):
                 if counts.any():
                     encoded, _ = codec.encode(
-                        target, None, rows[[at]], covariates=values, fold=fold[[at]], draw=draw, known=given
+                        target, given, rows[[at]], covariates=values, fold=fold[[at]], draw=draw, known=told
                     )
                     assert encoded.x is not None
                     fields.append((encoded.x[0], counts))

@@ -18,6 +18,8 @@ from undrift.tasks import Task, Window
 
 __all__ = ["ConstraintOf", "EachFrame", "framewise", "of_samples", "of_starts"]
 
+_VALID = "valid_time"
+
 
 class EachFrame(Constraint):
     """Fields (B, V * F, *space), the frame varying fastest, whose frames (B, V, *space) satisfy constraints.
@@ -79,14 +81,19 @@ ConstraintOf = Callable[[Sequence[int]], Constraint]
 
 
 def of_samples(wanted: Constraint | Typed, request: Request, codec: Codec, shell: Shell, task: Task) -> ConstraintOf:
-    """The constraint of samples that are asked for; of windows what was typed holds for the frames that are asked."""
+    """The constraint of samples that are asked for; of windows what was typed holds for the frames that are asked.
+
+    Of states after lead times it is that of the time that they are of, not of the initial one.
+    """
     if isinstance(wanted, Constraint):
         return lambda rows: wanted
     sizes = [request.labels.sizes[d] for d in request.dims]
 
     def labels(i: int) -> dict[str, Any]:
         index = dict(zip(request.dims, np.unravel_index(i, sizes)))
-        return {str(n): c.values[tuple(index[d] for d in c.dims)] for n, c in request.labels.coords.items()}
+        of_each = {str(n): c for n, c in request.labels.coords.items() if set(c.dims) <= set(index)}
+        out = {n: c.values[tuple(index[d] for d in c.dims)] for n, c in of_each.items()}
+        return out | {str(of_each[_VALID].dims[0]): out[_VALID]} if _VALID in out else out
 
     def of_windows(rows: Sequence[int]) -> Constraint:
         each = {i: labels(i) for i in set(rows)}

@@ -313,7 +313,10 @@ class FieldModel:
         observe: str | Path | None = None,
         lead: Lead | Sequence[Lead] | None = None,
     ) -> Request:
-        if isinstance(self.task, LeadTime) and observe is None and know is None:
+        if isinstance(self.task, LeadTime):
+            if observe is not None or know is not None:
+                name = "know" if observe is None else "observe"
+                raise UsageError(f"{name} needs a model of windows, and this one's task is lead-time; leave {name} out")
             return self._after(given, holdout, at, lead)
         if lead is not None:
             raise UsageError(f"lead={lead!r} is for a model of lead times, and this one's task is {self.task.name}")
