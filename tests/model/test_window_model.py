@@ -107,6 +107,8 @@ def test_what_cannot_be_asked_is_refused(model):
         model.sample(record.isel(time=[0]), know="past", progress=False)
     with pytest.raises(DataError, match="what is given tells all of what is asked"):
         undrift.fit(record, task="window", past=1, future=1, given=record, steps=1, progress=False)
+    with pytest.raises(UsageError, match=r"got past=3 beside Window\(past=2, .*; leave one of them out"):
+        undrift.fit(record, task=undrift.Window(past=2, future=1), past=3, steps=1, progress=False)
     with pytest.raises(UsageError, match="--past 3, frames of a window"):
         undrift.fit(record, task="downscale", past=3, steps=1, progress=False)
 

@@ -1,5 +1,6 @@
 """What a caller names, as a configuration and as opened data."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from undrift.data.fields import Fields
 from undrift.data.open import open_fields
 from undrift.data.sources import from_array, read_path
 from undrift.errors import DataError, UsageError
-from undrift.tasks import Downscale, Enrich, LeadTime, Task, Window
+from undrift.tasks import Task
 
 __all__ = ["Data", "configure", "named", "open_data"]
 
@@ -75,15 +76,11 @@ def configure(
     name = task if task is None or isinstance(task, str) else task.name
     given = dict(arguments, task=name, data=paths_of(data) or None, given=paths_of(arguments["given"]) or None)
     refuse_idle_options(given, name or base.task.name, arguments["given"] is not None or base.data.given)
-    if isinstance(task, Downscale) and given["factor"] is None:
-        given["factor"] = task.factor
-    if isinstance(task, Window):
-        given |= {"past": task.past, "future": task.future}
-        given["factor"] = task.factor if given["factor"] is None else given["factor"]
-    if isinstance(task, Enrich):
-        given["members"] = task.members
-    if isinstance(task, LeadTime):
-        given |= {"past": task.past, "longest": task.longest}
+    for one in () if task is None or isinstance(task, str) else dataclasses.fields(task):
+        said, beside = getattr(task, one.name), given[one.name]
+        if beside is not None and said is not None and beside != said:
+            raise UsageError(f"got {one.name}={beside!r} beside {task!r}; leave one of them out")
+        given[one.name] = said if beside is None else beside
     given["longest"] = _lead(given["longest"])
     for name in ("select", "holdout"):
         given[name] = _selection(given[name])
