@@ -505,16 +505,7 @@ def wait_for_checkpoint(alive, run):
         time.sleep(0.05)
 
 
-@pytest.fixture
-def one_thread(monkeypatch):
-    """As :func:`forked.cli` has: sums are in another order with another number of threads."""
-    before = torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(before)
-
-
-def test_killed_and_resumed_is_bitwise_as_undisturbed(folder, capsys, one_thread):
+def test_killed_and_resumed_is_bitwise_as_undisturbed(folder, capsys):
     words = [40, "--set", "train.save_steps=4"]
     call(capsys, *train_words("WHOLE", *words))
     process = begin(cli, train_words("KILLED", *words), folder, folder / "killed.said")
