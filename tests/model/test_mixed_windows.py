@@ -11,6 +11,7 @@ from undrift.errors import DataError
 
 DAY = np.timedelta64(1, "D")
 SLOPE = np.array([1.0, 0.7, 0.4])  # of the levels on the surface
+SMALL = {"net.channels": "16,16", "sample.micro_batch": 64}
 OWN = 0.4  # standard deviation of each level's modes beside that
 
 
@@ -42,8 +43,7 @@ def record(days=300, seed=0):
 @pytest.fixture(scope="module")
 def model():
     torch.set_num_threads(1)
-    small = {"net.channels": "16,16", "sample.micro_batch": 64}
-    return undrift.fit(record(), task=undrift.Window(past=1, future=1), steps=120, set=small, progress=False)
+    return undrift.fit(record(), task=undrift.Window(past=1, future=1), steps=120, set=SMALL, progress=False)
 
 
 def held(model, count=2):
@@ -177,3 +177,179 @@ def test_the_command_line_translates(tmp_path):
     drawn = xr.open_dataset(out)
     np.testing.assert_array_equal(drawn.surf.isel(realization=0, lead_time=0).values, record(60).surf.values[[50]])
     assert float(drawn.prof.std("realization").min()) > 0
+
+
+@pytest.fixture(scope="module")
+def single():
+    torch.set_num_threads(1)
+    return undrift.fit(record(), task=undrift.Window(past=0, future=1), steps=20, set=SMALL, progress=False)
+
+
+def test_each_time_of_a_file_is_a_window_of_single_frames(single):
+    """All days of what is seen at the surface in one file, also of an ensemble: each as if it were alone."""
+    days = held(single, 3)
+    drawn = single.sample(days[["surf"]], realizations=6, progress=False)
+    np.testing.assert_array_equal(drawn.time.values, days.time.values)
+    np.testing.assert_array_equal(drawn.surf.isel(realization=2, lead_time=0).values, days.surf.values)
+    one = single.sample(days[["surf"]].isel(time=[1]), realizations=6, progress=False)
+    np.testing.assert_allclose(drawn.prof.isel(time=[1]).values, one.prof.values, rtol=1e-6)
+    told = drawn.prof.mean("realization").isel(lead_time=0) - 250
+    asked = days.surf * xr.DataArray(SLOPE, dims="lev")
+    assert np.corrcoef(told.transpose(*asked.dims).values.ravel(), asked.values.ravel())[0, 1] > 0.9
+    both = xr.concat(
+        [pair[["surf"]], pair[["surf"]] + 0.5], xr.DataArray([3, 8], dims="realization", name="realization")
+    )
+    both.surf.attrs["units"] = "1"
+    drawn = model.sample(both, realizations=3, progress=False)
+    assert drawn.prof.dims[:3] == ("realization", "given_member", "time")
+    np.testing.assert_array_equal(drawn.given_member.values, [3, 8])
+    for k in range(2):
+        np.testing.assert_array_equal(
+            drawn.surf.isel(realization=0, given_member=k, time=0).values,
+            both.surf.isel(realization=k).transpose("time", "lat", "lon").values,
+        )
+    alone = model.sample(both.isel(realization=[1]), realizations=3, progress=False)
+    np.testing.assert_array_equal(alone.prof.isel(given_member=0).values, drawn.prof.isel(given_member=1).values)
+
+
+def test_cells_between_those_of_the_model_are_told(model, caplog):
+    pair = held(model)
+    model.sample(pair.assign_coords(lon=pair.lon + 10), realizations=1, progress=False)
+    assert "interpolated values count as known" in caplog.text
+
+
+def test_the_command_line_translates(tmp_path):
+    data, run, seen, out = (tmp_path / name for name in ("d.nc", "RUN", "SURFACE.nc", "E.nc"))
+    record(60).to_netcdf(data)
+    record(60).isel(time=[50])[["surf"]].to_netcdf(seen)
+    typed = ["train", str(data), "--task", "window", "--past", "0", "--future", "1", "--steps", "2"]
+    assert main([*typed, "--set", "net.channels=8", "--out", str(run)]) == 0
+    assert main(["sample", str(run), "--given", str(seen), "--realizations", "2", "--out", str(out)]) == 0
+    drawn = xr.open_dataset(out)
+    np.testing.assert_array_equal(drawn.surf.isel(realization=0, lead_time=0).values, record(60).surf.values[[50]])
+    assert float(drawn.prof.std("realization").min()) > 0
+
+
+@pytest.fixture(scope="module")
+def single():
+    torch.set_num_threads(1)
+    return undrift.fit(record(), task=undrift.Window(past=0, future=1), steps=20, set=SMALL, progress=False)
+
+
+def test_each_time_of_a_file_is_a_window_of_single_frames(single):
+    """All days of what is seen at the surface in one file, also of an ensemble: each as if it were alone."""
+    days = held(single, 3)
+    drawn = single.sample(days[["surf"]], realizations=6, progress=False)
+    np.testing.assert_array_equal(drawn.time.values, days.time.values)
+    np.testing.assert_array_equal(drawn.surf.isel(realization=2, lead_time=0).values, days.surf.values)
+    one = single.sample(days[["surf"]].isel(time=[1]), realizations=6, progress=False)
+    np.testing.assert_allclose(drawn.prof.isel(time=[1]).values, one.prof.values, rtol=1e-6)
+    told = drawn.prof.mean("realization").isel(lead_time=0) - 250
+    asked = days.surf * xr.DataArray(SLOPE, dims="lev")
+    assert np.corrcoef(told.transpose(*asked.dims).values.ravel(), asked.values.ravel())[0, 1] > 0.9
+    both = xr.concat(
+        [pair[["surf"]], pair[["surf"]] + 0.5], xr.DataArray([3, 8], dims="realization", name="realization")
+    )
+    both.surf.attrs["units"] = "1"
+    drawn = model.sample(both, realizations=3, progress=False)
+    assert drawn.prof.dims[:3] == ("realization", "given_member", "time")
+    np.testing.assert_array_equal(drawn.given_member.values, [3, 8])
+    for k in range(2):
+        np.testing.assert_array_equal(
+            drawn.surf.isel(realization=0, given_member=k, time=0).values,
+            both.surf.isel(realization=k).transpose("time", "lat", "lon").values,
+        )
+    alone = model.sample(both.isel(realization=[1]), realizations=3, progress=False)
+    np.testing.assert_array_equal(alone.prof.isel(given_member=0).values, drawn.prof.isel(given_member=1).values)
+
+
+def test_cells_between_those_of_the_model_are_told(model, caplog):
+    pair = held(model)
+    model.sample(pair.assign_coords(lon=pair.lon + 10), realizations=1, progress=False)
+    assert "interpolated values count as known" in caplog.text
+
+
+def test_the_command_line_translates(tmp_path):
+    data, run, seen, out = (tmp_path / name for name in ("d.nc", "RUN", "SURFACE.nc", "E.nc"))
+    record(60).to_netcdf(data)
+    record(60).isel(time=[50])[["surf"]].to_netcdf(seen)
+    typed = ["train", str(data), "--task", "window", "--past", "0", "--future", "1", "--steps", "2"]
+    assert main([*typed, "--set", "net.channels=8", "--out", str(run)]) == 0
+    assert main(["sample", str(run), "--given", str(seen), "--realizations", "2", "--out", str(out)]) == 0
+    drawn = xr.open_dataset(out)
+    np.testing.assert_array_equal(drawn.surf.isel(realization=0, lead_time=0).values, record(60).surf.values[[50]])
+    assert float(drawn.prof.std("realization").min()) > 0
+
+
+@pytest.fixture(scope="module")
+def single():
+    torch.set_num_threads(1)
+    return undrift.fit(record(), task=undrift.Window(past=0, future=1), steps=20, set=SMALL, progress=False)
+
+
+def test_each_time_of_a_file_is_a_window_of_single_frames(single):
+    """All days of what is seen at the surface in one file, also of an ensemble: each as if it were alone."""
+    days = held(single, 3)
+    drawn = single.sample(days[["surf"]], realizations=6, progress=False)
+    np.testing.assert_array_equal(drawn.time.values, days.time.values)
+    np.testing.assert_array_equal(drawn.surf.isel(realization=2, lead_time=0).values, days.surf.values)
+    one = single.sample(days[["surf"]].isel(time=[1]), realizations=6, progress=False)
+    np.testing.assert_allclose(drawn.prof.isel(time=[1]).values, one.prof.values, rtol=1e-6)
+    told = drawn.prof.mean("realization").isel(lead_time=0) - 250
+    asked = days.surf * xr.DataArray(SLOPE, dims="lev")
+    assert np.corrcoef(told.transpose(*asked.dims).values.ravel(), asked.values.ravel())[0, 1] > 0.9
+    both = xr.concat(
+        [pair[["surf"]], pair[["surf"]] + 0.5], xr.DataArray([3, 8], dims="realization", name="realization")
+    )
+    both.surf.attrs["units"] = "1"
+    drawn = model.sample(both, realizations=3, progress=False)
+    assert drawn.prof.dims[:3] == ("realization", "given_member", "time")
+    np.testing.assert_array_equal(drawn.given_member.values, [3, 8])
+    for k in range(2):
+        np.testing.assert_array_equal(
+            drawn.surf.isel(realization=0, given_member=k, time=0).values,
+            both.surf.isel(realization=k).transpose("time", "lat", "lon").values,
+        )
+    alone = model.sample(both.isel(realization=[1]), realizations=3, progress=False)
+    np.testing.assert_array_equal(alone.prof.isel(given_member=0).values, drawn.prof.isel(given_member=1).values)
+
+
+def test_cells_between_those_of_the_model_are_told(model, caplog):
+    pair = held(model)
+    model.sample(pair.assign_coords(lon=pair.lon + 10), realizations=1, progress=False)
+    assert "interpolated values count as known" in caplog.text
+
+
+def test_the_command_line_translates(tmp_path):
+    data, run, seen, out = (tmp_path / name for name in ("d.nc", "RUN", "SURFACE.nc", "E.nc"))
+    record(60).to_netcdf(data)
+    record(60).isel(time=[50])[["surf"]].to_netcdf(seen)
+    typed = ["train", str(data), "--task", "window", "--past", "0", "--future", "1", "--steps", "2"]
+    assert main([*typed, "--set", "net.channels=8", "--out", str(run)]) == 0
+    assert main(["sample", str(run), "--given", str(seen), "--realizations", "2", "--out", str(out)]) == 0
+    drawn = xr.open_dataset(out)
+    np.testing.assert_array_equal(drawn.surf.isel(realization=0, lead_time=0).values, record(60).surf.values[[50]])
+    assert float(drawn.prof.std("realization").min()) > 0
+
+
+@pytest.fixture(scope="module")
+def single():
+    torch.set_num_threads(1)
+    return undrift.fit(record(), task=undrift.Window(past=0, future=1), steps=20, set=SMALL, progress=False)
+
+
+def test_each_time_of_a_file_is_a_window_of_single_frames(single):
+    """All days of what is seen at the surface in one file, also of an ensemble: each as if it were alone."""
+    days = held(single, 3)
+    drawn = single.sample(days[["surf"]], realizations=6, progress=False)
+    np.testing.assert_array_equal(drawn.time.values, days.time.values)
+    np.testing.assert_array_equal(drawn.surf.isel(realization=2, lead_time=0).values, days.surf.values)
+    one = single.sample(days[["surf"]].isel(time=[1]), realizations=6, progress=False)
+    np.testing.assert_allclose(drawn.prof.isel(time=[1]).values, one.prof.values, rtol=1e-6)
+    away = drawn.prof.mean("realization").isel(lead_time=0) - days.prof
+    assert np.sqrt(float((away**2).mean())) < 0.75  # 1.0 of the record, OWN of four modes where all is learned
+    both = xr.concat([days, days.isel(time=[2, 0, 1]).assign_coords(time=days.time)], xr.Variable("number", [7, 9]))
+    members = single.sample(both[["surf"]], realizations=6, progress=False)
+    assert dict(members.sizes) == dict(drawn.sizes) | {"given_member": 2}
+    first = members.sel(given_member=9).surf.isel(realization=0, lead_time=0).transpose("time", "lat", "lon")
+    np.testing.assert_array_equal(first.values, both.surf.sel(number=9).values)
