@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from undrift.data.codec import Predicted
+from undrift.data.encoded import Predicted
 from undrift.data.waves import rings
 from undrift.denoise.windows import WindowGuess
 from undrift.distributions.diffusion import Diffusion

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from undrift.data.codec import Initial
 from undrift.data.codec_file import Shell
+from undrift.data.encoded import Initial
 from undrift.data.fields import Fields
 from undrift.data.frames import Frames
 from undrift.data.layout import plain

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from undrift.config import Config
-from undrift.data.codec import Encoded
+from undrift.data.encoded import Encoded
 from undrift.nets.members import member_of, number_of
 from undrift.objective.denoising import Regression
 from undrift.train.loop import train

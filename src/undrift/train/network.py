@@ -160,7 +160,7 @@ def _static(codec: Codec) -> range:
     frames = codec.layout.frames
     if frames == 1:
         return range(0)  # what is given may come first, and there is nothing to tell apart
-    given = 0 if codec.given_layout is None else len(codec.given_layout.channels) + frames * codec.gappy
+    given = 0 if codec.given is None else len(codec.given.layout.channels) + frames * codec.given.gappy
     first = 2 * len(codec.layout.channels) + given
     return range(first, first + len(codec.static))
 

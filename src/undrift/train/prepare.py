@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from undrift.config import Config
-from undrift.data.codec import Codec, Encoded, Initial, Predicted
+from undrift.data.codec import Codec
 from undrift.data.codec_fit import fit_codec
 from undrift.data.cut import begun_with
+from undrift.data.encoded import Encoded, Initial, Predicted
 from undrift.data.fields import Fields
 from undrift.data.leads import Pairs
 from undrift.data.members import date_of, reordered
