@@ -8,7 +8,7 @@ where T is each variable's transform. The prediction is made from what is given:
 of a variable, where c is also not 0 (:mod:`undrift.data.curves`). The scale is the standard deviation per cell of
 out-of-fold residuals, and the amplitude a says how lively they are in this state. Missing cells become 0
 with weight 0. Values at a point mass (dry cells) have no latent of their own: training draws one anew at each step.
-:mod:`undrift.data.codec_fit` and :mod:`undrift.data.prediction_fit` fit all this.
+:mod:`undrift.data.codec_fit` fits all this.
 """
 
 from collections.abc import Mapping, Sequence

@@ -8,9 +8,9 @@ from undrift.data.fields import Fields
 from undrift.data.given_codec import GivenCodec
 from undrift.data.given_law import GivenLaw
 from undrift.data.grid import Grid, Regridder
+from undrift.data.linear import spread
 from undrift.data.member_law import MemberLaw
 from undrift.data.streamed import chunks, moments_of
-from undrift.data.training_part import spread
 from undrift.data.transforms import Transform, fit_transform
 
 __all__ = ["fit_given", "fit_given_law"]

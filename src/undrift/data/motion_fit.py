@@ -7,8 +7,9 @@ import numpy as np
 
 from undrift.data.censored import surprise
 from undrift.data.codec import Codec
+from undrift.data.linear import spread
 from undrift.data.motion_law import MotionLaws, fit_motion_laws
-from undrift.data.training_part import TrainingPart, spread
+from undrift.data.training_part import TrainingPart
 
 __all__ = ["fit_motion"]
 

@@ -12,9 +12,9 @@ from undrift.data.amplitude import choose_weights, curvature
 from undrift.data.censored import expected
 from undrift.data.codec import Codec
 from undrift.data.curves import Curve, fit_curve
-from undrift.data.linear import Given, Reader
+from undrift.data.linear import Given, Reader, spread
 from undrift.data.predictors import Designs, Predictors
-from undrift.data.training_part import TrainingPart, in_blocks_of, spread
+from undrift.data.training_part import TrainingPart, in_blocks_of
 
 __all__ = ["fit_prediction"]
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from undrift.data.codec import Codec
-from undrift.data.lead_law import LeadLaws, fit_lead_laws
+from undrift.data.lead_fit import fit_lead_laws
+from undrift.data.lead_law import LeadLaws
 from undrift.data.leads import Clock, places_of
+from undrift.data.linear import spread
 from undrift.data.season import fit_season
-from undrift.data.training_part import TrainingPart, in_blocks_of, spread
+from undrift.data.training_part import TrainingPart, in_blocks_of
 from undrift.data.window_fit import fit_window_laws
 from undrift.data.window_law import WindowLaws
 

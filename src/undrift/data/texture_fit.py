@@ -3,8 +3,9 @@
 import numpy as np
 
 from undrift.data.codec import Codec
+from undrift.data.linear import spread
 from undrift.data.texture import Texture, spectra_of
-from undrift.data.training_part import TrainingPart, spread
+from undrift.data.training_part import TrainingPart
 
 __all__ = ["fit_texture"]
 

@@ -9,14 +9,9 @@ from undrift.data.codec import Codec
 from undrift.data.encoded import Encoded, Predicted
 from undrift.data.fields import Fields
 
-__all__ = ["TrainingPart", "in_blocks_of", "spread"]
+__all__ = ["TrainingPart", "in_blocks_of"]
 
 _BLOCK = 64
-
-
-def spread(number: int, most: int) -> np.ndarray:
-    """So many evenly spaced positions at most."""
-    return np.unique(np.linspace(0, number - 1, min(number, most)).astype(int))
 
 
 def in_blocks_of(at: np.ndarray) -> Iterator[np.ndarray]:

@@ -14,7 +14,8 @@ from undrift.distributions.diffusion import Diffusion
 from undrift.nets.members import number_of
 from undrift.process import Key, normal
 from undrift.tasks.batch import Condition
-from undrift.train.prepare import Problem, to_condition
+from undrift.train.batches import to_condition
+from undrift.train.problem import Problem
 
 __all__ = ["calibrate"]
 

@@ -13,7 +13,7 @@ from undrift.distributions.diffusion import Diffusion
 from undrift.nets.members import number_of
 from undrift.process import Key, normal
 from undrift.tasks.batch import Condition
-from undrift.train.prepare import to_condition
+from undrift.train.batches import to_condition
 
 __all__ = ["WindowDraws", "batches_of"]
 

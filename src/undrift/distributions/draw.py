@@ -27,7 +27,7 @@ from undrift.nets.members import member_of, number_of
 from undrift.process import Key, normal
 from undrift.progress import track
 from undrift.tasks.batch import Condition
-from undrift.train.prepare import to_condition
+from undrift.train.batches import to_condition
 
 __all__ = ["Drawing"]
 

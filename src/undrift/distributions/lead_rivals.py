@@ -26,7 +26,7 @@ from undrift.distributions.rivals import Rivals
 from undrift.errors import DataError
 from undrift.tasks import LeadTime
 from undrift.train.pairs import pairs_of
-from undrift.train.prepare import Problem
+from undrift.train.problem import Problem
 from undrift.verify.leads import LEAD
 
 __all__ = ["LeadRivals"]

@@ -23,7 +23,7 @@ from undrift.data.select import parse_selection, sample_mask
 from undrift.data.stations import Stations
 from undrift.errors import DataError, UsageError
 from undrift.tasks import Window
-from undrift.train.prepare import Problem
+from undrift.train.problem import Problem
 
 __all__ = [
     "Request",

@@ -16,7 +16,7 @@ from undrift.distributions.baselines import Dressed, QuantileMap, around, dress,
 from undrift.distributions.regression import errors_of, predict
 from undrift.distributions.request import Request, labels_of, template, variables_of
 from undrift.progress import Tick
-from undrift.train.prepare import Problem
+from undrift.train.problem import Problem
 
 __all__ = ["Rivals"]
 

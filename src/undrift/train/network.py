@@ -13,7 +13,7 @@ from undrift.nets.dit import DiT
 from undrift.nets.members import Members
 from undrift.nets.space_time import SpaceTimeUNet
 from undrift.nets.unet import UNet
-from undrift.train.prepare import Problem
+from undrift.train.problem import Problem
 
 __all__ = ["KINDS", "Net", "build_net", "chosen", "completed", "left_open", "make_net", "refuse_kind"]
 
