@@ -19,7 +19,7 @@ _AMPLITUDES = 400  # maps x frames at most: their posterior takes a cube of it
 _COUPLED = (0, 4, 8, 16)  # maps that are predicted from each other's past, tried by cross-validation
 _COMMON = (0.1, 0.3, 0.6)  # tried likewise, see fit_law
 _SCORED = 20  # windows of a fold at most
-_TRANSLATED = 6  # likewise, where some variables are given others, which takes longer
+_IN_PARTS = 6  # likewise, where parts of frames are given, which takes longer
 _VARIES = 1e-6  # of the largest deviation of a cell: less is the rounding of a cell that is always the same
 _PAIRED = 200  # cells whose correlations say how alike cells are
 
@@ -73,11 +73,13 @@ class Left:
         names = ("own", "held", "lagged")
         own, held, lagged = (np.sum([getattr(p, name) * (p.count / count) for p in parts], 0) for name in names)
         alike = sum(p.alike * p.count / count for p in parts)
-        some = [p.rings * (p.count / count) for p in parts if p.rings is not None]
-        products = [p.products * (p.count / count) for p in parts if p.products is not None]
-        return cls(
-            own, held, lagged, alike, count, np.sum(some, 0) if some else None, np.sum(products, 0) if products else None
+        in_rings, products = (
+            np.sum([getattr(p, name) * (p.count / count) for p in parts], 0)
+            if all(getattr(p, name) is not None for p in parts)
+            else None
+            for name in ("rings", "products")
         )
+        return cls(own, held, lagged, alike, count, in_rings, products)
 
     def correlation(self) -> Array:
         """In time, (V, T, T)."""
@@ -156,7 +158,7 @@ def fit_window_laws(
     """The law without each fold and, last, that of all windows.
 
     How many maps there are, how many are coupled and how common the correlations are is chosen by cross-validation: of
-    frames given others, and of variables given others, which maps alone know of.
+    frames given others, and, of several variables, of variables and of regions given others.
 
     Args:
         r: standardised residuals (n, V, T, *space), 0 where missing.
@@ -196,7 +198,7 @@ def fit_window_laws(
         tried = [(c, m) for c in sorted({min(c, count) for c in _COUPLED}) for m in _COMMON] if count else [(0, 1.0)]
         between: list[list[float]] = [[] for _ in folds]
         if len(counts) > 1 and r.shape[1] > 1:
-            between = [_translated(law(k, count, *tried[-1]), r[at]) for k, at in enumerate(some)]
+            between = [_parts(law(k, count, *tried[-1]), r[at]) for k, at in enumerate(some)]
         for coupled, common in tried:
             per_fold = [
                 _errors(law(k, count, coupled, common), amplitudes[k][at, :, :count], beside[k]) + between[k]
@@ -245,14 +247,13 @@ def _beside(r: Array, a: Array, law: WindowLaw) -> list[float]:
     return out
 
 
-def _translated(law: WindowLaw, r: Array) -> list[float]:
-    """Mean squared errors of every second variable or level given the others, and of these given those."""
-    out = []
-    for part in (0, 1):
-        known = np.arange(r.shape[1]) % 2 == part
-        full = np.broadcast_to(known[:, None, None], r.shape[1:])
-        some = r[:: max(1, len(r) // _TRANSLATED)]
-        out.append(float(np.mean([((law.given(x, full)[0] - x)[~known] ** 2).mean() for x in some])))
+def _parts(law: WindowLaw, r: Array) -> list[float]:
+    """Mean squared errors of every second variable or level given the others, these given those, and half the cells."""
+    variables, cells = np.arange(r.shape[1])[:, None, None], np.arange(r.shape[3])
+    some, out = r[:: max(1, len(r) // _IN_PARTS)], []
+    for known in (variables % 2 == 0, variables % 2 == 1, cells < r.shape[3] // 2):
+        known = np.broadcast_to(known, r.shape[1:])
+        out.append(float(np.mean([((law.given(x, known)[0] - x)[~known] ** 2).mean() for x in some])))
     return out
 
 
