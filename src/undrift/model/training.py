@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from undrift.config import Config, config_text, dump_config, load_config
-from undrift.data.check import ACTIVATIONS
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
+from undrift.data.memory import ACTIVATIONS
 from undrift.denoise.guess import FoldedGuess, GaussianGuess
 from undrift.distributions.calibrate import calibrate
 from undrift.distributions.diffusion import Diffusion
