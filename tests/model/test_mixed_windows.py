@@ -197,6 +197,8 @@ def test_each_time_of_a_file_is_a_window_of_single_frames(single):
     asked = days.surf * xr.DataArray(SLOPE, dims="lev")
     assert np.corrcoef(told.transpose(*asked.dims).values.ravel(), asked.values.ravel())[0, 1] > 0.8
     both = xr.concat([days, days.isel(time=[2, 0, 1]).assign_coords(time=days.time)], xr.Variable("number", [7, 9]))
+    again = single.sample(single.holdout_truth().isel(time=slice(0, 3))[["surf"]], realizations=1, progress=False)
+    np.testing.assert_array_equal(again.prof.values, drawn.prof.isel(realization=[0]).values)
     members = single.sample(both[["surf"]], realizations=12, progress=False)
     assert dict(members.sizes) == dict(drawn.sizes) | {"given_member": 2}
     first = members.sel(given_member=9).surf.isel(realization=0, lead_time=0).transpose("time", "lat", "lon")

@@ -150,7 +150,7 @@ class WindowLaw:
         posterior = np.linalg.inv(precision)
         mean = ((posterior @ pull).reshape(frames, count) @ self.modes).reshape(frames, variables, cells)
         mean, variance = mean.swapaxes(0, 1).copy(), self._variance(posterior)
-        std = np.sqrt(np.maximum(self.own, 1e-4 * self.own.mean()))[:, None]
+        std = np.sqrt(np.maximum(self.own, max(1e-4 * self.own.mean(), 1e-30)))[:, None]
         e = (r - mean) / std
         told, left = self._in_time(e, known)
         if self.across is not None:

@@ -194,7 +194,7 @@ def _placed(fields: Fields, lead: xr.DataArray, task: Window) -> tuple[np.ndarra
                 f"the given data have {len(found)} labels of {dim!r}; choose one with --at {dim}={found[0]}"
             )
     labels = fields.labels(0)
-    coords = {dim: (dim, np.array([labels[dim]])) for dim in others}
+    coords = {dim: (dim, np.array([labels[dim]])) for dim in others if dim != FRAME}
     times = fields.times()
     if task.frames == 1:
         if time is not None:
