@@ -54,21 +54,24 @@ def test_separable_laws_are_conditioned_exactly(cells, later):
         np.testing.assert_allclose(std[..., i][at] ** 2, variance[at], rtol=1e-9)
 
 
-def test_the_share_that_is_not_believed_is_chosen_by_held_out_products():
-    """Many samples: hardly shrunk, and coefficients are those of the law. None to see: all of it."""
+def test_how_far_cells_are_alike_is_chosen_by_held_out_products():
+    """Many samples of cells of their own: each has its own law. Few, of cells of one law: all have the common one."""
     truth = correlations(CELLS)
     drawn = np.einsum("cvw,ncw->ncv", np.linalg.cholesky(truth), RNG.normal(size=(6000, CELLS, VARIABLES)))
     products = [np.einsum("ncv,ncw->cvw", part, part) / 1500 for part in np.split(drawn, 4)]
-    assert fit_across(products, [1500] * 4) == 0.05
+    assert fit_across(products, [1500] * 4) == 0.1
     np.testing.assert_allclose(correlated(np.mean(products, 0), 0.0), truth, atol=0.06)
-    few = [np.einsum("ncv,ncw->cvw", part, part) / 6 for part in np.split(RNG.normal(size=(24, 200, VARIABLES)), 4)]
-    assert fit_across(few, [6] * 4) >= 0.5
+    one, few = np.linalg.cholesky(truth[0]), RNG.normal(size=(24, 300, VARIABLES))
+    products = [np.einsum("ncv,ncw->cvw", part, part) / 6 for part in np.split(few @ one.T, 4)]
+    assert fit_across(products, [6] * 4) >= 0.6
+    np.testing.assert_allclose(correlated(np.mean(products, 0), 1.0)[0], truth[0], atol=0.1)
 
 
 def test_correlations_of_too_many_cells_are_those_of_their_mean(monkeypatch):
     """And a variable that never varies has none."""
-    monkeypatch.setattr("undrift.data.across._NUMBERS", 6)
     products = np.array([[[4.0, 1.0], [1.0, 1.0]], [[4.0, 0.0], [0.0, 1.0]]])
-    np.testing.assert_allclose(correlated(products, 0.2), [[[1, 0.2], [0.2, 1]]])
+    np.testing.assert_allclose(correlated(products, 0.4)[:, 0, 1], 0.98 * np.array([0.5 - 0.4 * 0.25, 0.4 * 0.25]))
+    monkeypatch.setattr("undrift.data.across._NUMBERS", 6)
+    np.testing.assert_allclose(correlated(products, 0.4), [[[1, 0.98 * 0.25], [0.98 * 0.25, 1]]])
     dry = correlated(np.array([[[1.0, 0.0], [0.0, 0.0]]]), 0.0)
     np.testing.assert_array_equal(dry, [np.eye(2)])

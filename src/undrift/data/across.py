@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 __all__ = ["Across", "correlated", "fit_across"]
 
 Array = NDArray[np.floating]
-_SHRUNK = (0.05, 0.2, 0.5)  # share of the correlations that is not believed, tried beside all of it
+_COMMON = (0.1, 0.3, 0.6, 1.0)  # how far correlations are drawn to those of the mean cell, tried by cross-validation
+_RIDGE = 0.02  # of a variance, against variables that determine each other
 _PATTERNS = 32  # of variables that are known in a cell, of a frame
 _NUMBERS = 4_000_000  # of correlations at most: beyond it all cells have those of their mean
 _LEAST_SHARE = 1e-3
@@ -77,7 +78,7 @@ class Across:
 
 
 def fit_across(products: Sequence[Array], counts: Sequence[int]) -> float:
-    """The share of the correlations that is not believed, by cross-validation; 1 for all of it.
+    """How far the correlations of a cell are drawn to those of the mean cell, from 0 to 1, by cross-validation.
 
     Of every second variable given the others, and of these given those, by the mean products of numbers of each fold
     beside the correlations of the other folds; of the median cell, for rain that never fell may fall once.
@@ -87,12 +88,12 @@ def fit_across(products: Sequence[Array], counts: Sequence[int]) -> float:
         counts: windows of each fold.
     """
     errors = {}
-    for shrunk in (*_SHRUNK, 1.0):
+    for common in _COMMON:
         found = []
         for k, held in enumerate(products):
             others = [j for j in range(len(products)) if j != k]
             mean = np.average([products[j] for j in others], 0, [counts[j] for j in others])
-            across, std = correlated(mean, shrunk), _std(mean)
+            across, std = correlated(mean, common), _std(mean)
             held = held / (std[:, :, None] * std[:, None, :])
             for part in (0, 1):
                 known = np.arange(held.shape[1]) % 2 == part
@@ -101,17 +102,17 @@ def fit_across(products: Sequence[Array], counts: Sequence[int]) -> float:
                 square = np.einsum("cuk,ckl,cul->cu", gain, held[:, known][:, :, known], gain, optimize=True)
                 alone = np.diagonal(held, axis1=1, axis2=2)[:, ~known]
                 found.append(np.median(alone - 2 * cross + square, 0).mean())
-        errors[shrunk] = float(np.log(np.maximum(found, 1e-30)).mean())
-    return min(errors, key=lambda shrunk: errors[shrunk])
+        errors[common] = float(np.log(np.maximum(found, 1e-30)).mean())
+    return min(errors, key=lambda common: errors[common])
 
 
-def correlated(products: Array, shrunk: float) -> Array:
-    """Correlations (cells or 1, V, V) from mean products (cells, V, V), drawn to none by a share."""
+def correlated(products: Array, common: float) -> Array:
+    """Correlations (cells or 1, V, V) from mean products (cells, V, V), drawn so far to those of the mean cell."""
     std = _std(products)
     one = products / (std[:, :, None] * std[:, None, :])
-    if one.size > _NUMBERS:
-        one = one.mean(0, keepdims=True)
-    return (1 - shrunk) * one * (1 - np.eye(one.shape[1])) + np.eye(one.shape[1])
+    mean = one.mean(0, keepdims=True)
+    drawn = mean if one.size > _NUMBERS else (1 - common) * one + common * mean
+    return (1 - _RIDGE) * drawn * (1 - np.eye(one.shape[1])) + np.eye(one.shape[1])
 
 
 def _std(products: Array) -> Array:

@@ -114,7 +114,7 @@ def fit_law(
     common: float,
     space: Sequence[int],
     periodic: Sequence[bool],
-    apart: float = 1.0,
+    alike: float | None = None,
 ) -> WindowLaw:
     """From the amplitudes of windows, maps, and what maps leave of windows that they do not know.
 
@@ -127,7 +127,8 @@ def fit_law(
             each other to nothing, from 0 to 1.
         space: cells along each dim.
         periodic: which dims are.
-        apart: how far what maps leave of the variables of a cell is from being correlated as found, from 0 to 1.
+        alike: how far the correlations of what maps leave between the variables of a cell are drawn to those of the
+            mean cell, from 0 to 1; None where variables tell nothing of each other.
     """
     n, frames, count = a.shape
     lags = range(frames)
@@ -147,7 +148,7 @@ def fit_law(
             covariance[t + k, :, t] = pair.T
     covariance = positive(covariance.reshape(frames * count, frames * count))
     share, in_rings = left.of_rings()
-    across = Across(correlated(left.products, apart)) if apart < 1 and left.products is not None else None
+    across = Across(correlated(left.products, alike)) if alike is not None and left.products is not None else None
     on = (tuple(space), tuple(periodic))
     return WindowLaw(modes, covariance, left.own, left.correlation(), left.alike, *on, share, in_rings, across)
 
@@ -178,18 +179,18 @@ def fit_window_laws(
     counts = sorted({min(len(modes) for modes in all_modes), *(c for c in (0,) if frames > 1)})
     amplitudes = [_amplitudes(r, modes[: counts[-1]]) for modes in all_modes]
     found: dict[int, list[Left]] = {}
-    apart: dict[int, float] = {}
+    alike: dict[int, float | None] = {}
     errors: dict[tuple[int, int, float], float] = {}
 
     def law(k: int, count: int, coupled: int, common: float) -> WindowLaw:
         left = Left.mean([one for j, one in enumerate(found[count]) if j != k])
         mine = amplitudes[k][..., :count] if k == number else amplitudes[k][~folds[k], :, :count]
-        return fit_law(mine, all_modes[k][:count], left, coupled, common, space, periodic or (), apart[count])
+        return fit_law(mine, all_modes[k][:count], left, coupled, common, space, periodic or (), alike[count])
 
     for count in counts:
         found[count] = [Left.of(r[f], all_modes[k][:count], *grid) for k, f in enumerate(folds)]
         products = [one.products for one in found[count] if one.products is not None]
-        apart[count] = fit_across(products, [one.count for one in found[count]]) if r.shape[1] > 1 < number else 1.0
+        alike[count] = fit_across(products, [one.count for one in found[count]]) if r.shape[1] > 1 < number else None
         if frames == 1:
             errors[count, 0, 1.0] = 0.0
             continue
