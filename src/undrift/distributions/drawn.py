@@ -1,0 +1,100 @@
+"""Training samples beside what a law draws of them."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from undrift.data.codec import Predicted
+from undrift.distributions.diffusion import Diffusion
+from undrift.nets.members import number_of
+from undrift.process import Key, normal
+from undrift.tasks.batch import Condition
+from undrift.train.prepare import Problem, to_condition
+
+__all__ = ["Drawn", "drawn_of"]
+
+_SAMPLES = 64
+_MEMBERS = 2
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Training samples beside what is drawn of them.
+
+    Attributes:
+        rows: of the samples, (n,).
+        vector: covariates, (n, K).
+        x: residuals, (n, C, *space).
+        r: drawn ones.
+        guessed: what the Gaussian guess draws alone from the same noise.
+        weight: 1 where x is known.
+        predicted: what was predicted of them.
+    """
+
+    rows: np.ndarray
+    vector: np.ndarray
+    x: np.ndarray
+    r: np.ndarray
+    guessed: np.ndarray
+    weight: np.ndarray
+    predicted: Predicted
+
+
+class _Silent(nn.Module):
+    """A network that adds nothing to the guess of fields of so many channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor, label: Tensor, vector: Tensor | None) -> Tensor:
+        return torch.zeros_like(x[:, : self.channels])
+
+
+def drawn_of(
+    law: Diffusion,
+    problem: Problem,
+    device: torch.device,
+    nfe: int,
+    known: Callable[[np.ndarray, int], np.ndarray | None],
+    numbers: int,
+) -> Iterator[Drawn]:
+    """Training samples beside what is drawn given what is known of them.
+
+    Args:
+        law: of the residuals.
+        problem: the training data.
+        device: of the law.
+        nfe: network evaluations of each draw.
+        known: what is told of a row, and of which of its two draws.
+        numbers: drawn in all.
+    """
+    codec, micro = problem.codec, law.micro_batch
+    rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
+    size = len(codec.layout.channels) * math.prod(codec.layout.shape)
+    count = max(4, min(_SAMPLES, len(rows), numbers // (_MEMBERS * size)))
+    items = [(int(row), m) for row in rows[np.linspace(0, len(rows) - 1, count).astype(int)] for m in range(_MEMBERS)]
+    members = number_of(law.net)
+    alone = Diffusion(_Silent(len(codec.layout.channels)), law.guess, process=law.process, micro_batch=micro)
+    alone.grid = law.grid
+    turns = [(k, s) for k in range(members) for s in range(0, len(items[k::members]), micro)]
+    for k, start in turns:
+        part = items[k::members][start : start + micro]
+        at = [np.array([row]) for row, _ in part]
+        told = [known(row, m) for row, (_, m) in zip(at, part)]
+        encoded, predicted = zip(
+            *(problem.predicted(row, draw=np.random.default_rng(int(row[0])), known=k) for row, k in zip(at, told))
+        )
+        x, weight = (np.concatenate([getattr(e, name) for e in encoded]) for name in ("x", "weight"))
+        z = np.stack([normal(Key(0, "calibrate", m, str(row)), x.shape[1:]) for row, m in part]).astype(np.float32)
+        condition = Condition.concatenate([to_condition(e) for e in encoded]).to(device)
+        noise = torch.from_numpy(z).to(device)
+        r = law.sample(condition, noise, nfe=nfe, member=k).cpu().numpy()
+        guessed = alone.sample(condition, noise, nfe=nfe).cpu().numpy()
+        mean, std = (np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std"))
+        vector = np.concatenate([e.vector for e in encoded])
+        yield Drawn(np.concatenate(at), vector, x, r, guessed, weight, Predicted(mean, std))
