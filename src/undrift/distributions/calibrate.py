@@ -6,7 +6,7 @@ import torch
 from undrift.denoise.windows import WindowGuess
 from undrift.distributions.calibrate_waves import calibrate_waves
 from undrift.distributions.diffusion import Diffusion
-from undrift.distributions.drawn import drawn_of
+from undrift.distributions.drawn import drawn_of, items_of
 from undrift.train.prepare import Problem
 
 __all__ = ["calibrate"]
@@ -35,7 +35,7 @@ def calibrate(law: Diffusion, problem: Problem, device: torch.device, *, nfe: in
     codec, channels = problem.codec, len(problem.codec.layout.channels)
     true, drawn = np.zeros(channels), np.zeros(channels)
     told = lambda row, m: problem.past(row) if m % 2 == 0 else None  # noqa: E731
-    for part in drawn_of(law, problem, device, nfe, told, _NUMBERS):
+    for part in drawn_of(law, problem, device, nfe, told, items_of(problem, _NUMBERS)):
         axes = (0, *range(2, part.x.ndim))
         true += (part.weight * part.x**2).sum(axes)
         drawn += (part.weight * part.r**2).sum(axes)

@@ -6,18 +6,20 @@ windows are drawn one after the other. So what a network draws is compared with 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
+from undrift.data.codec import Predicted
 from undrift.data.waves import rings
 from undrift.denoise.spectral import SpectralGuess
 from undrift.denoise.windows import WindowGuess
 from undrift.distributions.diffusion import Diffusion
-from undrift.distributions.drawn import drawn_of
+from undrift.distributions.drawn import drawn_of, items_of
+from undrift.tasks import Window
 from undrift.train.prepare import Problem
 
 __all__ = ["calibrate_waves", "fit_cells", "fit_gains", "fit_offset"]
@@ -27,6 +29,7 @@ _NUMBERS = 16_000_000  # drawn in all
 _GAINS = (0.3, 5.0)  # of a ring of waves
 _CELLS = (0.5, 2.0)  # of a neighbourhood
 _FEW = 100  # waves that speak for the variance of all rings, beside those of a ring itself
+_FEW_AFTER = 1000  # likewise of windows that go on from drawn ones, which stand beside others than their own truth
 _NEAR = 8  # sides of the neighbourhood in that of the domain
 _SEASON = 4  # covariates that are cosines and sines of the year
 
@@ -35,13 +38,14 @@ _SEASON = 4  # covariates that are cosines and sines of the year
 class _Windows:
     """Windows (n, C, *space): anomalies T, their linear prediction M, what is drawn of T - M in units of its std."""
 
-    rows: Array
+    items: list[tuple[int, int]]
     vector: Array
     total: Array
     mean: Array
     std: Array
     drawn: Array
     guessed: Array
+    predicted: Array
 
 
 def calibrate_waves(
@@ -49,33 +53,25 @@ def calibrate_waves(
 ) -> list[float]:
     """Measure offset, gains of rings and gains of cells where the usual frames are asked, else of rings alone.
 
-    They are put into the guess, which finishes what is drawn.
+    They are put into the guess, which finishes what is drawn. Gains are measured twice: of windows that go on from true
+    frames, and of those that go on from the ends of these as drawn, which have what the first ones lack. As in
+    drawing, all is predicted by what is fitted to the whole record: around that climatology stands its variance.
 
     Returns:
         The factor of each channel's spread.
     """
-    layout, asked = problem.codec.layout, guess.asked.cpu().numpy()
-    ring = rings(layout.shape, layout.periodic).ravel()
-    windows = _windows(law, problem, device, nfe, lambda row, m: None, _NUMBERS // 4)
-    _put_gains(guess.other, windows, windows.drawn, ring, layout.frames, np.ones_like(asked))
-    windows = _windows(law, problem, device, nfe, lambda row, m: problem.past(row), _NUMBERS)
-    usual, which = guess.usual, asked.reshape(-1, *[1] * len(layout.shape))
-    rows, first = np.unique(windows.rows, return_index=True)
-    added = windows.drawn - windows.guessed
-    added = np.stack([added[windows.rows == row].mean(0) for row in rows])
-    season = _SEASON if problem.codec.season is not None else 0
-    features = np.concatenate([np.ones((len(first), 1)), windows.vector[first, :season]], 1)
-    offset = fit_offset(_amplitudes(usual, added), features, ring).reshape(-1, *usual.power.shape)
-    usual.offset = torch.from_numpy(which) * usual.fields(torch.from_numpy(offset))
-
-    def finished() -> Array:
-        out = usual.finished(torch.from_numpy(windows.drawn), torch.from_numpy(windows.vector))
-        return out.numpy()
-
-    spread = _put_gains(usual, windows, finished(), ring, layout.frames, asked)
-    left = windows.std * finished()
-    halves = [_products(windows.total[k::2], windows.mean[k::2], left[k::2]) for k in (0, 1)]
-    usual.cells = torch.from_numpy(np.where(which, fit_cells(halves, layout.frames, layout.periodic), 1.0))
+    problem = replace(problem, fold=np.full_like(problem.fold, -1), _kept=None)
+    asked, usual = guess.asked.cpu().numpy(), guess.usual
+    items = items_of(problem, _NUMBERS)
+    windows = _windows(law, problem, device, nfe, lambda row, m: None, items[::4])
+    _put_gains(guess.other, windows, windows.drawn, problem, np.ones_like(asked))
+    windows = _windows(law, problem, device, nfe, lambda row, m: problem.past(row), items)
+    usual.offset = _offset(usual, windows, problem) * torch.from_numpy(_wide(asked, usual))
+    drawn = usual.finished(torch.from_numpy(windows.drawn), torch.from_numpy(windows.vector)).numpy()
+    spread = _put_gains(usual, windows, drawn, problem, asked, cells=True)
+    ends = _ends(windows, usual, problem)
+    windows = _windows(law, problem, device, nfe, lambda row, m: ends[int(row[0]), m], list(ends))
+    spread *= _put_gains(usual, windows, windows.drawn, problem, asked, cells=True, few=_FEW_AFTER)
     return [float(v) for v in spread]
 
 
@@ -108,7 +104,7 @@ def fit_offset(added: Array, features: Array, ring: NDArray[np.intp]) -> Array:
     return found * share[..., ring]
 
 
-def fit_gains(sums: Array, frames: int, count: Array, which: NDArray[np.bool_]) -> Array:
+def fit_gains(sums: Array, frames: int, count: Array, which: NDArray[np.bool_], few: float = _FEW) -> Array:
     """Gains of rings (C, R): of few waves that of all frames of a variable, and of those that of all rings.
 
     What is drawn is the linear prediction M of an anomaly and the residual R of it. The gain g of R is the one with
@@ -125,11 +121,12 @@ def fit_gains(sums: Array, frames: int, count: Array, which: NDArray[np.bool_]) 
         frames: of a variable, which are channels in a row.
         count: waves in each ring, of all samples, (R,).
         which: channels that are asked, (C,).
+        few: waves that speak for all rings, beside those of a ring itself.
     """
     grouped = (sums * which[:, None]).reshape(4, -1, frames, sums.shape[2]).sum(2)
     group, whole = _solved(grouped, _GAINS), _solved(grouped.sum(2, keepdims=True), _GAINS)
-    group = (count * group + _FEW * whole) / (count + _FEW)
-    mixed = (count * _solved(sums, _GAINS) + _FEW * np.repeat(group, frames, 0)) / (count + _FEW)
+    group = (count * group + few * whole) / (count + few)
+    mixed = (count * _solved(sums, _GAINS) + few * np.repeat(group, frames, 0)) / (count + few)
     return np.where(which[:, None], mixed, 1.0)
 
 
@@ -171,33 +168,83 @@ def _windows(
     device: torch.device,
     nfe: int,
     known: Callable[[np.ndarray, int], np.ndarray | None],
-    numbers: int,
+    items: list[tuple[int, int]],
 ) -> _Windows:
-    parts = []
-    for part in drawn_of(law, problem, device, nfe, known, numbers):
-        usual = np.concatenate([problem.predicted(row[None], known=problem.nothing(row[None]))[1].mean
-                                for row in part.rows])  # fmt: skip
+    parts, seen = [], []
+    for part in drawn_of(law, problem, device, nfe, known, items):
+        rows = [np.array([row]) for row, _ in part.items]
+        usual = np.concatenate([problem.predicted(row, known=problem.nothing(row))[1].mean for row in rows])
         mean, std = (part.predicted.mean - usual) * part.weight, part.predicted.std * part.weight
-        numbers_of = (mean + std * part.x, mean, std, part.r, part.guessed)
-        parts.append((part.rows, part.vector, *(v.astype(np.float32) for v in numbers_of)))
-    return _Windows(*(np.concatenate(v) for v in zip(*parts)))
+        values = part.predicted.mean, part.predicted.std
+        numbers = (part.vector, mean + std * part.x, mean, std, part.r, part.guessed, np.stack(values, 1))
+        parts.append([v.astype(np.float32) for v in numbers])
+        seen += part.items
+    return _Windows(seen, *(np.concatenate(v) for v in zip(*parts)))
+
+
+def _offset(part: SpectralGuess, windows: _Windows, problem: Problem) -> torch.Tensor:
+    """The mean of what the network adds, (1 + F, C, *space): one sample of each row, the mean of its draws."""
+    of_row, first = np.unique([row for row, _ in windows.items], return_index=True)
+    added = windows.drawn - windows.guessed
+    added = np.stack([added[[one == row for one, _ in windows.items]].mean(0) for row in of_row])
+    season = _SEASON if problem.codec.season is not None else 0
+    features = np.concatenate([np.ones((len(first), 1)), windows.vector[first, :season]], 1)
+    ring = rings(problem.codec.layout.shape, problem.codec.layout.periodic).ravel()
+    offset = fit_offset(_amplitudes(part, added), features, ring)
+    return part.fields(torch.from_numpy(offset.reshape(-1, *part.power.shape)))
+
+
+def _ends(windows: _Windows, part: SpectralGuess, problem: Problem) -> dict[tuple[int, int], Array]:
+    """The past of the windows that go on from drawn ones, where training has them: by row and draw."""
+    task, known = problem.task, {}
+    assert isinstance(task, Window)
+    rows = set(np.concatenate([problem.fit_rows, problem.stop_rows]).tolist())
+    finished = part.finished(torch.from_numpy(windows.drawn), torch.from_numpy(windows.vector)).numpy()
+    for i, (row, m) in enumerate(windows.items):
+        after = row + task.future
+        told = problem.past(np.array([after])) if after in rows else None
+        if told is None:
+            continue
+        mean, std = windows.predicted[i]
+        drawn = problem.codec.decode(finished[i][None], Predicted(mean[None], std[None]))
+        shape = (1, -1, task.frames, *drawn.shape[2:])
+        told.reshape(shape)[:, :, : task.past] = drawn.reshape(shape)[:, :, -task.past :]
+        known[after, m] = told
+    return known
 
 
 def _put_gains(
     part: SpectralGuess,
     windows: _Windows,
     drawn: Array,
-    ring: NDArray[np.intp],
-    frames: int,
+    problem: Problem,
     which: NDArray[np.bool_],
+    cells: bool = False,
+    few: float = _FEW,
 ) -> NDArray[np.float64]:
-    """The gains of rings where these channels are asked, put into the guess; the factor of each channel's spread."""
+    """Gains of rings, and of cells, where these channels are asked; the factor of each channel's spread."""
+    layout = problem.codec.layout
+    ring = rings(layout.shape, layout.periodic).ravel()
     amplitudes = (_amplitudes(part, v) for v in (windows.total, windows.mean, windows.std * drawn))
     products = _products(*amplitudes)
     sums = np.array([[np.bincount(ring, one) for one in product] for product in products], dtype=np.float64)
-    gain = fit_gains(sums, frames, np.float64(len(drawn)) * np.bincount(ring), which)
-    part.gain *= torch.from_numpy(gain[:, ring].reshape(part.gain.shape)).to(part.gain)
-    return np.where(which, (gain * sums[3]).sum(1) / np.maximum(sums[3].sum(1), 1e-300), 1.0)
+    gain = fit_gains(sums, layout.frames, np.float64(len(drawn)) * np.bincount(ring), which, few)
+    spread = np.where(which, (gain * sums[3]).sum(1) / np.maximum(sums[3].sum(1), 1e-300), 1.0)
+    factor = torch.from_numpy(gain[:, ring].reshape(part.gain.shape))
+    part.gain *= factor.to(part.gain)
+    if cells:
+        x = torch.from_numpy(drawn)
+        left = windows.std * part.fields(factor.to(x) * part.spectrum(x)).numpy()
+        half = np.unique([row for row, _ in windows.items], return_inverse=True)[1] % 2
+        halves = [_products(*(v[half == k] for v in (windows.total, windows.mean, left))) for k in (0, 1)]
+        found = np.where(_wide(which, part), fit_cells(halves, layout.frames, layout.periodic), 1.0)
+        part.cells *= torch.from_numpy(found).to(part.cells)
+    return spread
+
+
+def _wide(which: NDArray[np.bool_], part: SpectralGuess) -> NDArray[np.bool_]:
+    """Channels (C,) as (C, *ones)."""
+    return which.reshape(-1, *[1] * (part.power.ndim - 1))
 
 
 def _products(total: Array, mean: Array, left: Array) -> Array:

@@ -15,7 +15,7 @@ from undrift.process import Key, normal
 from undrift.tasks.batch import Condition
 from undrift.train.prepare import Problem, to_condition
 
-__all__ = ["Drawn", "drawn_of"]
+__all__ = ["Drawn", "drawn_of", "items_of"]
 
 _SAMPLES = 64
 _MEMBERS = 2
@@ -26,7 +26,7 @@ class Drawn:
     """Training samples beside what is drawn of them.
 
     Attributes:
-        rows: of the samples, (n,).
+        items: row of each sample, and which of its draws it is.
         vector: covariates, (n, K).
         x: residuals, (n, C, *space).
         r: drawn ones.
@@ -35,7 +35,7 @@ class Drawn:
         predicted: what was predicted of them.
     """
 
-    rows: np.ndarray
+    items: list[tuple[int, int]]
     vector: np.ndarray
     x: np.ndarray
     r: np.ndarray
@@ -55,13 +55,21 @@ class _Silent(nn.Module):
         return torch.zeros_like(x[:, : self.channels])
 
 
+def items_of(problem: Problem, numbers: int) -> list[tuple[int, int]]:
+    """Two draws of training samples that are spread over the record, of so many numbers in all."""
+    rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
+    size = len(problem.codec.layout.channels) * math.prod(problem.codec.layout.shape)
+    count = max(4, min(_SAMPLES, len(rows), numbers // (_MEMBERS * size)))
+    return [(int(row), m) for row in rows[np.linspace(0, len(rows) - 1, count).astype(int)] for m in range(_MEMBERS)]
+
+
 def drawn_of(
     law: Diffusion,
     problem: Problem,
     device: torch.device,
     nfe: int,
     known: Callable[[np.ndarray, int], np.ndarray | None],
-    numbers: int,
+    items: list[tuple[int, int]],
 ) -> Iterator[Drawn]:
     """Training samples beside what is drawn given what is known of them.
 
@@ -70,14 +78,10 @@ def drawn_of(
         problem: the training data.
         device: of the law.
         nfe: network evaluations of each draw.
-        known: what is told of a row, and of which of its two draws.
-        numbers: drawn in all.
+        known: what is told of a row, and of which of its draws.
+        items: rows, and which of its draws each is.
     """
     codec, micro = problem.codec, law.micro_batch
-    rows = np.sort(np.concatenate([problem.fit_rows, problem.stop_rows]))
-    size = len(codec.layout.channels) * math.prod(codec.layout.shape)
-    count = max(4, min(_SAMPLES, len(rows), numbers // (_MEMBERS * size)))
-    items = [(int(row), m) for row in rows[np.linspace(0, len(rows) - 1, count).astype(int)] for m in range(_MEMBERS)]
     members = number_of(law.net)
     alone = Diffusion(_Silent(len(codec.layout.channels)), law.guess, process=law.process, micro_batch=micro)
     alone.grid = law.grid
@@ -97,4 +101,4 @@ def drawn_of(
         guessed = alone.sample(condition, noise, nfe=nfe).cpu().numpy()
         mean, std = (np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std"))
         vector = np.concatenate([e.vector for e in encoded])
-        yield Drawn(np.concatenate(at), vector, x, r, guessed, weight, Predicted(mean, std))
+        yield Drawn(part, vector, x, r, guessed, weight, Predicted(mean, std))
