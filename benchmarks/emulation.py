@@ -272,7 +272,9 @@ def main() -> None:
     parser.add_argument("--realizations", type=int, default=REALIZATIONS)
     parser.add_argument("--coarsen", type=int, default=1, help="of the atmosphere, along each side")
     parser.add_argument("--set", action="append", default=[], help="a setting, as net.channels=16,16")
-    parser.add_argument("--work", type=Path, help="folder that keeps the runs and forecasts, to go on with after a stop")
+    parser.add_argument(
+        "--work", type=Path, help="folder that keeps the runs and forecasts, to go on with after a stop"
+    )
     parser.add_argument("--kept", action="store_true", help="score the forecasts that --work has")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/emulation.json"))
     arguments = parser.parse_args()

@@ -18,7 +18,7 @@ from undrift.data.waves import rings
 from undrift.denoise.spectral import SpectralGuess
 from undrift.denoise.windows import WindowGuess
 from undrift.distributions.diffusion import Diffusion
-from undrift.distributions.drawn import drawn_of, items_of
+from undrift.distributions.drawn import drawn_of, guess_alone, items_of
 from undrift.tasks import Window
 from undrift.train.prepare import Problem
 
@@ -36,7 +36,10 @@ _SEASON = 4  # covariates that are cosines and sines of the year
 
 @dataclass(frozen=True)
 class _Windows:
-    """Windows (n, C, *space): anomalies T, their linear prediction M, what is drawn of T - M in units of its std."""
+    """Windows (n, C, *space): anomalies T, their linear prediction M, what is drawn of T - M in units of its std.
+
+    And what the network adds to that, covariates (n, K), and mean and std of the latents, (n, 2, C, *space).
+    """
 
     items: list[tuple[int, int]]
     vector: Array
@@ -44,7 +47,7 @@ class _Windows:
     mean: Array
     std: Array
     drawn: Array
-    guessed: Array
+    added: Array
     predicted: Array
 
 
@@ -65,7 +68,8 @@ def calibrate_waves(
     items = items_of(problem, _NUMBERS)
     windows = _windows(law, problem, device, nfe, lambda row, m: None, items[::4])
     _put_gains(guess.other, windows, windows.drawn, problem, np.ones_like(asked))
-    windows = _windows(law, problem, device, nfe, lambda row, m: problem.past(row), items)
+    alone = guess_alone(law, len(asked))
+    windows = _windows(law, problem, device, nfe, lambda row, m: problem.past(row), items, alone)
     usual.offset = _offset(usual, windows, problem) * torch.from_numpy(_wide(asked, usual))
     drawn = usual.finished(torch.from_numpy(windows.drawn), torch.from_numpy(windows.vector)).numpy()
     spread = _put_gains(usual, windows, drawn, problem, asked, cells=True)
@@ -169,14 +173,16 @@ def _windows(
     nfe: int,
     known: Callable[[np.ndarray, int], np.ndarray | None],
     items: list[tuple[int, int]],
+    alone: Diffusion | None = None,
 ) -> _Windows:
     parts, seen = [], []
-    for part in drawn_of(law, problem, device, nfe, known, items):
+    for part in drawn_of(law, problem, device, nfe, known, items, alone):
         rows = [np.array([row]) for row, _ in part.items]
         usual = np.concatenate([problem.predicted(row, known=problem.nothing(row))[1].mean for row in rows])
         mean, std = (part.predicted.mean - usual) * part.weight, part.predicted.std * part.weight
         values = part.predicted.mean, part.predicted.std
-        numbers = (part.vector, mean + std * part.x, mean, std, part.r, part.guessed, np.stack(values, 1))
+        added = np.empty((len(rows), 0)) if part.added is None else part.added
+        numbers = (part.vector, mean + std * part.x, mean, std, part.r, added, np.stack(values, 1))
         parts.append([v.astype(np.float32) for v in numbers])
         seen += part.items
     return _Windows(seen, *(np.concatenate(v) for v in zip(*parts)))
@@ -185,8 +191,7 @@ def _windows(
 def _offset(part: SpectralGuess, windows: _Windows, problem: Problem) -> torch.Tensor:
     """The mean of what the network adds, (1 + F, C, *space): one sample of each row, the mean of its draws."""
     of_row, first = np.unique([row for row, _ in windows.items], return_index=True)
-    added = windows.drawn - windows.guessed
-    added = np.stack([added[[one == row for one, _ in windows.items]].mean(0) for row in of_row])
+    added = np.stack([windows.added[[one == row for one, _ in windows.items]].mean(0) for row in of_row])
     season = _SEASON if problem.codec.season is not None else 0
     features = np.concatenate([np.ones((len(first), 1)), windows.vector[first, :season]], 1)
     ring = rings(problem.codec.layout.shape, problem.codec.layout.periodic).ravel()

@@ -15,7 +15,7 @@ from undrift.process import Key, normal
 from undrift.tasks.batch import Condition
 from undrift.train.prepare import Problem, to_condition
 
-__all__ = ["Drawn", "drawn_of", "items_of"]
+__all__ = ["Drawn", "drawn_of", "guess_alone", "items_of"]
 
 _SAMPLES = 64
 _MEMBERS = 2
@@ -30,7 +30,7 @@ class Drawn:
         vector: covariates, (n, K).
         x: residuals, (n, C, *space).
         r: drawn ones.
-        guessed: what the Gaussian guess draws alone from the same noise.
+        added: to what the Gaussian guess draws alone from the same noise, by the network; None where it is not asked.
         weight: 1 where x is known.
         predicted: what was predicted of them.
     """
@@ -39,7 +39,7 @@ class Drawn:
     vector: np.ndarray
     x: np.ndarray
     r: np.ndarray
-    guessed: np.ndarray
+    added: np.ndarray | None
     weight: np.ndarray
     predicted: Predicted
 
@@ -53,6 +53,13 @@ class _Silent(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor, vector: Tensor | None) -> Tensor:
         return torch.zeros_like(x[:, : self.channels])
+
+
+def guess_alone(law: Diffusion, channels: int) -> Diffusion:
+    """The law of fields (B, C, *space) of which a network says nothing beyond the guess."""
+    alone = Diffusion(_Silent(channels), law.guess, process=law.process, micro_batch=law.micro_batch)
+    alone.grid = law.grid
+    return alone
 
 
 def items_of(problem: Problem, numbers: int) -> list[tuple[int, int]]:
@@ -70,6 +77,7 @@ def drawn_of(
     nfe: int,
     known: Callable[[np.ndarray, int], np.ndarray | None],
     items: list[tuple[int, int]],
+    alone: Diffusion | None = None,
 ) -> Iterator[Drawn]:
     """Training samples beside what is drawn given what is known of them.
 
@@ -80,11 +88,10 @@ def drawn_of(
         nfe: network evaluations of each draw.
         known: what is told of a row, and of which of its draws.
         items: rows, and which of its draws each is.
+        alone: the law of the guess, to draw from too.
     """
-    codec, micro = problem.codec, law.micro_batch
+    micro = law.micro_batch
     members = number_of(law.net)
-    alone = Diffusion(_Silent(len(codec.layout.channels)), law.guess, process=law.process, micro_batch=micro)
-    alone.grid = law.grid
     turns = [(k, s) for k in range(members) for s in range(0, len(items[k::members]), micro)]
     for k, start in turns:
         part = items[k::members][start : start + micro]
@@ -98,7 +105,7 @@ def drawn_of(
         condition = Condition.concatenate([to_condition(e) for e in encoded]).to(device)
         noise = torch.from_numpy(z).to(device)
         r = law.sample(condition, noise, nfe=nfe, member=k).cpu().numpy()
-        guessed = alone.sample(condition, noise, nfe=nfe).cpu().numpy()
+        added = None if alone is None else r - alone.sample(condition, noise, nfe=nfe).cpu().numpy()
         mean, std = (np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std"))
         vector = np.concatenate([e.vector for e in encoded])
-        yield Drawn(part, vector, x, r, guessed, weight, Predicted(mean, std))
+        yield Drawn(part, vector, x, r, added, weight, Predicted(mean, std))
