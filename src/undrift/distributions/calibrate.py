@@ -7,7 +7,7 @@ from undrift.denoise.windows import WindowGuess
 from undrift.distributions.calibrate_waves import calibrate_waves
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.drawn import drawn_of, items_of
-from undrift.train.prepare import Problem
+from undrift.train.problem import Problem
 
 __all__ = ["calibrate"]
 

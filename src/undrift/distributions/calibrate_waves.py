@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
-from undrift.data.codec import Predicted
+from undrift.data.encoded import Predicted
 from undrift.data.waves import rings
 from undrift.denoise.spectral import SpectralGuess
 from undrift.denoise.windows import WindowGuess
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.drawn import drawn_of, guess_alone, items_of
 from undrift.tasks import Window
-from undrift.train.prepare import Problem
+from undrift.train.problem import Problem
 
 __all__ = ["calibrate_waves", "fit_cells", "fit_gains", "fit_offset"]
 

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from undrift.data.codec import Predicted
+from undrift.data.encoded import Predicted
 from undrift.distributions.diffusion import Diffusion
 from undrift.nets.members import number_of
 from undrift.process import Key, normal
 from undrift.tasks.batch import Condition
-from undrift.train.prepare import Problem, to_condition
+from undrift.train.batches import to_condition
+from undrift.train.problem import Problem
 
 __all__ = ["Drawn", "drawn_of", "guess_alone", "items_of"]
 
