@@ -62,10 +62,11 @@ class Emulation:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, data: xr.Dataset, last: xr.Dataset) -> xr.Dataset:
-        """Train on a record and go on from its last frames."""
+        """Train on a record and go on from its last frames; what was stopped is gone on with."""
         path = self.folder / "FC.zarr"
         if not self.kept:
-            model = undrift.fit(data, out=self.folder / "RUN", overwrite=True, **self.settings)
+            run = self.folder / "RUN"
+            model = undrift.fit(data, out=run, resume=(run / "config.toml").exists(), **self.settings)
             assert isinstance(model, undrift.FieldModel)
             began = time.perf_counter()
             model.forecast(last, steps=STEPS, realizations=self.realizations, out=path, overwrite=True)
@@ -271,7 +272,9 @@ def main() -> None:
     parser.add_argument("--realizations", type=int, default=REALIZATIONS)
     parser.add_argument("--coarsen", type=int, default=1, help="of the atmosphere, along each side")
     parser.add_argument("--set", action="append", default=[], help="a setting, as net.channels=16,16")
-    parser.add_argument("--work", type=Path, help="folder that keeps the runs and forecasts")
+    parser.add_argument(
+        "--work", type=Path, help="folder that keeps the runs and forecasts, to go on with after a stop"
+    )
     parser.add_argument("--kept", action="store_true", help="score the forecasts that --work has")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/emulation.json"))
     arguments = parser.parse_args()

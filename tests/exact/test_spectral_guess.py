@@ -10,7 +10,7 @@ from undrift.denoise.guess import FoldedGuess, by_rows
 from undrift.denoise.precondition import Preconditioned
 from undrift.denoise.spectral import SpectralGuess, fit_spectral
 from undrift.denoise.windows import WindowGuess
-from undrift.distributions.calibrate import _gains
+from undrift.distributions.calibrate_waves import fit_cells, fit_gains, fit_offset
 from undrift.objective.denoising import DenoisingScoreMatching
 from undrift.process import EDM
 from undrift.tasks.batch import Batch, Condition
@@ -196,9 +196,57 @@ def test_gains_give_what_is_drawn_the_power_of_the_record():
     drawn = rng.normal(size=mean.shape) * 0.8 - 0.3 * mean
     true = np.array([[1.5, 0.9, 0.3], [1.4, 0.8, 0.4]])
     sums = np.stack([true, (mean**2).mean(2), (mean * drawn).mean(2), (drawn**2).mean(2)])
-    gains = _gains(sums, 2, np.full(3, 1e9), np.array([True, True]))
+    gains = fit_gains(sums, 2, np.full(3, 1e9), np.array([True, True]))
     np.testing.assert_allclose(((mean + gains[..., None] * drawn) ** 2).mean(2), true, rtol=1e-5)
-    few = _gains(sums, 2, np.full(3, 1e-9), np.array([False, True]))
+    few = fit_gains(sums, 2, np.full(3, 1e-9), np.array([False, True]))
     assert (few[0] == 1).all() and np.ptp(few[1]) < 1e-9  # of no waves, that of all rings
     total = sums[:, 1].sum(1)
     assert total[1] + 2 * few[1, 0] * total[2] + few[1, 0] ** 2 * total[3] == pytest.approx(total[0])
+
+
+def test_the_mean_that_a_network_adds_is_found_in_the_course_of_the_year_and_chance_is_not():
+    """Of 200 windows; where the network adds no mean, chance leaves a quarter of its power in one ring at most."""
+    rng, phase = np.random.default_rng(0), 2 * np.pi * np.arange(200) / 200
+    features = np.stack([np.ones(200), np.cos(phase), np.sin(phase)], 1)
+    ring = np.repeat([0, 1], 500)
+    true = np.zeros((3, 2, 1000))
+    true[0, 0], true[2, 1] = 1.5, -0.8 * ring
+    noise = rng.normal(size=(200, 2, 1000)) * np.array([0.5, 1.0])[:, None]
+    found = fit_offset(np.tensordot(features, true, 1) + noise, features, ring)
+    error = np.array([0.5, 1.0])[:, None] * np.sqrt(np.array([1, 2, 2]) / 200)[:, None, None]
+    there = true != 0
+    assert np.abs((found - true) / error)[there].max() < 5
+    for one, size in ((found[1, 0], error[1, 0]), (found[2, 1, :500], error[2, 1])):
+        assert (one**2).mean() < 0.25 * size**2
+    assert np.mean((found - true)[there]) == pytest.approx(0, abs=4 * 1.0 * np.sqrt(2 / 200 / there.sum()))
+
+
+def test_a_drawn_field_loses_the_offset_of_its_season_and_gets_the_gains_of_its_cells():
+    rng = np.random.default_rng(0)
+    offset, cells = rng.normal(size=(3, 2, *SHAPE)), rng.uniform(0.5, 2, size=(2, *SHAPE))
+    guess = SpectralGuess(
+        torch.from_numpy(POWER), PERIODIC, offset=torch.from_numpy(offset), cells=torch.from_numpy(cells)
+    )
+    x, vector = rng.normal(size=(4, 2, *SHAPE)), rng.normal(size=(4, 5))
+    season = np.concatenate([np.ones((4, 1)), vector[:, :2]], 1)
+    got = guess.finished(torch.from_numpy(x), torch.from_numpy(vector))
+    agrees_with = cells * (x - np.tensordot(season, offset, 1))
+    np.testing.assert_allclose(got.numpy(), agrees_with, atol=1e-12)
+
+
+def test_gains_of_cells_are_those_on_which_two_halves_agree():
+    """A half of the domain is twice too lively in one variable; the other variable is right but for chance."""
+    rng, shape, n = np.random.default_rng(0), (16, 24), 200
+    true = np.ones((2, *shape))
+    true[0, :, :12] = 0.5
+    mean = 0.6 * rng.normal(size=(2, n, 4, *shape))
+    left = 0.8 * rng.normal(size=mean.shape)
+    total = mean + np.repeat(true, 2, 0) * 0.8 * rng.normal(size=mean.shape)
+    halves = [
+        np.stack([(a * b).sum(0) for a, b in ((t, t), (m, m), (m, r), (r, r))]) for t, m, r in zip(total, mean, left)
+    ]
+    found = fit_cells(halves, 2, (False, False))
+    assert found.shape == (4, *shape) and (found[0] == found[1]).all()
+    ratio = found[0] / np.exp(np.log(found[0]).mean())
+    np.testing.assert_allclose(ratio[:, 1:10].mean() / ratio[:, 14:].mean(), 0.5, rtol=0.05)
+    assert np.abs(np.log(found[2])).max() < 0.02

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from undrift.data.amplitude import Activity, clipped, log_amplitude
+from undrift.data.anamorphosis import Anamorphosis
 from undrift.data.censored import residuals
 from undrift.data.conditioned import given_frames, given_states
 from undrift.data.conserve import conserved, over_blocks
@@ -46,6 +47,7 @@ class Codec:
         given: what the codec knows of what is given, or None; given_layout: its layout.
         members: members of a date that are given together; the linear predictor sees their mean.
         transforms: one per target channel.
+        anamorphosis: of their latents at each cell, or None.
         mask: target cells that never have a value, (C, *space).
         predictor: the linear predictors of the latents.
         curves: channel -> how its law departs from the linear prediction, where it does.
@@ -97,6 +99,9 @@ class Codec:
         self.activity_mean, self.activity_centre = arrays.get("activity_mean"), arrays.get("activity_centre")
         self.low = np.array([t.thresholds[0] for t in transforms]).reshape(-1, *[1] * len(layout.space))
         self.high = np.array([t.thresholds[1] for t in transforms]).reshape(-1, *[1] * len(layout.space))
+        self.anamorphosis: Anamorphosis | None = None
+        if "anamorphosis_levels" in arrays:
+            self.shaped(Anamorphosis.from_arrays(arrays))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays that, with the layouts and transforms, make the codec again."""
@@ -112,6 +117,8 @@ class Codec:
                 out[name] = value
         for i, curve in self.curves.items():
             out |= curve.to_arrays(f"curve_{i}")
+        if self.anamorphosis is not None:
+            out |= self.anamorphosis.to_arrays()
         if self.season is not None:
             out["season"] = self.season.astype(np.float32)
         if self.window_laws is not None:
@@ -123,6 +130,11 @@ class Codec:
         if self.texture is not None:
             out |= self.texture.to_arrays()
         return out
+
+    def shaped(self, anamorphosis: Anamorphosis) -> None:
+        """Take latents after an anamorphosis from now on; nothing else is fitted yet."""
+        self.anamorphosis, whole = anamorphosis, (1, *self.mask.shape)
+        self.low, self.high = (anamorphosis.normal(np.broadcast_to(v, whole))[0] for v in (self.low, self.high))
 
     def widened(self, factor: np.ndarray) -> None:
         """Multiply the standard deviation of what is left of each channel, (C,)."""
@@ -375,7 +387,8 @@ class Codec:
 
     def latents(self, raw: np.ndarray) -> np.ndarray:
         """Target values (n, C, *space) as latents, -inf and inf at point masses, NaN where missing."""
-        return np.stack([t.encode(raw[:, i]) for i, t in enumerate(self.transforms)], 1)
+        u = np.stack([t.encode(raw[:, i]) for i, t in enumerate(self.transforms)], 1)
+        return u if self.anamorphosis is None else self.anamorphosis.normal(u)
 
     def decode(self, r: np.ndarray | float, prediction: Predicted, blocks: np.ndarray | None = None) -> np.ndarray:
         """Residuals (n, C, *space), or 0 for what is predicted, as values in the target's units, NaN in the mask.
@@ -390,6 +403,7 @@ class Codec:
             assert self.factor is not None
             for i in np.flatnonzero(self.conserves):
                 u[:, i] = conserved(u[:, i], blocks[:, i], self.factor, self.transforms[i], self.mask[i])
+        u = u if self.anamorphosis is None else self.anamorphosis.latents(u)
         x = np.stack([t.decode(u[:, i]) for i, t in enumerate(self.transforms)], 1)
         x[np.broadcast_to(self.mask, x.shape)] = np.nan
         return x.astype(np.float32)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from undrift.data.anamorphosis_fit import fit_anamorphosis
 from undrift.data.codec import Codec
 from undrift.data.conserve import block_means, in_blocks
 from undrift.data.covariates import Covariates
@@ -115,6 +116,8 @@ def fit_codec(
     told = Covariates.fit({k: v[rows] for k, v in covariates.items()}, cycles)
     codec = _blank(target, given, rows, transforms or {}, told, linear)
     years = _years(codec.covariates) if cycles else 0.0
+    if windows and years and maps and given is None and not motion:
+        fit_anamorphosis(codec, target, rows)
     dates, at = np.unique(date_of(target, rows), return_inverse=True)
     fold = folds(len(dates), number_of_folds, _FOLD_PIECES if windows and 0 < years < _FEW_YEARS else 1)[at]
     part = TrainingPart(target, given, rows, fold, covariates)

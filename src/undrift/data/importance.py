@@ -33,8 +33,7 @@ def amounts_of(codec: Codec, target: Fields, rows: np.ndarray) -> Array:
     atoms = np.array([t.kind == "censored" for t in codec.transforms])
     out = []
     for row in rows:
-        values = target.read(np.array([row]))[0, atoms]
-        latents = np.stack([t.continuous(v) for t, v in zip(np.array(codec.transforms)[atoms], values)])
+        latents = codec.latents(target.read(np.array([row])))[0, atoms]
         total = np.nan_to_num(np.maximum(latents - codec.low[atoms], 0)).sum(0)
         for axis, size in enumerate(total.shape):
             total = np.add.reduceat(total, np.arange(0, size, BLOCK), axis=axis)

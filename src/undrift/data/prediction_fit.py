@@ -51,8 +51,8 @@ def fit_prediction(
 
     def read(at: np.ndarray) -> tuple[Given, np.ndarray]:
         part, u = parts(at)
-        if first:  # from the thresholds on: a start far beyond them would drown what varies
-            return part, np.clip(u, codec.low, codec.high)
+        if first:
+            return part, _started(codec, u)[0]
         before = codec.predict(part, fold[at])
         return part, expected(u, before.mean, before.std, codec.low, codec.high)[0]
 
@@ -75,6 +75,17 @@ def fit_prediction(
         codec.amplitude = _amplitude(codec, parts, fold)
     if codec.amplitude.any():
         codec.scale = _scale(codec, parts, fold, first=not censored)
+
+
+def _started(codec: Codec, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and variances of latents (n, C, *space) at point masses before anything is predicted.
+
+    After an anamorphosis the latents of each cell are standard normal; else they begin at their thresholds, since a
+    start far beyond them would drown what varies.
+    """
+    if codec.anamorphosis is None:
+        return np.clip(u, codec.low, codec.high), np.zeros(1)
+    return expected(u, np.zeros(u.shape), np.ones(u.shape), codec.low, codec.high)
 
 
 def _curves(codec: Codec, parts: Parts, fold: np.ndarray) -> dict[int, Curve]:
@@ -180,8 +191,9 @@ def _scale(codec: Codec, parts: Parts, fold: np.ndarray, first: bool) -> np.ndar
         at = np.arange(start, min(start + _BLOCK, len(fold)))
         part, u = parts(at)
         predicted = codec.predict(part, fold[at])
-        latents, variance = np.clip(u, codec.low, codec.high), np.zeros(1)
-        if not first:
+        if first:
+            latents, variance = _started(codec, u)
+        else:
             latents, variance = expected(u, predicted.mean, predicted.std, codec.low, codec.high)
         known = np.isfinite(latents)
         square = ((latents - predicted.mean) ** 2 + variance) * (codec.scale / predicted.std) ** 2

@@ -39,11 +39,16 @@ class SpectralGuess(nn.Module):
         correlation: of the channels in each ring, (rings, C, C); they are independent if None.
         gain: what the waves of drawn fields are multiplied by, (C, *space), so that they have the record's power; 1 if
             None.
+        offset: the mean that a network adds to drawn fields, as coefficients (1 + F, C, *space) of 1 and of the first F
+            covariates; 0 if None.
+        cells: what the cells of drawn fields are multiplied by, (C, *space); 1 if None.
     """
 
     power: Tensor
     periodic: Tensor
     gain: Tensor
+    offset: Tensor
+    cells: Tensor
     correlation: Tensor | None
     variances: Tensor
     axes: Tensor | None
@@ -54,12 +59,16 @@ class SpectralGuess(nn.Module):
         periodic: Tensor | Sequence[bool],
         correlation: Tensor | None = None,
         gain: Tensor | None = None,
+        offset: Tensor | None = None,
+        cells: Tensor | None = None,
     ) -> None:
         super().__init__()
         power = power.to(torch.float64)
         self.register_buffer("power", power)
         self.register_buffer("periodic", torch.as_tensor(periodic, dtype=torch.bool, device=power.device))
         self.register_buffer("gain", torch.ones_like(power) if gain is None else gain.to(torch.float64))
+        self.register_buffer("offset", torch.zeros_like(power)[None] if offset is None else offset.to(torch.float64))
+        self.register_buffer("cells", torch.ones_like(power) if cells is None else cells.to(torch.float64))
         self.register_buffer("correlation", correlation)
         shape, cyclic = power.shape[1:], self.periodic.tolist()
         for axis, (size, one) in enumerate(zip(shape, cyclic)):
@@ -123,9 +132,17 @@ class SpectralGuess(nn.Module):
         norm = (weight * gain).square().flatten(1).mean(1).rsqrt().reshape(-1, *[1] * self.power.ndim)
         return self.filtered(error, weight * norm)
 
-    def finished(self, x: Tensor) -> Tensor:
-        """Drawn fields with the power of the record's."""
-        return self._fields(self.gain.to(x.dtype) * self.spectrum(x))
+    def finished(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
+        """Drawn fields without the mean that a network adds, and with the power of the record's.
+
+        Args:
+            x: the fields, (B, C, *space).
+            vector: covariates, (B, K).
+        """
+        terms = self.offset.to(x.dtype)
+        for term, value in zip(terms[1:], () if vector is None else vector.T.to(x.dtype)):
+            x = x - value.reshape(-1, *[1] * (x.ndim - 1)) * term
+        return self.cells.to(x.dtype) * self.fields(self.gain.to(x.dtype) * self.spectrum(x - terms[0]))
 
     def filtered(self, x: Tensor, factor: Tensor) -> Tensor:
         """Fields (B, C, *space) multiplied by a factor in each direction, (1 or B, C, *space)."""
@@ -146,9 +163,9 @@ class SpectralGuess(nn.Module):
         """Inverse of :meth:`_directions`."""
         if self.axes is not None:
             x = (x.flatten(2).permute(2, 0, 1) @ self.axes.mT.to(x.dtype)).permute(1, 2, 0).reshape(x.shape)
-        return self._fields(x)
+        return self.fields(x)
 
-    def _fields(self, x: Tensor) -> Tensor:
+    def fields(self, x: Tensor) -> Tensor:
         """Inverse of :meth:`spectrum`."""
         return self._turned(x, forward=False)
 

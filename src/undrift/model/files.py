@@ -123,8 +123,8 @@ def _guess_of(parts: Mapping[str, torch.Tensor]) -> Guess:
         return GaussianGuess(parts["modes"], parts["variances"], float(parts["floor"]))
 
     def waves(name: str) -> SpectralGuess:
-        power, periodic, gain = (parts[f"{name}.{k}"] for k in ("power", "periodic", "gain"))
-        return SpectralGuess(power, periodic, parts.get(f"{name}.correlation"), gain)
+        finish = (parts.get(f"{name}.{k}") for k in ("correlation", "gain", "offset", "cells"))
+        return SpectralGuess(parts[f"{name}.power"], parts[f"{name}.periodic"], *finish)
 
     return WindowGuess(waves("usual"), waves("other"), parts["asked"])
 

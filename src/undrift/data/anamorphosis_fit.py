@@ -1,0 +1,35 @@
+"""Fitting the anamorphosis of windows whose yearly cycle is known."""
+
+import numpy as np
+
+from undrift.data.anamorphosis import Anamorphosis, fit_levels
+from undrift.data.codec import Codec
+from undrift.data.fields import Fields
+
+__all__ = ["fit_anamorphosis"]
+
+_KINDS = ("censored", "power")
+_BLOCK = 64
+
+
+def fit_anamorphosis(codec: Codec, target: Fields, rows: np.ndarray) -> None:
+    """Put the anamorphosis of all variables with one bound into a codec, from the first frame of each window.
+
+    Args:
+        codec: of which nothing but the transforms is fitted yet.
+        target: windows.
+        rows: positions of the training windows.
+    """
+    layout, frames = codec.layout, codec.layout.frames
+    which = [i for i in range(0, len(layout.channels), frames) if codec.transforms[i].kind in _KINDS]
+    if not which:
+        return
+    parts = np.array_split(rows, -(-len(rows) // _BLOCK))
+    values = np.concatenate([target.read(part)[:, which] for part in parts])
+    found = []
+    for k, i in enumerate(which):
+        transform = codec.transforms[i]
+        low = transform.thresholds[0] if transform.kind == "censored" else -np.inf
+        found.append(fit_levels(transform.continuous(values[:, k]), low, layout.periodic))
+    levels, scores = (np.stack(v) for v in zip(*found))
+    codec.shaped(Anamorphosis(np.add.outer(which, np.arange(frames)), levels, scores))

@@ -1,0 +1,82 @@
+"""Normal scores of latents at each cell, of rain whose law is known in closed form."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.special import ndtr, ndtri
+
+from undrift.data.anamorphosis import Anamorphosis, fit_levels
+from undrift.data.codec_fit import fit_codec
+from undrift.data.frames import windows_of
+from undrift.data.open import open_fields
+
+DRY = np.array([0.0, 0.3, 0.6, 0.9])  # of each row of cells
+COUNT, LOW = 4000, -0.5
+
+
+def latents():
+    """Of each row a share at the threshold, above it exponential of mean 1: no Gaussian."""
+    rng = np.random.default_rng(0)
+    u = LOW + rng.exponential(size=(COUNT, 4, 3))
+    return np.where(rng.random(u.shape) < DRY[:, None], LOW, u)
+
+
+def scores_of(u, dry):
+    """Phi^-1(F(u)) of that law."""
+    return ndtri(dry + (1 - dry) * (1 - np.exp(-(u - LOW))))
+
+
+@pytest.fixture(scope="module")
+def shaped():
+    u = np.repeat(latents(), 3, axis=1)  # neighbours beside a row's middle are of its own law
+    levels, scores = fit_levels(u, LOW, (False, True))
+    return Anamorphosis(np.array([[1]]), levels[None], scores[None])
+
+
+@pytest.mark.parametrize("row", [1, 2, 3])
+def test_scores_are_those_of_the_law(shaped, row):
+    """Within four standard errors of a rank among the times of three cells, each of which counts thrice."""
+    share = np.array([0.02, 0.15, 0.5, 0.85, 0.97])
+    u = np.zeros((len(share), 2, 12, 3))
+    u[:, 1] = (LOW - np.log(1 - share))[:, None, None]
+    expected = scores_of(u[:, 1, 0, 0], DRY[row])
+    p = ndtr(expected)
+    error = np.sqrt(p * (1 - p) / (3 * COUNT)) / (np.exp(-(expected**2) / 2) / np.sqrt(2 * np.pi))
+    found = shaped.normal(u)
+    assert (found[:, 0] == 0).all()  # another channel
+    assert (np.abs(found[:, 1, 3 * row + 1] - expected[:, None]) < 4 * error[:, None] + 0.02).all()
+    threshold = shaped.normal(np.full((1, 2, 12, 3), LOW))[0, 1, 3 * row + 1]
+    np.testing.assert_allclose(threshold, ndtri(DRY[row]), atol=0.06)
+
+
+def test_the_map_has_an_inverse_and_keeps_what_is_dry_or_missing(shaped):
+    rng = np.random.default_rng(1)
+    u = rng.normal(size=(20, 2, 12, 3)) * 3
+    np.testing.assert_allclose(shaped.latents(shaped.normal(u)), u, atol=1e-9)
+    u[0], u[1] = -np.inf, np.nan
+    found = shaped.normal(u)
+    assert np.isneginf(found[0]).all() and np.isnan(found[1]).all()
+    at = shaped.at(1, np.array([0.2, 1.0]), np.array([3.6, -0.3]))
+    cells = np.zeros((2, 2, 12, 3))
+    cells[:, 1] = np.array([0.2, 1.0])[:, None, None]
+    np.testing.assert_allclose(at, shaped.normal(cells)[:, 1, 4, 0])
+    assert (shaped.at(0, np.array([0.2]), np.zeros(2)) == 0.2).all()
+
+
+def test_a_year_of_rain_drawn_from_its_scores_has_the_spread_of_the_record():
+    """Rain of bursts, half of it dry: a Gaussian in the cube root has not its standard deviation, its scores have."""
+    rng = np.random.default_rng(2)
+    rain = np.where(rng.random((366, 8, 8)) < 0.5, 0, rng.uniform(0.5, 1.5, size=(366, 8, 8)))
+    times = np.datetime64("2001-01-01", "ns") + np.arange(366) * np.timedelta64(1, "D")
+    data = xr.Dataset({"pr": (("time", "y", "x"), rain.astype(np.float32))}, {"time": times})
+    windows, _ = windows_of(open_fields(data), 1, 1)
+    dates = {"time": windows.times()}
+    rows = np.arange(len(windows))
+    codec, _ = fit_codec(windows, None, rows, factor=None, covariates=dates, cycles=("time",), windows=True, past=1)
+    assert codec.anamorphosis is not None
+    np.testing.assert_allclose(codec.low, 0, atol=0.15)
+    usual = codec.predict(codec.predictors(None, dates, len(rows))[0])
+    drawn = np.concatenate([codec.decode(rng.normal(size=usual.mean.shape), usual) for _ in range(5)])
+    assert (drawn == 0).mean() == pytest.approx(0.5, abs=0.03)
+    assert drawn.std() == pytest.approx(rain.std(), rel=0.04)
+    assert drawn.mean() == pytest.approx(rain.mean(), rel=0.04)
