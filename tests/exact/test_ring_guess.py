@@ -10,7 +10,11 @@ from undrift.data.waves import waves
 from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned, coefficients
 from undrift.denoise.rings import RingGuess, fit_rings
+from undrift.distributions.diffusion import Diffusion
+from undrift.distributions.start import starts
 from undrift.process import EDM
+from undrift.solve.grid import ShortFirst
+from undrift.tasks.batch import Condition
 
 SHAPE, EDGES = (6, 8), np.array([0.1, 0.3])
 POWERS = np.array([[4.0, 1.0, 0.25], [9.0, 2.0, 0.5]])
@@ -100,3 +104,36 @@ def test_spectra_are_those_of_the_fields(agrees):
     assert (np.abs(found / expected[there] - 1) < 5 * np.sqrt(2 / (200 * modes))).all()
     agrees(fit_rings, "powers", "the spectrum that made the fields", found, expected[there], 0.15)
     assert float(law.share.sum()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("nfe", [4, 6, 10])
+def test_few_steps_draw_the_guess_with_its_own_covariance(nfe, agrees):
+    """Modes of far more than the largest noise, of far less, and between: of a silent network each is sqrt(P) z."""
+    powers = torch.tensor([[20000.0, 900.0, 0.2], [4.0, 1.0, 0.05]], dtype=torch.float64)
+    shape, periodic = (6, 8), (False, True)
+    bins = np.searchsorted(EDGES, wavenumbers(shape, periodic))
+    law = RingGuess(powers, torch.from_numpy(EDGES), torch.ones(3) / 3, torch.tensor(periodic))
+    draws = Diffusion(Silent(), law, micro_batch=2)
+    z = torch.randn(3, 2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    bases = [waves(n, wrap)[0] for n, wrap in zip(shape, periodic)]
+    found, noise = (bases[0] @ v.numpy() @ bases[1].T for v in (draws.sample(Condition(), z, nfe=nfe), z))
+    agrees(
+        starts,
+        "amplitudes after few steps",
+        "sqrt(P) z",
+        np.abs(found),
+        np.abs(powers.sqrt().numpy()[:, bins] * noise),
+        1e-6,
+        1e-6,
+    )
+
+
+def test_many_steps_start_with_the_law_in_the_noise(agrees):
+    law, process = guess()[0], EDM(sigma_max=3.0)
+    found = starts(law, process, ShortFirst(), 400)[0]
+    agrees(starts, "many steps", "sqrt(P + sigma^2)", found.numpy(), np.sqrt(POWERS + 9.0), 1e-3)
+
+
+class Silent(torch.nn.Module):
+    def forward(self, x, t, vector):
+        return torch.zeros_like(x[:, :2])

@@ -61,14 +61,21 @@ class RingGuess(GaussianGuess):
 
     def shrink(self, y: Tensor, tail: Tensor, gain: Tensor) -> Tensor:
         """``C (C + r^2)^{-1} y`` for y (B, C, *space) with known :meth:`gains`, of each row or of all."""
-        bases, bins = self._grid(y)
-        out = y
+        return self.filtered(y, tail)
+
+    def filtered(self, x: Tensor, factor: Tensor) -> Tensor:
+        """Fields (B, C, *space) whose amplitudes are multiplied by the factor of their bin, (1 or B, C, K)."""
+        bases, bins = self._grid(x)
         for axis, basis in enumerate(bases):
-            out = _along(out, basis, axis + 2)
-        out = out * tail[:, :, bins]
+            x = _along(x, basis, axis + 2)
+        x = x * factor[:, :, bins]
         for axis, basis in enumerate(bases):
-            out = _along(out, basis.T, axis + 2)
-        return out
+            x = _along(x, basis.T, axis + 2)
+        return x
+
+    def amplitudes(self) -> "RingGuess":
+        """The guess of one amplitude in each bin, of (B, C, K) in place of fields."""
+        return _Amplitudes(self.powers, self.edges, self.share, self.periodic)
 
     def _grid(self, y: Tensor) -> tuple[list[Tensor], Tensor]:
         """The basis along each axis, and the bin of each mode, (*space)."""
@@ -81,6 +88,11 @@ class RingGuess(GaussianGuess):
                 k = torch.from_numpy(wavenumbers(shape, periodic)).to(y.device)
                 self._grids[key] = bases, torch.bucketize(k, self.edges)
         return self._grids[key]
+
+
+class _Amplitudes(RingGuess):
+    def filtered(self, x: Tensor, factor: Tensor) -> Tensor:
+        return x * factor
 
 
 def _along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
