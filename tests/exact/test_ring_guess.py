@@ -1,5 +1,7 @@
 """The guess of a known spectrum against the dense matrices that it stands for."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.fft
@@ -10,6 +12,7 @@ from undrift.data.waves import waves
 from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned, coefficients
 from undrift.denoise.rings import RingGuess, fit_rings
+from undrift.distributions import calibrate
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.start import starts
 from undrift.process import EDM
@@ -132,6 +135,32 @@ def test_many_steps_start_with_the_law_in_the_noise(agrees):
     law, process = guess()[0], EDM(sigma_max=3.0)
     found = starts(law, process, ShortFirst(), 400)[0]
     agrees(starts, "many steps", "sqrt(P + sigma^2)", found.numpy(), np.sqrt(POWERS + 9.0), 1e-3)
+
+
+def test_calibrated_rings_have_the_power_of_the_record(agrees, monkeypatch):
+    """What is drawn lacks known factors of the amplitudes, of channels that are asked given the others or nothing."""
+    law, bins = guess()
+    lost, draw = np.array([[0.5, 0.9, 1.25], [2.0, 0.8, 1.0]])[:, bins], np.random.default_rng(0)
+    bases = [waves(n, wrap)[0] for n, wrap in zip(SHAPE, (False, True))]
+    codec = SimpleNamespace(layout=SimpleNamespace(channels=[0, 1]), widened=lambda factor: None)
+    told = []
+
+    def drawn(law, problem, device, nfe, known, numbers):
+        told.append(known(0, 0))
+        noise = draw.normal(size=(4000, 2, *SHAPE))
+        r = bases[0].T @ (lost * (bases[0] @ noise @ bases[1].T)) @ bases[1]
+        weight = np.ones_like(noise)
+        weight[:, 0] = told[-1] != "past"  # the first channel is given
+        yield calibrate._Drawn(np.zeros(4000), weight * noise, r, weight, None)
+
+    monkeypatch.setattr(calibrate, "_drawn", drawn)
+    problem = SimpleNamespace(codec=codec, past=lambda row: "past", nothing=lambda row: "nothing")
+    factor = calibrate.calibrate(SimpleNamespace(guess=law), problem, torch.device("cpu"), nfe=6)
+    found = np.array(factor)[:, None] * law.gain.numpy()
+    agrees(calibrate.calibrate, "gains of rings", "1 / lost", found[:, bins], 1 / lost, 0.03)
+    x = torch.from_numpy(draw.normal(size=(1, 2, *SHAPE)))
+    expected = bases[0].T @ (law.gain.numpy()[:, bins] * (bases[0] @ x.numpy() @ bases[1].T)) @ bases[1]
+    agrees(RingGuess, "finished", "numpy", law.finished(x).numpy(), expected, 1e-9, 1e-9)
 
 
 class Silent(torch.nn.Module):

@@ -30,19 +30,24 @@ class RingGuess(GaussianGuess):
         edges: between the bins, ascending, (K - 1,), in cycles a cell.
         share: of the modes of a training window in each bin, (K,).
         periodic: of each space axis.
+        gain: what the modes of drawn fields are multiplied by, (C, K), so that they have the record's power; 1 if None.
     """
 
     powers: Tensor
     edges: Tensor
     share: Tensor
     periodic: Tensor
+    gain: Tensor
 
-    def __init__(self, powers: Tensor, edges: Tensor, share: Tensor, periodic: Tensor) -> None:
+    def __init__(
+        self, powers: Tensor, edges: Tensor, share: Tensor, periodic: Tensor, gain: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.register_buffer("powers", powers.to(torch.float64))
         self.register_buffer("edges", edges.to(torch.float64))
         self.register_buffer("share", share.to(torch.float64))
         self.register_buffer("periodic", periodic.to(torch.bool))
+        self.register_buffer("gain", torch.ones_like(self.powers) if gain is None else gain.to(torch.float64))
         self._grids: dict[tuple, tuple[list[Tensor], Tensor]] = {}
 
     def total(self, size: int) -> Tensor:
@@ -66,12 +71,26 @@ class RingGuess(GaussianGuess):
     def filtered(self, x: Tensor, factor: Tensor) -> Tensor:
         """Fields (B, C, *space) whose amplitudes are multiplied by the factor of their bin, (1 or B, C, K)."""
         bases, bins = self._grid(x)
-        for axis, basis in enumerate(bases):
-            x = _along(x, basis, axis + 2)
-        x = x * factor[:, :, bins]
+        x = self._turned(x) * factor[:, :, bins]
         for axis, basis in enumerate(bases):
             x = _along(x, basis.T, axis + 2)
         return x
+
+    def _turned(self, x: Tensor) -> Tensor:
+        """Amplitudes of the modes, (B, C, *space)."""
+        for axis, basis in enumerate(self._grid(x)[0]):
+            x = _along(x, basis, axis + 2)
+        return x
+
+    def finished(self, x: Tensor) -> Tensor:
+        """Drawn fields with the power of the record's."""
+        return self.filtered(x, self.gain.to(x.dtype)[None])
+
+    def summed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over each bin of the squared amplitudes of fields (B, C, *space), (C, K), and of their number, (K,)."""
+        square, bins = self._turned(x).square().sum(0).flatten(1), self._grid(x)[1].flatten()
+        count = len(x) * torch.bincount(bins, minlength=self.powers.shape[1])
+        return torch.zeros_like(self.powers).index_add(1, bins, square.to(self.powers)), count
 
     def amplitudes(self) -> "RingGuess":
         """The guess of one amplitude in each bin, of (B, C, K) in place of fields."""

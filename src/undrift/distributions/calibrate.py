@@ -9,6 +9,7 @@ import torch
 
 from undrift.data.codec import Predicted
 from undrift.data.waves import rings
+from undrift.denoise.rings import RingGuess
 from undrift.denoise.windows import WindowGuess
 from undrift.distributions.diffusion import Diffusion
 from undrift.nets.members import number_of
@@ -44,6 +45,8 @@ def calibrate(law: Diffusion, problem: Problem, device: torch.device, *, nfe: in
     """
     if isinstance(law.guess, WindowGuess):
         return _calibrate_waves(law, law.guess, problem, device, nfe)
+    if isinstance(law.guess, RingGuess):
+        return _calibrate_rings(law, law.guess, problem, device, nfe)
     codec, channels = problem.codec, len(problem.codec.layout.channels)
     true, drawn = np.zeros(channels), np.zeros(channels)
     for part in _drawn(law, problem, device, nfe, lambda row, m: problem.past(row) if m % 2 == 0 else None):
@@ -95,6 +98,33 @@ def _drawn(
         r = law.sample(condition, torch.from_numpy(z).to(device), nfe=nfe, member=k).cpu().numpy()
         mean, std = (np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std"))
         yield _Drawn(np.concatenate(at), x, r, weight, Predicted(mean, std))
+
+
+def _calibrate_rings(law: Diffusion, guess: RingGuess, problem: Problem, device: torch.device, nfe: int) -> list[float]:
+    """The scale of each channel, and the gain of each of its bins of waves beyond it.
+
+    Frames that usually are asked have in each bin the power of out-of-fold residuals given the others, and these given
+    nothing. A network errs by scale: with one factor for all of them wide waves make up for what small ones lack. Of
+    few waves the factor is that of the channel.
+    """
+    codec, channels = problem.codec, len(problem.codec.layout.channels)
+    sums, count = np.zeros((2, channels, guess.powers.shape[1])), np.zeros((channels, guess.powers.shape[1]))
+    usual = np.zeros(channels, bool)
+    for known, share in ((lambda row, m: problem.past(row), 1.0), (lambda row, m: problem.nothing(row), 0.3)):
+        for part in _drawn(law, problem, device, nfe, known, int(share * _WAVE_NUMBERS)):
+            asked = part.weight.reshape(len(part.x), channels, -1).any((0, 2)) & ~usual
+            (true, number), (drawn, _) = (
+                guess.summed(torch.from_numpy(part.weight * v).to(device)) for v in (part.x, part.r)
+            )
+            sums += asked[:, None] * torch.stack([true, drawn]).cpu().numpy()
+            count += asked[:, None] * number.cpu().numpy()
+        usual |= count.any(1)
+    ratio = lambda true, drawn: np.clip(true / np.maximum(drawn, 1e-300), *_RANGE) ** 0.5  # noqa: E731
+    factor = ratio(*sums.sum(2))
+    gain = (count * ratio(*sums) / factor[:, None] + _FEW) / (count + _FEW)
+    guess.gain *= torch.from_numpy(gain).to(guess.gain)
+    codec.widened(factor)
+    return [float(v) for v in factor]
 
 
 def _calibrate_waves(
