@@ -137,30 +137,45 @@ def test_many_steps_start_with_the_law_in_the_noise(agrees):
     agrees(starts, "many steps", "sqrt(P + sigma^2)", found.numpy(), np.sqrt(POWERS + 9.0), 1e-3)
 
 
-def test_calibrated_rings_have_the_power_of_the_record(agrees, monkeypatch):
-    """What is drawn lacks known factors of the amplitudes, of channels that are asked given the others or nothing."""
-    law, bins = guess()
-    lost, draw = np.array([[0.5, 0.9, 1.25], [2.0, 0.8, 1.0]])[:, bins], np.random.default_rng(0)
-    bases = [waves(n, wrap)[0] for n, wrap in zip(SHAPE, (False, True))]
+def test_calibrated_octaves_have_the_energy_of_the_record(agrees, monkeypatch):
+    """What is drawn lacks known factors, of channels that are asked given the others or nothing, where reached and not."""
+    shape, octaves, draw = (64, 64), 3, np.random.default_rng(0)
+    edges = np.exp2(np.arange(-6, -1, 1 / 3))[: 3 * octaves - 1]
+    bins = np.searchsorted(edges, wavenumbers(shape, (True, True)))
+    numbers = (np.ones((2, 9)), edges, np.full(9, 1 / 9), np.array([True, True]))
+    law = RingGuess(*(torch.from_numpy(v) for v in numbers))
+    lost = np.array([[[0.6, 0.9, 1.25], [1.6, 0.8, 1.0]], [[0.8, 1.25, 0.7], [1.5, 1.0, 0.9]]])
+    reached = np.zeros((8, 2, *shape), bool)
+    reached[4:] = True
+    basis = waves(64, True)[0]
+    turned = lambda v: basis @ v @ basis.T  # noqa: E731
     codec = SimpleNamespace(layout=SimpleNamespace(channels=[0, 1]), widened=lambda factor: None)
-    told = []
 
     def drawn(law, problem, device, nfe, known, numbers):
-        told.append(known(0, 0))
-        noise = draw.normal(size=(4000, 2, *SHAPE))
-        r = bases[0].T @ (lost * (bases[0] @ noise @ bases[1].T)) @ bases[1]
-        weight = np.ones_like(noise)
-        weight[:, 0] = told[-1] != "past"  # the first channel is given
-        yield calibrate._Drawn(np.zeros(4000), weight * noise, r, weight, None)
+        first = known(0, 0) == "past"  # the first channel is given
+        for _ in range(20):
+            x, r = draw.normal(size=(2, 8, 2, *shape))
+            other, there = (basis.T @ (side[:, bins // 3] * turned(r)) @ basis for side in lost)
+            weight = np.ones_like(x)
+            weight[:, 0] = not first
+            yield calibrate._Drawn(np.zeros(8), weight * x, np.where(reached, there, other), weight, None, reached)
 
     monkeypatch.setattr(calibrate, "_drawn", drawn)
+    monkeypatch.setattr(calibrate, "_FEW", 0)
     problem = SimpleNamespace(codec=codec, past=lambda row: "past", nothing=lambda row: "nothing")
     factor = calibrate.calibrate(SimpleNamespace(guess=law), problem, torch.device("cpu"), nfe=6)
-    found = np.array(factor)[:, None] * law.gain.numpy()
-    agrees(calibrate.calibrate, "gains of rings", "1 / lost", found[:, bins], 1 / lost, 0.03)
-    x = torch.from_numpy(draw.normal(size=(1, 2, *SHAPE)))
-    expected = bases[0].T @ (law.gain.numpy()[:, bins] * (bases[0] @ x.numpy() @ bases[1].T)) @ bases[1]
-    agrees(RingGuess, "finished", "numpy", law.finished(x).numpy(), expected, 1e-9, 1e-9)
+    found = np.array(factor)[:, None] * law.gain.numpy()[..., ::3]
+    agrees(calibrate.calibrate, "gains of octaves", "1 / lost", found, 1 / lost, 0.1)
+    x = torch.from_numpy(draw.normal(size=(1, 2, *shape)))
+    sides = [basis.T @ (gain[:, bins] * turned(x.numpy())) @ basis for gain in law.gain.numpy()]
+    half = np.broadcast_to(np.arange(64) < 32, x.shape)
+    condition = Condition({"reached": torch.from_numpy(half.astype(np.float32))})
+    expected = np.where(half, sides[1], sides[0])
+    agrees(RingGuess, "finished", "numpy", law.finished(x, condition).numpy(), expected, 1e-9, 1e-9)
+    energies = law.energies(x, torch.from_numpy(half.copy())).numpy()
+    fields = np.stack([basis.T @ (turned(x.numpy()) * (bins // 3 == k)) @ basis for k in range(3)]) ** 2
+    own = [(fields * at).sum((1, 3, 4)).T for at in (~half, half)]
+    agrees(RingGuess, "energies of octaves", "numpy", energies[..., ::3], np.stack(own), 1e-9, 1e-9)
 
 
 class Silent(torch.nn.Module):

@@ -186,7 +186,7 @@ def test_what_is_drawn_is_finished_by_the_gain():
     gain = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
     guess = SpectralGuess(torch.from_numpy(POWER), PERIODIC, gain=gain)
     x = torch.randn(3, 2, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    torch.testing.assert_close(guess.spectrum(guess.finished(x)), gain * guess.spectrum(x))
+    torch.testing.assert_close(guess.spectrum(guess.finished(x, Condition())), gain * guess.spectrum(x))
 
 
 def test_gains_give_what_is_drawn_the_power_of_the_record():

@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from undrift.data.texture import spectra_of, wavenumbers
+from undrift.data.texture import BINS_AN_OCTAVE, spectra_of, wavenumbers
 from undrift.data.waves import waves
 from undrift.denoise.guess import GaussianGuess
+from undrift.tasks.batch import Condition
 
 __all__ = ["RingGuess", "fit_rings"]
 
@@ -30,7 +31,8 @@ class RingGuess(GaussianGuess):
         edges: between the bins, ascending, (K - 1,), in cycles a cell.
         share: of the modes of a training window in each bin, (K,).
         periodic: of each space axis.
-        gain: what the modes of drawn fields are multiplied by, (C, K), so that they have the record's power; 1 if None.
+        gain: what the modes of drawn fields are multiplied by, (2, C, K), so that they have the record's power: in
+            cells that the motion of the past does not reach, and in those it does. 1 if None.
     """
 
     powers: Tensor
@@ -47,7 +49,8 @@ class RingGuess(GaussianGuess):
         self.register_buffer("edges", edges.to(torch.float64))
         self.register_buffer("share", share.to(torch.float64))
         self.register_buffer("periodic", periodic.to(torch.bool))
-        self.register_buffer("gain", torch.ones_like(self.powers) if gain is None else gain.to(torch.float64))
+        gain = torch.ones(2, *powers.shape, device=powers.device) if gain is None else gain
+        self.register_buffer("gain", gain.to(torch.float64))
         self._grids: dict[tuple, tuple[list[Tensor], Tensor]] = {}
 
     def total(self, size: int) -> Tensor:
@@ -70,11 +73,33 @@ class RingGuess(GaussianGuess):
 
     def filtered(self, x: Tensor, factor: Tensor) -> Tensor:
         """Fields (B, C, *space) whose amplitudes are multiplied by the factor of their bin, (1 or B, C, K)."""
-        bases, bins = self._grid(x)
-        x = self._turned(x) * factor[:, :, bins]
-        for axis, basis in enumerate(bases):
-            x = _along(x, basis.T, axis + 2)
-        return x
+        return self._back(self._turned(x) * factor[:, :, self._grid(x)[1]])
+
+    def finished(self, x: Tensor, condition: Condition) -> Tensor:
+        """Drawn fields with the power of the record's, where they are reached and elsewhere."""
+        other, reached = self.gain.to(x.dtype)[:, None]
+        there = condition.fields.get("reached")
+        out = self.filtered(x, other)
+        return out if there is None else torch.where(there > 0, self.filtered(x, reached), out)
+
+    def energies(self, x: Tensor, reached: Tensor) -> Tensor:
+        """Sums of the squares of fields (B, C, *space) within each octave, given to its bins, (2, C, K).
+
+        Args:
+            x: the fields.
+            reached: cells that are counted second, of the same shape; the others are first.
+        """
+        amplitudes, octave, out = self._turned(x), self._grid(x)[1] // BINS_AN_OCTAVE, torch.zeros_like(self.gain)
+        for k in octave.unique():
+            square = self._back(amplitudes * (octave == k)).square()
+            sums = torch.stack([(square * at).transpose(0, 1).flatten(1).sum(1) for at in (~reached, reached)])
+            out[:, :, BINS_AN_OCTAVE * k : BINS_AN_OCTAVE * (k + 1)] = sums.to(out)[:, :, None]
+        return out
+
+    def waves_in(self, x: Tensor) -> Tensor:
+        """Number of modes of a field of (B, C, *space) in the octave of each bin, (K,)."""
+        octaves = torch.bincount(self._grid(x)[1].flatten() // BINS_AN_OCTAVE, minlength=self.powers.shape[1])
+        return octaves[torch.arange(self.powers.shape[1], device=octaves.device) // BINS_AN_OCTAVE]
 
     def _turned(self, x: Tensor) -> Tensor:
         """Amplitudes of the modes, (B, C, *space)."""
@@ -82,15 +107,11 @@ class RingGuess(GaussianGuess):
             x = _along(x, basis, axis + 2)
         return x
 
-    def finished(self, x: Tensor) -> Tensor:
-        """Drawn fields with the power of the record's."""
-        return self.filtered(x, self.gain.to(x.dtype)[None])
-
-    def summed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums over each bin of the squared amplitudes of fields (B, C, *space), (C, K), and of their number, (K,)."""
-        square, bins = self._turned(x).square().sum(0).flatten(1), self._grid(x)[1].flatten()
-        count = len(x) * torch.bincount(bins, minlength=self.powers.shape[1])
-        return torch.zeros_like(self.powers).index_add(1, bins, square.to(self.powers)), count
+    def _back(self, x: Tensor) -> Tensor:
+        """Inverse of :meth:`_turned`."""
+        for axis, basis in enumerate(self._grid(x)[0]):
+            x = _along(x, basis.T, axis + 2)
+        return x
 
     def amplitudes(self) -> "RingGuess":
         """The guess of one amplitude in each bin, of (B, C, K) in place of fields."""

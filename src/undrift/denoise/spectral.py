@@ -123,7 +123,7 @@ class SpectralGuess(nn.Module):
         norm = (weight * gain).square().flatten(1).mean(1).rsqrt().reshape(-1, *[1] * self.power.ndim)
         return self.filtered(error, weight * norm)
 
-    def finished(self, x: Tensor) -> Tensor:
+    def finished(self, x: Tensor, condition: Condition) -> Tensor:
         """Drawn fields with the power of the record's."""
         return self._fields(self.gain.to(x.dtype) * self.spectrum(x))
 

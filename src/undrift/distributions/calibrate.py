@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from undrift.data.codec import Predicted
+from undrift.data.texture import BINS_AN_OCTAVE
 from undrift.data.waves import rings
 from undrift.denoise.rings import RingGuess
 from undrift.denoise.windows import WindowGuess
@@ -60,13 +61,17 @@ def calibrate(law: Diffusion, problem: Problem, device: torch.device, *, nfe: in
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Training samples, (n, C, *space) each: their rows, residuals, drawn ones, weights, and what was predicted."""
+    """Training samples, (n, C, *space) each: their rows, residuals, drawn ones, weights, and what was predicted.
+
+    Also where the motion of the past reaches.
+    """
 
     rows: np.ndarray
     x: np.ndarray
     r: np.ndarray
     weight: np.ndarray
     predicted: Predicted
+    reached: np.ndarray
 
 
 def _drawn(
@@ -97,30 +102,33 @@ def _drawn(
         condition = Condition.concatenate([to_condition(e) for e in encoded]).to(device)
         r = law.sample(condition, torch.from_numpy(z).to(device), nfe=nfe, member=k).cpu().numpy()
         mean, std = (np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std"))
-        yield _Drawn(np.concatenate(at), x, r, weight, Predicted(mean, std))
+        reached = np.concatenate([e.fields.get("reached", np.zeros_like(e.weight)) for e in encoded]) > 0
+        yield _Drawn(np.concatenate(at), x, r, weight, Predicted(mean, std), reached)
 
 
 def _calibrate_rings(law: Diffusion, guess: RingGuess, problem: Problem, device: torch.device, nfe: int) -> list[float]:
-    """The scale of each channel, and the gain of each of its bins of waves beyond it.
+    """The scale of each channel, and the gain of each of its octaves beyond it, where the past reaches and elsewhere.
 
-    Frames that usually are asked have in each bin the power of out-of-fold residuals given the others, and these given
-    nothing. A network errs by scale: with one factor for all of them wide waves make up for what small ones lack. Of
-    few waves the factor is that of the channel.
+    What is drawn has there the energy of out-of-fold residuals: frames that usually are asked given the others, and
+    these given nothing. Where motion brings the past, wide waves are known and small ones are left, and elsewhere all
+    are: a guess of one spectrum has too much of the one and too little of the other. Of few waves the factor is that of
+    the channel.
     """
     codec, channels = problem.codec, len(problem.codec.layout.channels)
-    sums, count = np.zeros((2, channels, guess.powers.shape[1])), np.zeros((channels, guess.powers.shape[1]))
+    sums, count = np.zeros((2, *guess.gain.shape)), np.zeros(guess.gain.shape)
     usual = np.zeros(channels, bool)
     for known, share in ((lambda row, m: problem.past(row), 1.0), (lambda row, m: problem.nothing(row), 0.3)):
         for part in _drawn(law, problem, device, nfe, known, int(share * _WAVE_NUMBERS)):
-            asked = part.weight.reshape(len(part.x), channels, -1).any((0, 2)) & ~usual
-            (true, number), (drawn, _) = (
-                guess.summed(torch.from_numpy(part.weight * v).to(device)) for v in (part.x, part.r)
-            )
-            sums += asked[:, None] * torch.stack([true, drawn]).cpu().numpy()
-            count += asked[:, None] * number.cpu().numpy()
-        usual |= count.any(1)
+            asked = (part.weight.reshape(len(part.x), channels, -1).any((0, 2)) & ~usual)[:, None]
+            x, r, reached = (torch.from_numpy(v).to(device) for v in (part.weight * part.x, part.r, part.reached))
+            r = torch.where(torch.from_numpy(part.weight).to(device) > 0, r, 0)
+            sums += asked * np.stack([guess.energies(v, reached).cpu().numpy() for v in (x, r)])
+            side = reached.transpose(0, 1).flatten(1).double().mean(1).cpu().numpy()
+            count += asked * len(x) * guess.waves_in(x).cpu().numpy() * np.stack([1 - side, side])[:, :, None]
+        usual |= count.any((0, 2))
     ratio = lambda true, drawn: np.clip(true / np.maximum(drawn, 1e-300), *_RANGE) ** 0.5  # noqa: E731
-    factor = ratio(*sums.sum(2))
+    octaves = sums[..., ::BINS_AN_OCTAVE]
+    factor = ratio(*octaves.sum((1, 3)))
     gain = (count * ratio(*sums) / factor[:, None] + _FEW) / (count + _FEW)
     guess.gain *= torch.from_numpy(gain).to(guess.gain)
     codec.widened(factor)

@@ -113,4 +113,4 @@ class Diffusion:
     def _finished(self, x: Tensor, condition: Condition) -> Tensor:
         """What is drawn as the guess finishes it; guided fields agree with what they are guided by, and stay."""
         guesses, rows = zip(*self.guess.parts(condition, len(x)))
-        return condition.blanked(by_rows([guess.finished(x) for guess in guesses], rows))
+        return condition.blanked(by_rows([guess.finished(x, condition) for guess in guesses], rows))
