@@ -10,6 +10,7 @@ import xarray as xr
 from undrift.data.codec import Codec
 from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
+from undrift.data.given_codec import GivenCodec
 from undrift.data.grid import Grid, Regridder
 from undrift.data.layout import Layout
 from undrift.data.order import Order
@@ -66,7 +67,7 @@ def save_codec(path: Path, codec: Codec, target: Shell, given: Shell | None) -> 
         "layout": codec.layout.to_dict(),
         "given_layout": None if codec.given_layout is None else codec.given_layout.to_dict(),
         "transforms": [t.to_dict() for t in codec.transforms],
-        "given_transforms": [t.to_dict() for t in codec.given_transforms],
+        "given_transforms": [] if codec.given is None else [t.to_dict() for t in codec.given.transforms],
         "covariates": codec.covariates.to_list(),
         "degree": codec.covariates.degree,
         "predictors": codec.predictor.to_list(),
@@ -108,15 +109,15 @@ def load_codec(path: Path) -> tuple[Codec, Shell, Shell | None]:
         predictor = Predictors.from_arrays({f"0_{k}": v for k, v in special.items()}, [one], shape)
     covariates = Covariates.from_list(facts["covariates"])
     covariates.degree = facts["degree"]
-    regridder = None
-    if given_coords is not None:
+    given = None
+    if given_coords is not None and given_layout is not None:
         regridder = Regridder(Grid.of(given_coords, given_layout), Grid.of(coords, layout))
+        given_transforms = [Transform.from_dict(t) for t in facts["given_transforms"]]
+        given = GivenCodec(given_layout, regridder, given_transforms, arrays)
     codec = Codec(
         layout=layout,
-        given_layout=given_layout,
-        regridder=regridder,
         transforms=transforms,
-        given_transforms=[Transform.from_dict(t) for t in facts["given_transforms"]],
+        given=given,
         covariates=covariates,
         predictor=predictor,
         arrays={k: v for k, v in arrays.items() if not k.startswith(_SPECIAL)},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from undrift.data.codec import Predicted
+from undrift.data.encoded import Predicted
 from undrift.data.texture import BINS_AN_OCTAVE
 from undrift.data.waves import rings
 from undrift.denoise.rings import RingGuess
@@ -16,7 +16,8 @@ from undrift.distributions.diffusion import Diffusion
 from undrift.nets.members import number_of
 from undrift.process import Key, normal
 from undrift.tasks.batch import Condition
-from undrift.train.prepare import Problem, to_condition
+from undrift.train.batches import to_condition
+from undrift.train.problem import Problem
 
 __all__ = ["calibrate"]
 

@@ -87,7 +87,7 @@ def sequence_of(
     """
     if at is not None:
         fields = fields.select(np.flatnonzero(sample_mask(fields, at)))
-    assert codec.given_layout is not None
+    assert codec.given is not None
     time = fields.layout.time
     if time is None:
         raise DataError("the coarse sequence has no time; name the dims with --dims time,y,x")
@@ -97,7 +97,7 @@ def sequence_of(
     if times is not None and task.frames > 1:
         _refuse_gaps(times, shell.coords[FRAME], time)
     match = match_given(
-        fields, single_frames(codec.given_layout), given_shell.coords, mask=_first_frames(codec.given_mask, task.frames)
+        fields, single_frames(codec.given.layout), given_shell.coords, mask=codec.given.mask[:: task.frames]
     )
     for sentence in [*match.notes, *match.warnings]:
         logger.warning("%s", sentence)
@@ -155,22 +155,17 @@ def _refuse_gaps(times: np.ndarray, lead: xr.DataArray, dim: str) -> None:
         )
 
 
-def _first_frames(mask: np.ndarray | None, frames: int) -> np.ndarray | None:
-    """Of a mask of windows that of single frames, (G, *coarse)."""
-    return None if mask is None else mask[::frames]
-
-
 def _outside(given: CoarseSequence, codec: Codec, frames: int) -> dict[str, float]:
     """Share of given values outside the range of training, by channel; tells of missing ones."""
     starts = np.unique(np.append(np.arange(0, len(given) - frames + 1, frames), len(given) - frames))
     raw = given.windows(starts, frames)
-    missing = codec.gaps(raw)
+    assert codec.given is not None
+    missing = codec.given.gaps(raw)
     if missing.any():
         share = 100 * missing.mean()
         logger.warning("%.2g %% of the given values are missing: each realization draws its own in their place", share)
-    assert codec.given_layout is not None
-    shares = codec.outside(raw).reshape(-1, frames).mean(1) if codec.given_low is not None else np.zeros(0)
-    names = [c.label for c in single_frames(codec.given_layout).channels]
+    shares = codec.given.outside(raw).reshape(-1, frames).mean(1)
+    names = [c.label for c in single_frames(codec.given.layout).channels]
     return {name: float(share) for name, share in zip(names, shares) if share > 0}
 
 
@@ -315,7 +310,7 @@ class Downscaling:
     def _with_means(self, offered: np.ndarray, known: np.ndarray) -> np.ndarray:
         """What is given (1, G, *coarse); where values are missing with means of what is known, for each realization."""
         codec = self.codec
-        if codec.factor is None or not codec.gaps(offered).any():
+        if codec.factor is None or codec.given is None or not codec.given.gaps(offered).any():
             return offered
         offered = np.repeat(offered, len(known), 0)
         flat = known.reshape(len(known), -1, *codec.layout.shape)
