@@ -1,5 +1,7 @@
 """The guess of a known spectrum against the dense matrices that it stands for."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.fft
@@ -10,7 +12,13 @@ from undrift.data.waves import waves
 from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned, coefficients
 from undrift.denoise.rings import RingGuess, fit_rings
+from undrift.distributions import calibrate_rings
+from undrift.distributions.drawn import Drawn
+from undrift.distributions.diffusion import Diffusion
+from undrift.distributions.start import starts
 from undrift.process import EDM
+from undrift.solve.grid import ShortFirst
+from undrift.tasks.batch import Condition
 
 SHAPE, EDGES = (6, 8), np.array([0.1, 0.3])
 POWERS = np.array([[4.0, 1.0, 0.25], [9.0, 2.0, 0.5]])
@@ -100,3 +108,79 @@ def test_spectra_are_those_of_the_fields(agrees):
     assert (np.abs(found / expected[there] - 1) < 5 * np.sqrt(2 / (200 * modes))).all()
     agrees(fit_rings, "powers", "the spectrum that made the fields", found, expected[there], 0.15)
     assert float(law.share.sum()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("nfe", [4, 6, 10])
+def test_few_steps_draw_the_guess_with_its_own_covariance(nfe, agrees):
+    """Modes of far more than the largest noise, of far less, and between: of a silent network each is sqrt(P) z."""
+    powers = torch.tensor([[20000.0, 900.0, 0.2], [4.0, 1.0, 0.05]], dtype=torch.float64)
+    shape, periodic = (6, 8), (False, True)
+    bins = np.searchsorted(EDGES, wavenumbers(shape, periodic))
+    law = RingGuess(powers, torch.from_numpy(EDGES), torch.ones(3) / 3, torch.tensor(periodic))
+    draws = Diffusion(Silent(), law, micro_batch=2)
+    z = torch.randn(3, 2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    bases = [waves(n, wrap)[0] for n, wrap in zip(shape, periodic)]
+    found, noise = (bases[0] @ v.numpy() @ bases[1].T for v in (draws.sample(Condition(), z, nfe=nfe), z))
+    agrees(
+        starts,
+        "amplitudes after few steps",
+        "sqrt(P) z",
+        np.abs(found),
+        np.abs(powers.sqrt().numpy()[:, bins] * noise),
+        1e-6,
+        1e-6,
+    )
+
+
+def test_many_steps_start_with_the_law_in_the_noise(agrees):
+    law, process = guess()[0], EDM(sigma_max=3.0)
+    found = starts(law, process, ShortFirst(), 400)[0]
+    agrees(starts, "many steps", "sqrt(P + sigma^2)", found.numpy(), np.sqrt(POWERS + 9.0), 1e-3)
+
+
+def test_calibrated_octaves_have_the_energy_of_the_record(agrees, monkeypatch):
+    """What is drawn lacks known factors, of channels that are asked given the others or nothing, where reached and not."""
+    shape, octaves, draw = (64, 64), 3, np.random.default_rng(0)
+    edges = np.exp2(np.arange(-6, -1, 1 / 3))[: 3 * octaves - 1]
+    bins = np.searchsorted(edges, wavenumbers(shape, (True, True)))
+    numbers = (np.ones((2, 9)), edges, np.full(9, 1 / 9), np.array([True, True]))
+    law = RingGuess(*(torch.from_numpy(v) for v in numbers))
+    lost = np.array([[[0.8, 0.9, 1.2], [1.2, 0.8, 1.0]], [[0.9, 1.2, 0.8], [1.2, 1.0, 0.9]]]) * [[0.7], [1.4]]
+    reached = np.zeros((8, 2, *shape), bool)
+    reached[4:] = True
+    basis = waves(64, True)[0]
+    turned = lambda v: basis @ v @ basis.T  # noqa: E731
+    codec = SimpleNamespace(layout=SimpleNamespace(channels=[0, 1]), widened=lambda factor: None)
+
+    def drawn(law, problem, device, nfe, known, items):
+        first = known(0, 0) == "past"  # the first channel is given
+        for _ in range(20):
+            x, r = draw.normal(size=(2, 8, 2, *shape))
+            other, there = (basis.T @ (side[:, bins // 3] * turned(r)) @ basis for side in lost)
+            weight = np.ones_like(x)
+            weight[:, 0] = not first
+            r = np.where(reached, there, other)
+            yield Drawn([], np.zeros((8, 0)), weight * x, r, None, weight, None, reached)
+
+    monkeypatch.setattr(calibrate_rings, "drawn_of", drawn)
+    monkeypatch.setattr(calibrate_rings, "items_of", lambda problem, numbers: [])
+    monkeypatch.setattr(calibrate_rings, "_FEW", 0)
+    problem = SimpleNamespace(codec=codec, past=lambda row: "past", nothing=lambda row: "nothing")
+    factor = calibrate_rings.calibrate_rings(SimpleNamespace(guess=law), law, problem, torch.device("cpu"), 6)
+    found = np.array(factor)[:, None] * law.gain.numpy()[..., ::3]
+    agrees(calibrate_rings.calibrate_rings, "gains of octaves", "1 / lost", found, 1 / lost, 0.1)
+    x = torch.from_numpy(draw.normal(size=(1, 2, *shape)))
+    sides = [basis.T @ (gain[:, bins] * turned(x.numpy())) @ basis for gain in law.gain.numpy()]
+    half = np.broadcast_to(np.arange(64) < 32, x.shape)
+    condition = Condition({"reached": torch.from_numpy(half.astype(np.float32))})
+    expected = np.where(half, sides[1], sides[0])
+    agrees(RingGuess, "finished", "numpy", law.finished(x, condition).numpy(), expected, 1e-9, 1e-9)
+    energies = law.energies(x, torch.from_numpy(half.copy())).numpy()
+    fields = np.stack([basis.T @ (turned(x.numpy()) * (bins // 3 == k)) @ basis for k in range(3)]) ** 2
+    own = [(fields * at).sum((1, 3, 4)).T for at in (~half, half)]
+    agrees(RingGuess, "energies of octaves", "numpy", energies[..., ::3], np.stack(own), 1e-9, 1e-9)
+
+
+class Silent(torch.nn.Module):
+    def forward(self, x, t, vector):
+        return torch.zeros_like(x[:, :2])

@@ -186,7 +186,7 @@ def test_what_is_drawn_is_finished_by_the_gain():
     gain = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
     guess = SpectralGuess(torch.from_numpy(POWER), PERIODIC, gain=gain)
     x = torch.randn(3, 2, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    torch.testing.assert_close(guess.spectrum(guess.finished(x)), gain * guess.spectrum(x))
+    torch.testing.assert_close(guess.spectrum(guess.finished(x, Condition())), gain * guess.spectrum(x))
 
 
 def test_gains_give_what_is_drawn_the_power_of_the_record():
@@ -229,7 +229,7 @@ def test_a_drawn_field_loses_the_offset_of_its_season_and_gets_the_gains_of_its_
     )
     x, vector = rng.normal(size=(4, 2, *SHAPE)), rng.normal(size=(4, 5))
     season = np.concatenate([np.ones((4, 1)), vector[:, :2]], 1)
-    got = guess.finished(torch.from_numpy(x), torch.from_numpy(vector))
+    got = guess.finished(torch.from_numpy(x), Condition(vectors={"covariates": torch.from_numpy(vector)}))
     agrees_with = cells * (x - np.tensordot(season, offset, 1))
     np.testing.assert_allclose(got.numpy(), agrees_with, atol=1e-12)
 

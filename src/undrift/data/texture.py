@@ -16,9 +16,9 @@ from scipy.special import ndtr
 
 from undrift.data.waves import waves
 
-__all__ = ["Texture", "spectra_of", "wavenumbers"]
+__all__ = ["BINS_AN_OCTAVE", "Texture", "spectra_of", "wavenumbers"]
 
-_BINS_AN_OCTAVE = 3
+BINS_AN_OCTAVE = 3
 _LEAST = 1e-6  # of a channel's mean power
 _WHITE = 1e-3  # of the floor that is left of it
 
@@ -43,7 +43,7 @@ def spectra_of(
     """
     shape = fields[0][0].shape[1:]
     k = wavenumbers(shape, periodic)
-    edges = np.exp2(np.arange(np.log2(k[k > 0].min()) + 0.5, np.log2(k.max()), 1 / _BINS_AN_OCTAVE))
+    edges = np.exp2(np.arange(np.log2(k[k > 0].min()) + 0.5, np.log2(k.max()), 1 / BINS_AN_OCTAVE))
     bins = np.searchsorted(edges, k).ravel()
     modes = np.bincount(bins, minlength=len(edges) + 1)
     total, count = np.zeros((len(fields[0][0]), len(modes))), np.zeros(len(fields[0][0]))

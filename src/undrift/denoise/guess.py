@@ -102,7 +102,7 @@ class GaussianGuess(nn.Module):
         """Errors in units of c_out as they count in training: as they are."""
         return error
 
-    def finished(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
+    def finished(self, x: Tensor, condition: Condition) -> Tensor:
         """Drawn fields: as they are."""
         return x
 

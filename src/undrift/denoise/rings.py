@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from undrift.data.texture import spectra_of, wavenumbers
+from undrift.data.texture import BINS_AN_OCTAVE, spectra_of, wavenumbers
 from undrift.data.waves import waves
 from undrift.denoise.guess import GaussianGuess
+from undrift.tasks.batch import Condition
 
 __all__ = ["RingGuess", "fit_rings"]
 
@@ -30,19 +31,26 @@ class RingGuess(GaussianGuess):
         edges: between the bins, ascending, (K - 1,), in cycles a cell.
         share: of the modes of a training window in each bin, (K,).
         periodic: of each space axis.
+        gain: what the modes of drawn fields are multiplied by, (2, C, K), so that they have the record's power: in
+            cells that the motion of the past does not reach, and in those it does. 1 if None.
     """
 
     powers: Tensor
     edges: Tensor
     share: Tensor
     periodic: Tensor
+    gain: Tensor
 
-    def __init__(self, powers: Tensor, edges: Tensor, share: Tensor, periodic: Tensor) -> None:
+    def __init__(
+        self, powers: Tensor, edges: Tensor, share: Tensor, periodic: Tensor, gain: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.register_buffer("powers", powers.to(torch.float64))
         self.register_buffer("edges", edges.to(torch.float64))
         self.register_buffer("share", share.to(torch.float64))
         self.register_buffer("periodic", periodic.to(torch.bool))
+        gain = torch.ones(2, *powers.shape, device=powers.device) if gain is None else gain
+        self.register_buffer("gain", gain.to(torch.float64))
         self._grids: dict[tuple, tuple[list[Tensor], Tensor]] = {}
 
     def total(self, size: int) -> Tensor:
@@ -61,14 +69,53 @@ class RingGuess(GaussianGuess):
 
     def shrink(self, y: Tensor, tail: Tensor, gain: Tensor) -> Tensor:
         """``C (C + r^2)^{-1} y`` for y (B, C, *space) with known :meth:`gains`, of each row or of all."""
-        bases, bins = self._grid(y)
-        out = y
-        for axis, basis in enumerate(bases):
-            out = _along(out, basis, axis + 2)
-        out = out * tail[:, :, bins]
-        for axis, basis in enumerate(bases):
-            out = _along(out, basis.T, axis + 2)
+        return self.filtered(y, tail)
+
+    def filtered(self, x: Tensor, factor: Tensor) -> Tensor:
+        """Fields (B, C, *space) whose amplitudes are multiplied by the factor of their bin, (1 or B, C, K)."""
+        return self._back(self._turned(x) * factor[:, :, self._grid(x)[1]])
+
+    def finished(self, x: Tensor, condition: Condition) -> Tensor:
+        """Drawn fields with the power of the record's, where they are reached and elsewhere."""
+        other, reached = self.gain.to(x.dtype)[:, None]
+        there = condition.fields.get("reached")
+        out = self.filtered(x, other)
+        return out if there is None else torch.where(there > 0, self.filtered(x, reached), out)
+
+    def energies(self, x: Tensor, reached: Tensor) -> Tensor:
+        """Sums of the squares of fields (B, C, *space) within each octave, given to its bins, (2, C, K).
+
+        Args:
+            x: the fields.
+            reached: cells that are counted second, of the same shape; the others are first.
+        """
+        amplitudes, octave, out = self._turned(x), self._grid(x)[1] // BINS_AN_OCTAVE, torch.zeros_like(self.gain)
+        for k in octave.unique():
+            square = self._back(amplitudes * (octave == k)).square()
+            sums = torch.stack([(square * at).transpose(0, 1).flatten(1).sum(1) for at in (~reached, reached)])
+            out[:, :, BINS_AN_OCTAVE * k : BINS_AN_OCTAVE * (k + 1)] = sums.to(out)[:, :, None]
         return out
+
+    def waves_in(self, x: Tensor) -> Tensor:
+        """Number of modes of a field of (B, C, *space) in the octave of each bin, (K,)."""
+        octaves = torch.bincount(self._grid(x)[1].flatten() // BINS_AN_OCTAVE, minlength=self.powers.shape[1])
+        return octaves[torch.arange(self.powers.shape[1], device=octaves.device) // BINS_AN_OCTAVE]
+
+    def _turned(self, x: Tensor) -> Tensor:
+        """Amplitudes of the modes, (B, C, *space)."""
+        for axis, basis in enumerate(self._grid(x)[0]):
+            x = _along(x, basis, axis + 2)
+        return x
+
+    def _back(self, x: Tensor) -> Tensor:
+        """Inverse of :meth:`_turned`."""
+        for axis, basis in enumerate(self._grid(x)[0]):
+            x = _along(x, basis.T, axis + 2)
+        return x
+
+    def amplitudes(self) -> "RingGuess":
+        """The guess of one amplitude in each bin, of (B, C, K) in place of fields."""
+        return _Amplitudes(self.powers, self.edges, self.share, self.periodic)
 
     def _grid(self, y: Tensor) -> tuple[list[Tensor], Tensor]:
         """The basis along each axis, and the bin of each mode, (*space)."""
@@ -81,6 +128,11 @@ class RingGuess(GaussianGuess):
                 k = torch.from_numpy(wavenumbers(shape, periodic)).to(y.device)
                 self._grids[key] = bases, torch.bucketize(k, self.edges)
         return self._grids[key]
+
+
+class _Amplitudes(RingGuess):
+    def filtered(self, x: Tensor, factor: Tensor) -> Tensor:
+        return x * factor
 
 
 def _along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:

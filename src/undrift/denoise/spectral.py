@@ -132,14 +132,14 @@ class SpectralGuess(nn.Module):
         norm = (weight * gain).square().flatten(1).mean(1).rsqrt().reshape(-1, *[1] * self.power.ndim)
         return self.filtered(error, weight * norm)
 
-    def finished(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
+    def finished(self, x: Tensor, condition: Condition) -> Tensor:
         """Drawn fields without the mean that a network adds, and with the power of the record's.
 
         Args:
             x: the fields, (B, C, *space).
-            vector: covariates, (B, K).
+            condition: of the fields, whose covariates the mean goes with.
         """
-        terms = self.offset.to(x.dtype)
+        terms, vector = self.offset.to(x.dtype), condition.vector()
         for term, value in zip(terms[1:], () if vector is None else vector.T.to(x.dtype)):
             x = x - value.reshape(-1, *[1] * (x.ndim - 1)) * term
         return self.cells.to(x.dtype) * self.fields(self.gain.to(x.dtype) * self.spectrum(x - terms[0]))

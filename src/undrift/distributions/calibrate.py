@@ -3,7 +3,9 @@
 import numpy as np
 import torch
 
+from undrift.denoise.rings import RingGuess
 from undrift.denoise.windows import WindowGuess
+from undrift.distributions.calibrate_rings import calibrate_rings
 from undrift.distributions.calibrate_waves import calibrate_waves
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.drawn import drawn_of, items_of
@@ -32,6 +34,8 @@ def calibrate(law: Diffusion, problem: Problem, device: torch.device, *, nfe: in
     """
     if isinstance(law.guess, WindowGuess):
         return calibrate_waves(law, law.guess, problem, device, nfe)
+    if isinstance(law.guess, RingGuess):
+        return calibrate_rings(law, law.guess, problem, device, nfe)
     codec, channels = problem.codec, len(problem.codec.layout.channels)
     true, drawn = np.zeros(channels), np.zeros(channels)
     told = lambda row, m: problem.past(row) if m % 2 == 0 else None  # noqa: E731
@@ -42,3 +46,6 @@ def calibrate(law: Diffusion, problem: Problem, device: torch.device, *, nfe: in
     factor = np.clip(np.where(drawn > 0, true / np.maximum(drawn, 1e-12), 1.0), *_RANGE) ** 0.5
     codec.widened(factor)
     return [float(v) for v in factor]
+
+
+from undrift.denoise.rings import RingGuess

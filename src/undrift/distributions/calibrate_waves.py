@@ -20,6 +20,7 @@ from undrift.denoise.windows import WindowGuess
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.drawn import drawn_of, guess_alone, items_of
 from undrift.tasks import Window
+from undrift.tasks.batch import Condition
 from undrift.train.problem import Problem
 
 __all__ = ["calibrate_waves", "fit_cells", "fit_gains", "fit_offset"]
@@ -51,6 +52,11 @@ class _Windows:
     predicted: Array
 
 
+def _told(windows: _Windows) -> Condition:
+    """Their covariates."""
+    return Condition(vectors={"covariates": torch.from_numpy(windows.vector)})
+
+
 def calibrate_waves(
     law: Diffusion, guess: WindowGuess, problem: Problem, device: torch.device, nfe: int
 ) -> list[float]:
@@ -71,7 +77,7 @@ def calibrate_waves(
     alone = guess_alone(law, len(asked))
     windows = _windows(law, problem, device, nfe, lambda row, m: problem.past(row), items, alone)
     usual.offset = _offset(usual, windows, problem) * torch.from_numpy(_wide(asked, usual))
-    drawn = usual.finished(torch.from_numpy(windows.drawn), torch.from_numpy(windows.vector)).numpy()
+    drawn = usual.finished(torch.from_numpy(windows.drawn), _told(windows)).numpy()
     spread = _put_gains(usual, windows, drawn, problem, asked, cells=True)
     ends = _ends(windows, usual, problem)
     windows = _windows(law, problem, device, nfe, lambda row, m: ends[int(row[0]), m], list(ends))
@@ -204,7 +210,7 @@ def _ends(windows: _Windows, part: SpectralGuess, problem: Problem) -> dict[tupl
     task, known = problem.task, {}
     assert isinstance(task, Window)
     rows = set(np.concatenate([problem.fit_rows, problem.stop_rows]).tolist())
-    finished = part.finished(torch.from_numpy(windows.drawn), torch.from_numpy(windows.vector)).numpy()
+    finished = part.finished(torch.from_numpy(windows.drawn), _told(windows)).numpy()
     for i, (row, m) in enumerate(windows.items):
         after = row + task.future
         told = problem.past(np.array([after])) if after in rows else None

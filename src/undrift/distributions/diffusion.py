@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.guess import Guess, by_rows
 from undrift.denoise.precondition import Preconditioned
+from undrift.denoise.rings import RingGuess
 from undrift.denoise.trust import Trusted
+from undrift.distributions.start import starts
 from undrift.errors import UndriftError
 from undrift.infer.sample import sample
 from undrift.nets.members import member_of
@@ -52,6 +54,7 @@ class Diffusion:
         self.precision, self.grid = precision, GRIDS[grid]
         self.trust = trust
         self._denoisers: dict[tuple[int, bool], Preconditioned] = {}  # each remembers what depends on the times alone
+        self._starts: dict[int, Tensor] = {}
 
     def sample(
         self,
@@ -76,8 +79,7 @@ class Diffusion:
         Raises:
             UndriftError: a field left the finite numbers.
         """
-        t_max = torch.tensor(self.process.t_max, dtype=torch.float64, device=z.device)
-        sigma = float(self.process.sigma(t_max))
+        x_1 = self._start(z, nfe)
         alone = alone and self.trust is not None
         if (member, alone) not in self._denoisers:
             net = member_of(self.net, member)
@@ -91,7 +93,7 @@ class Diffusion:
         for start in range(0, len(z), self.micro_batch):
             stop = min(start + self.micro_batch, len(z))
             rows = torch.arange(start, start + self.micro_batch, device=z.device).clamp(max=stop - 1)
-            draw = sample(denoiser, sigma * z[rows], condition.index(rows), nfe=nfe, grid=self.grid)
+            draw = sample(denoiser, x_1[rows], condition.index(rows), nfe=nfe, grid=self.grid)
             if draw.status != "done":
                 raise UndriftError("the sampler left the finite numbers; train longer, or with a smaller learning rate")
             x = draw.x if guided is not None else self._finished(draw.x, condition.index(rows))
@@ -99,7 +101,16 @@ class Diffusion:
         self.net.train(was_training)
         return torch.cat(out)
 
+    def _start(self, z: Tensor, nfe: int) -> Tensor:
+        """Fields (B, C, *space) in the largest noise, from standard normal ones."""
+        if isinstance(self.guess, RingGuess):
+            if nfe not in self._starts:
+                self._starts[nfe] = starts(self.guess, self.process, self.grid, nfe)
+            return self.guess.filtered(z, self._starts[nfe].to(z.dtype))
+        t_max = torch.tensor(self.process.t_max, dtype=torch.float64, device=z.device)
+        return float(self.process.sigma(t_max)) * z
+
     def _finished(self, x: Tensor, condition: Condition) -> Tensor:
         """What is drawn as the guess finishes it; guided fields agree with what they are guided by, and stay."""
         guesses, rows = zip(*self.guess.parts(condition, len(x)))
-        return condition.blanked(by_rows([guess.finished(x, condition.vector()) for guess in guesses], rows))
+        return condition.blanked(by_rows([guess.finished(x, condition) for guess in guesses], rows))

@@ -34,6 +34,7 @@ class Drawn:
         added: to what the Gaussian guess draws alone from the same noise, by the network; None where it is not asked.
         weight: 1 where x is known.
         predicted: what was predicted of them.
+        reached: where the motion of the past reaches, (n, C, *space).
     """
 
     items: list[tuple[int, int]]
@@ -43,6 +44,7 @@ class Drawn:
     added: np.ndarray | None
     weight: np.ndarray
     predicted: Predicted
+    reached: np.ndarray
 
 
 class _Silent(nn.Module):
@@ -109,4 +111,5 @@ def drawn_of(
         added = None if alone is None else r - alone.sample(condition, noise, nfe=nfe).cpu().numpy()
         mean, std = (np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std"))
         vector = np.concatenate([e.vector for e in encoded])
-        yield Drawn(part, vector, x, r, added, weight, Predicted(mean, std))
+        reached = np.concatenate([e.fields.get("reached", np.zeros_like(e.weight)) for e in encoded]) > 0
+        yield Drawn(part, vector, x, r, added, weight, Predicted(mean, std), reached)
