@@ -19,6 +19,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from undrift.data.amplitude import Activity, clipped, log_amplitude
+from undrift.data.coarse_law import CoarseLaw, with_means
 from undrift.data.conserve import conserved, over_blocks
 from undrift.data.covariates import Covariates
 from undrift.data.curves import Curve
@@ -110,6 +111,7 @@ class Codec:
         factor: cells of the target along each dim in a cell of what is given, where the grids are nested, else None.
         conserves: channels, (C,), whose given namesakes are means over blocks; drawn fields keep them.
         window_laws: of windows of which any part may be given, or None.
+        coarse_law: of the coarse windows that are given to them, any part of which may be missing, or None.
         lead_laws: of states after a lead time, or None.
         motion_laws: of the frames of windows after their past, where its motion tells more, or None.
         texture: of the draws at point masses of windows, or None where each cell is drawn on its own.
@@ -153,6 +155,7 @@ class Codec:
             self.given_law = MemberLaw.from_arrays(arrays, self.members)
         elif "law_modes" in arrays:
             self.given_law = GivenLaw(arrays["law_modes"], arrays["law_variances"], float(arrays["law_floor"]))
+        self.coarse_law: CoarseLaw | None = None
         self.season = arrays.get("season")  # see :func:`undrift.data.season.fit_season`
         self.window_laws: WindowLaws | None = None
         if "window_modes" in arrays:
@@ -261,6 +264,36 @@ class Codec:
             drawn = np.stack([t.decode(v) for t, v in zip(self.given_transforms, latent)])
             out[i][gaps[i]] = drawn[gaps[i]]
         return out
+
+    def completed(
+        self,
+        law: CoarseLaw,
+        raw: np.ndarray,
+        covariates: Mapping[str, np.ndarray],
+        fold: np.ndarray | None,
+        draw: np.random.Generator | None,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Coarse windows (n, G, *coarse) with what is known of missing values in their place.
+
+        Also the standard deviation that this leaves of the latents that are predicted from them, (n, C, *space); None
+        where nothing is missing.
+        """
+        gaps = self.gaps(raw)
+        if not gaps.any():
+            return raw, None
+        assert self.regridder is not None and self.coarse_std is not None
+        raw, *ends = law.complete(raw, gaps, covariates, fold, draw)
+        low, high = (np.stack([t.continuous(v[:, i]) for i, t in enumerate(self.given_transforms)], 1) for v in ends)
+        spread = np.where(gaps, (high - low) / 2, 0)
+        frames = self.layout.frames
+        of_own = np.nan_to_num(self.regridder(spread))
+        share = np.nan_to_num(self.regridder(spread / self.coarse_std)) ** 2
+        share = np.sqrt(share.reshape(len(raw), -1, frames, *self.layout.shape).mean(1))
+        unsure = [
+            self.std[c] * np.minimum(share[:, c % frames], 1) if source is None else of_own[:, source]
+            for c, source in enumerate(self.base)
+        ]
+        return raw, np.stack(unsure, 1)
 
     def given_latents(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Given values (n, G, *coarse) as latents on both grids, and where the fine ones are missing."""
@@ -392,16 +425,22 @@ class Codec:
             The numbers, and what is predicted of the latents.
         """
         raw = offered if offered is not None or given is None else given.read(rows).astype(np.float64)
+        raw = raw if raw is None or self.window_laws is None else with_means(self, raw, known)
         there = None if raw is None or self.regridder is None else ~np.isnan(self.regridder(raw))
-        raw = None if raw is None else self.filled(raw, draw)
+        blocks, unsure = raw, None
+        if raw is not None and self.coarse_law is not None:
+            raw, unsure = self.completed(self.coarse_law, raw, covariates, fold, draw)
+        elif raw is not None:
+            blocks = raw = self.filled(raw, draw)
         part, fine = self.predictors(raw, covariates, len(rows))
-        blocks = self.blocks(raw) if window is None else None
+        blocks = self.blocks(blocks) if window is None else None
         window = tuple(window) if window is not None else (slice(None),) * len(self.layout.space)
         cut = (slice(None), slice(None), *window)
         prediction = self.predict(part, fold, window)
         fields = self._fields(fine, there, part, prediction.mean, cut, len(rows))
         if known is not None:
-            prediction, more = self.windowed(known, prediction, fold, window, draw, ahead)
+            unsure = None if unsure is None else unsure[cut]
+            prediction, more = self.windowed(known, prediction, fold, window, draw, ahead, unsure)
             fields |= more
         vector = self.covariates.vector(covariates, len(rows)).astype(np.float32)
         if initial is not None:
@@ -422,10 +461,12 @@ class Codec:
         window: Sequence[slice],
         draw: np.random.Generator | None,
         ahead: Sequence[Ahead | None] | None = None,
+        unsure: np.ndarray | None = None,
     ) -> tuple[Predicted, dict[str, np.ndarray]]:
         """The prediction given parts of windows (n, C, *window), NaN where asked, and what the network sees of them.
 
         What the motion of the past tells is found from ``known``, or is told for parts of space: they do not show it.
+        The spread of the prediction that coarse values leave which are missing is ``unsure``, of the same shape.
         """
         assert self.window_laws is not None
         r, _ = self.residual(known, prediction, window, draw)
@@ -441,6 +482,10 @@ class Codec:
             carried = np.where(reached, (carried - prediction.mean) / prediction.std, 0)
             doubt = np.where(there, 0, np.log(after.std / prediction.std))
             fields |= {"carried": carried, "reached": reached, "doubt": doubt}
+        elif self.coarse_law is not None:
+            if unsure is not None:
+                after = Predicted(after.mean, np.where(there, after.std, np.hypot(after.std, unsure)))
+            fields["doubt"] = np.where(there, 0, np.log(after.std / prediction.std))
         fields["expected"] = np.where(there, 0.0, (after.mean - prediction.mean) / prediction.std)
         return after, {k: v.astype(np.float32) for k, v in fields.items()}
 

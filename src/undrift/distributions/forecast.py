@@ -1,5 +1,6 @@
 """Forecasts: windows drawn one after the other, each given the last frames of the one before."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from undrift.data.place import place_given
 from undrift.data.select import sample_mask
 from undrift.data.write import EnsembleWriter
 from undrift.distributions.chain import WindowDraws, batches_of
+from undrift.distributions.coarse import CoarseFrames
 from undrift.distributions.constrained import constrained_by, projected, residual_of, tell_residual
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.framewise import ConstraintOf
@@ -172,6 +174,7 @@ class Forecast:
         attrs: of the result.
         constraint: that windows satisfy, of a number of their block and given which starts they are of.
         residuals: how far they are from it, filled while they are drawn.
+        coarse: frames that windows are given, where training had such.
     """
 
     law: Diffusion
@@ -187,6 +190,7 @@ class Forecast:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     constraint: Callable[[int], ConstraintOf] | None = None
     residuals: list[float] = field(default_factory=list)
+    coarse: CoarseFrames | None = None
 
     @property
     def blocks(self) -> int:
@@ -228,6 +232,8 @@ class Forecast:
         chunks = {"realization": 1, dim: 1, LEAD: min(self.task.future, self.steps)}
         told = {**self.attrs, "times": [plain(t) for t in self.starts.times], "steps": self.steps}
         told |= {"numbers": [int(n) for n in self.numbers[[0, -1]]], "nfe": self.nfe, "seed": self.seed}
+        if self.coarse is not None:
+            told["coarse"] = hashlib.sha256(self.coarse.values.tobytes()).hexdigest()
         with EnsembleWriter(
             path, labelled, overwrite, sample=(dim, LEAD), chunks=chunks, resume=json.dumps(told, default=str)
         ) as writer:
@@ -283,16 +289,25 @@ class Forecast:
         digests = [f"{self.starts.dim}={plain(self.starts.times[i])};block={block}" for i, _ in part]
         numbers, wanted = [int(self.numbers[r]) for _, r in part], None
         of_starts = None if self.constraint is None else self.constraint(block)
+        offered, keeps = self._offered([i for i, _ in part], block), self.coarse is None or not self.coarse.interpolated
         if of_starts is None:
-            values = chain(known, covariates_at(self.codec, at), numbers, digests)
+            values = chain(known, covariates_at(self.codec, at), numbers, digests, offered, keeps)
         else:
             starts, whole = [i for i, _ in part], self.law.micro_batch
             padded = of_starts(starts + starts[-1:] * (whole - rows))
             values = chain(
-                known, covariates_at(self.codec, at), numbers, digests,
+                known, covariates_at(self.codec, at), numbers, digests, offered, keeps,
                 guided=lambda predicted: constrained_by(padded, self.codec, self.shell, predicted, whole),
             )  # fmt: skip
             wanted = of_starts(starts)
             values = projected(values, wanted, self.codec, self.shell)
             self.residuals.append(residual_of(values, wanted, self.codec, self.shell))
         return np.where(np.isfinite(known), known, values).reshape(rows, -1, task.frames, *shape)
+
+    def _offered(self, rows: list[int], block: int) -> np.ndarray | None:
+        """Coarse windows of starts, (n, G frames, *coarse), NaN where no frame is given; None where none is wanted."""
+        if self.coarse is None:
+            return None
+        starts, first = self.starts.times[rows], block * self.task.future + 1 - self.task.past
+        steps = range(first, first + self.task.frames)
+        return self.coarse.windows(np.stack([later(starts, k, self.shell.coords[FRAME]) for k in steps], 1))

@@ -17,6 +17,7 @@ from undrift.data.fields import Fields
 from undrift.data.frames import single_frames_of
 from undrift.data.leads import Lead
 from undrift.data.open import open_fields
+from undrift.distributions.coarse import CoarseFrames, coarse_frames
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.draw import Drawing
 from undrift.distributions.forecast import Forecast, starts_of, steps_of
@@ -164,8 +165,10 @@ class FieldModel:
         seed, numbers = valid_seed(seed), np.arange(which.start, which.stop)
         sequence = None
         if given is not None and not holdout and self._knows_coarse:
-            if any(other is not None for other in (know, lead, observe, constraint)):
-                raise UsageError("a coarse sequence is given by itself; leave know, lead, observe and constraint out")
+            others = {"know": know, "lead": lead, "observe": observe, "constraint": constraint}
+            typed = [name for name, value in others.items() if value is not None]
+            if typed:
+                raise UsageError(f"a coarse sequence is given by itself; leave {' and '.join(typed)} out")
             sequence = self._sequence(given, at)
         request = self._request(given, holdout, at, know, observe, lead) if sequence is None else sequence.request
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
@@ -208,6 +211,7 @@ class FieldModel:
         self,
         given: Data | None,
         *,
+        coarse: Data | None = None,
         init: str | np.ndarray = "LAST",
         lead: str | float | None = None,
         steps: int | None = None,
@@ -224,6 +228,8 @@ class FieldModel:
 
         Args:
             given: frames up to the start of each forecast: files or a Dataset; None for the run's own data.
+            coarse: coarse frames of any times, of a model of windows that are given a coarse sequence: what is absent
+                there is drawn, too.
             init: which frames forecasts begin with: "LAST", times such as "2019-03-26T12,2019-03-27", or
                 "START/END/EVERY" such as "2019-03-26/2019-03-30/12h"; or an array of times.
             lead: how far, such as "48h"; or
@@ -251,9 +257,9 @@ class FieldModel:
                 f"a forecast needs a model of windows, and this one's task is {self.task.name}; train one "
                 "with --task window --past 4 --future 8"
             )
-        if self._knows_coarse:
+        if coarse is not None and not self._knows_coarse:
             raise UsageError(
-                "the model is given a coarse sequence, which a forecast has not; type undrift sample RUN --given"
+                "coarse frames are for a model of windows that are given a coarse sequence; train it with --factor 4"
             )
         seed = valid_seed(seed)
         which = parse_realizations(_FORECASTS if realizations is None else realizations)
@@ -266,6 +272,7 @@ class FieldModel:
         forecast = Forecast(
             self._law(), self.codec, shell, self.device, self.task, starts, number, numbers, seed, nfe, attrs,
             None if wanted is None else of_starts(wanted, starts.times, starts.dim, shell, self.task, number),
+            coarse=self._coarse(coarse),
         )  # fmt: skip
         if dry_run:
             return forecast.plan()
@@ -273,6 +280,14 @@ class FieldModel:
             return forecast.in_memory(progress)
         forecast.to_file(out, overwrite, progress)
         return open_ensemble(out)
+
+    def _coarse(self, coarse: Data | None) -> CoarseFrames | None:
+        """The coarse frames that windows of a forecast are given, where training had such."""
+        if not self._knows_coarse:
+            return None
+        assert isinstance(self.task, Window) and self.parts.given_shell is not None
+        fields = None if coarse is None else open_fields(coarse, dims=self.config.data.dims or None)
+        return coarse_frames(fields, self.codec, self.parts.given_shell, self.task.frames)
 
     def _frames(self, given: Data | None) -> Fields:
         """Single frames of given data, or of the run's own."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from undrift.config import Config
+from undrift.data.coarse_fit import fit_coarse_law
 from undrift.data.codec import Codec, Encoded, Initial, Predicted
 from undrift.data.codec_fit import fit_codec
 from undrift.data.cut import begun_with
@@ -139,15 +140,17 @@ class Problem:
     ) -> tuple[Encoded, Predicted]:
         """As :meth:`encode`, and what they are residuals from."""
         ahead: list[Ahead | None] | None = None
+        offered = self._offered(rows, None)
         if known is None:
             known, ahead = self._known(rows, window, draw)
+            offered = self._offered(rows, draw, known)
         initial = None if self.pairs is None else self.initial(*self.pairs.draw(rows, draw), window)
         if self._kept is None:
             values = {k: v[rows] for k, v in self.covariates.items()}
             given = self.pair.given if draw is None or self.pair.given is None else reordered(self.pair.given, draw)
             return self.codec.encode(
                 self.pair.target, given, rows, covariates=values, fold=self.fold[rows], window=window,
-                draw=draw, known=known, initial=initial, ahead=ahead,
+                draw=draw, offered=offered, known=known, initial=initial, ahead=ahead,
             )  # fmt: skip
         encoded, prediction = self._kept
         whole = window if window is not None else (slice(None),) * len(self.codec.layout.space)
@@ -157,6 +160,8 @@ class Problem:
         if known is not None:
             predicted, more = self.codec.windowed(known, predicted, self.fold[rows], whole, draw, ahead)
             fields |= more
+        if known is not None and offered is not None:
+            predicted = self._lacking(rows, offered, known, predicted, fields, whole, draw)
         vector = encoded.vector[at]
         if initial is not None:
             predicted, more, lead = self.codec.after(initial, predicted, self.fold[rows], whole, draw)
@@ -165,6 +170,47 @@ class Problem:
         x, weight = self.codec.asked(residual, weight, fields)
         fields = self.codec.marked(fields, weight)
         return Encoded(x, weight, fields, vector), predicted
+
+    def _offered(
+        self, rows: np.ndarray, draw: np.random.Generator | None, known: np.ndarray | None = None
+    ) -> np.ndarray | None:
+        """Coarse windows that are given, NaN where they are missing: by a mask that is drawn, too, where one is.
+
+        Those of known fine frames are known beside a part of space, as they are of the whole of it. None where no
+        coarse windows are given, or none may be missing.
+        """
+        if self.pair.given is None or self.codec.coarse_law is None:
+            return None
+        values = self.pair.given.read(rows).astype(np.float64)
+        if draw is None:
+            return values
+        assert isinstance(self.task, Window) and known is not None
+        there = self.task.offer(values.shape[1:], len(rows), draw)
+        whole = np.asarray(np.isfinite(known).all(tuple(range(2, known.ndim))))
+        for channel in np.flatnonzero(self.codec.conserves):
+            there[whole[:, channel], self.codec.base[channel]] = True
+        return np.where(there, values, np.nan)
+
+    def _lacking(
+        self, rows: np.ndarray, offered: np.ndarray, known: np.ndarray, predicted: Predicted,
+        fields: dict[str, np.ndarray], window: tuple[slice, ...], draw: np.random.Generator | None,
+    ) -> Predicted:  # fmt: skip
+        """The prediction with that of windows of which coarse values are missing, whose fields are replaced."""
+        which = np.flatnonzero(self.codec.gaps(offered).reshape(len(rows), -1).any(1))
+        if not which.size:
+            return predicted
+        values = {k: v[rows[which]] for k, v in self.covariates.items()}
+        encoded, own = self.codec.encode(
+            None, None, rows[which], covariates=values, fold=self.fold[rows[which]], window=window, draw=draw,
+            offered=offered[which], known=known[which],
+        )  # fmt: skip
+        for name in fields:
+            if name != "static":
+                fields[name] = fields[name].copy()
+                fields[name][which] = encoded.fields[name]
+        mean, std = predicted.mean.copy(), np.array(predicted.std)
+        mean[which], std[which] = own.mean, own.std
+        return Predicted(mean, std)
 
     def initial(self, rows: np.ndarray, lags: np.ndarray, window: tuple[slice, ...] | None) -> Initial:
         """States in ``rows`` (n, past) that others are asked after, each predicted without its own fold."""
@@ -224,7 +270,14 @@ class Problem:
         first = self.encode(rows[:1])
         rows = rows if self.pairs is None else self.split.train
         assert first.x is not None
-        of_windows = ("static", "asked", "frames", "expected", "target known")  # alike in all rows, or of each batch
+        of_windows = (
+            "static",
+            "asked",
+            "frames",
+            "expected",
+            "doubt",
+            "target known",
+        )  # alike in all rows, or of each batch
         numbers = sum(v.size for k, v in first.fields.items() if k not in of_windows) + 4 * first.x.size
         if numbers * len(rows) > _KEPT_NUMBERS:
             return
@@ -309,6 +362,12 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config, *,
         for found in fill_values(pair.given, np.concatenate([train, whole.holdout])):
             logger.warning("given: %s", found)
     covariates = covariates_of(pair.target, task)
+    coarse = pair.given if isinstance(task, Window) else None
+    if coarse is not None and config.codec.motion:
+        raise UsageError(
+            "codec.motion=true carries on the past frames of windows and knows nothing of the coarse ones that they "
+            "are given; leave it out, or train without --factor and --given"
+        )
     codec, fold = fit_codec(
         pair.target,
         pair.given,
@@ -323,8 +382,14 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config, *,
         maps=_crop(config.train.crop, pair.target) is None,
         leads=(task.clock(pair.target), task.steps(pair.target), task.past) if isinstance(task, LeadTime) else None,
         past=task.past if isinstance(task, Window) else 0,
-        motion=config.codec.motion,
+        motion=config.codec.motion if coarse is None else False,
     )
+    if isinstance(task, Window) and coarse is not None:
+        fit_coarse_law(
+            codec, coarse, train, covariates=covariates, transforms=config.codec.transforms,
+            number_of_folds=config.codec.folds, linear=config.codec.linear, past=task.past,
+            cycles=() if pair.target.covariate_names else tuple(covariates),
+        )  # fmt: skip
     folds = np.full(len(pair.target), -1)
     folds[train] = fold
     crop = _crop(config.train.crop, pair.target)
