@@ -29,7 +29,7 @@ from undrift.distributions.request import Request, request_at, request_from, req
 from undrift.distributions.sequence import CoarseSequence, Downscaling, sequence_of
 from undrift.distributions.typed import Wanted, read_wanted
 from undrift.distributions.windows import request_stations, request_windows, told_as_given
-from undrift.errors import UsageError, suggests_options
+from undrift.errors import DataError, UsageError, suggests_options
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, named, open_data
 from undrift.model.versions import versions_of
@@ -245,7 +245,8 @@ class FieldModel:
             dry_run: return sizes instead.
 
         Returns:
-            Dataset with dims (realization, time, prediction_timedelta, *level, *space) and ``valid_time``.
+            Dataset with dims (realization, time, prediction_timedelta, *level, *space) and ``valid_time``; of an
+            ensemble that is given ``given_member`` after the time.
         """
         if isinstance(self.task, LeadTime):
             raise UsageError(
@@ -271,7 +272,7 @@ class FieldModel:
         numbers = np.arange(which.start, which.stop)
         forecast = Forecast(
             self._law(), self.codec, shell, self.device, self.task, starts, number, numbers, seed, nfe, attrs,
-            None if wanted is None else of_starts(wanted, starts.times, starts.dim, shell, self.task, number),
+            None if wanted is None else of_starts(wanted, starts.each, starts.dim, shell, self.task, number),
             coarse=self._coarse(coarse),
         )  # fmt: skip
         if dry_run:
@@ -444,6 +445,9 @@ class FieldModel:
             raise UsageError(f"baselines of forecasts need a model of windows, and this one's task is {self.task.name}")
         times = np.atleast_1d(forecast[start_of(forecast)].values)
         starts = starts_of(self._frames(given), self.codec, self.parts.shell, self.task, times)
+        if starts.members is not None:
+            dim = starts.members.attrs["dim"]
+            raise DataError(f"baselines of forecasts begin with one series of frames; give one member, such as {dim}=0")
         return ForecastRivals(self.parts.rivals, self.problem, self.parts.shell, self.task).draw(forecast, starts)
 
     def under_trained(self) -> bool | None:
