@@ -17,13 +17,13 @@ def model(one_thread):
 
 @pytest.fixture(scope="module")
 def members():
-    """Two records of the same times, of amplitudes of their own."""
+    """Two records of the same times, whose waves are opposite."""
     number = xr.DataArray([3, 7], dims="number", attrs={"standard_name": "realization"})
-    return xr.concat([waves(), waves(seed=5)], number.rename("number"))
+    return xr.concat([waves(), waves().roll(lon=8)], number.rename("number"))
 
 
 def test_each_member_is_a_start_of_its_own(model, members, tmp_path):
-    given, starts = members.isel(time=slice(330, 350)), members.time.values[[335, 349]]
+    given, starts = members.isel(time=slice(368, 376)), members.time.values[[371, 375]]
     forecast = model.forecast(given, init=starts, steps=4, realizations=6, progress=False)
     assert forecast.tas.dims == ("realization", "time", "given_member", "prediction_timedelta", "lat", "lon")
     np.testing.assert_array_equal(forecast.given_member.values, [3, 7])
@@ -35,7 +35,7 @@ def test_each_member_is_a_start_of_its_own(model, members, tmp_path):
                 members.tas.sel(time=start + np.arange(1, 5) * HOUR).transpose("number", "time", "lat", "lon").values
             )
             own, other = (np.sqrt(((mean[s, m] - truth[k]) ** 2).mean()) for k in (m, 1 - m))
-            assert own < 0.6 and own < 0.9 * other
+            assert own < 0.7 * other
     turned = model.forecast(given.isel(number=[1, 0]), init=starts, steps=4, realizations="2:4", progress=False)
     np.testing.assert_array_equal(turned.tas.sel(given_member=7).values, forecast.tas.sel(given_member=7)[2:4].values)
     path = tmp_path / "FC.zarr"
@@ -47,9 +47,9 @@ def test_each_member_is_a_start_of_its_own(model, members, tmp_path):
 
 def test_one_member_alone_is_drawn_as_a_record(model, members):
     """The frames before are those of the member: the prediction is that of its record, to the noise of the draws."""
-    starts = members.time.values[[335, 349]]
+    starts = members.time.values[[371, 375]]
     both = model.forecast(members, init=starts, steps=1, realizations=24, progress=False)
-    alone = model.forecast(waves(seed=5), init=starts, steps=1, realizations=24, progress=False)
+    alone = model.forecast(waves().roll(lon=8), init=starts, steps=1, realizations=24, progress=False)
     away = (both.tas.sel(given_member=7) - alone.tas).mean("realization") / (
         both.tas.std("realization").mean() / 24**0.5
     )
@@ -57,7 +57,7 @@ def test_one_member_alone_is_drawn_as_a_record(model, members):
 
 
 def test_each_member_is_scored_as_a_start(model, members):
-    starts = members.time.values[[335, 349]]
+    starts = members.time.values[[371, 375]]
     forecast = model.forecast(members, init=starts, steps=2, realizations=6, progress=False)
     scores = by_lead(forecast, waves(), bootstrap=0)
     each = [by_lead(forecast.isel(given_member=m, drop=True), waves(), bootstrap=0).crps.values for m in range(2)]
