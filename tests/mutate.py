@@ -474,6 +474,8 @@ FAULTS = [
     Fault("data/motion_law.py", "(e - predicted) ** 2 + variance", "(e - predicted) ** 2",
           "data/test_motion_law.py"),
     Fault("data/motion_law.py", "middle - float(weights @ centre)", "middle", "data/test_motion_law.py"),
+    Fault("data/motion_law.py", "law.widened(self.turned(factor, True))", "law.widened(factor)",
+          "data/test_motion_law.py"),
     Fault("data/motion_law.py", "np.where(inside, *sides)", "sides[0]", "data/test_motion_law.py"),
     Fault("data/motion_law.py", "+ 2 * _POWERS * logs.mean()", "+ _POWERS * logs.mean()", "data/test_motion_law.py"),
     Fault("data/importance.py", "even / (windows.count * chances[rows])", "even", "data/test_importance.py"),

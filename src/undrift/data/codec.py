@@ -31,7 +31,7 @@ from undrift.data.lead_law import LeadLaws, lead_features
 from undrift.data.linear import Given
 from undrift.data.member_law import MemberLaw
 from undrift.data.members import one_member
-from undrift.data.motion_law import Ahead, MotionLaw, MotionLaws
+from undrift.data.motion_law import Ahead, MotionLaws
 from undrift.data.predictors import Predictors
 from undrift.data.season import seasonal
 from undrift.data.texture import Texture
@@ -163,7 +163,7 @@ class Codec:
         self.texture = Texture.from_arrays(arrays, layout.periodic) if "texture_powers" in arrays else None
         self.motion_laws: MotionLaws | None = None
         if "motion_weights" in arrays:
-            self.motion_laws = MotionLaws([MotionLaw.from_arrays(arrays, "motion")], layout.periodic)
+            self.motion_laws = MotionLaws.from_arrays(arrays, layout.periodic)
         self.lead_laws = LeadLaws.from_arrays(arrays, layout.shape) if "lead_modes" in arrays else None
         self.activity_mean, self.activity_centre = arrays.get("activity_mean"), arrays.get("activity_centre")
         self.low = np.array([t.thresholds[0] for t in transforms]).reshape(-1, *[1] * len(layout.space))
@@ -196,7 +196,7 @@ class Codec:
         if self.lead_laws is not None:
             out |= self.lead_laws.to_arrays()
         if self.motion_laws is not None:
-            out |= self.motion_laws.laws[-1].to_arrays("motion")
+            out |= self.motion_laws.to_arrays()
         if self.texture is not None:
             out |= self.texture.to_arrays()
         if self.given_mask is not None:
