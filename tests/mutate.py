@@ -523,6 +523,7 @@ FAULTS = [
           "model/test_sequence_model.py"),
     Fault("data/coarse_law.py", "means, raw[:, source])", "0 * means, raw[:, source])", "model/test_missing_coarse.py"),
     Fault("data/codec.py", "np.hypot(after.std, unsure)", "after.std", "model/test_missing_coarse.py"),
+    Fault("data/codec.py", "self.std**2 - self.scale**2", "self.std**2", "model/test_missing_coarse.py"),
     Fault("data/codec.py", "(high - low) / 2", "high - low", "model/test_missing_coarse.py"),
     Fault("tasks/window.py", '{"whole": 12,', '{"whole": 99,', "model/test_missing_coarse.py"),
     Fault("model/frames.py", "later(labels, frame - zero, lead)", "later(labels, frame, lead)",

@@ -54,6 +54,11 @@ def test_rain_from_a_coarse_sequence_has_its_means_and_no_rain_where_it_has_none
     np.testing.assert_allclose(means, coarse.pr.values[None].repeat(2, 0), rtol=1e-5, atol=1e-5)
     dry = np.kron(coarse.pr.values == 0, np.ones((FACTOR, FACTOR), bool))
     assert dry.any() and not drawn.transpose("realization", ...).values[:, dry].any()
+    some = model.sample(coarse.drop_isel(time=[4, 5]), realizations=2, progress=False).pr
+    means = some.coarsen(lat=FACTOR, lon=FACTOR).mean().transpose("realization", ...).values
+    there = ~np.isin(np.arange(10), [4, 5])
+    np.testing.assert_allclose(means[:, there], coarse.pr.values[there][None].repeat(2, 0), rtol=1e-5, atol=1e-5)
+    assert (some >= 0).all() and means[:, ~there].std() > 0
 
 
 def test_the_spread_given_a_coarse_sequence_goes_with_the_season():

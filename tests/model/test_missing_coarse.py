@@ -140,6 +140,21 @@ def test_frames_that_are_absent_from_a_coarse_sequence_are_drawn(model):
     np.testing.assert_array_equal(every.time.values, part.time.values[:29])
 
 
+def test_the_spread_where_another_variable_is_missing_is_that_of_the_errors():
+    """A dataset of its own, on another grid: all of it absent, or the frames ahead."""
+    fine = detail()
+    given = coarse(fine, 2).rename(tas="t850") / 10 - 20
+    problem = prepare(open_fields(fine), open_fields(given), undrift.Window(past=2, future=3), Config())
+    rows = problem.split.train[::5]
+    raw, blank = problem.pair.given.read(rows).astype(float), np.full((len(rows), 5, 8, 16), np.nan, np.float32)
+    values = {k: v[rows] for k, v in problem.covariates.items()}
+    for frames in (range(5), (), (0, 1)):
+        offered = np.where(np.isin(np.arange(5), list(frames))[:, None, None], raw, np.nan)
+        given_so = {"known": blank, "offered": offered, "covariates": values, "fold": problem.fold[rows]}
+        encoded, _ = problem.codec.encode(problem.pair.target, None, rows, **given_so)
+        assert 0.8 < (encoded.x**2).mean() < 1.2
+
+
 def test_coarse_frames_are_for_models_of_them():
     data = waves(60)
     model = undrift.fit(data, task=undrift.Window(1, 2), steps=2, set=TINY, progress=False)

@@ -53,8 +53,7 @@ def forecast(
     Args:
         run: The run directory, of --task window.
         given: Files with the frames up to each start.
-        coarse: Files with coarse frames, also of times that are forecast, for a run
-            trained with --factor; what is absent there is drawn, too.
+        coarse: Files with coarse frames, also of times ahead, for a run trained with --factor or --given.
         out: File to write, FC.zarr or FC.nc.
         init: Which frames to begin with: LAST, times with commas, or START/END/EVERY.
         lead: How far, as 48h or 10d.

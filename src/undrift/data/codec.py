@@ -289,8 +289,9 @@ class Codec:
         of_own = np.nan_to_num(self.regridder(spread))
         share = np.nan_to_num(self.regridder(spread / self.coarse_std)) ** 2
         share = np.sqrt(share.reshape(len(raw), -1, frames, *self.layout.shape).mean(1))
+        told = np.sqrt(np.maximum(self.std**2 - self.scale**2, 0))  # what other variables explain where all is given
         unsure = [
-            self.std[c] * np.minimum(share[:, c % frames], 1) if source is None else of_own[:, source]
+            told[c] * np.minimum(share[:, c % frames], 1) if source is None else of_own[:, source]
             for c, source in enumerate(self.base)
         ]
         return raw, np.stack(unsure, 1)
