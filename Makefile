@@ -4,6 +4,7 @@ VENV ?= .venv
 DEMO_BUDGET ?= 3m
 DEMO_OUT ?= demo
 PIP_FLAGS ?=
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.undrift-installed
@@ -13,7 +14,7 @@ DOCS_STAMP := $(VENV)/.undrift-docs-installed
 
 help:
 	@echo 'make demo    train, draw, score and report on the embedded data: at most 5 minutes (DEMO_BUDGET=20s: quick)'
-	@echo 'make test    lint and all tests'
+	@echo 'make test    lint and all tests, in two processes (WORKERS=2)'
 	@echo 'make lint    ruff and pyright'
 	@echo 'make verify  docs/verification.md: what every method of the theory is held against, and what was measured'
 	@echo 'make docs    build/docs/index.html: the reader'"'"'s guide, a page for each room of the theory'
@@ -42,10 +43,11 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# A fork of a process whose linear algebra has several threads sums in another order than the process itself.
+# Workers of one thread each: a fork of a process whose linear algebra has several sums in another order than the process.
 test: export OPENBLAS_NUM_THREADS = 1
+test: export OMP_NUM_THREADS = 1
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 verify: $(STAMP)
 	$(BIN)/python -m pytest tests/exact tests/contracts/test_processes.py --verification docs/verification.md

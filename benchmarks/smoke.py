@@ -37,7 +37,8 @@ from undrift.nets.members import member_of, number_of
 from undrift.objective.denoising import Regression
 from undrift.tasks.batch import Condition
 from undrift.train.network import build_net
-from undrift.train.prepare import Problem, prepare
+from undrift.train.prepare import prepare
+from undrift.train.problem import Problem
 from undrift.train.run import RunDirectory
 from undrift.verify.crps import discrete_crps, fair_crps
 

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from undrift.config import Config
 from undrift.objective import Player
 from undrift.tasks.batch import Batch, Condition
+from undrift.train.batches import batches
 from undrift.train.loop import train
 from undrift.train.network import build_net
-from undrift.train.prepare import Problem, batches, settings_of
+from undrift.train.problem import Problem
 from undrift.train.run import RunDirectory
+from undrift.train.settings import settings_of
 
 __all__ = ["GAN", "Critic", "fit_gan"]
 

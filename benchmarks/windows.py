@@ -1,15 +1,16 @@
-"""One model of windows on hourly temperature: between, ahead, and from stations, beside dressed baselines.
+"""Windows of hourly temperature: between, ahead, from stations, and after a lead time, beside dressed baselines.
 
     python benchmarks/windows.py era5_uk_t2m_hourly_201903.nc [case ...] --budget 5m
 
-Cases: windows, stations; those that are not named stay in the results as they were. The last fifth of the record is
-held out. The training of windows serves two tables:
+Cases: windows, stations, leads; those that are not named stay in the results as they were. The last fifth of the record
+is held out. The training of windows serves two tables:
 
 - the middle hour of 6-hourly data, beside linear interpolation in time, dressed with its errors in training;
 - forecasts at 6 and 12 hours, beside the baselines of ``undrift evaluate``: persistence, climatology, EOF ridge.
 
-That of stations is of single fields; the model is given 20 random stations by moment matching, beside optimal
-interpolation with the covariance of the training part. All CRPS in K.
+That of stations is of single fields; the model is given 20 random stations, beside optimal interpolation with the
+covariance of the training part. That of leads draws the state 3, 6, 12 and 24 hours after one in a step, beside the
+same baselines. All CRPS in K.
 """
 
 import argparse
@@ -28,6 +29,11 @@ from undrift.verify.crps import discrete_crps, fair_crps
 from undrift.verify.spread import moments, spread_skill
 
 STATIONS, ERROR = 20, 0.05
+TASKS = {
+    "windows": undrift.Window(past=6, future=12),
+    "stations": undrift.Window(past=0, future=1),
+    "leads": undrift.LeadTime("24h"),
+}
 
 
 def between(model: undrift.FieldModel, record: xr.DataArray) -> dict[str, float]:
@@ -58,9 +64,24 @@ def ahead(model: undrift.FieldModel, path: str, every: int) -> dict[str, dict[st
     held = model.holdout_truth().time.values
     init = ",".join(str(np.datetime_as_string(t, unit="s")) for t in held[::every])
     forecast = model.forecast(path, init=init, steps=12, realizations=50, progress=False)
-    scores = undrift.evaluate(forecast, path, run=model, bootstrap=0, progress=False)
+    return by_lead(model, forecast, path, (6, 12))
+
+
+def after(model: undrift.FieldModel, path: str, every: int) -> dict[str, dict[str, float]]:
+    """CRPS of the states some hours after every so many hours of the held-out part, and of its baselines."""
+    leads = (3, 6, 12, 24)
+    starts = model.holdout_truth().isel(time=slice(None, None, every))
+    ensemble = model.sample(starts, lead=[f"{lead}h" for lead in leads], realizations=50, progress=False)
+    return by_lead(model, ensemble, path, leads)
+
+
+def by_lead(
+    model: undrift.FieldModel, ensemble: xr.Dataset, path: str, leads: tuple[int, ...]
+) -> dict[str, dict[str, float]]:
+    """CRPS and spread/skill at leads in hours, and the CRPS of the baselines."""
+    scores = undrift.evaluate(ensemble, path, run=model, bootstrap=0, progress=False)
     out = {}
-    for lead in (6, 12):
+    for lead in leads:
         one = scores.sel(variable="t2m", prediction_timedelta=np.timedelta64(lead, "h"))
         out[f"{lead} h"] = {"undrift": float(one.crps), "spread/skill": float(one.spread_skill)} | {
             str(name): float(one.crps_baseline.sel(baseline=name)) for name in one.baseline.values
@@ -113,7 +134,7 @@ def stations(model: undrift.FieldModel, record: xr.DataArray, every: int, table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path")
-    parser.add_argument("cases", nargs="*", default=["windows", "stations"])
+    parser.add_argument("cases", nargs="*", default=list(TASKS), help=", ".join(TASKS))
     parser.add_argument("--budget", default="5m")
     parser.add_argument("--every", type=int, default=6, help="hours between the windows that are scored")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/windows.json"))
@@ -121,13 +142,18 @@ def main() -> None:
     record = xr.open_dataset(arguments.path).t2m
     found: dict[str, object] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     found["budget"] = arguments.budget
+    if unknown := [c for c in arguments.cases if c not in TASKS]:
+        parser.error(f"got the cases {', '.join(unknown)}, expected some of {', '.join(TASKS)}")
     for case in arguments.cases:
-        task = {"windows": undrift.Window(past=6, future=12), "stations": undrift.Window(past=0, future=1)}[case]
-        model = undrift.fit(arguments.path, task=task, budget=arguments.budget)
+        model = undrift.fit(arguments.path, task=TASKS[case], budget=arguments.budget)
         assert isinstance(model, undrift.FieldModel)
         if case == "windows":
             found["middle hour"] = {**between(model, record), "steps of training": model.facts["steps"]}
             found["forecasts"] = ahead(model, arguments.path, arguments.every)
+        elif case == "leads":
+            found["leads"] = {
+                **after(model, arguments.path, arguments.every), "steps of training": model.facts["steps"],
+            }  # fmt: skip
         else:
             table = arguments.out.with_suffix(".csv")
             found["stations"] = stations(model, record, 2 * arguments.every, table)

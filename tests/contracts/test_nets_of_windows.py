@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from test_nets import by_hand, lengthened, no_default_device  # noqa: F401
 from torch.utils.flop_counter import FlopCounterMode
 
-from undrift.data.check import ACTIVATIONS
+from undrift.data.memory import ACTIVATIONS
 from undrift.errors import UsageError
 from undrift.nets import DiT, SpaceTimeUNet, UNet, evaluate
 

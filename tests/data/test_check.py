@@ -350,7 +350,7 @@ def test_memory_is_that_of_a_training_window_and_a_warning_where_the_machine_lac
     boxes = xr.Dataset({"n": (("sample", "z", "y", "x"), np.random.default_rng(4).normal(size=(5, 64, 64, 64)))})
 
     def told(machine):
-        monkeypatch.setattr("undrift.data.check._machine_memory", lambda: int(machine * 1e9))
+        monkeypatch.setattr("undrift.data.memory._machine_memory", lambda: int(machine * 1e9))
         (line,) = (line for line in check(boxes).lines if "of memory" in line[1])
         return line
 

@@ -143,9 +143,9 @@ def test_what_is_given_alone_is_enough_to_predict(fitted):
 def test_values_outside_the_training_range(fitted):
     pair, rows, codec, _ = fitted
     raw = pair.given.read(rows).astype(np.float64)
-    assert (codec.outside(raw) == 0).all()
+    assert (codec.given.outside(raw) == 0).all()
     raw[:, 1] += 100
-    np.testing.assert_array_equal(codec.outside(raw), [0.0, 1.0])
+    np.testing.assert_array_equal(codec.given.outside(raw), [0.0, 1.0])
 
 
 def test_file_round_trip_is_bitwise(fitted, tmp_path):
@@ -214,7 +214,7 @@ def test_the_network_sees_where_fields_depart_from_what_is_given_and_by_how_much
     pair = Downscale(4).pair(open_fields(data))
     codec, _ = fit_codec(pair.target, pair.given, np.arange(400), factor=pair.factor, covariates={})
     departure, scale = codec.static[-2:]
-    usual = (codec.mean - codec.given_mean)[0]
+    usual = (codec.mean - codec.given.mean)[0]
     np.testing.assert_allclose(departure, (usual - usual.mean()) / usual.std(), atol=1e-5)
     for field, truth in ((departure, usual), (scale, np.log(codec.scale[0]))):
         assert abs(field.mean()) < 1e-5 and field.std() == pytest.approx(1, abs=1e-5)

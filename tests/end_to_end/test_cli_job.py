@@ -211,7 +211,7 @@ def test_scores_are_those_of_python_and_beat_climatology(run, folder, capsys):
 
 
 def test_only_a_training_says_that_there_is_no_gpu(run, capsys, monkeypatch):
-    from undrift.train.prepare import _note_once
+    from undrift.train.device import _note_once
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     _note_once.cache_clear()

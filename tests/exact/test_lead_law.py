@@ -4,15 +4,8 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from undrift.data.lead_law import (
-    LeadLaw,
-    LeadLaws,
-    _Moments,
-    _moments,
-    _Record,
-    fit_lead_laws,
-    lead_features,
-)
+from undrift.data.lead_fit import _Moments, _moments, _Record, fit_lead_laws
+from undrift.data.lead_law import LeadLaw, LeadLaws, lead_features
 from undrift.data.leads import Clock
 from undrift.data.linear import folds
 

@@ -57,7 +57,7 @@ def test_it_keeps_what_a_report_needs(kept, model):
     assert set(model.parts.rivals.dressed) == {
         "climatology", "interpolation", "quantile mapping", "linear predictor", "regression",
     }  # fmt: skip
-    assert model.codec.given_mask.tolist() == [[[False] * 4] * 4]
+    assert model.codec.given.mask.tolist() == [[[False] * 4] * 4]
     tensors = load_tensors(kept / "run" / "regression.safetensors")
     twin = model.parts.rivals.twin.state_dict()
     assert tensors and all(torch.equal(twin[name], value) for name, value in tensors.items())

@@ -17,9 +17,10 @@ from undrift.process import EDM
 from undrift.report.style import count
 from undrift.report.words import provenance
 from undrift.train import network
+from undrift.train.batches import batches
 from undrift.train.guesses import guess_of
 from undrift.train.network import build_net, choose_members
-from undrift.train.prepare import batches, settings_of
+from undrift.train.settings import settings_of
 from undrift.train.state import TrainState
 from undrift.train.step import take_step
 

@@ -11,6 +11,7 @@ from undrift.errors import DataError
 
 DAY = np.timedelta64(1, "D")
 SLOPE = np.array([1.0, 0.7, 0.4])  # of the levels on the surface
+SMALL = {"net.channels": "16,16", "sample.micro_batch": 64}
 OWN = 0.4  # standard deviation of each level's modes beside that
 
 
@@ -42,8 +43,7 @@ def record(days=300, seed=0):
 @pytest.fixture(scope="module")
 def model():
     torch.set_num_threads(1)
-    small = {"net.channels": "16,16", "sample.micro_batch": 64}
-    return undrift.fit(record(), task=undrift.Window(past=1, future=1), steps=120, set=small, progress=False)
+    return undrift.fit(record(), task=undrift.Window(past=1, future=1), steps=120, set=SMALL, progress=False)
 
 
 def held(model, count=2):
@@ -177,3 +177,29 @@ def test_the_command_line_translates(tmp_path):
     drawn = xr.open_dataset(out)
     np.testing.assert_array_equal(drawn.surf.isel(realization=0, lead_time=0).values, record(60).surf.values[[50]])
     assert float(drawn.prof.std("realization").min()) > 0
+
+
+@pytest.fixture(scope="module")
+def single():
+    torch.set_num_threads(1)
+    return undrift.fit(record(), task=undrift.Window(past=0, future=1), steps=20, set=SMALL, progress=False)
+
+
+def test_each_time_of_a_file_is_a_window_of_single_frames(single):
+    """All days of what is seen at the surface in one file, also of an ensemble: each as if it were alone."""
+    days = held(single, 3)
+    drawn = single.sample(days[["surf"]], realizations=12, progress=False)
+    np.testing.assert_array_equal(drawn.time.values, days.time.values)
+    np.testing.assert_array_equal(drawn.surf.isel(realization=2, lead_time=0).values, days.surf.values)
+    one = single.sample(days[["surf"]].isel(time=[1]), realizations=12, progress=False)
+    np.testing.assert_allclose(drawn.prof.isel(time=[1]).values, one.prof.values, rtol=1e-6)
+    told = drawn.prof.mean("realization").isel(lead_time=0) - 250
+    asked = days.surf * xr.DataArray(SLOPE, dims="lev")
+    assert np.corrcoef(told.transpose(*asked.dims).values.ravel(), asked.values.ravel())[0, 1] > 0.8
+    both = xr.concat([days, days.isel(time=[2, 0, 1]).assign_coords(time=days.time)], xr.Variable("number", [7, 9]))
+    again = single.sample(single.holdout_truth().isel(time=slice(0, 3))[["surf"]], realizations=1, progress=False)
+    np.testing.assert_array_equal(again.prof.values, drawn.prof.isel(realization=[0]).values)
+    members = single.sample(both[["surf"]], realizations=12, progress=False)
+    assert dict(members.sizes) == dict(drawn.sizes) | {"given_member": 2}
+    first = members.sel(given_member=9).surf.isel(realization=0, lead_time=0).transpose("time", "lat", "lon")
+    np.testing.assert_array_equal(first.values, both.surf.sel(number=9).values)

@@ -14,8 +14,8 @@ import undrift
 from forked import begin
 from undrift.distributions.diffusion import Diffusion
 from undrift.errors import DataError, UsageError
-from undrift.train import loop, prepare
-from undrift.train.prepare import device_of
+from undrift.train import device, loop
+from undrift.train.device import device_of
 
 
 def labelled(shape, dims, n=30, seed=0):
@@ -346,7 +346,7 @@ def test_no_tensor_is_made_without_its_device(meta, tmp_path):
 
 def test_a_machine_without_the_device_says_so(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    prepare._note_once.cache_clear()
+    device._note_once.cache_clear()
     with caplog.at_level(logging.INFO, logger="undrift"):
         assert device_of("auto") == torch.device("cpu") and not caplog.records  # what is no training
         asked = [device_of(name, tell=True) for name in ("auto", "auto", "cpu")]

@@ -8,7 +8,7 @@ import xarray as xr
 
 import undrift
 from undrift.data.motion_law import MotionLaws
-from undrift.train.prepare import _near, _stop_rows
+from undrift.train.stop_rows import near, stop_rows
 
 MINUTES = np.timedelta64(5, "m")
 
@@ -123,10 +123,10 @@ def test_forecasts_samples_and_windows_held_out_are_told_the_same(model, record,
 def test_windows_that_overlap_all_validation_blocks_have_one_block_at_the_beginning():
     """49 windows of 16 frames: three blocks within would leave none that shares no frame with them."""
     few, many = np.arange(49), np.arange(600)
-    assert _near(few, _stop_rows(few, 1), 16).all()
-    np.testing.assert_array_equal(_stop_rows(few, 16), np.arange(5))
-    np.testing.assert_array_equal(_stop_rows(many, 16), _stop_rows(many, 1))
-    assert (~_near(few, _stop_rows(few, 16), 16)).sum() == 29
+    assert near(few, stop_rows(few, 1), 16).all()
+    np.testing.assert_array_equal(stop_rows(few, 16), np.arange(5))
+    np.testing.assert_array_equal(stop_rows(many, 16), stop_rows(many, 1))
+    assert (~near(few, stop_rows(few, 16), 16)).sum() == 29
 
 
 def test_a_record_of_a_few_hours_has_no_cycle_of_the_day(model):

@@ -14,7 +14,7 @@ from undrift.cli.options import (
     Nfe,
     NoVerify,
     Seed,
-    refuse_ensemble,
+    ensemble_asked,
     set_threads,
 )
 from undrift.cli.output import tell_drawn
@@ -63,11 +63,7 @@ def forecast(
     """
     if not given:
         raise UsageError("say what is known: --given FRAMES.nc, with the frames up to each start")
-    refuse_ensemble(out, nfe, overwrite or dry_run)
-    from undrift.config import parse_realizations, valid_seed
-
-    valid_seed(seed)
-    which = None if realizations is None else parse_realizations(realizations)
+    which = ensemble_asked(out, nfe, overwrite or dry_run, seed, realizations)
     gone_on = "type the same command again to go on" if out.rstrip("/").endswith(".zarr") else "nothing was written"
     with stopped_saying(lambda: f"{out} is not complete; {gone_on}"):
         from undrift.cli.runs import open_run

@@ -28,8 +28,8 @@ __all__ = [
     "Task",
     "Truth",
     "Variables",
+    "ensemble_asked",
     "names",
-    "refuse_ensemble",
     "refuse_existing",
     "resolve",
     "set_threads",
@@ -223,13 +223,20 @@ def refuse_existing(out: str, overwrite: bool) -> None:
         raise UsageError(f"{out} exists; type --overwrite to replace it, or another --out")
 
 
-def refuse_ensemble(out: str, nfe: int | None, overwrite: bool) -> None:
-    """Refuse a name that no ensemble can have or that is taken, and a number of evaluations below 1."""
+def ensemble_asked(out: str, nfe: int | None, overwrite: bool, seed: int, realizations: str | None) -> slice | None:
+    """Which realizations are asked for, None for the usual ones.
+
+    Refuses a name that no ensemble can have or that is taken, a number of evaluations below 1, and what is no seed.
+    """
     if not out.rstrip("/").endswith((".nc", ".zarr")):
         raise UsageError(f"got --out {out}, expected a name that ends in .nc or .zarr")
     if nfe is not None and nfe < 1:
         raise UsageError(f"got --nfe {nfe}, expected at least 1")
     refuse_existing(out, overwrite)
+    from undrift.config import parse_realizations, valid_seed
+
+    valid_seed(seed)
+    return None if realizations is None else parse_realizations(realizations)
 
 
 def set_threads() -> None:

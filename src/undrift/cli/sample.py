@@ -14,7 +14,7 @@ from undrift.cli.options import (
     Nfe,
     NoVerify,
     Seed,
-    refuse_ensemble,
+    ensemble_asked,
     set_threads,
     tell_reversed,
 )
@@ -70,11 +70,7 @@ def sample(
     """
     if given and holdout:
         raise UsageError("--given and --holdout both say what is given; type one of them")
-    refuse_ensemble(out, nfe, overwrite or dry_run)
-    from undrift.config import parse_realizations, valid_seed
-
-    valid_seed(seed)
-    which = None if realizations is None else parse_realizations(realizations)
+    which = ensemble_asked(out, nfe, overwrite or dry_run, seed, realizations)
     tell_reversed("--at", at)
     with stopped_saying(lambda: f"nothing was written to {out}; type the same command again"):
         from undrift.cli.runs import open_run

@@ -4,9 +4,9 @@ A latent u at a point mass is marked -inf or inf: all that is known of it is the
 """
 
 import numpy as np
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtr, ndtri
 
-__all__ = ["expected", "surprise"]
+__all__ = ["expected", "residuals", "surprise"]
 
 _HALF_LOG_TWO_PI = 0.5 * np.log(2 * np.pi)
 
@@ -49,3 +49,34 @@ def surprise(u: np.ndarray, mean: np.ndarray, std: np.ndarray, low: float, high:
     out[dry] = -log_ndtr((low - mean[dry]) / std[dry])
     out[wet] = -log_ndtr((mean[wet] - high) / std[wet])
     return out
+
+
+def residuals(
+    u: np.ndarray,
+    mean: np.ndarray,
+    std: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    draw: np.random.Generator | None,
+    ranks: np.ndarray | None,
+) -> np.ndarray:
+    """Standardised latents, those at a point mass drawn from their law beyond the threshold.
+
+    Args:
+        u: latents, as the next four as of :func:`expected`.
+        mean: of each.
+        std: likewise.
+        low: lower threshold.
+        high: upper threshold.
+        draw: generator; None for the median of that law.
+        ranks: uniform in (0, 1), of the shape of u, in place of independent draws; or None.
+    """
+    r = (u - mean) / std
+    for sign, at in ((1.0, np.isneginf(u)), (-1.0, np.isposinf(u))):
+        if at.any():
+            bound = np.broadcast_to(low if sign > 0 else high, u.shape)
+            a = sign * ((bound - mean) / std)[at]
+            drawn = 0.5 if draw is None else draw.random(a.shape) if ranks is None else ranks[at]
+            share = drawn * (1 - 2e-12) + 1e-12
+            r[at] = sign * np.clip(ndtri(share * ndtr(a)), -8, 8)
+    return r

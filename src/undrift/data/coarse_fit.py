@@ -42,4 +42,5 @@ def fit_coarse_law(
         given, None, rows, factor=None, covariates=covariates, transforms=own, number_of_folds=number_of_folds,
         linear=linear, cycles=cycles, windows=True, past=past,
     )  # fmt: skip
-    codec.coarse_law, codec.gappy = CoarseLaw(found), True
+    assert codec.given is not None
+    codec.coarse_law, codec.given.gappy = CoarseLaw(found), True

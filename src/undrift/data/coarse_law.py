@@ -31,6 +31,38 @@ class CoarseLaw:
 
     codec: Codec
 
+    def completed(
+        self,
+        fine: Codec,
+        raw: np.ndarray,
+        covariates: Mapping[str, np.ndarray],
+        fold: np.ndarray | None,
+        draw: np.random.Generator | None,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Coarse windows (n, G, *coarse) with what is known of missing values in their place.
+
+        Also the standard deviation that this leaves of the latents that are predicted from them by the codec of the
+        ``fine`` windows, (n, C, *space); None where nothing is missing. The others are as of :meth:`complete`.
+        """
+        given = fine.given
+        assert given is not None
+        gaps = given.gaps(raw)
+        if not gaps.any():
+            return raw, None
+        raw, *ends = self.complete(raw, gaps, covariates, fold, draw)
+        low, high = (np.stack([t.continuous(v[:, i]) for i, t in enumerate(given.transforms)], 1) for v in ends)
+        spread = np.where(gaps, (high - low) / 2, 0)
+        frames = fine.layout.frames
+        of_own = np.nan_to_num(given.regridder(spread))
+        share = np.nan_to_num(given.regridder(spread / given.coarse_std)) ** 2
+        share = np.sqrt(share.reshape(len(raw), -1, frames, *fine.layout.shape).mean(1))
+        told = np.sqrt(np.maximum(fine.std**2 - fine.scale**2, 0))  # what other variables explain where all is given
+        unsure = [
+            told[c] * np.minimum(share[:, c % frames], 1) if source is None else of_own[:, source]
+            for c, source in enumerate(fine.base)
+        ]
+        return raw, np.stack(unsure, 1)
+
     def complete(
         self,
         raw: np.ndarray,
@@ -73,7 +105,9 @@ def with_means(codec: Codec, raw: np.ndarray, known: np.ndarray | None) -> np.nd
         raw: NaN where missing.
         known: fine values, NaN where asked, (n, C, *space); others than of the whole domain are of no use.
     """
-    if known is None or codec.factor is None or known.shape[1:] != codec.mask.shape or not codec.gaps(raw).any():
+    if known is None or codec.given is None or codec.factor is None or known.shape[1:] != codec.mask.shape:
+        return raw
+    if not codec.given.gaps(raw).any():
         return raw
     raw = raw.copy()
     for channel in np.flatnonzero(codec.conserves):

@@ -11,6 +11,7 @@ from undrift.data.coarse_law import CoarseLaw
 from undrift.data.codec import Codec
 from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
+from undrift.data.given_codec import GivenCodec
 from undrift.data.grid import Grid, Regridder
 from undrift.data.layout import Layout
 from undrift.data.order import Order
@@ -73,7 +74,7 @@ def _facts(codec: Codec) -> dict[str, Any]:
         "layout": codec.layout.to_dict(),
         "given_layout": None if codec.given_layout is None else codec.given_layout.to_dict(),
         "transforms": [t.to_dict() for t in codec.transforms],
-        "given_transforms": [t.to_dict() for t in codec.given_transforms],
+        "given_transforms": [] if codec.given is None else [t.to_dict() for t in codec.given.transforms],
         "covariates": codec.covariates.to_list(),
         "degree": codec.covariates.degree,
         "predictors": codec.predictor.to_list(),
@@ -101,7 +102,7 @@ def save_codec(path: Path, codec: Codec, target: Shell, given: Shell | None) -> 
 
 def _codec_of(arrays: dict[str, np.ndarray], facts: dict[str, Any], regridder: Regridder | None) -> Codec:
     """Inverse of :func:`_arrays` and :func:`_facts`."""
-    layout, given = Layout.from_dict(facts["layout"]), facts["given_layout"]
+    layout = Layout.from_dict(facts["layout"])
     transforms = [Transform.from_dict(t) for t in facts["transforms"]]
     shape = (len(transforms), *layout.shape)
     special = {k.removeprefix(_SPECIAL): v for k, v in arrays.items() if k.startswith(_SPECIAL)}
@@ -112,12 +113,14 @@ def _codec_of(arrays: dict[str, np.ndarray], facts: dict[str, Any], regridder: R
         predictor = Predictors.from_arrays({f"0_{k}": v for k, v in special.items()}, [one], shape)
     covariates = Covariates.from_list(facts["covariates"])
     covariates.degree = facts["degree"]
+    given = None
+    if regridder is not None:
+        given_transforms = [Transform.from_dict(t) for t in facts["given_transforms"]]
+        given = GivenCodec(Layout.from_dict(facts["given_layout"]), regridder, given_transforms, arrays)
     codec = Codec(
         layout=layout,
-        given_layout=None if given is None else Layout.from_dict(given),
-        regridder=regridder,
         transforms=transforms,
-        given_transforms=[Transform.from_dict(t) for t in facts["given_transforms"]],
+        given=given,
         covariates=covariates,
         predictor=predictor,
         arrays={k: v for k, v in arrays.items() if not k.startswith((_SPECIAL, _COARSE))},

@@ -1,96 +1,44 @@
-"""Fitting the codec: transforms, masks, standardisation and the law of what is given.
+"""Fitting the codec: transforms, masks and standardisation, and then in turn what its parts know.
 
-What it predicts of the latents is fitted by :mod:`undrift.data.prediction_fit`.
+What it predicts of the latents is fitted by :mod:`undrift.data.prediction_fit`, the laws of what that leaves by
+:mod:`undrift.data.residual_laws`, :mod:`undrift.data.motion_fit` and :mod:`undrift.data.texture_fit`.
 """
 
 import logging
-import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from undrift.data.codec import Codec, base_channels
+from undrift.data.codec import Codec
 from undrift.data.conserve import block_means, in_blocks
 from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
-from undrift.data.given_law import GivenLaw
-from undrift.data.grid import Grid, Regridder
-from undrift.data.lead_law import LeadLaws, fit_lead_laws
-from undrift.data.leads import Clock, places_of
+from undrift.data.given_fit import fit_given, fit_given_law
+from undrift.data.layout import base_channels
+from undrift.data.leads import Clock
 from undrift.data.linear import folds
-from undrift.data.member_law import MemberLaw
 from undrift.data.members import date_of, one_member
 from undrift.data.motion_fit import fit_motion
 from undrift.data.prediction_fit import fit_prediction
 from undrift.data.predictors import Predictors
-from undrift.data.scan import block_step
-from undrift.data.season import fit_season
+from undrift.data.residual_laws import lead_laws_of, season_of, window_laws_of
+from undrift.data.streamed import Running, chunks, moments_of
 from undrift.data.texture_fit import fit_texture
-from undrift.data.transforms import Moments, Transform, fit_transform
-from undrift.data.window_fit import fit_window_laws
-from undrift.data.window_law import WindowLaws
+from undrift.data.training_part import TrainingPart
+from undrift.data.transforms import Transform, fit_transform
 from undrift.errors import DataError, UsageError
 
 __all__ = ["fit_codec"]
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 64
 _YEAR = 365.2425 * 86400.0
 _FEW_YEARS = 2.0  # of a record whose folds are of several pieces: no other year knows the season that is left out
 _FOLD_PIECES = 3
 _WHOLE = 0.95  # year at least whose seasons are known: one that ends sooner has some that nobody has seen
-_LAW_NUMBERS = 20_000_000  # read for the law of what is given, samples x channels x cells
-_LAW_SAMPLES, _LAW_LEAST = 500, 20  # of what is given: read at most, and without gaps at least
-_WINDOW_NUMBERS = 60_000_000  # read for the law of windows, windows x channels x cells
-_PIECES = 10  # of a record that is too long to be read as a whole
 _AS_GIVEN = 1e-3  # of its standard deviation: how far what is given may be from a block's mean
 _ROUNDED = 1e-6  # of its largest size, likewise
 _PARTLY = 0.01  # blocks known in part, beside those known as a whole: what is given is then a mean of something else
-
-
-def _chunks(fields: Fields, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows in blocks that end where the file's chunks end, so that no chunk is unpacked twice."""
-    step = block_step(fields, _BLOCK)
-    ends = np.flatnonzero(np.diff(rows // step)) + 1
-    yield from (part for part in np.split(rows, ends) if len(part))
-
-
-def _moments(fields: Fields, rows: np.ndarray) -> tuple[list[Moments], np.ndarray]:
-    """Streamed sums of each channel, and the cells (C, *space) that never have a value, both over these rows alone.
-
-    The frames of a window share theirs.
-    """
-    frames, count = fields.layout.frames, len(fields.layout.channels)
-    out = [Moments() for _ in range(count // frames)]
-    never = np.ones((count, *fields.layout.shape), dtype=bool)
-    for part in _chunks(fields, rows):
-        block = fields.read(part)
-        never &= np.isnan(block).all(0)
-        for i, moments in enumerate(out):
-            moments.update(block[:, i * frames : (i + 1) * frames])
-    return [moments for moments in out for _ in range(frames)], never
-
-
-class _Running:
-    """Mean and variance per cell, streamed, NaN left out."""
-
-    def __init__(self) -> None:
-        self.n = self.s1 = self.s2 = np.zeros(())
-
-    def add(self, block: np.ndarray) -> None:
-        known = np.isfinite(block)
-        values = np.where(known, block, 0.0)
-        self.n, self.s1, self.s2 = self.n + known.sum(0), self.s1 + values.sum(0), self.s2 + (values**2).sum(0)
-
-    def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """Per cell; the standard deviation at least a tenth of its channel's mean one."""
-        n = np.maximum(self.n, 1)
-        mean = self.s1 / n
-        variance = np.maximum(self.s2 / n - mean**2, 0)
-        axes = tuple(range(1, variance.ndim))
-        pooled = np.sqrt(variance.mean(axes, keepdims=True))
-        return mean, np.maximum(np.sqrt(variance), np.maximum(0.1 * pooled, 1e-6))
 
 
 def _statics(target: Fields, mask: np.ndarray) -> np.ndarray:
@@ -159,53 +107,71 @@ def fit_codec(
     Raises:
         UsageError: motion is wanted, and samples are not windows that show any.
     """
-    layout, given_layout = target.layout, None if given is None else given.layout
-    if motion and not 1 < past < layout.frames:
+    if motion and not 1 < past < target.layout.frames:
         raise UsageError(
             "codec.motion=true carries on windows of at least 2 past frames; type --task window --past 2 or more, or "
             "leave it out"
         )
-    chosen, mask = _transforms(target, rows, transforms or {}, rounded=given is None)
-    base = base_channels(layout, None if given_layout is None else one_member(given_layout))
-    given_transforms: list[Transform] = []
-    extra: dict[str, np.ndarray] = {}
-    if given is not None:
-        given_transforms, extra = _given_transforms(given, rows, {b: t for t, b in zip(chosen, base) if b is not None})
-    shape = (len(chosen), *layout.shape)
-    blank = {"mask": mask, "scale": np.ones(shape), "mean": np.zeros(shape), "std": np.ones(shape)}
-    blank |= {"static": _statics(target, mask), "linear": np.array(int(linear)), **extra}
-    codec = Codec(
-        layout=layout,
-        given_layout=given_layout,
-        regridder=None if given is None else Regridder(Grid.of(given), Grid.of(target)),
-        transforms=chosen,
-        given_transforms=given_transforms,
-        covariates=Covariates.fit({k: v[rows] for k, v in covariates.items()}, cycles),
-        predictor=Predictors.base(shape),
-        arrays=blank,
-    )
+    told = Covariates.fit({k: v[rows] for k, v in covariates.items()}, cycles)
+    codec = _blank(target, given, rows, transforms or {}, told, linear)
     years = _years(codec.covariates) if cycles else 0.0
     dates, at = np.unique(date_of(target, rows), return_inverse=True)
     fold = folds(len(dates), number_of_folds, _FOLD_PIECES if windows and 0 < years < _FEW_YEARS else 1)[at]
+    part = TrainingPart(target, given, rows, fold, covariates)
     _standardise(codec, target, given, rows, factor)
-    if given is not None:
-        codec.given_law = _given_law(codec, given, rows)
+    if given is not None and codec.given is not None:
+        codec.given.law = fit_given_law(codec.given, given, rows)
     lively = given is not None or not (windows or leads)
     # a cycle of the year that is damped is a bias of each season, in which emulations would stay
     damped = not (windows and years)
-    fit_prediction(codec, target, given, rows, fold, covariates, linear, lively=lively, damped=damped)
+    fit_prediction(codec, part, linear, lively=lively, damped=damped)
     if windows and years:
-        codec.season = _season(codec, target, given, rows, fold, covariates).astype(np.float32)
+        codec.season = season_of(codec, part).astype(np.float32)
     if windows:
-        codec.window_laws = _window_laws(codec, target, given, rows, fold, covariates, maps and linear)
-        if 1 < past < layout.frames and (motion or (motion is None and not maps)):
-            codec.motion_laws = fit_motion(codec, target, given, rows, fold, covariates, past, motion)
-        if layout.frames > 1 and any(t.kind in ("censored", "bounded") for t in chosen):
-            codec.texture = fit_texture(codec, target, given, rows, fold, covariates, past)
+        _fit_window_laws(codec, part, maps=maps, linear=linear, past=past, motion=motion)
     if leads is not None:
-        codec.lead_laws = _lead_laws(codec, target, rows, fold, covariates, maps and linear, *leads)
+        codec.lead_laws = lead_laws_of(codec, part, maps and linear, *leads)
     codec.static = np.concatenate([codec.static, _geography(codec)]).astype(np.float32)
     return codec, fold
+
+
+def _blank(
+    target: Fields,
+    given: Fields | None,
+    rows: np.ndarray,
+    wanted: Mapping[str, str],
+    covariates: Covariates,
+    linear: bool,
+) -> Codec:
+    """A codec with its transforms and nothing else that is fitted."""
+    chosen, mask = _transforms(target, rows, wanted, rounded=given is None)
+    of_given = None
+    if given is not None:
+        base = base_channels(target.layout, one_member(given.layout))
+        of_given = fit_given(given, target, rows, {b: t for t, b in zip(chosen, base) if b is not None})
+    shape = (len(chosen), *target.layout.shape)
+    arrays = {"mask": mask, "scale": np.ones(shape), "mean": np.zeros(shape), "std": np.ones(shape)}
+    arrays |= {"static": _statics(target, mask), "linear": np.array(int(linear))}
+    return Codec(
+        layout=target.layout,
+        transforms=chosen,
+        given=of_given,
+        covariates=covariates,
+        predictor=Predictors.base(shape),
+        arrays=arrays,
+    )
+
+
+def _fit_window_laws(
+    codec: Codec, part: TrainingPart, *, maps: bool, linear: bool, past: int, motion: bool | None
+) -> None:
+    """The law of windows, that of their motion where it is told or wanted, and their texture where they have any."""
+    frames = codec.layout.frames
+    codec.window_laws = window_laws_of(codec, part, maps and linear)
+    if 1 < past < frames and (motion or (motion is None and not maps)):
+        codec.motion_laws = fit_motion(codec, part, past, motion)
+    if frames > 1 and any(t.kind in ("censored", "bounded") for t in codec.transforms):
+        codec.texture = fit_texture(codec, part, past)
 
 
 def _years(covariates: Covariates) -> float:
@@ -215,85 +181,6 @@ def _years(covariates: Covariates) -> float:
     return years if years >= _WHOLE else 0.0
 
 
-def _season(
-    codec: Codec,
-    target: Fields,
-    given: Fields | None,
-    rows: np.ndarray,
-    fold: np.ndarray,
-    covariates: Mapping[str, np.ndarray],
-) -> np.ndarray:
-    """How the variance of out-of-fold residuals goes with the time of year."""
-
-    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for at in np.array_split(np.arange(len(rows)), -(-len(rows) // _BLOCK)):
-            values = {k: v[rows[at]] for k, v in covariates.items()}
-            encoded, _ = codec.encode(target, given, rows[at], covariates=values, fold=fold[at])
-            assert encoded.x is not None and encoded.weight is not None
-            yield codec.covariates.basis(values, len(at))[:, :4], np.where(encoded.weight > 0, encoded.x, np.nan)
-
-    return fit_season(blocks(), codec.layout.frames, codec.layout.periodic)
-
-
-def _window_laws(
-    codec: Codec,
-    target: Fields,
-    given: Fields | None,
-    rows: np.ndarray,
-    fold: np.ndarray,
-    covariates: Mapping[str, np.ndarray],
-    maps: bool,
-) -> WindowLaws:
-    """The law of windows, from out-of-fold residuals of some of them."""
-    frames, shape = codec.layout.frames, codec.layout.shape
-    size = len(codec.layout.channels) * math.prod(shape)
-    some = np.unique(np.linspace(0, len(rows) - 1, max(20, min(len(rows), _WINDOW_NUMBERS // size))).astype(int))
-    parts = []
-    for at in np.array_split(some, -(-len(some) // _BLOCK)):
-        values = {k: v[rows[at]] for k, v in covariates.items()}
-        encoded, _ = codec.encode(target, given, rows[at], covariates=values, fold=fold[at])
-        assert encoded.x is not None
-        parts.append(encoded.x.reshape(len(at), -1, frames, *shape))
-    laws, errors = fit_window_laws(np.concatenate(parts), fold[some], maps=maps, periodic=codec.layout.periodic)
-    if len(errors) > 1:
-        maps_, coupled, common = min(errors, key=lambda choice: errors[choice])
-        logger.info(
-            "windows are predicted by %d maps, %d of them coupled, drawn together by %g", maps_, coupled, common
-        )
-    return laws
-
-
-def _lead_laws(
-    codec: Codec,
-    target: Fields,
-    rows: np.ndarray,
-    fold: np.ndarray,
-    covariates: Mapping[str, np.ndarray],
-    maps: bool,
-    clock: Clock,
-    longest: int,
-    past: int,
-) -> LeadLaws:
-    """The law of states after a lead, from out-of-fold residuals of the record, or of pieces of a long one."""
-    order = np.argsort(places_of(target)[rows], kind="stable")
-    size = len(codec.layout.channels) * math.prod(codec.layout.shape)
-    most = max(_WINDOW_NUMBERS // size, _PIECES * (longest + past))
-    if len(order) > most:
-        first = np.linspace(0, len(order) - most // _PIECES, _PIECES).astype(int)
-        order = order[np.unique(np.concatenate([np.arange(f, f + most // _PIECES) for f in first]))]
-    parts = []
-    for at in np.array_split(order, -(-len(order) // _BLOCK)):
-        values = {k: v[rows[at]] for k, v in covariates.items()}
-        encoded, _ = codec.encode(target, None, rows[at], covariates=values, fold=fold[at])
-        assert encoded.x is not None
-        parts.append(encoded.x)
-    place = places_of(target)[rows[order]]
-    laws, errors = fit_lead_laws(np.concatenate(parts), place, fold[order], clock, longest, past, maps=maps)
-    maps_, coupled, common = min(errors, key=lambda choice: errors[choice])
-    logger.info("states are predicted by %d maps, %d of them coupled, drawn together by %g", maps_, coupled, common)
-    return laws
-
-
 def _geography(codec: Codec) -> np.ndarray:
     """What the record tells of each cell, standardised: its mean beside what is given, and its scale, (2 C, *space).
 
@@ -301,8 +188,8 @@ def _geography(codec: Codec) -> np.ndarray:
     """
     usual = codec.mean.copy()
     for channel, source in enumerate(codec.base):
-        if source is not None and codec.given_mean is not None:
-            usual[channel] -= codec.given_mean[source]
+        if source is not None and codec.given is not None:
+            usual[channel] -= codec.given.mean[source]
     frames = codec.layout.frames
     usual, scale = (v.reshape(-1, frames, *v.shape[1:]).mean(1) for v in (usual, np.log(codec.scale)))
     out = np.concatenate([usual, scale])
@@ -319,7 +206,7 @@ def _transforms(
     unknown = sorted(set(wanted) - set(layout.variables))
     if unknown:
         raise DataError(f"codec.transforms names {unknown[0]!r}, and the variables are {', '.join(layout.variables)}")
-    moments, mask = _moments(target, rows)
+    moments, mask = moments_of(target, rows)
     chosen = [
         fit_transform(wanted.get(c.variable, "auto"), m, c.label, layout.units.get(c.variable, ""), rounded=rounded)
         for c, m in zip(layout.channels, moments)
@@ -327,43 +214,26 @@ def _transforms(
     return chosen, mask
 
 
-def _given_transforms(
-    given: Fields, rows: np.ndarray, same: Mapping[int, Transform]
-) -> tuple[list[Transform], dict[str, np.ndarray]]:
-    """The transform of each given channel, that of the target where it is the ``same``, and the channels' ranges.
-
-    Members, which are given in any order, have that of the first one.
-    """
-    layout, count = given.layout, given.layout.members
-    moments, _ = _moments(given, rows)
-    out = [
-        same[i] if i in same else fit_transform("auto", m, f"given {c.label}", layout.units.get(c.variable, ""))
-        for i, (c, m) in enumerate(zip(layout.channels[::count], moments[::count]))
-    ]
-    out = [transform for transform in out for _ in range(count)]
-    return out, {"given_low": np.array([m.low for m in moments]), "given_high": np.array([m.high for m in moments])}
-
-
 def _standardise(
     codec: Codec, target: Fields, given: Fields | None, rows: np.ndarray, factor: Sequence[int] | None
 ) -> None:
     """Means and standard deviations per cell of what the network and the predictor see, and which means are kept."""
-    latent, coarse, fine = _Running(), _Running(), _Running()
+    latent, coarse, fine = Running(), Running(), Running()
     codec.factor = None if factor is None else tuple(factor)
     codec.conserves = np.array([factor is not None and b is not None and codec.members == 1 for b in codec.base])
     blocks = np.zeros((2, len(codec.base)), dtype=int)
-    for part in _chunks(target, rows):
+    for part in chunks(target, rows):
         values = target.read(part)
         latents = codec.latents(values)
         codec.patchy |= bool((np.isnan(latents) & ~codec.mask).any())
         latent.add(np.clip(latents, codec.low, codec.high))
-        if given is not None:
+        if given is not None and codec.given is not None:
             raw = given.read(part).astype(np.float64)
             blocks += _check_means(codec, values, raw)
-            c, f, missing = codec.given_latents(raw)
-            codec.gappy |= bool(missing.any())
-            coarse.add(codec.singly(c))
-            fine.add(codec.singly(f))
+            c, f, missing = codec.given.latents(raw)
+            codec.given.gappy |= bool(missing.any())
+            coarse.add(codec.given.singly(c))
+            fine.add(codec.given.singly(f))
     whole, partly = blocks
     for i in np.flatnonzero(codec.conserves & (partly > _PARTLY * whole)):
         name, share = target.layout.channels[i].label, partly[i] / (whole[i] + partly[i])
@@ -372,13 +242,12 @@ def _standardise(
         )
     codec.conserves &= (whole > 0) & (partly <= _PARTLY * whole)
     codec.mean, codec.std = latent.mean_std()
-    if given is not None:
-        codec.given_mask = np.asarray(coarse.n == 0)
-        codec.given_mean, codec.given_std = fine.mean_std()
-        mean, std = coarse.mean_std()
-        codec.coarse_mean = mean
+    if codec.given is not None:
+        codec.given.mask = np.asarray(coarse.n == 0)
+        codec.given.mean, codec.given.std = fine.mean_std()
+        codec.given.coarse_mean, std = coarse.mean_std()
         axes = tuple(range(1, std.ndim))  # one scale a channel keeps the ridge's penalty even in space
-        codec.coarse_std = np.sqrt((std**2).mean(axes, keepdims=True))
+        codec.given.coarse_std = np.sqrt((std**2).mean(axes, keepdims=True))
 
 
 def _check_means(codec: Codec, values: np.ndarray, raw: np.ndarray) -> np.ndarray:
@@ -399,20 +268,3 @@ def _check_means(codec: Codec, values: np.ndarray, raw: np.ndarray) -> np.ndarra
             near = _AS_GIVEN * given[whole].std() + _ROUNDED * np.abs(given[whole]).max()
             codec.conserves[i] = np.abs(means - given[whole]).max() <= near
     return seen
-
-
-def _given_law(codec: Codec, given: Fields, rows: np.ndarray) -> GivenLaw | MemberLaw:
-    """The law of what is given, from samples without gaps where there are enough of them."""
-    assert codec.coarse_mean is not None and codec.coarse_std is not None
-    most = min(len(rows), _LAW_SAMPLES, max(2 * _LAW_LEAST, _LAW_NUMBERS // codec.coarse_mean.size))
-    some = rows[np.unique(np.linspace(0, len(rows) - 1, most).astype(int))]
-    parts, gaps = [], []
-    for part in _chunks(given, some):
-        raw = given.read(part).astype(np.float64)
-        latent = np.stack([t.continuous(raw[:, i]) for i, t in enumerate(codec.given_transforms)], 1)
-        centre, width = codec.each(codec.coarse_mean), codec.each(codec.coarse_std)
-        parts.append(((latent - centre) / width).reshape(len(part), -1))
-        gaps.append(codec.gaps(raw).reshape(len(part), -1).any(1))
-    z, whole = np.nan_to_num(np.concatenate(parts)), ~np.concatenate(gaps)
-    z = z[whole] if whole.sum() >= _LAW_LEAST else z
-    return GivenLaw.fit(z) if codec.members == 1 else MemberLaw.fit(z, codec.members, len(codec.coarse_mean))

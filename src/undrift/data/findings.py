@@ -9,6 +9,7 @@ import numpy as np
 from undrift.data.cf import is_timelike
 from undrift.data.fields import Fields
 from undrift.data.layout import plain
+from undrift.data.linear import spread
 from undrift.data.scan import Scan
 from undrift.data.tidy import steps
 from undrift.data.transforms import Moments, choose
@@ -78,7 +79,7 @@ def look(fields: Fields, scan: Scan) -> dict[str, Looks]:
     layout = fields.layout
     per_sample = max(1, len(layout.channels) * int(np.prod(layout.shape)))
     count = int(np.clip(_SUBSAMPLE // per_sample, min(4, len(fields)), len(fields)))
-    block = fields.read(np.unique(np.linspace(0, len(fields) - 1, count).astype(int)))
+    block = fields.read(spread(len(fields), count))
     out = {}
     for name in layout.variables:
         channels = layout.channels_of(name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Channel", "Layout", "no_block", "plain"]
+__all__ = ["Channel", "Layout", "base_channels", "no_block", "plain"]
 
 
 def plain(value: Any) -> Any:
@@ -161,3 +161,16 @@ def channels_for(variable: str, dims: Sequence[str], labels: Mapping[str, Sequen
     for dim in dims:
         levels = [(*level, (dim, plain(label))) for level in levels for label in labels[dim]]
     return tuple(Channel(variable, level) for level in levels)
+
+
+def base_channels(layout: Layout, given: Layout | None) -> list[int | None]:
+    """For each target channel the given channel of the same variable, level and units."""
+    out: list[int | None] = []
+    for channel in layout.channels:
+        match = None
+        for i, other in enumerate(given.channels if given is not None else ()):
+            if other == channel and given is not None:
+                same = given.units.get(other.variable, "") == layout.units.get(channel.variable, "")
+                match = i if same else match
+        out.append(match)
+    return out

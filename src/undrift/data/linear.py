@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from undrift.data.ridge import PENALTIES, Design, PenaltyErrors, Ridge, blocks
 from undrift.data.stencil import Stencil, StencilSums
 
-__all__ = ["Given", "LinearPredictor", "Reader", "design_of", "folds"]
+__all__ = ["Given", "LinearPredictor", "Reader", "design_of", "folds", "spread"]
 
 Array = NDArray[np.float64]
 _SHRINKAGE = (0.5, 1.0)  # weights of the stencil that are tried; half is the mean of the predictors with and without
@@ -36,6 +36,11 @@ def folds(count: int, number: int, pieces: int = 1) -> NDArray[np.intp]:
     number = max(2, min(number, count))
     parts = np.array_split(np.arange(count), number * pieces)
     return np.repeat(np.arange(number * pieces) % number, [len(part) for part in parts])
+
+
+def spread(number: int, most: int) -> np.ndarray:
+    """So many evenly spaced positions at most."""
+    return np.unique(np.linspace(0, number - 1, min(number, most)).astype(int))
 
 
 @dataclass(frozen=True)
@@ -212,7 +217,7 @@ class _Sums:
         self.read, self.design, self.shape = read, design, tuple(shape)
         size = int(np.prod(shape))
         self.zy, self.y, self.known = np.zeros((design.z.shape[1], size)), np.zeros(size), np.zeros(size)
-        self.probe = np.unique(np.linspace(0, size - 1, min(size, _PROBE_CELLS)).astype(np.intp))
+        self.probe = spread(size, _PROBE_CELLS)
         counts = np.zeros(len(design.fold))
         for k in range(design.number):
             for rows in blocks(design.rows(k)):

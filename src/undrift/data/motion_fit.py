@@ -1,14 +1,15 @@
 """Fitting the law of frames that move, and whether it is better than that of windows."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
 from undrift.data.censored import surprise
 from undrift.data.codec import Codec
-from undrift.data.fields import Fields
+from undrift.data.linear import spread
 from undrift.data.motion_law import MotionLaws, fit_motion_laws
+from undrift.data.training_part import TrainingPart
 
 __all__ = ["fit_motion"]
 
@@ -18,16 +19,7 @@ _READ = 4_000_000_000 // 8  # numbers of latents that pass through the fit, at m
 _SCORED = 12  # windows, spread over the record
 
 
-def fit_motion(
-    codec: Codec,
-    target: Fields,
-    given: Fields | None,
-    rows: np.ndarray,
-    fold: np.ndarray,
-    covariates: Mapping[str, np.ndarray],
-    past: int,
-    wanted: bool | None,
-) -> MotionLaws | None:
+def fit_motion(codec: Codec, part: TrainingPart, past: int, wanted: bool | None) -> MotionLaws | None:
     """The law of frames that move.
 
     None where that of windows says more of the frames ahead of left-out blocks, in nats a cell, and it is not
@@ -35,30 +27,26 @@ def fit_motion(
 
     Args:
         codec: with its law of windows.
-        target: windows.
-        given: what is given beside frames, window by window the same.
-        rows: positions of the training windows.
-        fold: of each of them.
-        covariates: name -> value of each window of ``target``.
+        part: the training windows.
         past: frames that are given.
         wanted: True for sure; None where it is better.
     """
     frames, shape = codec.layout.frames, codec.layout.shape
     size = len(codec.layout.channels) * int(np.prod(shape))
-    some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), max(20, _READ // size // 20))).astype(int))
+    some = spread(len(part), max(20, _READ // size // 20))
 
     def windows() -> Iterator[np.ndarray]:
         for at in some:
-            yield codec.latents(target.read(rows[[at]]))[0].reshape(-1, frames, *shape)
+            yield codec.latents(part.target.read(part.rows[[at]]))[0].reshape(-1, frames, *shape)
 
     low, high = (v.ravel()[::frames] for v in (codec.low, codec.high))
-    laws = fit_motion_laws(windows(), fold[some], past=past, low=low, high=high, periodic=codec.layout.periodic)
+    laws = fit_motion_laws(windows(), part.fold[some], past=past, low=low, high=high, periodic=codec.layout.periodic)
     if wanted:
         return laws
     errors = {}
     for name, one in (("motion", laws), ("windows", None)):
         codec.motion_laws = one
-        errors[name] = _surprise(codec, target, given, rows, fold, covariates, past)
+        errors[name] = _surprise(codec, part, past)
     codec.motion_laws = None
     better = errors["motion"] < errors["windows"]
     logger.info(
@@ -68,24 +56,12 @@ def fit_motion(
     return laws if better else None
 
 
-def _surprise(
-    codec: Codec,
-    target: Fields,
-    given: Fields | None,
-    rows: np.ndarray,
-    fold: np.ndarray,
-    covariates: Mapping[str, np.ndarray],
-    past: int,
-) -> float:
+def _surprise(codec: Codec, part: TrainingPart, past: int) -> float:
     """Mean negative log-likelihood of frames ahead given those before, by laws without their fold."""
     frames, out = codec.layout.frames, []
-    for at in np.unique(np.linspace(0, len(rows) - 1, _SCORED).astype(int)):
-        row = rows[[at]]
-        known = target.read(row)
-        u = codec.latents(known)
-        known.reshape(-1, frames, *codec.layout.shape)[:, past:] = np.nan
-        values = {k: v[row] for k, v in covariates.items()}
-        _, prediction = codec.encode(None, given, row, covariates=values, fold=fold[[at]], known=known)
+    for at in spread(len(part), _SCORED)[:, None]:
+        u = codec.latents(part.target.read(part.rows[at]))
+        _, prediction = part.encode(codec, at, known=part.up_to(past, at))
         for channel in np.flatnonzero(np.arange(len(codec.layout.channels)) % frames >= past):
             there = ~np.isnan(u[0, channel])
             seen, mean, std = (v[0, channel][there] for v in (u, prediction.mean, prediction.std))

@@ -4,7 +4,7 @@ Values at a point mass (dry cells) have no latent of their own: the linear predi
 means given what was predicted before (Tobit by expectation-maximisation).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from undrift.data.amplitude import choose_weights, curvature
 from undrift.data.censored import expected
 from undrift.data.codec import Codec
 from undrift.data.curves import Curve, fit_curve
-from undrift.data.fields import Fields
-from undrift.data.linear import Given, Reader
+from undrift.data.linear import Given, Reader, spread
 from undrift.data.predictors import Designs, Predictors
+from undrift.data.training_part import TrainingPart, in_blocks_of
 
 __all__ = ["fit_prediction"]
 
@@ -29,36 +29,25 @@ Parts = Callable[[np.ndarray], tuple[Given, np.ndarray]]  # what is given and th
 
 
 def fit_prediction(
-    codec: Codec,
-    target: Fields,
-    given: Fields | None,
-    rows: np.ndarray,
-    fold: np.ndarray,
-    covariates: Mapping[str, np.ndarray],
-    linear: bool,
-    lively: bool = True,
-    damped: bool = True,
+    codec: Codec, training: TrainingPart, linear: bool, lively: bool = True, damped: bool = True
 ) -> None:
     """Fit all of it and leave it in the codec, which is standardised already.
 
     Args:
         codec: its predictor, curves, scale and amplitude are set, and the degree of its covariates.
-        target: what is asked.
-        given: what is given.
-        rows: positions of the training samples.
-        fold: of each of them.
-        covariates: name -> value of each sample of ``target``.
+        training: the samples.
         linear: False leaves the prediction at its base.
         lively: whether the amplitude of what is left may depend on the state.
         damped: whether the linear predictor is drawn to the mean where that predicts left-out folds better.
     """
+    fold = training.fold
 
     def parts(at: np.ndarray) -> tuple[Given, np.ndarray]:
-        which = rows[at]
-        raw = None if given is None else codec.filled(given.read(which).astype(np.float64), None)
-        return codec.predictors(raw, {k: v[which] for k, v in covariates.items()}, len(which))[0], codec.latents(
-            target.read(which)
-        )
+        which, raw = training.rows[at], None
+        if training.given is not None and codec.given is not None:
+            raw = codec.given.filled(training.given.read(which).astype(np.float64), None)
+        given, _ = codec.predictors(raw, training.told(at), len(at))
+        return given, codec.latents(training.target.read(which))
 
     def read(at: np.ndarray) -> tuple[Given, np.ndarray]:
         part, u = parts(at)
@@ -88,20 +77,15 @@ def fit_prediction(
         codec.scale = _scale(codec, parts, fold, first=not censored)
 
 
-def _some(number: int, most: int) -> np.ndarray:
-    """So many evenly spaced positions at most."""
-    return np.unique(np.linspace(0, number - 1, min(number, most)).astype(int))
-
-
 def _curves(codec: Codec, parts: Parts, fold: np.ndarray) -> dict[int, Curve]:
     """The curves of the channels that have any, from some samples and cells."""
     which = [i for i, t in enumerate(codec.transforms) if t.kind != "standard" and codec.base[i] is not None]
     if not which:
         return {}
-    rows = _some(len(fold), _AMPLITUDE_SAMPLES)
-    some = _some(int(np.prod(codec.layout.shape)), _CURVE_CELLS)
+    rows = spread(len(fold), _AMPLITUDE_SAMPLES)
+    some = spread(int(np.prod(codec.layout.shape)), _CURVE_CELLS)
     found: dict[int, list[list[np.ndarray]]] = {i: [] for i in which}
-    for at in np.array_split(rows, -(-len(rows) // _BLOCK)):
+    for at in in_blocks_of(rows):
         part, u = parts(at)
         predicted = codec.predict(part, fold[at])
         for i in which:
@@ -122,12 +106,12 @@ def _curves(codec: Codec, parts: Parts, fold: np.ndarray) -> dict[int, Curve]:
 
 def _amplitude(codec: Codec, parts: Parts, fold: np.ndarray) -> np.ndarray:
     """Weights of the features of the amplitude for each channel, (C, 3), from some samples and cells."""
-    rows = _some(len(fold), _AMPLITUDE_SAMPLES)
-    blocks = np.array_split(rows, -(-len(rows) // _BLOCK))
+    rows = spread(len(fold), _AMPLITUDE_SAMPLES)
+    blocks = list(in_blocks_of(rows))
     if codec.given_layout is not None:
         _fit_activity(codec, [parts(at)[0] for at in blocks])
     cells = int(np.prod(codec.layout.shape))
-    some = _some(cells, _AMPLITUDE_CELLS)
+    some = spread(cells, _AMPLITUDE_CELLS)
     features, squares = [], []
     for at in blocks:
         part, u = parts(at)

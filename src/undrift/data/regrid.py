@@ -15,6 +15,7 @@ from undrift.data.cf import is_timelike
 from undrift.data.fields import Fields
 from undrift.data.grid import SAME, Grid, Regridder
 from undrift.data.layout import Layout, plain
+from undrift.data.linear import spread
 from undrift.data.units import same_units
 from undrift.errors import DataError
 
@@ -313,7 +314,7 @@ def match_given(
     picks = [given.layout.channels.index(found) for c in layout.channels if (found := find_channel(c, given.layout))]
     match = Match(regridder, picks, [*notes, *regridder.notes])
     if mask is not None and len(given):
-        now = np.isnan(match(given.read(np.unique(np.linspace(0, len(given) - 1, 8).astype(int))))).all(axis=0)
+        now = np.isnan(match(given.read(spread(len(given), 8)))).all(axis=0)
         was_masked = np.broadcast_to(mask, now.shape)
         more, less = int((now & ~was_masked).sum()), int((~now & was_masked).sum())
         if more or less:

@@ -87,6 +87,14 @@ class Texture:
         noise = draw.standard_normal((len(channels), *shape), np.float32)
         return ndtr(_along(amplitudes[channels] * noise, [b.T for b in bases]) / scale[channels])
 
+    def ranks_at(self, at: NDArray[np.bool_], draw: np.random.Generator) -> Array:
+        """Ranks where they are wanted of fields (n, C, *shape), 1/2 in channels where none is."""
+        out = np.full(at.shape, 0.5)
+        for one, there in zip(out, at):
+            which = np.flatnonzero(there.reshape(len(there), -1).any(1))
+            one[which] = self.ranks(which, at.shape[2:], draw)
+        return out
+
     def _grid(self, shape: tuple[int, ...]) -> tuple[list[Array], Array, Array]:
         """The basis along each axis, the amplitude of each mode and the deviation of each cell, (C, *shape)."""
         if shape not in self._grids:

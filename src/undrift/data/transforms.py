@@ -13,6 +13,7 @@ threshold, below which all is 0. All scales are fitted from the data: another un
 latents.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
@@ -156,6 +157,11 @@ class Moments:
     def positive(self) -> bool:
         """Whether no value is below 0 but by rounding, as spectral models and packed files have it."""
         return self.low >= -_ROUNDING * max(self.high, 0.0)
+
+
+def unbounded(transforms: Sequence[Transform], space: int) -> np.ndarray:
+    """Which of some channels have no bounds, (C, *ones), for so many dims of space."""
+    return np.array([t.kind == "standard" for t in transforms]).reshape(-1, *[1] * space)
 
 
 def choose(moments: Moments, units: str = "") -> str:

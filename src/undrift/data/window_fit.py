@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from undrift.data.across import Across, correlated, fit_across
 from undrift.data.waves import rings, turned
 from undrift.data.window_law import WindowLaw, WindowLaws, positive
 
@@ -18,7 +19,7 @@ _AMPLITUDES = 400  # maps x frames at most: their posterior takes a cube of it
 _COUPLED = (0, 4, 8, 16)  # maps that are predicted from each other's past, tried by cross-validation
 _COMMON = (0.1, 0.3, 0.6)  # tried likewise, see fit_law
 _SCORED = 20  # windows of a fold at most
-_TRANSLATED = 6  # likewise, where some variables are given others, which takes longer
+_IN_PARTS = 6  # likewise, where parts of frames are given, which takes longer
 _VARIES = 1e-6  # of the largest deviation of a cell: less is the rounding of a cell that is always the same
 _PAIRED = 200  # cells whose correlations say how alike cells are
 
@@ -34,6 +35,7 @@ class Left:
         alike: mean size of the correlation between two cells.
         count: windows.
         rings: mean product at each lag of the waves of each ring, over the variance of all, (V, R, T), or None.
+        products: mean product of the variables of a cell, (cells, V, V).
     """
 
     own: Array
@@ -42,6 +44,7 @@ class Left:
     alike: float
     count: int
     rings: Array | None = None
+    products: Array | None = None
 
     @classmethod
     def of(cls, r: Array, modes: Array, space: Sequence[int] = (), periodic: Sequence[bool] = ()) -> Self:
@@ -58,7 +61,10 @@ class Left:
         alike = (pairs.sum() - len(pairs)) / max(len(pairs) * (len(pairs) - 1), 1) if len(pairs) > 1 else 0.0
         own = (e**2).mean((0, 1))
         in_rings = _in_rings(e / np.sqrt(np.maximum(own, 1e-30)), space, periodic) if space and frames > 1 else None
-        return cls(own, (a**2).mean(0), np.array(lagged), float(alike), n, in_rings)
+        products = np.einsum("ntvc,ntwc->cvw", e, e, optimize=True) / (n * frames)
+        maps = modes.reshape(-1, variables, cells)  # which take their share of what is independent too
+        products += np.einsum("kvc,kwc,cvw->cvw", maps, maps, (own[:, None] + own).T / 2, optimize=True)
+        return cls(own, (a**2).mean(0), np.array(lagged), float(alike), n, in_rings, products)
 
     @classmethod
     def mean(cls, parts: Sequence["Left"]) -> Self:
@@ -67,8 +73,13 @@ class Left:
         names = ("own", "held", "lagged")
         own, held, lagged = (np.sum([getattr(p, name) * (p.count / count) for p in parts], 0) for name in names)
         alike = sum(p.alike * p.count / count for p in parts)
-        some = [p.rings * (p.count / count) for p in parts if p.rings is not None]
-        return cls(own, held, lagged, alike, count, np.sum(some, 0) if some else None)
+        in_rings, products = (
+            np.sum([getattr(p, name) * (p.count / count) for p in parts], 0)
+            if all(getattr(p, name) is not None for p in parts)
+            else None
+            for name in ("rings", "products")
+        )
+        return cls(own, held, lagged, alike, count, in_rings, products)
 
     def correlation(self) -> Array:
         """In time, (V, T, T)."""
@@ -96,7 +107,14 @@ def _in_rings(e: Array, space: Sequence[int], periodic: Sequence[bool]) -> Array
 
 
 def fit_law(
-    a: Array, modes: Array, left: "Left", coupled: int, common: float, space: Sequence[int], periodic: Sequence[bool]
+    a: Array,
+    modes: Array,
+    left: "Left",
+    coupled: int,
+    common: float,
+    space: Sequence[int],
+    periodic: Sequence[bool],
+    apart: float = 1.0,
 ) -> WindowLaw:
     """From the amplitudes of windows, maps, and what maps leave of windows that they do not know.
 
@@ -109,6 +127,7 @@ def fit_law(
             each other to nothing, from 0 to 1.
         space: cells along each dim.
         periodic: which dims are.
+        apart: how far what maps leave of the variables of a cell is from being correlated as found, from 0 to 1.
     """
     n, frames, count = a.shape
     lags = range(frames)
@@ -128,9 +147,9 @@ def fit_law(
             covariance[t + k, :, t] = pair.T
     covariance = positive(covariance.reshape(frames * count, frames * count))
     share, in_rings = left.of_rings()
-    return WindowLaw(
-        modes, covariance, left.own, left.correlation(), left.alike, tuple(space), tuple(periodic), share, in_rings
-    )
+    across = Across(correlated(left.products, apart)) if apart < 1 and left.products is not None else None
+    on = (tuple(space), tuple(periodic))
+    return WindowLaw(modes, covariance, left.own, left.correlation(), left.alike, *on, share, in_rings, across)
 
 
 def fit_window_laws(
@@ -139,7 +158,7 @@ def fit_window_laws(
     """The law without each fold and, last, that of all windows.
 
     How many maps there are, how many are coupled and how common the correlations are is chosen by cross-validation: of
-    frames given others, and of variables given others, which maps alone know of.
+    frames given others, and, of several variables, of variables and of regions given others.
 
     Args:
         r: standardised residuals (n, V, T, *space), 0 where missing.
@@ -159,15 +178,18 @@ def fit_window_laws(
     counts = sorted({min(len(modes) for modes in all_modes), *(c for c in (0,) if frames > 1)})
     amplitudes = [_amplitudes(r, modes[: counts[-1]]) for modes in all_modes]
     found: dict[int, list[Left]] = {}
+    apart: dict[int, float] = {}
     errors: dict[tuple[int, int, float], float] = {}
 
     def law(k: int, count: int, coupled: int, common: float) -> WindowLaw:
         left = Left.mean([one for j, one in enumerate(found[count]) if j != k])
         mine = amplitudes[k][..., :count] if k == number else amplitudes[k][~folds[k], :, :count]
-        return fit_law(mine, all_modes[k][:count], left, coupled, common, space, periodic or ())
+        return fit_law(mine, all_modes[k][:count], left, coupled, common, space, periodic or (), apart[count])
 
     for count in counts:
         found[count] = [Left.of(r[f], all_modes[k][:count], *grid) for k, f in enumerate(folds)]
+        products = [one.products for one in found[count] if one.products is not None]
+        apart[count] = fit_across(products, [one.count for one in found[count]]) if r.shape[1] > 1 < number else 1.0
         if frames == 1:
             errors[count, 0, 1.0] = 0.0
             continue
@@ -176,7 +198,7 @@ def fit_window_laws(
         tried = [(c, m) for c in sorted({min(c, count) for c in _COUPLED}) for m in _COMMON] if count else [(0, 1.0)]
         between: list[list[float]] = [[] for _ in folds]
         if len(counts) > 1 and r.shape[1] > 1:
-            between = [_translated(law(k, count, *tried[-1]), r[at]) for k, at in enumerate(some)]
+            between = [_parts(law(k, count, *tried[-1]), r[at]) for k, at in enumerate(some)]
         for coupled, common in tried:
             per_fold = [
                 _errors(law(k, count, coupled, common), amplitudes[k][at, :, :count], beside[k]) + between[k]
@@ -225,14 +247,13 @@ def _beside(r: Array, a: Array, law: WindowLaw) -> list[float]:
     return out
 
 
-def _translated(law: WindowLaw, r: Array) -> list[float]:
-    """Mean squared errors of every second variable or level given the others, and of these given those."""
-    out = []
-    for part in (0, 1):
-        known = np.arange(r.shape[1]) % 2 == part
-        full = np.broadcast_to(known[:, None, None], r.shape[1:])
-        some = r[:: max(1, len(r) // _TRANSLATED)]
-        out.append(float(np.mean([((law.given(x, full)[0] - x)[~known] ** 2).mean() for x in some])))
+def _parts(law: WindowLaw, r: Array) -> list[float]:
+    """Mean squared errors of every second variable or level given the others, these given those, and half the cells."""
+    variables, cells = np.arange(r.shape[1])[:, None, None], np.arange(r.shape[3])
+    some, out = r[:: max(1, len(r) // _IN_PARTS)], []
+    for known in (variables % 2 == 0, variables % 2 == 1, cells < r.shape[3] // 2):
+        known = np.broadcast_to(known, r.shape[1:])
+        out.append(float(np.mean([((law.given(x, known)[0] - x)[~known] ** 2).mean() for x in some])))
     return out
 
 

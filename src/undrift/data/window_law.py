@@ -10,7 +10,8 @@ The maps E are the empirical orthogonal functions of single frames. The amplitud
 from each other's past, those of the rest from their own: a covariance between all of them learns the record by heart.
 Where whole frames are given their amplitudes are known; where parts of frames are, their posterior is that of factor
 analysis (Bishop 2006, "Pattern Recognition and Machine Learning", section 12.2), in which the e of known cells and
-frames count for as many independent ones as their correlations leave.
+frames count for as many independent ones as their correlations leave. Where some variables of a cell are known and
+others asked, their e tell of each other too (`undrift.data.across`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from undrift.data.across import Across
 from undrift.data.waves import rings, turned
 
 __all__ = ["WindowLaw", "WindowLaws", "carried", "positive"]
@@ -45,6 +47,7 @@ class WindowLaw:
         periodic: which dims are.
         waves: share of each ring of waves in what the maps leave, (V, R), or None.
         rings: its correlation in time, (V, R, T, T): small waves are forgotten sooner.
+        across: its correlation between the variables of a cell, or None.
     """
 
     modes: Array
@@ -56,6 +59,7 @@ class WindowLaw:
     periodic: tuple[bool, ...] = ()
     waves: Array | None = None
     rings: Array | None = None
+    across: Across | None = None
     _frames: dict[bytes, tuple[Array, Array, Array]] = field(default_factory=dict, repr=False)
     _precision: Array | None = field(default=None, repr=False)
 
@@ -146,18 +150,26 @@ class WindowLaw:
         posterior = np.linalg.inv(precision)
         mean = ((posterior @ pull).reshape(frames, count) @ self.modes).reshape(frames, variables, cells)
         mean, variance = mean.swapaxes(0, 1).copy(), self._variance(posterior)
-        for v in range(variables):
-            e = r[v] - mean[v]
+        std = np.sqrt(np.maximum(self.own, max(1e-4 * self.own.mean(), 1e-30)))[:, None]
+        e = (r - mean) / std
+        told, left = self._in_time(e, known)
+        if self.across is not None:
+            told, left = self.across.told(e, known, told, left)
+        return mean + std * told, variance + self.own[:, None] * left
+
+    def _in_time(self, e: Array, known: NDArray[np.bool_]) -> tuple[Array, Array]:
+        """Mean and share of the variance of what maps leave, from the known frames of each cell, (V, T, cells)."""
+        told, share = np.zeros(e.shape), np.ones(e.shape)
+        for v in range(len(e)):
             patterns, where = np.unique(known[v], axis=1, return_inverse=True)
             most = np.argsort(-np.bincount(where.ravel()))[:_PATTERNS]
-            variance[v] += self.own[v]
             for p in most:
                 pattern, at = patterns[:, p], np.flatnonzero(where.ravel() == p)
                 if pattern.any():
                     ahead, left = carried(self.correlation[v], pattern)
-                    mean[v][:, at] += ahead @ e[np.ix_(pattern, at)]
-                    variance[v][:, at] += self.own[v][at] * (left - 1)[:, None]
-        return mean, variance
+                    told[v][:, at] = ahead @ e[v][np.ix_(pattern, at)]
+                    share[v][:, at] = left[:, None]
+        return told, share
 
     def part(self, window: Sequence[slice]) -> "WindowLaw":
         """The law on a part of space (itself for the whole of it)."""
@@ -166,7 +178,8 @@ class WindowLaw:
         cut = self.own.reshape(len(self.own), *self.space)[(slice(None), *window)]
         own = cut.reshape(len(cut), -1)
         none = {"modes": np.zeros((0, own.size)), "waves": None, "rings": None, "_frames": {}, "_precision": None}
-        return replace(self, own=own, space=cut.shape[1:], **none)
+        across = None if self.across is None else self.across.part(self.space, window)
+        return replace(self, own=own, space=cut.shape[1:], across=across, **none)
 
     def to_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Arrays that hold it."""
@@ -178,6 +191,7 @@ class WindowLaw:
             f"{name}_alike": np.array(self.alike),
             **({} if self.waves is None else {f"{name}_waves": self.waves}),
             **({} if self.rings is None else {f"{name}_rings": self.rings}),
+            **({} if self.across is None else {f"{name}_across": self.across.correlation.astype(np.float32)}),
         }
 
     @classmethod
@@ -188,9 +202,9 @@ class WindowLaw:
         modes, covariance, own, correlation = (
             arrays[f"{name}_{part}"].astype(np.float64) for part in ("modes", "covariance", "own", "correlation")
         )
-        waves, in_rings = (arrays.get(f"{name}_{part}") for part in ("waves", "rings"))
-        alike = float(arrays[f"{name}_alike"])
-        return cls(modes, covariance, own, correlation, alike, tuple(space), tuple(periodic), waves, in_rings)
+        waves, in_rings, across = (arrays.get(f"{name}_{part}") for part in ("waves", "rings", "across"))
+        alike, told = float(arrays[f"{name}_alike"]), None if across is None else Across(across.astype(np.float64))
+        return cls(modes, covariance, own, correlation, alike, tuple(space), tuple(periodic), waves, in_rings, told)
 
 
 class WindowLaws:

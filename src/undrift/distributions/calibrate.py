@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from undrift.data.codec import Predicted
+from undrift.data.encoded import Predicted
 from undrift.data.waves import rings
 from undrift.denoise.windows import WindowGuess
 from undrift.distributions.diffusion import Diffusion
 from undrift.nets.members import number_of
 from undrift.process import Key, normal
 from undrift.tasks.batch import Condition
-from undrift.train.prepare import Problem, to_condition
+from undrift.train.batches import to_condition
+from undrift.train.problem import Problem
 
 __all__ = ["calibrate"]
 

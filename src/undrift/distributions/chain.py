@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from undrift.data.codec import Codec, Encoded, Predicted
+from undrift.data.codec import Codec
+from undrift.data.encoded import Encoded, Predicted
 from undrift.denoise.denoiser import Denoiser
 from undrift.distributions.diffusion import Diffusion
 from undrift.nets.members import number_of
 from undrift.process import Key, normal
 from undrift.tasks.batch import Condition
-from undrift.train.prepare import to_condition
+from undrift.train.batches import to_condition
 
 __all__ = ["WindowDraws", "batches_of"]
 
@@ -77,7 +78,8 @@ class WindowDraws:
         """
         layout, shared = self.codec.layout, None
         if offered is not None and len(offered) == 1:
-            shared = None if self.codec.gaps(offered).any() else self._coarse(covariates, offered)
+            assert self.codec.given is not None
+            shared = None if self.codec.given.gaps(offered).any() else self._coarse(covariates, offered)
             offered = np.repeat(offered, len(numbers), 0)
         conditions, predicted, blocks, noise = [], [], [], []
         for row, (number, digest) in enumerate(zip(numbers, digests)):

@@ -66,9 +66,9 @@ def coarse_frames(fields: Fields | None, codec: Codec, given_shell: Shell, frame
 
 def on_trained_grid(fields: Fields, codec: Codec, given_shell: Shell, frames: int) -> tuple[np.ndarray, bool]:
     """Coarse frames (N, G, *coarse) as windows of so many were trained with them, and whether they are interpolated."""
-    assert codec.given_layout is not None
-    mask = None if codec.given_mask is None else codec.given_mask[::frames]
-    match = match_given(fields, single_frames(codec.given_layout), given_shell.coords, mask=mask)
+    assert codec.given is not None
+    mask = codec.given.mask[::frames]
+    match = match_given(fields, single_frames(codec.given.layout), given_shell.coords, mask=mask)
     for sentence in [*match.notes, *match.warnings]:
         logger.warning("%s", sentence)
     parts = np.array_split(np.arange(len(fields)), -(-len(fields) // _READ))

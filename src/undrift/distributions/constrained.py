@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from undrift.data.codec import Codec, Predicted
+from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
+from undrift.data.encoded import Predicted
 from undrift.denoise.denoiser import Denoiser
 from undrift.guide.constrained import Constrained
 from undrift.guide.constraints import Constraint

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from undrift.data.codec import Codec, Encoded, Initial, Predicted
+from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
+from undrift.data.encoded import Encoded, Initial, Predicted
 from undrift.data.write import EnsembleWriter
 from undrift.denoise.denoiser import Denoiser
 from undrift.distributions.constrained import constrained_by, projected, residual_of, tell_residual
@@ -26,7 +27,7 @@ from undrift.nets.members import member_of, number_of
 from undrift.process import Key, normal
 from undrift.progress import track
 from undrift.tasks.batch import Condition
-from undrift.train.prepare import to_condition
+from undrift.train.batches import to_condition
 
 __all__ = ["Drawing"]
 
@@ -118,7 +119,7 @@ class Drawing:
 
     def _blocks(self, nfe: int, progress: bool) -> Iterator[Block]:
         """Positions of realizations, sample, and values per variable, one micro batch after the other."""
-        micro, count = self.law.micro_batch, len(self.numbers)
+        micro, count, of_given = self.law.micro_batch, len(self.numbers), self.codec.given
 
         @lru_cache(maxsize=micro)
         def offered(i: int) -> np.ndarray | None:
@@ -138,8 +139,8 @@ class Drawing:
             values = {k: v[rows] for k, v in self.request.covariates.items()}
             draw = None if realization is None else self._generator("given", i, realization)
             raw = offered(i)
-            if raw is not None and draw is not None and self.codec.members > 1:
-                raw = self.codec.mixed(raw, self._generator("members", i, int(realization or 0)))
+            if raw is not None and draw is not None and of_given is not None and of_given.members > 1:
+                raw = of_given.mixed(raw, self._generator("members", i, int(realization or 0)))
             both = self.codec.encode(
                 None, None, rows, covariates=values, offered=raw, draw=draw, known=frames(i), initial=initial(i)
             )
@@ -148,8 +149,8 @@ class Drawing:
         def given(i: int, realization: int) -> tuple[Encoded, Predicted]:
             raw = offered(i)  # what is missing is another draw for each realization, and so is the order of members
             drawn = self.codec.members > 1
-            filled = self.codec.given_law is not None and self.codec.coarse_law is None
-            drawn |= raw is not None and filled and self.codec.gaps(raw).any()
+            if raw is not None and of_given is not None and of_given.law is not None and self.codec.coarse_law is None:
+                drawn |= bool(of_given.gaps(raw).any())
             before = frames(i) is not None or initial(i) is not None
             drawn |= before and any(t.kind != "standard" for t in self.codec.transforms)
             return encoded(i, realization if drawn else None)

@@ -22,7 +22,7 @@ from undrift.distributions.rivals import Rivals
 from undrift.distributions.windows import covariates_at, single_frames
 from undrift.errors import DataError
 from undrift.tasks import Window
-from undrift.train.prepare import Problem
+from undrift.train.problem import Problem
 from undrift.verify.leads import LEAD, valid_times
 
 __all__ = ["ForecastRivals", "dressed_forecast", "record_of"]

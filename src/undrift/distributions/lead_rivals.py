@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from undrift.data.codec import Initial
 from undrift.data.codec_file import Shell
+from undrift.data.encoded import Initial
 from undrift.data.fields import Fields
 from undrift.data.frames import Frames
 from undrift.data.layout import plain
@@ -26,7 +26,7 @@ from undrift.distributions.rivals import Rivals
 from undrift.errors import DataError
 from undrift.tasks import LeadTime
 from undrift.train.pairs import pairs_of
-from undrift.train.prepare import Problem
+from undrift.train.problem import Problem
 from undrift.verify.leads import LEAD
 
 __all__ = ["LeadRivals"]

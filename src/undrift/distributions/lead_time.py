@@ -7,8 +7,9 @@ import numpy as np
 import xarray as xr
 
 from undrift.data.cf import is_timelike
-from undrift.data.codec import Codec, Initial
+from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
+from undrift.data.encoded import Initial
 from undrift.data.fields import Fields
 from undrift.data.leads import Clock, Lead, leads_of, starts_in
 from undrift.data.regrid import match_given

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from undrift.data.codec import Codec, Predicted
+from undrift.data.codec import Codec
+from undrift.data.encoded import Predicted
 from undrift.data.stations import Stations
 from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.guess import GaussianGuess

@@ -9,14 +9,16 @@ import torch
 from torch import nn
 
 from undrift.config import Config
-from undrift.data.codec import Encoded
+from undrift.data.encoded import Encoded
 from undrift.nets.members import member_of, number_of
 from undrift.objective.denoising import Regression
+from undrift.train.batches import batches, to_condition
+from undrift.train.device import precision_of
 from undrift.train.loop import train
 from undrift.train.network import build_net
-from undrift.train.prepare import Problem, batches, precision_of, settings_of, to_condition
+from undrift.train.problem import Problem
 from undrift.train.run import RunDirectory
-from undrift.train.settings import Progress, Trained
+from undrift.train.settings import Progress, Trained, settings_of
 
 __all__ = ["errors_of", "fit_regression", "predict"]
 

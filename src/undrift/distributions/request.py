@@ -12,8 +12,9 @@ import cftime
 import numpy as np
 import xarray as xr
 
-from undrift.data.codec import Codec, Initial
+from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
+from undrift.data.encoded import Initial
 from undrift.data.fields import Fields
 from undrift.data.layout import Layout, plain
 from undrift.data.members import offered_members, with_members
@@ -22,7 +23,7 @@ from undrift.data.select import parse_selection, sample_mask
 from undrift.data.stations import Stations
 from undrift.errors import DataError, UsageError
 from undrift.tasks import Window
-from undrift.train.prepare import Problem
+from undrift.train.problem import Problem
 
 __all__ = [
     "Request",
@@ -117,13 +118,13 @@ def request_from(
     """Samples of what is given, all or those that ``at`` selects, with the model's covariates unless told otherwise."""
     if at is not None:
         fields = fields.select(np.flatnonzero(sample_mask(fields, at)))
-    if codec.given_layout is None or given_shell is None:
+    if codec.given is None or given_shell is None:
         raise UsageError("this model is given covariates and no field; type --at year=2085 in place of --given")
     members = None
     if codec.members > 1 and fields.layout.members == 1:
         fields, members = offered_members(fields, codec.members)
-    mask = codec.mask_of_given(codec.members if members is None else members.size)
-    match = match_given(fields, codec.given_layout, given_shell.coords, mask=mask)
+    mask = codec.given.mask_of(codec.members if members is None else members.size)
+    match = match_given(fields, codec.given.layout, given_shell.coords, mask=mask)
     for sentence in [*match.notes, *match.warnings]:
         logger.warning("%s", sentence)
     interpolated = match.regridder.interpolates
@@ -135,20 +136,20 @@ def request_from(
 
     outside: dict[str, float] = {}
     step, missing, gappy = 64, 0, 0
-    totals = np.zeros(len(codec.given_layout.channels))
+    totals = np.zeros(len(codec.given.layout.channels))
     for start in range(0, len(fields), step):
         rows = np.arange(start, min(start + step, len(fields)))
         raw = offered(rows)
-        totals += codec.outside(raw) * len(rows)
-        gaps = codec.gaps(raw).reshape(len(rows), -1).sum(1)
+        totals += codec.given.outside(raw) * len(rows)
+        gaps = codec.given.gaps(raw).reshape(len(rows), -1).sum(1)
         missing, gappy = missing + int(gaps.sum()), gappy + int((gaps > 0).sum())
     if missing:
         logger.warning(
             "%d given values are missing, in %d of %d samples: %s",
-            missing, gappy, len(fields), "each realization draws its own in their place" if codec.given_law is not None
+            missing, gappy, len(fields), "each realization draws its own in their place" if codec.given.law is not None
             else "this older run takes their mean",
         )  # fmt: skip
-    for channel, share in zip(codec.given_layout.channels, totals / max(len(fields), 1)):
+    for channel, share in zip(codec.given.layout.channels, totals / max(len(fields), 1)):
         if share > 0:
             outside[channel.label] = float(share)
     values = {name: covariate_of(fields, name) for name in codec.covariates.names} if covariates else {}

@@ -8,14 +8,15 @@ import torch
 import xarray as xr
 from torch import nn
 
-from undrift.data.codec import Codec, Encoded, Predicted
+from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
+from undrift.data.encoded import Encoded, Predicted
 from undrift.data.fields import Fields
 from undrift.distributions.baselines import Dressed, QuantileMap, around, dress, fit_baselines
 from undrift.distributions.regression import errors_of, predict
 from undrift.distributions.request import Request, labels_of, template, variables_of
 from undrift.progress import Tick
-from undrift.train.prepare import Problem
+from undrift.train.problem import Problem
 
 __all__ = ["Rivals"]
 
@@ -138,9 +139,9 @@ class Rivals:
         None where no channel has one.
         """
         base = self.codec.base
-        if given is None or self.codec.regridder is None or all(b is None for b in base):
+        if given is None or self.codec.given is None or all(b is None for b in base):
             return None
-        fine = self.codec.apart(self.codec.regridder(given.read(rows).astype(np.float64))).mean(2)
+        fine = self.codec.given.apart(self.codec.given.regridder(given.read(rows).astype(np.float64))).mean(2)
         nothing = np.full_like(fine[:, 0], np.nan)
         return np.stack([nothing if b is None else fine[:, b] for b in base], 1)
 

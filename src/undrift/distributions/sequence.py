@@ -86,7 +86,7 @@ def sequence_of(
     """
     if at is not None:
         fields = fields.select(np.flatnonzero(sample_mask(fields, at)))
-    assert codec.given_layout is not None
+    assert codec.given is not None
     time = fields.layout.time
     if time is None:
         raise DataError("the coarse sequence has no time; name the dims with --dims time,y,x")
@@ -155,13 +155,13 @@ def _outside(given: CoarseSequence, codec: Codec, frames: int) -> dict[str, floa
     """Share of given values outside the range of training, by channel; tells of missing ones."""
     starts = np.unique(np.append(np.arange(0, len(given) - frames + 1, frames), len(given) - frames))
     raw = given.windows(starts, frames)
-    missing = codec.gaps(raw)
+    assert codec.given is not None
+    missing = codec.given.gaps(raw)
     if missing.any():
         share = 100 * missing.mean()
         logger.warning("%.2g %% of the given values are missing: each realization draws its own in their place", share)
-    assert codec.given_layout is not None
-    shares = codec.outside(raw).reshape(-1, frames).mean(1) if codec.given_low is not None else np.zeros(0)
-    names = [c.label for c in single_frames(codec.given_layout).channels]
+    shares = codec.given.outside(raw).reshape(-1, frames).mean(1)
+    names = [c.label for c in single_frames(codec.given.layout).channels]
     return {name: float(share) for name, share in zip(names, shares) if share > 0}
 
 

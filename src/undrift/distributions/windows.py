@@ -47,7 +47,8 @@ def request_windows(
     """The window that the given frames are in, placed by their times.
 
     Frames that are no more than the past has are the last of the past, so that the future is asked; more of them begin
-    with the window. Each member of an ensemble that is given is a window of its own.
+    with the window. Each member of an ensemble that is given is a window of its own, and each frame where a window is a
+    single one.
 
     Raises:
         DataError: the frames do not fit into a window, are no whole number of steps apart, or are of several series.
@@ -60,22 +61,25 @@ def request_windows(
         logger.warning("%s", sentence)
     members, labels = members_of(fields)
     frame, coords = _placed(fields.select(members[0]), shell.coords[FRAME], task)
+    windows = members if task.frames > 1 else list(np.concatenate(members)[:, None])
 
     def known(rows: np.ndarray) -> np.ndarray:
         out = np.full((len(rows), len(one.channels), task.frames, *codec.layout.shape), np.nan, np.float32)
         for i, row in enumerate(rows):
-            out[i][:, frame] = np.moveaxis(place(fields.read(members[row])), 0, 1)
+            out[i][:, frame] = np.moveaxis(place(fields.read(windows[row])), 0, 1)
         return out.reshape(len(rows), -1, *codec.layout.shape)
 
     values = covariates_at(codec, None if fields.times() is None else coords[str(fields.layout.time)].values)
-    values = {name: np.resize(value, len(members)) for name, value in values.items()}
-    dims = tuple(str(d) for d in coords.dims)
-    coords = coords if labels is None else coords.assign_coords({MEMBER: labels})
-    told = [{d: plain(coords[d].values[0]) for d in dims} for _ in members]
-    for i, digest in enumerate(told):
-        digest |= {} if labels is None else {labels.attrs["dim"]: plain(labels.values[i])}
+    values = {name: np.resize(value, len(windows)) for name, value in values.items()}
+    dims, names = tuple(str(d) for d in coords.dims), {}
+    if labels is not None:
+        coords, dims, names = coords.assign_coords({MEMBER: labels}), (MEMBER, *dims), {MEMBER: labels.attrs["dim"]}
+    told = [
+        {names.get(d, d): plain(coords[d].values[i]) for d, i in zip(dims, index)}
+        for index in np.ndindex(*(coords.sizes[d] for d in dims))
+    ]
     digests = [";".join(f"{d}={v}" for d, v in sorted(digest.items())) for digest in told]
-    return Request(coords, dims if labels is None else (MEMBER, *dims), digests, None, values, known=known)
+    return Request(coords, dims, digests, None, values, known=known)
 
 
 def members_of(fields: Fields) -> tuple[list[np.ndarray], xr.DataArray | None]:
@@ -178,7 +182,10 @@ def covariates_at(codec: Codec, times: np.ndarray | None) -> dict[str, np.ndarra
 
 
 def _placed(fields: Fields, lead: xr.DataArray, task: Window) -> tuple[np.ndarray, xr.Dataset]:
-    """The frame of each sample of one member, and the labels of the window, each along a dim of its own of size 1."""
+    """The frame of each sample of one window, and the labels of the windows of one member, each along a dim of its own.
+
+    Dims are of size 1 but for the time of windows of single frames.
+    """
     time, member = fields.layout.time, ensemble_dim(fields)
     others = [dim for dim in fields.layout.sample if dim not in (time, member)]
     for dim in others:
@@ -188,9 +195,13 @@ def _placed(fields: Fields, lead: xr.DataArray, task: Window) -> tuple[np.ndarra
                 f"the given data have {len(found)} labels of {dim!r}; choose one with --at {dim}={found[0]}"
             )
     labels = fields.labels(0)
-    coords = {dim: (dim, np.array([labels[dim]])) for dim in others}
+    coords = {dim: (dim, np.array([labels[dim]])) for dim in others if dim != FRAME}
     times = fields.times()
-    steps = np.arange(len(fields)) if times is None or task.frames == 1 else whole_steps(times, lead.values)
+    if task.frames == 1:
+        if time is not None:
+            coords[time] = (time, np.arange(len(fields)) if times is None else times)
+        return np.zeros(1, dtype=int), xr.Dataset(coords=coords)
+    steps = np.arange(len(fields)) if times is None else whole_steps(times, lead.values)
     span = int(steps[-1]) + 1
     if span > task.frames:
         raise DataError(

@@ -127,23 +127,11 @@ def log_prob(
     check_whole(nfe=nfe, seed=seed)
     _check(tolerance, trace, probes, least, base)
     solver = RungeKutta(KUTTA, Angle()) if solver is None else solver
-    check_solver(solver)
-    if isinstance(grid, Adaptive):
-        raise TypeError("grid is Adaptive, expected a TimeGrid or None: log_prob adds steps until the tolerance is met")
-    if grid is not None:
-        check_kind(TimeGrid, "EvenTime(), of undrift.solve.grid", grid=grid)
-    if solver.stochastic:
-        raise TypeError(f"{type(solver).__name__} adds noise, expected a solver of the ODE")
+    _check_run(solver, grid)
     exact = trace == "exact" if trace else x[0].numel() <= _EXACT
     flow = _Flow(denoiser, x, condition, _directions(x, None if exact else probes, seed), exact, least)
-    steps, whole = _FIRST, flow.calls + (3 if base is None else 0)
-    while steps > 1 and whole + 3 * steps * solver.evaluations > nfe:
-        steps //= 2
-    if whole + 3 * steps * solver.evaluations > nfe:
-        raise ValueError(
-            f"nfe is {nfe}, expected at least {whole + 3 * solver.evaluations} for runs of one and of two steps"
-        )
-    whole = nfe - (whole - flow.calls)
+    besides = 3 if base is None else 0  # calls for the base
+    steps, whole = _first_steps(solver, flow.calls + besides, nfe), nfe - besides
     rows = torch.arange(len(x), device=x.device)
     coarse = _parts(flow, flow.run(rows, solver, grid, steps), base)
     end, found = torch.empty_like(flow.start), torch.empty_like(coarse)
@@ -339,6 +327,29 @@ def _settled(
     if not bool(torch.isfinite(found).all()):
         status = "non-finite"
     return Density(found, error, discretisation, spread, away, flow.truncation, flow.calls, status, steps)
+
+
+def _first_steps(solver: Solver, calls: int, nfe: int) -> int:
+    """Steps of the first run, where so many calls are needed besides and one of twice as many steps has to follow."""
+    steps = _FIRST
+    while steps > 1 and calls + 3 * steps * solver.evaluations > nfe:
+        steps //= 2
+    if calls + 3 * steps * solver.evaluations > nfe:
+        raise ValueError(
+            f"nfe is {nfe}, expected at least {calls + 3 * solver.evaluations} for runs of one and of two steps"
+        )
+    return steps
+
+
+def _check_run(solver: Solver, grid: TimeGrid | None) -> None:
+    """Refuse what does not solve an ODE with a number of steps that is told."""
+    check_solver(solver)
+    if isinstance(grid, Adaptive):
+        raise TypeError("grid is Adaptive, expected a TimeGrid or None: log_prob adds steps until the tolerance is met")
+    if grid is not None:
+        check_kind(TimeGrid, "EvenTime(), of undrift.solve.grid", grid=grid)
+    if solver.stochastic:
+        raise TypeError(f"{type(solver).__name__} adds noise, expected a solver of the ODE")
 
 
 def _check(tolerance: float, trace: str | None, probes: int, least: float, base: Base | None) -> None:

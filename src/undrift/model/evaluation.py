@@ -87,49 +87,71 @@ def evaluate(
         reference = open_truth(truth)
         if dry_run:
             return _plan(members, reference, model)
-        if LEAD in members.dims:
-            absent = []
-            if model is not None and baselines is None:
-                baselines, absent = _forecast_baselines(model, members, reference)
-            options = {"baselines": baselines, "bootstrap": bootstrap, "seed": seed}
-            scores = verify.by_lead(members, reference, wet_threshold=wet_threshold, progress=progress, **options)
-            scores = _with_rain(scores, members, reference, thresholds, options).load()
-            if absent:
-                scores.attrs["baselines_absent"] = "; ".join(absent)
-            if out is not None:
-                verify.write_scores(scores, out)
-            return scores
-        members, reference = left_out(members, reference)
-        if FRAME in members.dims:
-            members, reference = asked_frames(members, reference)
         options: dict[str, Any] = {"wet_threshold": wet_threshold, "bootstrap": bootstrap, "seed": seed}
-        options |= {"given": given, "progress": progress}
-        absent: list[str] = []
-        own = baselines is not None
-        if model is not None:
-            frames = isinstance(model.task, Window) and FRAME not in members.dims
-            train = (_frames_of(model) if frames else model.training_data()) if train is None else train
-            if baselines is None:
-                baselines, absent = (_baselines_of_frames if frames else _baselines)(model, members, progress)
-        if FRAME in members.dims:
-            asked = {FRAME: members[FRAME].values}
-            baselines = {k: b.sel(asked) if FRAME in b.dims else b for k, b in (baselines or {}).items()}
-            train = train.sel(asked) if train is not None and FRAME in train.dims else train
-        try:
-            scores = verify.evaluate(members, reference, baselines=baselines, train=train, **options)
-        except DataError as error:
-            if model is None or own:
-                raise
-            # What is wrong with the ensemble itself comes up again.
-            scores = verify.evaluate(members, reference, train=train, **options)
-            baselines, absent = {}, [f"no baseline of the run: {error}"]
-        scores = _with_time(scores, members, reference, thresholds, baselines, seed)
+        options["progress"] = progress
+        if LEAD in members.dims:
+            scores, absent = _of_forecasts(members, reference, model, baselines, thresholds, options)
+        else:
+            options["given"] = given
+            scores, absent = _of_samples(members, reference, model, baselines, train, thresholds, options)
         scores = scores.load()  # coordinates may still be in the file
     if absent:
         scores.attrs["baselines_absent"] = "; ".join(absent)
     if out is not None:
         verify.write_scores(scores, out)
     return scores
+
+
+def _of_forecasts(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    model: "FieldModel | None",
+    baselines: Mapping[str, xr.Dataset] | None,
+    thresholds: Sequence[float],
+    options: Mapping[str, Any],
+) -> tuple[xr.Dataset, list[str]]:
+    """Scores by lead time, and a sentence on each baseline that there is not."""
+    absent: list[str] = []
+    if model is not None and baselines is None:
+        baselines, absent = _forecast_baselines(model, forecast, truth)
+    scores = verify.by_lead(forecast, truth, baselines=baselines, **options)
+    of_rain = {"baselines": baselines, "bootstrap": options["bootstrap"], "seed": options["seed"]}
+    return _with_rain(scores, forecast, truth, thresholds, of_rain), absent
+
+
+def _of_samples(
+    members: xr.Dataset,
+    truth: xr.Dataset,
+    model: "FieldModel | None",
+    baselines: Mapping[str, xr.Dataset] | None,
+    train: xr.Dataset | None,
+    thresholds: Sequence[float],
+    options: Mapping[str, Any],
+) -> tuple[xr.Dataset, list[str]]:
+    """Scores of samples or of the frames of windows, and a sentence on each baseline that there is not."""
+    members, truth = left_out(members, truth)
+    if FRAME in members.dims:
+        members, truth = asked_frames(members, truth)
+    absent: list[str] = []
+    own = baselines is not None
+    if model is not None:
+        frames = isinstance(model.task, Window) and FRAME not in members.dims
+        train = (_frames_of(model) if frames else model.training_data()) if train is None else train
+        if baselines is None:
+            baselines, absent = (_baselines_of_frames if frames else _baselines)(model, members, options["progress"])
+    if FRAME in members.dims:
+        asked = {FRAME: members[FRAME].values}
+        baselines = {k: b.sel(asked) if FRAME in b.dims else b for k, b in (baselines or {}).items()}
+        train = train.sel(asked) if train is not None and FRAME in train.dims else train
+    try:
+        scores = verify.evaluate(members, truth, baselines=baselines, train=train, **options)
+    except DataError as error:
+        if model is None or own:
+            raise
+        # What is wrong with the ensemble itself comes up again.
+        scores = verify.evaluate(members, truth, train=train, **options)
+        baselines, absent = {}, [f"no baseline of the run: {error}"]
+    return _with_time(scores, members, truth, thresholds, baselines, options["seed"]), absent
 
 
 def _frames_of(model: "FieldModel") -> xr.Dataset:

@@ -13,32 +13,31 @@ import undrift
 from undrift.config import parse_realizations, valid_seed
 from undrift.data.cut import begun_at
 from undrift.data.ensemble import open_ensemble
-from undrift.data.fields import Fields
-from undrift.data.frames import single_frames_of
 from undrift.data.leads import Lead
 from undrift.data.open import open_fields
-from undrift.distributions.coarse import CoarseFrames, coarse_frames
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.draw import Drawing
 from undrift.distributions.forecast import Forecast, starts_of, steps_of
 from undrift.distributions.forecast_rivals import ForecastRivals
 from undrift.distributions.framewise import of_samples, of_starts
 from undrift.distributions.lead_rivals import LeadRivals
-from undrift.distributions.lead_time import request_after
-from undrift.distributions.request import Request, request_at, request_from, request_holdout, template
-from undrift.distributions.sequence import CoarseSequence, Downscaling, sequence_of
+from undrift.distributions.request import template
+from undrift.distributions.sequence import Downscaling
 from undrift.distributions.typed import Wanted, read_wanted
-from undrift.distributions.windows import request_stations, request_windows, told_as_given
+from undrift.distributions.windows import told_as_given
 from undrift.errors import DataError, UsageError, suggests_options
+from undrift.model.describe import described
 from undrift.model.files import Parts, facts_of, read_files, write_files
-from undrift.model.opening import Data, named, open_data
-from undrift.model.versions import versions_of
+from undrift.model.opening import Data, open_data
+from undrift.model.requests import coarse_from, frames_from, knows_coarse, request_of, sequence_from, task_of_forecast
 from undrift.nets.members import member_of, number_of
 from undrift.progress import track
 from undrift.tasks import LeadTime, Task, Window, task_of
+from undrift.train.device import device_of, precision_of
 from undrift.train.log import read_metrics
 from undrift.train.network import KINDS
-from undrift.train.prepare import Problem, device_of, precision_of, reopen
+from undrift.train.prepare import reopen
+from undrift.train.problem import Problem
 from undrift.train.run import staged
 from undrift.verify.forecast import start_of
 from undrift.verify.training import under_trained
@@ -48,8 +47,6 @@ __all__ = ["FieldModel", "load"]
 logger = logging.getLogger(__name__)
 
 _FORECASTS = 50
-# Facts that are not told of the training; old runs hold a judgement of their own, by the criteria of their time.
-_APART = ("history", "fingerprint", "parameters", "static", "still_improving")
 
 
 class FieldModel:
@@ -164,13 +161,13 @@ class FieldModel:
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
         seed, numbers = valid_seed(seed), np.arange(which.start, which.stop)
         sequence = None
-        if given is not None and not holdout and self._knows_coarse:
+        if given is not None and not holdout and knows_coarse(self):
             others = {"know": know, "lead": lead, "observe": observe, "constraint": constraint}
             typed = [name for name, value in others.items() if value is not None]
             if typed:
                 raise UsageError(f"a coarse sequence is given by itself; leave {' and '.join(typed)} out")
-            sequence = self._sequence(given, at)
-        request = self._request(given, holdout, at, know, observe, lead) if sequence is None else sequence.request
+            sequence = sequence_from(self, given, at)
+        request = request_of(self, given, holdout, at, know, observe, lead) if sequence is None else sequence.request
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
         attrs["block_means"] = request.block_means(self.codec)
         if holdout and isinstance(self.task, Window):
@@ -193,18 +190,6 @@ class FieldModel:
             return drawing.in_memory(progress)
         drawing.to_file(out, overwrite, progress)
         return open_ensemble(out)
-
-    @property
-    def _knows_coarse(self) -> bool:
-        """Whether the model is of windows whose coarse sequence is given."""
-        return isinstance(self.task, Window) and self.codec.given_layout is not None
-
-    def _sequence(self, given: Data | Fields, at: str | Mapping[str, Any] | None) -> CoarseSequence:
-        """The coarse sequence that is given."""
-        task, parts = self.task, self.parts
-        assert isinstance(task, Window) and parts.given_shell is not None
-        fields = given if isinstance(given, Fields) else open_fields(given, dims=self.config.data.dims or None)
-        return sequence_of(fields, self.codec, parts.shell, parts.given_shell, task, at)
 
     @suggests_options
     def forecast(
@@ -248,32 +233,19 @@ class FieldModel:
             Dataset with dims (realization, time, prediction_timedelta, *level, *space) and ``valid_time``; of an
             ensemble that is given ``given_member`` after the time.
         """
-        if isinstance(self.task, LeadTime):
-            raise UsageError(
-                "a forecast goes on window after window, and this model draws any lead at once; type "
-                "undrift sample RUN --given INIT.nc --lead 3h,6h --out FC.nc"
-            )
-        if not isinstance(self.task, Window):
-            raise UsageError(
-                f"a forecast needs a model of windows, and this one's task is {self.task.name}; train one "
-                "with --task window --past 4 --future 8"
-            )
-        if coarse is not None and not self._knows_coarse:
-            raise UsageError(
-                "coarse frames are for a model of windows that are given a coarse sequence; train it with --factor 4"
-            )
+        task = task_of_forecast(self)
         seed = valid_seed(seed)
         which = parse_realizations(_FORECASTS if realizations is None else realizations)
         shell, nfe = self.parts.shell, self.config.sample.nfe if nfe is None else nfe
         number = steps_of(shell, lead, steps)
-        starts = starts_of(self._frames(given), self.codec, shell, self.task, init)
+        starts = starts_of(frames_from(self, given), self.codec, shell, task, init)
         wanted, told = read_wanted(constraint, self.codec, shell)
         attrs = {**self._attrs(), "undrift_seed": seed, "undrift_nfe": nfe, **told}
         numbers = np.arange(which.start, which.stop)
         forecast = Forecast(
-            self._law(), self.codec, shell, self.device, self.task, starts, number, numbers, seed, nfe, attrs,
-            None if wanted is None else of_starts(wanted, starts.each, starts.dim, shell, self.task, number),
-            coarse=self._coarse(coarse),
+            self._law(), self.codec, shell, self.device, task, starts, number, numbers, seed, nfe, attrs,
+            None if wanted is None else of_starts(wanted, starts.each, starts.dim, shell, task, number),
+            coarse=coarse_from(self, coarse),
         )  # fmt: skip
         if dry_run:
             return forecast.plan()
@@ -281,26 +253,6 @@ class FieldModel:
             return forecast.in_memory(progress)
         forecast.to_file(out, overwrite, progress)
         return open_ensemble(out)
-
-    def _coarse(self, coarse: Data | None) -> CoarseFrames | None:
-        """The coarse frames that windows of a forecast are given, where training had such."""
-        if not self._knows_coarse:
-            return None
-        assert isinstance(self.task, Window) and self.parts.given_shell is not None
-        fields = None if coarse is None else open_fields(coarse, dims=self.config.data.dims or None)
-        return coarse_frames(fields, self.codec, self.parts.given_shell, self.task.frames)
-
-    def _frames(self, given: Data | None) -> Fields:
-        """Single frames of given data, or of the run's own."""
-        if given is None:
-            return single_frames_of(self.problem.pair.target)
-        names = list(self.codec.layout.variables)
-        given = named(given, self.config, names)
-        fields = open_fields(given, dims=self.config.data.dims or None)
-        own = [v for v in names if v in fields.layout.variables]
-        if set(own) == set(fields.layout.variables) or not own:
-            return fields
-        return open_fields(given, dims=self.config.data.dims or None, variables=own)
 
     def _law(self) -> Diffusion:
         precision = precision_of(self.config.train.precision, self.device)
@@ -319,73 +271,6 @@ class FieldModel:
             "space_dims": " ".join(layout.space),
             "periodic_dims": " ".join(d for d, p in zip(layout.space, layout.periodic) if p),
         }
-
-    def _request(
-        self,
-        given: Data | Fields | None,
-        holdout: bool,
-        at: str | Mapping[str, Any] | None,
-        know: str | None = None,
-        observe: str | Path | None = None,
-        lead: Lead | Sequence[Lead] | None = None,
-    ) -> Request:
-        if isinstance(self.task, LeadTime):
-            if observe is not None or know is not None:
-                name = "know" if observe is None else "observe"
-                raise UsageError(f"{name} needs a model of windows, and this one's task is lead-time; leave {name} out")
-            return self._after(given, holdout, at, lead)
-        if lead is not None:
-            raise UsageError(f"lead={lead!r} is for a model of lead times, and this one's task is {self.task.name}")
-        if observe is not None:
-            if given is not None or holdout or at is not None:
-                raise UsageError("observe says what is known by itself; leave given, holdout and at out")
-            if not isinstance(self.task, Window):
-                raise UsageError(
-                    f"observe needs a model of windows that may be given nothing, and this one's task is "
-                    f"{self.task.name}; train one with --task window --past 0 --future 1"
-                )
-            if self._knows_coarse:
-                raise UsageError(
-                    "observe needs a model of windows that is given no coarse sequence; train without --factor"
-                )
-            dim = self.codec.layout.time or "sample"
-            return request_stations(observe, self.codec, self.parts.shell, self.task, dim)
-        if holdout and given is not None:
-            raise UsageError("both given and holdout say what is given; give one")
-        if holdout:
-            return request_holdout(self.problem, self.parts.given_shell, at, know)
-        if know is not None:
-            raise UsageError("know says which frames of held-out windows are given; use it with holdout")
-        if given is not None:
-            windows, dims = isinstance(self.task, Window), self.config.data.dims or None
-            if not isinstance(given, Fields):
-                given = named(given, self.config, self.codec.layout.variables) if windows else given
-                given = open_fields(given, dims=dims)
-            if isinstance(self.task, Window):
-                return request_windows(given, self.codec, self.parts.shell, self.task, at)
-            return request_from(given, self.codec, self.parts.given_shell, at)
-        if self.codec.given_layout is not None:
-            raise UsageError(
-                "say what is given: --given COARSE.nc, or --holdout for the samples that training left out"
-            )
-        if isinstance(self.task, Window):
-            raise UsageError("say what is given: --given LAST.nc, what is NaN or absent there is asked, or --holdout")
-        if at is None:
-            raise UsageError("say for which covariates: --at year=2085,scenario=E1, or --holdout")
-        return request_at(at, self.codec)
-
-    def _after(
-        self, given: Data | Fields | None, holdout: bool, at: str | Mapping[str, Any] | None,
-        lead: Lead | Sequence[Lead] | None,
-    ) -> Request:  # fmt: skip
-        """States after lead times from given ones, or from those of the held-out part."""
-        if holdout == (given is not None):
-            raise UsageError("say which states to begin with: --given INIT.nc, or --holdout; one of them")
-        if given is None:
-            states = self.problem.pair.target.select(self.problem.split.holdout)
-        else:
-            states = given if isinstance(given, Fields) else open_fields(given, dims=self.config.data.dims or None)
-        return request_after(states, self.codec, self.parts.shell, at, lead, usual=holdout)
 
     # the held-out samples
 
@@ -444,7 +329,7 @@ class FieldModel:
         if not isinstance(self.task, Window):
             raise UsageError(f"baselines of forecasts need a model of windows, and this one's task is {self.task.name}")
         times = np.atleast_1d(forecast[start_of(forecast)].values)
-        starts = starts_of(self._frames(given), self.codec, self.parts.shell, self.task, times)
+        starts = starts_of(frames_from(self, given), self.codec, self.parts.shell, self.task, times)
         if starts.members is not None:
             dim = starts.members.attrs["dim"]
             raise DataError(f"baselines of forecasts begin with one series of frames; give one member, such as {dim}=0")
@@ -479,37 +364,7 @@ class FieldModel:
 
     def describe(self) -> dict[str, Any]:
         """What ``undrift inspect`` prints."""
-        layout = self.codec.layout
-        return {
-            "task": self.config.task.name,
-            "cells per given cell": None if self.codec.factor is None else list(self.codec.factor),
-            "data": self.config.data.model_dump(exclude_defaults=True),
-            "variables": {c.label: layout.units.get(c.variable, "") for c in layout.channels},
-            "grid": dict(zip(layout.space, layout.shape)),
-            "periodic": [d for d, p in zip(layout.space, layout.periodic) if p],
-            "transforms": {c.label: t.kind for c, t in zip(layout.channels, self.codec.transforms)},
-            "block means kept of": [c.label for c, kept in zip(layout.channels, self.codec.conserves) if kept],
-            "static": self.facts.get("static", []),
-            "covariates": self.codec.covariates.names,
-            "linear predictor": {
-                "stages": [*self.codec.predictor.stages, *(["curve"] if self.codec.curves else [])],
-                "channels": self.codec.predictor.described([c.label for c in layout.channels]),
-            },
-            **({} if self.codec.lead_laws is None else {"lead times": self.codec.lead_laws.described()}),
-            "network": {
-                "kind": self.config.net.kind if self._rebuilt() else "own",
-                "members": number_of(self.net),
-                "channels": list(getattr(member_of(self.net, 0), "channels", [])),
-                "parameters of each": sum(p.numel() for p in member_of(self.net, 0).parameters()),
-            },
-            "training": {
-                **{k: v for k, v in self.facts.items() if k not in _APART},
-                "still_improving": self.under_trained(),
-            },
-            "fingerprint": self.facts.get("fingerprint"),
-            **versions_of(self.parts.versions),
-            "run": None if self.run is None else str(self.run),
-        }  # fmt: skip
+        return described(self)
 
 
 @suggests_options

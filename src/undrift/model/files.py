@@ -23,9 +23,9 @@ from undrift.distributions.rivals import Rivals
 from undrift.errors import CheckpointError, UsageError
 from undrift.model.versions import made_with
 from undrift.nets.members import Members, member_of, number_of
+from undrift.train.device import precision_of
 from undrift.train.manifest import read_manifest, verify_manifest
 from undrift.train.network import KINDS, make_net
-from undrift.train.prepare import precision_of
 from undrift.train.run import refuse_no_run
 from undrift.train.weights import load_state, load_tensors, save_tensors
 

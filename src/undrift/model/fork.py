@@ -16,7 +16,7 @@ from undrift.model.files import WEIGHTS, read_config
 from undrift.nets.members import member_of
 from undrift.train.manifest import read_manifest, verify_manifest
 from undrift.train.network import Net
-from undrift.train.prepare import Problem
+from undrift.train.problem import Problem
 from undrift.train.weights import load_state, load_tensors
 
 __all__ = ["begin_with"]

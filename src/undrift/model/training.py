@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from undrift.config import Config, config_text, dump_config, load_config
-from undrift.data.check import ACTIVATIONS
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
+from undrift.data.memory import ACTIVATIONS
 from undrift.denoise.guess import FoldedGuess, GaussianGuess
 from undrift.distributions.calibrate import calibrate
 from undrift.distributions.diffusion import Diffusion
@@ -32,23 +32,18 @@ from undrift.process import EDM
 from undrift.progress import track
 from undrift.tasks import Downscale, Task, Window, task_of
 from undrift.tasks.batch import Batch
+from undrift.train.batches import batches, to_batch
+from undrift.train.device import device_of, precision_of
 from undrift.train.durable import write_text
 from undrift.train.guesses import guess_of
 from undrift.train.log import read_metrics
 from undrift.train.loop import train
 from undrift.train.network import Net, build_net, chosen, completed, left_open
-from undrift.train.prepare import (
-    Problem,
-    batches,
-    device_of,
-    precision_of,
-    prepare,
-    settings_of,
-    to_batch,
-)
+from undrift.train.prepare import prepare
+from undrift.train.problem import Problem
 from undrift.train.resume import refuse_other_settings
 from undrift.train.run import RunDirectory
-from undrift.train.settings import Progress, to_record
+from undrift.train.settings import Progress, settings_of, to_record
 from undrift.train.step import private_rng
 from undrift.train.trust import fit_trust
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from undrift.errors import UsageError, check_whole
 from undrift.nets.attention import Attention
 from undrift.nets.embed import ConditionEmbedding, RowLinear
+from undrift.nets.ends import channels_last, check_dropout, check_input, cropped, padding_of
 from undrift.nets.frames import Frames
-from undrift.nets.layers import CONVOLUTIONS, PADDINGS, Conv, kept, pad_axis
-from undrift.nets.unet import LAYOUTS
+from undrift.nets.layers import CONVOLUTIONS, Conv, kept, pad_axis
 
 _WIDER = 4  # the perceptron of a layer
 
@@ -115,11 +115,7 @@ class DiT(nn.Module):
         embedding: int = 128,
     ) -> None:
         super().__init__()
-        if space not in CONVOLUTIONS:
-            raise UsageError(f"space={space}: the DiT works in 1, 2 or 3 space dimensions")
-        padding = ("zeros",) * space if padding is None else tuple(padding)
-        if len(padding) != space or not set(padding) <= set(PADDINGS):
-            raise UsageError(f"padding={padding}: give one of {', '.join(PADDINGS)} for each of {space} axes")
+        padding = padding_of("DiT", space, padding)
         if len(channels) != 1 or channels[0] < 1:
             raise UsageError(f"channels={list(channels)}: a DiT has one width, give one positive number such as [128]")
         check_whole(1, layers=layers, patch=patch)
@@ -143,8 +139,7 @@ class DiT(nn.Module):
 
     def set_dropout(self, dropout: float) -> None:
         """Drop channels with another probability from now on."""
-        if not 0 <= dropout < 1:
-            raise UsageError(f"dropout={dropout}: it is a probability, from 0 up to but not including 1")
+        check_dropout(dropout)
         self.dropout = dropout
         for layer in self.layers:
             cast(DiTLayer, layer).dropout = dropout
@@ -175,21 +170,17 @@ class DiT(nn.Module):
         Raises:
             UsageError: where the shapes are not those the net was made for.
         """
-        self.window.check("DiT", x, self.space, vector, self.vector_features)
+        check_input("DiT", x, self.in_channels, self.space, vector, self.vector_features)
         sizes, e = x.shape[2:], self.embed(*self.window.told(t, vector))
         x = self.window.folded(x)
         for axis, mode in enumerate(self.padding, start=2):
             x = pad_axis(x, axis, 0, -x.shape[axis] % self.patch, mode)
-        if self.space in LAYOUTS and x.device.type in ("cpu", "cuda"):
-            x = x.contiguous(memory_format=LAYOUTS[self.space])
-        x = self.first(x)
+        x = self.first(channels_last(x))
         for layer in self.layers:
             x = layer(x, e)
         shift, scale = modulation(self.film, e, x, 2)
         y = self._cells(self.last(torch.addcmul(shift, normed(x), 1 + scale)))
-        for axis, size in enumerate(sizes, start=2):
-            y = y.narrow(axis, 0, size)
-        return self.window.unfolded(y)
+        return self.window.unfolded(cropped(y, [0] * self.space, sizes))
 
     def _cells(self, y: Tensor) -> Tensor:
         """(B frames, answered patch^space, *patches) -> (B frames, answered, *space)."""

@@ -75,12 +75,3 @@ class Frames:
         if vector is None:
             return t.repeat_interleave(self.frames), number
         return t.repeat_interleave(self.frames), torch.cat([vector.repeat_interleave(self.frames, 0), number], 1)
-
-    def check(self, name: str, x: Tensor, space: int, vector: Tensor | None, vector_features: int) -> None:
-        """Refuse shapes that are not those the net was made for."""
-        if x.ndim != 2 + space or x.shape[1] != self.in_channels:
-            axes = ", ".join(["B", str(self.in_channels), *["size"] * space])
-            raise UsageError(f"the {name} got an input of shape {tuple(x.shape)}, but it was made for ({axes})")
-        features = 0 if vector is None else vector.shape[-1]
-        if features != vector_features:
-            raise UsageError(f"the {name} got {features} vector features, but it was made for {vector_features}")

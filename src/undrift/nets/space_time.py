@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from undrift.nets.attention import Attention
+from undrift.nets.ends import check_input
 from undrift.nets.frames import Frames
 from undrift.nets.layers import Conv, groups_of
 from undrift.nets.unet import UNet
@@ -151,5 +152,5 @@ class SpaceTimeUNet(nn.Module):
         Raises:
             UsageError: where the shapes are not those the net was made for.
         """
-        self.window.check("space-time U-Net", x, self.space, vector, self.vector_features)
+        check_input("space-time U-Net", x, self.in_channels, self.space, vector, self.vector_features)
         return self.window.unfolded(self.net(self.window.folded(x), *self.window.told(t, vector)))

@@ -14,15 +14,13 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from undrift.errors import UsageError
 from undrift.nets.embed import ConditionEmbedding
-from undrift.nets.layers import CONVOLUTIONS, PADDINGS, Conv, ResidualBlock, pad_axis
-
-LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
+from undrift.nets.ends import channels_last, check_dropout, check_input, cropped, padding_of
+from undrift.nets.layers import CONVOLUTIONS, Conv, ResidualBlock, pad_axis
 
 
 class UNet(nn.Module):
@@ -61,11 +59,7 @@ class UNet(nn.Module):
         embedding: int = 128,
     ) -> None:
         super().__init__()
-        if space not in CONVOLUTIONS:
-            raise UsageError(f"space={space}: the U-Net works in 1, 2 or 3 space dimensions")
-        padding = ("zeros",) * space if padding is None else tuple(padding)
-        if len(padding) != space or not set(padding) <= set(PADDINGS):
-            raise UsageError(f"padding={padding}: give one of {', '.join(PADDINGS)} for each of {space} axes")
+        padding = padding_of("U-Net", space, padding)
         counts = (blocks,) * len(channels) if isinstance(blocks, int) else tuple(blocks)
         if not channels or min(channels) < 1:
             raise UsageError(f"channels={list(channels)}: give one positive number per level, such as [32, 64, 128]")
@@ -92,8 +86,7 @@ class UNet(nn.Module):
 
     def set_dropout(self, dropout: float) -> None:
         """Drop channels with another probability from now on."""
-        if not 0 <= dropout < 1:
-            raise UsageError(f"dropout={dropout}: it is a probability, from 0 up to but not including 1")
+        check_dropout(dropout)
         self.dropout = dropout
         for module in self.modules():
             if isinstance(module, ResidualBlock):
@@ -141,16 +134,11 @@ class UNet(nn.Module):
         Raises:
             UsageError: where the shapes are not those the net was made for.
         """
-        self._check(x, vector)
+        check_input("U-Net", x, self.in_channels, self.space, vector, self.vector_features)
         sizes = x.shape[2:]
         x, starts = self._fit(x)
-        if self.space in LAYOUTS and x.device.type in ("cpu", "cuda"):
-            x = x.contiguous(memory_format=LAYOUTS[self.space])
-        x = self._levels(self.first(x), self.embed(t, vector))
-        x = self.last(x)
-        for axis, (start, size) in enumerate(zip(starts, sizes), start=2):
-            x = x.narrow(axis, start, size)
-        return x
+        x = self._levels(self.first(channels_last(x)), self.embed(t, vector))
+        return cropped(self.last(x), starts, sizes)
 
     def _levels(self, x: Tensor, embedding: Tensor) -> Tensor:
         """All residual blocks, down and up, (B, channels[0], *space) -> the same shape."""
@@ -167,15 +155,6 @@ class UNet(nn.Module):
             if level:
                 x = F.interpolate(self.grow[level - 1](x), scale_factor=2.0, mode="nearest").add_(skips.pop())
         return x
-
-    def _check(self, x: Tensor, vector: Tensor | None) -> None:
-        """Refuse shapes that are not those the net was made for."""
-        if x.ndim != 2 + self.space or x.shape[1] != self.in_channels:
-            axes = ", ".join(["B", str(self.in_channels), *["size"] * self.space])
-            raise UsageError(f"the U-Net got an input of shape {tuple(x.shape)}, but it was made for ({axes})")
-        features = 0 if vector is None else vector.shape[-1]
-        if features != self.vector_features:
-            raise UsageError(f"the U-Net got {features} vector features, but it was made for {self.vector_features}")
 
     def _padded(self, size: int, mode: str) -> int:
         """The size of an axis inside the net, a multiple of the coarsest stride."""

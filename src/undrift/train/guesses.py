@@ -7,13 +7,14 @@ import numpy as np
 import torch
 
 from undrift.config import Config
+from undrift.data.linear import spread
 from undrift.denoise.guess import FoldedGuess, GaussianGuess, Guess, fit_guess
 from undrift.denoise.rings import fit_rings
 from undrift.denoise.spectral import fit_spectral
 from undrift.denoise.windows import WindowGuess
 from undrift.errors import DataError
 from undrift.tasks import Window
-from undrift.train.prepare import Problem
+from undrift.train.problem import Problem
 
 __all__ = ["guess_of"]
 
@@ -39,7 +40,7 @@ def guess_of(problem: Problem, config: Config) -> tuple[Guess, FoldedGuess, dict
         windows = problem.crop is not None and isinstance(problem.task, Window)
         guess = _rings(problem, rows, size) if windows else GaussianGuess()
         return guess, FoldedGuess([guess] * (int(problem.fold.max()) + 1)), {"modes": 0}
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _GUESS_SAMPLES)).astype(int))]
+    rows = rows[spread(len(rows), _GUESS_SAMPLES)]
     draw = np.random.default_rng(config.train.seed)
     parts = []
     for number, start in enumerate(range(0, len(rows), 64)):
@@ -56,7 +57,7 @@ def _rings(problem: Problem, rows: np.ndarray, size: int) -> GaussianGuess:
     """With the spectra of what is asked of whole fields: what usually is, and now and then all."""
     count = max(4, min(_RING_FIELDS, _RING_NUMBERS // size))
     fields = []
-    for number, row in enumerate(rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]):
+    for number, row in enumerate(rows[spread(len(rows), count)]):
         at = np.array([row])
         known = problem.past(at) if number % 4 else problem.nothing(at)
         encoded = problem.encode(at, draw=np.random.default_rng(int(row)), known=known)
@@ -75,7 +76,7 @@ def _spectral(problem: Problem) -> tuple[Guess, FoldedGuess, dict[str, float]]:
     asked = np.isnan(known[0]).reshape(len(layout.channels), -1).all(1)
 
     def residuals(count: int, told: Callable[[np.ndarray], np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
-        some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(int))]
+        some = rows[spread(len(rows), count)]
         parts = [
             problem.encode(at, draw=np.random.default_rng(int(at[0])), known=told(at))
             for at in np.array_split(some, -(-len(some) // _READ))

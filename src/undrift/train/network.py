@@ -13,7 +13,7 @@ from undrift.nets.dit import DiT
 from undrift.nets.members import Members
 from undrift.nets.space_time import SpaceTimeUNet
 from undrift.nets.unet import UNet
-from undrift.train.prepare import Problem
+from undrift.train.problem import Problem
 
 __all__ = ["KINDS", "Net", "build_net", "chosen", "completed", "left_open", "make_net", "refuse_kind"]
 
@@ -160,7 +160,7 @@ def _static(codec: Codec) -> range:
     frames = codec.layout.frames
     if frames == 1:
         return range(0)  # what is given may come first, and there is nothing to tell apart
-    given = 0 if codec.given_layout is None else len(codec.given_layout.channels) + frames * codec.gappy
+    given = 0 if codec.given is None else len(codec.given.layout.channels) + frames * codec.given.gappy
     first = 2 * len(codec.layout.channels) + given
     return range(first, first + len(codec.static))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["Progress", "Settings", "Trained"]
+__all__ = ["Progress", "Settings", "Trained", "settings_of"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from undrift.config import Config
 from undrift.errors import UsageError, check_number, check_whole
 
 if TYPE_CHECKING:
@@ -143,3 +144,21 @@ class Trained:
 def to_record(settings: Settings) -> dict[str, Any]:
     """The settings as JSON-able values."""
     return {**asdict(settings), "betas": list(settings.betas)}
+
+
+def settings_of(config: Config) -> Settings:
+    """How long and how the loop trains."""
+    t = config.train
+    return Settings(
+        steps=t.steps,
+        budget=None if t.steps is not None else t.budget,
+        learning_rate=t.learning_rate,
+        weight_decay=t.weight_decay,
+        warmup=t.warmup,
+        clip=t.clip,
+        ema=t.ema,
+        patience=t.patience,
+        save_every=t.save_every,
+        save_steps=t.save_steps,
+        seed=t.seed,
+    )

@@ -4,10 +4,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from undrift.data.linear import spread
 from undrift.denoise.trust import RATIOS
 from undrift.nets.members import number_of
 from undrift.objective.denoising import DenoisingScoreMatching
-from undrift.train.prepare import Problem, to_batch
+from undrift.train.batches import to_batch
+from undrift.train.problem import Problem
 from undrift.train.step import key_of
 
 __all__ = ["fit_trust"]
@@ -34,7 +36,7 @@ def fit_trust(
         seed: of the noise.
     """
     net.eval()
-    rows = problem.stop_rows[np.unique(np.linspace(0, len(problem.stop_rows) - 1, _SAMPLES).astype(int))]
+    rows = problem.stop_rows[spread(len(problem.stop_rows), _SAMPLES)]
     members, sums = number_of(net), np.zeros((len(RATIOS), 2))
     for number, start in enumerate(range(0, len(rows), _BATCH)):
         at = rows[start : start + _BATCH]

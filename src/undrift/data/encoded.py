@@ -1,0 +1,60 @@
+"""What a codec makes of samples: the numbers that a network sees, and what is predicted of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Encoded", "Initial", "Predicted"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Windows of samples as numbers.
+
+    Attributes:
+        x: residuals (n, C, *window), 0 where missing; None when only the given is asked for.
+        weight: 1 where x is known, else 0.
+        fields: what is given on the target's grid, by name, (n, c, *window).
+        vector: covariates, (n, K).
+        blocks: means over blocks that whole fields keep, in the target's units, (n, C, *coarse), NaN where none is
+            given; None for windows, and where no channel keeps any.
+    """
+
+    x: np.ndarray | None
+    weight: np.ndarray | None
+    fields: dict[str, np.ndarray]
+    vector: np.ndarray
+    blocks: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What is known of latents before a network is asked.
+
+    Attributes:
+        mean: the prediction, (n, C, *window).
+        std: standard deviation of what it leaves over, same shape.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    def __getitem__(self, index: Any) -> "Predicted":
+        """Part of both."""
+        return Predicted(self.mean[index], self.std[index])
+
+
+@dataclass(frozen=True)
+class Initial:
+    """States that others are asked after.
+
+    Attributes:
+        values: in the data's units, (n, P, C, *window), the initial state last, NaN where missing.
+        predicted: what the codec predicts of them by themselves, (n P, C, *window).
+        lags: lead of each asked state in steps of the record, (n,).
+    """
+
+    values: np.ndarray
+    predicted: Predicted
+    lags: np.ndarray
