@@ -142,3 +142,36 @@ def test_a_past_that_is_not_whole_tells_nothing_and_a_few_gaps_are_filled():
     mask[:, :8] = True  # these cells never have a value
     window[0, :, :8] = np.nan
     assert laws.seen(window, mask, None)[0] is not None
+
+
+def test_frames_before_known_ones_are_carried_back_along_the_motion():
+    """Rain that only moves: the past given what is after it is that, moved back, and given the past nothing changes."""
+
+    def window(seed):
+        first = np.maximum(waves(seed=seed), 0) ** 2
+        frames = np.stack([np.roll(first, (t * BY[0], t * BY[1]), (0, 1)) for t in range(PAST + LEADS)])[None]
+        return np.where(frames <= 0, -np.inf, frames)
+
+    bounds = {"low": np.zeros(1), "high": np.array([np.inf])}
+    fold = np.repeat(np.arange(4), 4)
+    laws = fit_motion_laws(map(window, range(16)), fold, past=PAST, periodic=PERIODIC, **bounds)
+    assert (laws.of(None).past, laws.of(None, back=True).past, laws.of(None, back=True).frames) == (2, 2, 4)
+    truth = window(99)
+    given = np.where(np.arange(PAST + LEADS)[:, None, None] < PAST, np.nan, truth)
+    never = np.zeros(given.shape[1:], bool)
+    (found,) = laws.seen(given, never, None)
+    assert found.back and found.inside.all()
+    mean, std = np.full((2, 1, *given.shape[1:]), 9.0)
+    carried, reached = laws.put([found], ~np.isnan(given), None, mean, std)
+    wet = truth[0, :PAST] > 0.3
+    away = (mean[0, :PAST] - truth[0, :PAST])[wet]
+    assert np.sqrt((away**2).mean()) < 0.1 * truth[0, :PAST][wet].std()
+    assert (mean[0, PAST:] == 9).all() and (std[0, PAST:] == 9).all() and (std[0, :PAST] < 0.3).all()
+    assert reached[0, :PAST].all() and not reached[0, PAST:].any()
+    np.testing.assert_allclose(carried[0, :PAST][wet], truth[0, :PAST][wet], atol=0.15)
+    (on,) = laws.seen(np.where(np.arange(PAST + LEADS)[:, None, None] < PAST, truth, np.nan), never, None)
+    assert not on.back
+    wider = laws.widened(np.array([[2.0, 3.0, 1.0, 1.0, 1.0]]))
+    np.testing.assert_allclose(wider.of(None, True).std, laws.of(None, True).std * np.array([3.0, 2.0])[:, None])
+    read = MotionLaws.from_arrays(laws.to_arrays(), PERIODIC)
+    np.testing.assert_array_equal(read.seen(given, never, None)[0].mean, found.mean)

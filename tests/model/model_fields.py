@@ -63,3 +63,20 @@ def waves(count=400, seed=0):
     times = np.datetime64("2001-03-01", "ns") + t * HOUR
     coords = {"time": times, "lat": np.linspace(40, 47, 8), "lon": np.linspace(0, 337.5, 16)}
     return xr.Dataset({"tas": (("time", "lat", "lon"), field.astype(np.float32), {"units": "K"})}, coords)
+
+
+FACTOR = 4  # of coarse sequences
+
+
+def coarse(data, factor=FACTOR):
+    return data.coarsen(lat=factor, lon=factor).mean()
+
+
+def detail(count=400, seed=0):
+    """Waves, and a pattern of zero mean over the blocks whose amplitude goes on from hour to hour."""
+    data, rng = waves(count), np.random.default_rng(seed + 1)
+    amplitude = np.zeros(count)
+    for t in range(1, count):
+        amplitude[t] = 0.9 * amplitude[t - 1] + np.sqrt(1 - 0.9**2) * rng.normal()
+    pattern = np.where((np.arange(8)[:, None] + np.arange(16)) % 2, 0.7, -0.7)
+    return data.assign(tas=data.tas + (amplitude[:, None, None] * pattern).astype(np.float32).reshape(count, 8, 16))

@@ -1,5 +1,7 @@
 """Windows of rain that moves: one prediction in training, forecasts and samples, and records of a few windows."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -70,17 +72,26 @@ def test_training_sees_the_part_of_what_forecasts_see_as_a_whole(record):
         np.testing.assert_array_equal(part.fields[name], whole.fields[name][cut])
     wet = problem.pair.target.read(rows, window) > 0
     np.testing.assert_array_equal(part.x[wet], whole.x[cut][wet])  # dry cells have latents of each draw's own
+    problem.task = Always(2, 3, after=True)
+    later = problem.pair.target.read(rows)
+    later[:, :2] = np.nan
+    part = problem.encode(rows, window, np.random.default_rng(0))
+    whole = problem.encode(rows, None, np.random.default_rng(0), known=later)
+    assert part.fields["reached"][:, :2].all() and not part.fields["reached"][:, 2:].any()
+    for name in ("asked", "carried", "reached", "doubt", "expected"):
+        np.testing.assert_array_equal(part.fields[name], whole.fields[name][cut])
     nothing = problem.encode(rows, None, np.random.default_rng(0), known=problem.nothing(rows))
     assert not nothing.fields["carried"].any() and not nothing.fields["reached"].any()
 
 
+@dataclass(frozen=True)
 class Always(undrift.Window):
-    """Windows whose past is given."""
+    """Windows whose past is given, or what is after it."""
+
+    after: bool = False
 
     def draw(self, shape, count, rng, variables=None, coarse=False):
-        known = np.zeros((count, *shape), bool)
-        known[:, :2] = True
-        return known
+        return np.broadcast_to((np.arange(shape[0]) < 2)[:, None, None] != self.after, (count, *shape))
 
 
 def test_forecasts_samples_and_windows_held_out_are_told_the_same(model, record, monkeypatch):

@@ -27,6 +27,7 @@ def forecast(
     /,
     *,
     given: Many = None,
+    coarse: Many = None,
     out: str,
     init: str = "LAST",
     lead: str | None = None,
@@ -52,6 +53,7 @@ def forecast(
     Args:
         run: The run directory, of --task window.
         given: Files with the frames up to each start.
+        coarse: Files with coarse frames, also of times ahead, for a run trained with --factor or --given.
         out: File to write, FC.zarr or FC.nc.
         init: Which frames to begin with: LAST, times with commas, or START/END/EVERY.
         lead: How far, as 48h or 10d.
@@ -68,8 +70,8 @@ def forecast(
 
         set_threads()
         result = open_run(run, verify=not no_verify, device=device).forecast(
-            given, init=init, lead=lead, steps=steps, constraint=constraint, realizations=which, seed=seed, nfe=nfe,
-            out=out, overwrite=overwrite, dry_run=dry_run,
+            given, coarse=coarse or None, init=init, lead=lead, steps=steps, constraint=constraint, realizations=which,
+            seed=seed, nfe=nfe, out=out, overwrite=overwrite, dry_run=dry_run,
         )  # fmt: skip
     tell_drawn(result, out, json)
     return 0

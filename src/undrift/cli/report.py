@@ -157,7 +157,7 @@ def _by_lead(model: FieldModel, drawn: dict[str, Any]) -> tuple[xr.Dataset | Non
     if not isinstance(model.task, Window) or not (model.task.past and model.task.future):
         return None, []
     if model.codec.given_layout is not None:
-        return None, []  # a forecast has no coarse sequence
+        return None, []  # it is judged as a downscaling
     try:
         scores = hindcast_scores(model, **drawn)
     except DataError as error:

@@ -85,7 +85,8 @@ def refuse_idle_options(arguments: Mapping[str, object], task: str | None, given
     for name in ("past", "future"):
         tasks = ("window", "lead-time") if name == "past" else ("window",)
         if arguments.get(name) is not None and task not in tasks:
-            raise UsageError(f"got --{name} {arguments[name]}, frames of a window; type --task window beside it")
+            what = "frames of a window" if name == "future" else "frames of a window, or states before a lead time"
+            raise UsageError(f"got --{name} {arguments[name]}, {what}; type --task {' or '.join(tasks)} beside it")
     if arguments.get("members") is not None and task != "enrich":
         raise UsageError(f"got --members {arguments['members']}, members that are given; type --task enrich beside it")
     if arguments.get("longest") is not None and task != "lead-time":

@@ -18,7 +18,8 @@ import numpy as np
 from undrift.data.amplitude import Activity, clipped, log_amplitude
 from undrift.data.anamorphosis import Anamorphosis
 from undrift.data.censored import residuals
-from undrift.data.conditioned import given_frames, given_states
+from undrift.data.coarse_law import CoarseLaw, with_means
+from undrift.data.conditioned import given_frames, given_states, unsure_of_coarse
 from undrift.data.conserve import conserved, over_blocks
 from undrift.data.covariates import Covariates
 from undrift.data.curves import Curve
@@ -29,7 +30,7 @@ from undrift.data.layout import Layout, base_channels
 from undrift.data.lead_law import LeadLaws, lead_features
 from undrift.data.linear import Given
 from undrift.data.members import one_member
-from undrift.data.motion_law import Ahead, MotionLaw, MotionLaws
+from undrift.data.motion_law import Ahead, MotionLaws
 from undrift.data.predictors import Predictors
 from undrift.data.season import seasonal
 from undrift.data.texture import Texture
@@ -57,6 +58,7 @@ class Codec:
         factor: cells of the target along each dim in a cell of what is given, where the grids are nested, else None.
         conserves: channels, (C,), whose given namesakes are means over blocks; drawn fields keep them.
         window_laws: of windows of which any part may be given, or None.
+        coarse_law: of the coarse windows that are given to them, any part of which may be missing, or None.
         lead_laws: of states after a lead time, or None.
         motion_laws: of the frames of windows after their past, where its motion tells more, or None.
         texture: of the draws at point masses of windows, or None where each cell is drawn on its own.
@@ -87,6 +89,7 @@ class Codec:
         self.amplitude = arrays.get("amplitude", np.zeros((len(transforms), 3)))
         self.curves = {i: Curve.from_arrays(arrays, f"curve_{i}") for i in range(len(transforms))
                        if f"curve_{i}_knots" in arrays}  # fmt: skip
+        self.coarse_law: CoarseLaw | None = None
         self.season = arrays.get("season")  # see :func:`undrift.data.season.fit_season`
         self.window_laws: WindowLaws | None = None
         if "window_modes" in arrays:
@@ -94,7 +97,7 @@ class Codec:
         self.texture = Texture.from_arrays(arrays, layout.periodic) if "texture_powers" in arrays else None
         self.motion_laws: MotionLaws | None = None
         if "motion_weights" in arrays:
-            self.motion_laws = MotionLaws([MotionLaw.from_arrays(arrays, "motion")], layout.periodic)
+            self.motion_laws = MotionLaws.from_arrays(arrays, layout.periodic)
         self.lead_laws = LeadLaws.from_arrays(arrays, layout.shape) if "lead_modes" in arrays else None
         self.activity_mean, self.activity_centre = arrays.get("activity_mean"), arrays.get("activity_centre")
         self.low = np.array([t.thresholds[0] for t in transforms]).reshape(-1, *[1] * len(layout.space))
@@ -126,7 +129,7 @@ class Codec:
         if self.lead_laws is not None:
             out |= self.lead_laws.to_arrays()
         if self.motion_laws is not None:
-            out |= self.motion_laws.laws[-1].to_arrays("motion")
+            out |= self.motion_laws.to_arrays()
         if self.texture is not None:
             out |= self.texture.to_arrays()
         return out
@@ -265,18 +268,24 @@ class Codec:
             The numbers, and what is predicted of the latents.
         """
         raw = offered if offered is not None or given is None else given.read(rows).astype(np.float64)
-        there = None
+        there = blocks = unsure = None
         if raw is not None:
             assert self.given is not None
-            there, raw = ~np.isnan(self.given.regridder(raw)), self.given.filled(raw, draw)
+            blocks = raw = raw if self.window_laws is None else with_means(self, raw, known)
+            there = ~np.isnan(self.given.regridder(raw))
+            if self.coarse_law is not None:
+                raw, unsure = self.coarse_law.completed(self, raw, covariates, fold, draw)
+            else:
+                blocks = raw = self.given.filled(raw, draw)
         part, fine = self.predictors(raw, covariates, len(rows))
-        blocks = self.blocks(raw) if window is None else None
+        blocks = self.blocks(blocks) if window is None else None
         window = tuple(window) if window is not None else (slice(None),) * len(self.layout.space)
         cut = (slice(None), slice(None), *window)
         prediction = self.predict(part, fold, window)
         fields = self._fields(fine, there, part, prediction.mean, cut, len(rows))
         if known is not None:
-            prediction, more = self.windowed(known, prediction, fold, window, draw, ahead)
+            unsure = None if unsure is None else unsure[cut]
+            prediction, more = self.windowed(known, prediction, fold, window, draw, ahead, unsure)
             fields |= more
         vector = self.covariates.vector(covariates, len(rows)).astype(np.float32)
         if initial is not None:
@@ -297,17 +306,20 @@ class Codec:
         window: Sequence[slice],
         draw: np.random.Generator | None,
         ahead: Sequence[Ahead | None] | None = None,
+        unsure: np.ndarray | None = None,
     ) -> tuple[Predicted, dict[str, np.ndarray]]:
         """The prediction given parts of windows (n, C, *window), NaN where asked, and what the network sees of them.
 
         What the motion of the past tells is found from ``known``, or is told for parts of space: they do not show it.
+        The spread of the prediction that coarse values leave which are missing is ``unsure``, of the same shape.
         """
         assert self.window_laws is not None
         r, _ = self.residual(known, prediction, window, draw)
         there = np.isfinite(known) & ~self.mask[(slice(None), *window)][None]
         if self.motion_laws is not None and ahead is None and known.shape[1:] == self.mask.shape:
             ahead = self.motion_laws.seen(np.where(there, self.latents(known), np.nan), self.mask, fold)
-        return given_frames(self.window_laws, self.motion_laws, r, there, prediction, fold, window, ahead or [])
+        found = given_frames(self.window_laws, self.motion_laws, r, there, prediction, fold, window, ahead or [])
+        return found if self.coarse_law is None else unsure_of_coarse(*found, prediction, there, unsure)
 
     def after(
         self,

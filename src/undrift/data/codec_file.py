@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from undrift.data.coarse_law import CoarseLaw
 from undrift.data.codec import Codec
 from undrift.data.covariates import Covariates
 from undrift.data.fields import Fields
@@ -21,6 +22,7 @@ from undrift.errors import CheckpointError
 __all__ = ["Shell", "load_codec", "save_codec"]
 
 _SPECIAL = "predictor__"
+_COARSE = "coarse__"
 
 
 class Shell:
@@ -59,11 +61,16 @@ def _plain(value: Any) -> Any:
     )
 
 
-def save_codec(path: Path, codec: Codec, target: Shell, given: Shell | None) -> None:
-    """Write the codec and the two shells."""
-    arrays = codec.arrays() | {_SPECIAL + k: v for k, v in codec.predictor.to_arrays().items()}
-    data = {k: ([f"{k}_{i}" for i in range(v.ndim)], v) for k, v in arrays.items()}
-    facts = {
+def _arrays(codec: Codec) -> dict[str, np.ndarray]:
+    """Arrays of a codec, and of that of the coarse windows which it is given."""
+    out = codec.arrays() | {_SPECIAL + k: v for k, v in codec.predictor.to_arrays().items()}
+    coarse = {} if codec.coarse_law is None else _arrays(codec.coarse_law.codec)
+    return out | {_COARSE + k: v for k, v in coarse.items()}
+
+
+def _facts(codec: Codec) -> dict[str, Any]:
+    """What the arrays do not hold."""
+    return {
         "layout": codec.layout.to_dict(),
         "given_layout": None if codec.given_layout is None else codec.given_layout.to_dict(),
         "transforms": [t.to_dict() for t in codec.transforms],
@@ -71,6 +78,16 @@ def save_codec(path: Path, codec: Codec, target: Shell, given: Shell | None) -> 
         "covariates": codec.covariates.to_list(),
         "degree": codec.covariates.degree,
         "predictors": codec.predictor.to_list(),
+        "coarse": None if codec.coarse_law is None else _facts(codec.coarse_law.codec),
+    }
+
+
+def save_codec(path: Path, codec: Codec, target: Shell, given: Shell | None) -> None:
+    """Write the codec and the two shells."""
+    arrays = _arrays(codec)
+    data = {k: ([f"{k}_{i}" for i in range(v.ndim)], v) for k, v in arrays.items()}
+    facts = {
+        **_facts(codec),
         "order": target.order.to_dict(),
         "given_order": None if given is None else given.order.to_dict(),
         "attrs": target.attrs,
@@ -81,6 +98,37 @@ def save_codec(path: Path, codec: Codec, target: Shell, given: Shell | None) -> 
     target.coords.to_netcdf(path, mode="a", group="target")
     if given is not None:
         given.coords.to_netcdf(path, mode="a", group="given")
+
+
+def _codec_of(arrays: dict[str, np.ndarray], facts: dict[str, Any], regridder: Regridder | None) -> Codec:
+    """Inverse of :func:`_arrays` and :func:`_facts`."""
+    layout = Layout.from_dict(facts["layout"])
+    transforms = [Transform.from_dict(t) for t in facts["transforms"]]
+    shape = (len(transforms), *layout.shape)
+    special = {k.removeprefix(_SPECIAL): v for k, v in arrays.items() if k.startswith(_SPECIAL)}
+    if "predictors" in facts:
+        predictor = Predictors.from_arrays(special, facts["predictors"], shape)
+    else:  # one for all channels, as there were before
+        one = {"channels": range(len(transforms)), "inputs": None, "scores": facts["scores"]}
+        predictor = Predictors.from_arrays({f"0_{k}": v for k, v in special.items()}, [one], shape)
+    covariates = Covariates.from_list(facts["covariates"])
+    covariates.degree = facts["degree"]
+    given = None
+    if regridder is not None:
+        given_transforms = [Transform.from_dict(t) for t in facts["given_transforms"]]
+        given = GivenCodec(Layout.from_dict(facts["given_layout"]), regridder, given_transforms, arrays)
+    codec = Codec(
+        layout=layout,
+        transforms=transforms,
+        given=given,
+        covariates=covariates,
+        predictor=predictor,
+        arrays={k: v for k, v in arrays.items() if not k.startswith((_SPECIAL, _COARSE))},
+    )
+    if facts.get("coarse") is not None:
+        own = {k.removeprefix(_COARSE): v for k, v in arrays.items() if k.startswith(_COARSE)}
+        codec.coarse_law = CoarseLaw(_codec_of(own, facts["coarse"], None))
+    return codec
 
 
 def load_codec(path: Path) -> tuple[Codec, Shell, Shell | None]:
@@ -97,31 +145,11 @@ def load_codec(path: Path) -> tuple[Codec, Shell, Shell | None]:
                 given_coords = ds.load()
     except (OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({type(error).__name__}); copy the run directory again") from None
-    layout = Layout.from_dict(facts["layout"])
-    given_layout = None if given_coords is None else Layout.from_dict(facts["given_layout"])
-    transforms = [Transform.from_dict(t) for t in facts["transforms"]]
-    shape = (len(transforms), *layout.shape)
-    special = {k.removeprefix(_SPECIAL): v for k, v in arrays.items() if k.startswith(_SPECIAL)}
-    if "predictors" in facts:
-        predictor = Predictors.from_arrays(special, facts["predictors"], shape)
-    else:  # one for all channels, as there were before
-        one = {"channels": range(len(transforms)), "inputs": None, "scores": facts["scores"]}
-        predictor = Predictors.from_arrays({f"0_{k}": v for k, v in special.items()}, [one], shape)
-    covariates = Covariates.from_list(facts["covariates"])
-    covariates.degree = facts["degree"]
-    given = None
-    if given_coords is not None and given_layout is not None:
-        regridder = Regridder(Grid.of(given_coords, given_layout), Grid.of(coords, layout))
-        given_transforms = [Transform.from_dict(t) for t in facts["given_transforms"]]
-        given = GivenCodec(given_layout, regridder, given_transforms, arrays)
-    codec = Codec(
-        layout=layout,
-        transforms=transforms,
-        given=given,
-        covariates=covariates,
-        predictor=predictor,
-        arrays={k: v for k, v in arrays.items() if not k.startswith(_SPECIAL)},
-    )
+    regridder = None
+    if given_coords is not None:
+        grids = (given_coords, facts["given_layout"]), (coords, facts["layout"])
+        regridder = Regridder(*(Grid.of(ds, Layout.from_dict(told)) for ds, told in grids))
+    codec = _codec_of(arrays, facts, regridder)
     shell = Shell(coords, Order.from_dict(facts["order"]), facts["attrs"], facts["variable_attrs"])
     given_shell = None if given_coords is None else Shell(given_coords, Order.from_dict(facts["given_order"]), {}, {})
     return codec, shell, given_shell

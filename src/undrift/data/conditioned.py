@@ -12,7 +12,7 @@ from undrift.data.lead_law import LeadLaws
 from undrift.data.motion_law import Ahead, MotionLaws
 from undrift.data.window_law import WindowLaws
 
-__all__ = ["given_frames", "given_states"]
+__all__ = ["given_frames", "given_states", "unsure_of_coarse"]
 
 Fields = dict[str, np.ndarray]
 
@@ -49,6 +49,25 @@ def given_frames(
         fields |= {"carried": carried, "reached": reached, "doubt": doubt}
     fields["expected"] = np.where(there, 0.0, (after.mean - prediction.mean) / prediction.std)
     return after, {k: v.astype(np.float32) for k, v in fields.items()}
+
+
+def unsure_of_coarse(
+    after: Predicted, fields: Fields, before: Predicted, there: np.ndarray, unsure: np.ndarray | None
+) -> tuple[Predicted, Fields]:
+    """Of windows given parts of them and a coarse sequence that is missing in part.
+
+    Args:
+        after: the prediction given these parts.
+        fields: what the network sees of them.
+        before: the prediction without them.
+        there: where windows are known, (n, C, *window).
+        unsure: standard deviation that missing coarse values leave, same shape; None where none is missing.
+    """
+    if unsure is not None:
+        after = Predicted(after.mean, np.where(there, after.std, np.hypot(after.std, unsure)))
+    doubt = np.where(there, 0, np.log(after.std / before.std)).astype(np.float32)
+    expected = fields.pop("expected")
+    return after, fields | {"doubt": doubt, "expected": expected}
 
 
 def given_states(

@@ -1,5 +1,7 @@
 """The linear predictor of frames that move: what the past frames, carried on along their motion, tell of later ones.
 
+Turned round in time, the first frames after the past tell of those before them, by a law of its own.
+
 The last frame u (latents, at their bounds where they are beyond) is taken apart into octaves by Gaussian filters G,
 
     u = (u - G_1 u) + (G_1 u - G_2 u) + (G_2 u - G_4 u) + ... + G_S u,
@@ -55,18 +57,20 @@ class Ahead:
         last: the last frame carried on, likewise.
         rough: its roughness, likewise.
         inside: whether that was within the domain and known, (leads, *space).
+        back: whether time is turned round: the frames before are predicted, the latest first.
     """
 
     mean: np.ndarray
     last: np.ndarray
     rough: np.ndarray
     inside: np.ndarray
+    back: bool = False
 
     def part(self, window: Sequence[slice]) -> "Ahead":
         """A part of space."""
         cut = (slice(None), *window)
         mean, last, rough = (v[(slice(None), *cut)] for v in (self.mean, self.last, self.rough))
-        return Ahead(mean, last, rough, self.inside[cut])
+        return Ahead(mean, last, rough, self.inside[cut], self.back)
 
 
 def octaves(frame: Array, periodic: Sequence[bool]) -> Array:
@@ -239,31 +243,38 @@ class MotionLaws:
     Args:
         laws: the last is that of all.
         periodic: of each space axis.
+        back: likewise of the frames of the past given those after it, time turned round; empty where they are too few.
     """
 
-    def __init__(self, laws: Sequence[MotionLaw], periodic: Sequence[bool]) -> None:
-        self.laws, self.periodic = list(laws), tuple(periodic)
+    def __init__(self, laws: Sequence[MotionLaw], periodic: Sequence[bool], back: Sequence[MotionLaw] = ()) -> None:
+        self.laws, self.periodic, self.back = list(laws), tuple(periodic), list(back)
 
-    def of(self, fold: int | None) -> MotionLaw:
+    def of(self, fold: int | None, back: bool = False) -> MotionLaw:
         """The law that was fitted without a fold; None for that of all."""
-        return self.laws[-1 if fold is None else fold]
+        return (self.back if back else self.laws)[-1 if fold is None else fold]
+
+    def turned(self, window: np.ndarray, back: bool) -> np.ndarray:
+        """The frames of a window (V, T, ...) that a law is of, time turned round where it goes ``back``."""
+        return window[:, self.of(None, True).frames - 1 :: -1] if back else window
 
     def seen(self, past: np.ndarray, mask: NDArray[np.bool_], fold: NDArray[np.intp] | None) -> list[Ahead | None]:
-        """What the past tells of each window (n, V T, *space) of latents, NaN where not given; None for no whole past.
+        """What the past, or else what is after it, tells of each window; None where neither is whole.
 
         Args:
-            past: the windows.
+            past: the windows, (n, V T, *space), of latents, NaN where not given.
             mask: cells that never have a value, (V T, *space).
             fold: fold of each, whose law was fitted without it; None for that of all.
         """
         out: list[Ahead | None] = []
         for i, window in enumerate(past):
-            law = self.of(None if fold is None else int(fold[i]))
-            split = (-1, law.frames, *window.shape[1:])
-            there, never = ~np.isnan(window).reshape(split)[:, : law.past], mask.reshape(split)[:, : law.past]
-            axes = tuple(range(2, there.ndim))
-            whole = bool((there.sum(axes) >= _WHOLE * (~never).sum(axes)).all())
-            out.append(law.ahead(window.reshape(split)[:, : law.past], self.periodic) if whole else None)
+            split, found = (-1, self.of(None).frames, *window.shape[1:]), None
+            for back in (False, True)[: 1 + bool(self.back)]:
+                law = self.of(None if fold is None else int(fold[i]), back)
+                frames, never = (self.turned(v.reshape(split), back)[:, : law.past] for v in (window, mask))
+                axes = tuple(range(2, frames.ndim))
+                if found is None and ((~np.isnan(frames)).sum(axes) >= _WHOLE * (~never).sum(axes)).all():
+                    found = replace(law.ahead(frames, self.periodic), back=back)
+            out.append(found)
         return out
 
     def put(
@@ -290,10 +301,9 @@ class MotionLaws:
         for i, found in enumerate(ahead):
             if found is None:
                 continue
-            law = self.of(None if fold is None else int(fold[i]))
-            known, *parts = (
-                v[i].reshape(-1, law.frames, *mean.shape[2:]) for v in (there, mean, std, carried, reached)
-            )
+            law = self.of(None if fold is None else int(fold[i]), found.back)
+            split = (-1, self.of(None).frames, *mean.shape[2:])
+            known, *parts = (self.turned(v[i].reshape(split), found.back) for v in (there, mean, std, carried, reached))
             told = (found.mean, law.spread(found), found.last, found.inside)
             for part, values in zip(parts, told):
                 np.copyto(part[:, law.past :], values, where=~known[:, law.past :])
@@ -301,7 +311,21 @@ class MotionLaws:
 
     def widened(self, factor: np.ndarray) -> "MotionLaws":
         """The laws with their standard deviations times a factor of each frame, (V, T)."""
-        return MotionLaws([law.widened(factor) for law in self.laws], self.periodic)
+        back = [law.widened(self.turned(factor, True)) for law in self.back]
+        return MotionLaws([law.widened(factor) for law in self.laws], self.periodic, back)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Arrays that hold the laws of all."""
+        return self.of(None).to_arrays("motion") | (self.of(None, True).to_arrays("back") if self.back else {})
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], periodic: Sequence[bool]) -> Self:
+        """Inverse of :meth:`to_arrays`."""
+        back = [MotionLaw.from_arrays(arrays, "back")] if "back_weights" in arrays else []
+        return cls([MotionLaw.from_arrays(arrays, "motion")], periodic, back)
+
+
+_Cells = tuple[Array, Array, Array, Array]  # octaves (V, bands, cells), roughness, side (cells,) and latents (V, cells)
 
 
 def fit_motion_laws(
@@ -323,27 +347,35 @@ def fit_motion_laws(
         high: that of the upper one.
         periodic: of each space axis.
     """
-    parts: list[list[_Cells]] = []  # of each window and lead
-    draw = np.random.default_rng(0)
+    number, near = int(fold.max()) + 1, 0
+    parts: tuple[list[list[_Cells]], list[list[_Cells]]] = [], []  # of each window and lead, on and back
+    draw, again = np.random.default_rng(0), np.random.default_rng(1)
     for window in windows:
-        space = window.shape[2:]
-        leads, cells = window.shape[1] - past, int(np.prod(space))
-        few = min(cells, _CELLS, max(100, _NUMBERS // (len(fold) * leads * 8 * len(window))))
-        rows = []
-        for lead, (bands, _, rough, inside) in enumerate(carried_octaves(window[:, :past], low, high, leads, periodic)):
-            at = draw.integers(0, cells, few)
-            columns = (v.reshape(*v.shape[: v.ndim - len(space)], -1)[..., at] for v in (bands, rough, ~inside))
-            rows.append((*columns, window[:, past + lead].reshape(len(window), -1)[:, at]))
-        parts.append(rows)
-    number = int(fold.max()) + 1
-    laws = []
+        parts[0].append(_cells(window, past, low, high, periodic, len(fold), draw))
+        near = min(window.shape[1] - past, max(past, 2))
+        if near > 1:
+            parts[1].append(_cells(window[:, past + near - 1 :: -1], near, low, high, periodic, len(fold), again))
+    laws: list[list[MotionLaw]] = [[], []]
     for k in range(number + 1):
-        some = [part for part, f in zip(parts, fold) if f != k]
-        laws.append(_fitted(some, past, low, high))
-    return MotionLaws(laws, periodic)
+        for some, given, found in zip(parts, (past, near), laws):
+            if some:
+                found.append(_fitted([part for part, f in zip(some, fold) if f != k], given, low, high))
+    return MotionLaws(laws[0], periodic, laws[1])
 
 
-_Cells = tuple[Array, Array, Array, Array]  # octaves (V, bands, cells), roughness, side (cells,) and latents (V, cells)
+def _cells(
+    window: Array, past: int, low: Array, high: Array, periodic: Sequence[bool], count: int, draw: np.random.Generator
+) -> list[_Cells]:
+    """Some cells of a window (V, T, *space), of so many windows, at each lead after so many frames."""
+    space = window.shape[2:]
+    leads, cells = window.shape[1] - past, int(np.prod(space))
+    few = min(cells, _CELLS, max(100, _NUMBERS // (count * leads * 8 * len(window))))
+    rows = []
+    for lead, (bands, _, rough, inside) in enumerate(carried_octaves(window[:, :past], low, high, leads, periodic)):
+        at = draw.integers(0, cells, few)
+        columns = (v.reshape(*v.shape[: v.ndim - len(space)], -1)[..., at] for v in (bands, rough, ~inside))
+        rows.append((*columns, window[:, past + lead].reshape(len(window), -1)[:, at]))
+    return rows
 
 
 def _fitted(parts: Sequence[Sequence[_Cells]], past: int, low: Array, high: Array) -> MotionLaw:

@@ -149,7 +149,8 @@ class Drawing:
         def given(i: int, realization: int) -> tuple[Encoded, Predicted]:
             raw = offered(i)  # what is missing is another draw for each realization, and so is the order of members
             drawn = self.codec.members > 1
-            drawn |= raw is not None and of_given is not None and of_given.law is not None and of_given.gaps(raw).any()
+            if raw is not None and of_given is not None and of_given.law is not None and self.codec.coarse_law is None:
+                drawn |= bool(of_given.gaps(raw).any())
             before = frames(i) is not None or initial(i) is not None
             drawn |= before and any(t.kind != "standard" for t in self.codec.transforms)
             return encoded(i, realization if drawn else None)

@@ -1,5 +1,6 @@
 """Forecasts: windows drawn one after the other, each given the last frames of the one before."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -17,15 +18,17 @@ from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
 from undrift.data.frames import FRAME, later, single_steps
 from undrift.data.layout import plain
+from undrift.data.members import MEMBER, ensemble_dim
 from undrift.data.place import place_given
 from undrift.data.select import sample_mask
 from undrift.data.write import EnsembleWriter
 from undrift.distributions.chain import WindowDraws, batches_of
+from undrift.distributions.coarse import CoarseFrames
 from undrift.distributions.constrained import constrained_by, projected, residual_of, tell_residual
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.framewise import ConstraintOf
 from undrift.distributions.request import Request, template, variables_of
-from undrift.distributions.windows import covariates_at, single_frames
+from undrift.distributions.windows import covariates_at, members_of, single_frames
 from undrift.errors import DataError, UsageError
 from undrift.progress import track
 from undrift.tasks import Window
@@ -45,13 +48,44 @@ class Starts:
 
     Attributes:
         times: of the last known frame of each, (n,).
-        past: values of the frames up to it, (n, C, past, *space), NaN where missing.
+        past: values of the frames up to it, of each member of an ensemble where there is one, the member varying
+            fastest, (n M, C, past, *space), NaN where missing.
         dim: name of the time.
+        members: labels of the members of the ensemble that is given, along ``given_member``, or None.
     """
 
     times: np.ndarray
     past: np.ndarray
     dim: str
+    members: xr.DataArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.past)
+
+    @property
+    def each(self) -> np.ndarray:
+        """The time of each member of each start, (n M,)."""
+        return np.repeat(self.times, len(self.past) // max(len(self.times), 1))
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Coordinates of the starts, and of the members."""
+        times = (self.dim, self.times, {"standard_name": "forecast_reference_time"})
+        return {self.dim: times} | ({} if self.members is None else {MEMBER: self.members})
+
+    def place(self, i: int) -> dict[str, int]:
+        """Position of one of them along the dims of a forecast."""
+        if self.members is None:
+            return {self.dim: i}
+        start, member = divmod(i, self.members.size)
+        return {self.dim: start, MEMBER: member}
+
+    def digest(self, i: int) -> str:
+        """Text of its labels."""
+        at = self.place(i)
+        told = f"{self.dim}={plain(self.times[at[self.dim]])}"
+        member = None if self.members is None else plain(self.members.values[at[MEMBER]])
+        return told if self.members is None else f"{told};{self.members.attrs['dim']}={member}"
 
 
 def starts_of(fields: Fields, codec: Codec, shell: Shell, task: Window, init: str | np.ndarray) -> Starts:
@@ -71,27 +105,32 @@ def starts_of(fields: Fields, codec: Codec, shell: Shell, task: Window, init: st
     """
     if task.past == 0:
         raise UsageError("the model was trained with --past 0: it draws windows that nothing is before; type --past 4")
-    time, times, layout = fields.layout.time, fields.times(), single_frames(codec.layout)
+    time, layout = fields.layout.time, single_frames(codec.layout)
     if time is None:
         raise DataError("the given frames have no time, which a forecast begins with; add a dim of that name")
+    members, labels = members_of(fields)
+    first = fields.select(members[0])
+    times = first.times()
     if times is None:  # frames are counted
-        times = np.array([fields.labels(i)[time] for i in range(len(fields))])
+        times = np.array([first.labels(i)[time] for i in range(len(first))])
     for dim in fields.layout.sample:
-        labels = list(dict.fromkeys(plain(fields.labels(i)[dim]) for i in range(len(fields))))
-        if dim != time and len(labels) > 1:
-            raise DataError(f"the given data have {len(labels)} labels of {dim!r}; give one, such as {dim}={labels[0]}")
+        found = list(dict.fromkeys(plain(fields.labels(i)[dim]) for i in range(len(fields))))
+        if dim not in (time, ensemble_dim(fields)) and len(found) > 1:
+            raise DataError(f"the given data have {len(found)} labels of {dim!r}; give one, such as {dim}={found[0]}")
     match = place_given(fields, layout, shell.coords)
     for sentence in match.warnings:
         logger.warning("%s", sentence)
     apart = single_steps(times)[0] if len(times) > 1 else np.zeros(0, int)
     place = np.concatenate([[0], np.cumsum(np.where(apart > 0, apart, task.past))])
-    chosen = _chosen(fields, time, times, init)
-    past = np.full((len(chosen), len(layout.channels), task.past, *codec.layout.shape), np.nan, np.float32)
+    chosen = _chosen(first, time, times, init)
+    shape = (len(chosen), len(members), len(layout.channels), task.past, *codec.layout.shape)
+    past = np.full(shape, np.nan, np.float32)
     for k, last in enumerate(chosen):
         rows = np.flatnonzero((place <= place[last]) & (place > place[last] - task.past))
-        values = match(fields.read(rows))
-        past[k][:, task.past - 1 - (place[last] - place[rows])] = np.moveaxis(values, 0, 1)
-    return Starts(times[chosen], past, time)
+        for m, at in enumerate(members):
+            values = match(fields.read(at[rows]))
+            past[k, m][:, task.past - 1 - (place[last] - place[rows])] = np.moveaxis(values, 0, 1)
+    return Starts(times[chosen], past.reshape(-1, *shape[2:]), time, labels)
 
 
 def _chosen(fields: Fields, time: str, times: np.ndarray, init: str | np.ndarray) -> list[int]:
@@ -172,6 +211,7 @@ class Forecast:
         attrs: of the result.
         constraint: that windows satisfy, of a number of their block and given which starts they are of.
         residuals: how far they are from it, filled while they are drawn.
+        coarse: frames that windows are given, where training had such.
     """
 
     law: Diffusion
@@ -187,6 +227,7 @@ class Forecast:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     constraint: Callable[[int], ConstraintOf] | None = None
     residuals: list[float] = field(default_factory=list)
+    coarse: CoarseFrames | None = None
 
     @property
     def blocks(self) -> int:
@@ -200,12 +241,12 @@ class Forecast:
         valid = np.stack([later(starts.times, int(n), self.shell.coords[FRAME]) for n in frames], axis=1)
         coords = xr.Dataset(
             coords={
-                starts.dim: (starts.dim, starts.times, {"standard_name": "forecast_reference_time"}),
+                **starts.labels,
                 LEAD: (LEAD, leads, {"standard_name": "forecast_period"}),
                 "valid_time": ((starts.dim, LEAD), valid, {"long_name": "time that is forecast"}),
             }
         )
-        request = Request(coords, (starts.dim, LEAD), [], None, {})
+        request = Request(coords, (*starts.labels, LEAD), [], None, {})
         empty = template(request, single_frames(self.codec.layout), self.shell, self.numbers, self.attrs)
         return empty.drop_vars(FRAME)
 
@@ -215,7 +256,7 @@ class Forecast:
         arrays = {str(k): np.empty(v.shape, np.float32) for k, v in out.data_vars.items()}
         for r, i, leads, values in self._drawn(progress, lambda r, i: False):
             for name, value in values.items():
-                arrays[name][r, i, leads] = value
+                arrays[name][(r, *self.starts.place(i).values(), leads)] = value
         return out.assign({k: out[k].copy(data=v) for k, v in arrays.items()}).assign_attrs(self._told())
 
     def _told(self, before: float = 0.0) -> dict[str, float]:
@@ -224,17 +265,24 @@ class Forecast:
 
     def to_file(self, path: str | Path, overwrite: bool, progress: bool) -> None:
         """The forecasts written as they come; what a process that was killed had written to a .zarr is kept."""
-        labelled, dim = self.labelled(), self.starts.dim
-        chunks = {"realization": 1, dim: 1, LEAD: min(self.task.future, self.steps)}
-        told = {**self.attrs, "times": [plain(t) for t in self.starts.times], "steps": self.steps}
+        labelled, starts = self.labelled(), self.starts
+        chunks = {"realization": 1, **dict.fromkeys(starts.labels, 1), LEAD: min(self.task.future, self.steps)}
+        told = {**self.attrs, "times": [starts.digest(i) for i in range(len(starts))], "steps": self.steps}
         told |= {"numbers": [int(n) for n in self.numbers[[0, -1]]], "nfe": self.nfe, "seed": self.seed}
+        if self.coarse is not None:
+            told["coarse"] = hashlib.sha256(self.coarse.values.tobytes()).hexdigest()
         with EnsembleWriter(
-            path, labelled, overwrite, sample=(dim, LEAD), chunks=chunks, resume=json.dumps(told, default=str)
+            path,
+            labelled,
+            overwrite,
+            sample=(*starts.labels, LEAD),
+            chunks=chunks,
+            resume=json.dumps(told, default=str),
         ) as writer:
             before = float(writer.noted(_RESIDUAL, 0.0))  # by a process that was killed
-            for r, i, leads, values in self._drawn(progress, lambda r, i: writer.written(r, {dim: i})):
+            for r, i, leads, values in self._drawn(progress, lambda r, i: writer.written(r, starts.place(i))):
                 writer.annotate(self._told(before))
-                writer.write(slice(r, r + 1), {dim: i, LEAD: leads}, {k: v[None] for k, v in values.items()})
+                writer.write(slice(r, r + 1), {**starts.place(i), LEAD: leads}, {k: v[None] for k, v in values.items()})
 
     def plan(self) -> dict[str, Any]:
         """Sizes and network calls."""
@@ -250,12 +298,12 @@ class Forecast:
 
     def _batches(self, done: Callable[[int, int], bool]) -> Iterator[list[tuple[int, int]]]:
         """(start, position of the realization) of what is drawn at a time, all by one of the networks."""
-        return batches_of(self.law, self.numbers, len(self.starts.times), done)
+        return batches_of(self.law, self.numbers, len(self.starts), done)
 
     def _drawn(self, progress: bool, done: Any) -> Iterator[Block]:
         """Realization, start, leads, and values per variable (leads, *level, *space) of each window drawn."""
         task, one, count = self.task, single_frames(self.codec.layout), 0
-        total = len(self.starts.times) * len(self.numbers) * self.blocks
+        total = len(self.starts) * len(self.numbers) * self.blocks
         with track("forecasting", total, enabled=progress) as tick:
             for part in self._batches(done):
                 past = self.starts.past[[i for i, _ in part]]
@@ -278,21 +326,30 @@ class Forecast:
         known = np.full((rows, past.shape[1], task.frames, *shape), np.nan, np.float32)
         known[:, :, : task.past] = past
         known = known.reshape(rows, -1, *shape)
-        at = later(self.starts.times[[i for i, _ in part]], block * task.future, self.shell.coords[FRAME])
+        at = later(self.starts.each[[i for i, _ in part]], block * task.future, self.shell.coords[FRAME])
         chain = WindowDraws(self.law, self.codec, self.device, self.seed, self.nfe)
-        digests = [f"{self.starts.dim}={plain(self.starts.times[i])};block={block}" for i, _ in part]
+        digests = [f"{self.starts.digest(i)};block={block}" for i, _ in part]
         numbers, wanted = [int(self.numbers[r]) for _, r in part], None
         of_starts = None if self.constraint is None else self.constraint(block)
+        offered, keeps = self._offered([i for i, _ in part], block), self.coarse is None or not self.coarse.interpolated
         if of_starts is None:
-            values = chain(known, covariates_at(self.codec, at), numbers, digests)
+            values = chain(known, covariates_at(self.codec, at), numbers, digests, offered, keeps)
         else:
             starts, whole = [i for i, _ in part], self.law.micro_batch
             padded = of_starts(starts + starts[-1:] * (whole - rows))
             values = chain(
-                known, covariates_at(self.codec, at), numbers, digests,
+                known, covariates_at(self.codec, at), numbers, digests, offered, keeps,
                 guided=lambda predicted: constrained_by(padded, self.codec, self.shell, predicted, whole),
             )  # fmt: skip
             wanted = of_starts(starts)
             values = projected(values, wanted, self.codec, self.shell)
             self.residuals.append(residual_of(values, wanted, self.codec, self.shell))
         return np.where(np.isfinite(known), known, values).reshape(rows, -1, task.frames, *shape)
+
+    def _offered(self, rows: list[int], block: int) -> np.ndarray | None:
+        """Coarse windows of starts, (n, G frames, *coarse), NaN where no frame is given; None where none is wanted."""
+        if self.coarse is None:
+            return None
+        starts, first = self.starts.each[rows], block * self.task.future + 1 - self.task.past
+        steps = range(first, first + self.task.frames)
+        return self.coarse.windows(np.stack([later(starts, k, self.shell.coords[FRAME]) for k in steps], 1))

@@ -18,14 +18,13 @@ import xarray as xr
 
 from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
-from undrift.data.conserve import block_means
 from undrift.data.fields import Fields
-from undrift.data.frames import FRAME
+from undrift.data.frames import FRAME, later
 from undrift.data.layout import plain
-from undrift.data.regrid import match_given
 from undrift.data.select import sample_mask
 from undrift.data.write import CHUNK_BYTES, EnsembleWriter
 from undrift.distributions.chain import WindowDraws, batches_of
+from undrift.distributions.coarse import on_trained_grid
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.request import Request, template, variables_of
 from undrift.distributions.windows import covariates_at, single_frames, whole_steps
@@ -70,7 +69,7 @@ class CoarseSequence:
 def sequence_of(
     fields: Fields, codec: Codec, shell: Shell, given_shell: Shell, task: Window, at: str | Mapping[str, Any] | None
 ) -> CoarseSequence:
-    """The coarse sequence that is given: frames one step apart, as many as a window has or more.
+    """The coarse sequence that is given: as many frames as a window has or more, some of which may be absent.
 
     Args:
         fields: the given frames.
@@ -81,7 +80,7 @@ def sequence_of(
         at: which of the frames, such as "time=2019-03-01/2019-03-08".
 
     Raises:
-        DataError: the frames are too few, a step is missing or another one, there are several series, or the fields are
+        DataError: the frames are too few or no whole number of steps apart, there are several series, or the fields are
             others than those trained with.
         UsageError: windows of the model cannot follow each other.
     """
@@ -91,38 +90,31 @@ def sequence_of(
     time = fields.layout.time
     if time is None:
         raise DataError("the coarse sequence has no time; name the dims with --dims time,y,x")
-    count, times = len(fields), fields.times()
-    labels = _labels(fields, time, np.arange(count) if times is None else times)
+    others = _one_series(fields, time)
+    values, interpolated = on_trained_grid(fields, codec, given_shell, task.frames)
+    values, times = _with_absent(values, fields.times(), shell.coords[FRAME])
+    count = len(values)
+    labels = xr.Dataset(coords={time: (time, np.arange(count) if times is None else times), **others})
     _refuse_length(count, task)
-    if times is not None and task.frames > 1:
-        _refuse_gaps(times, shell.coords[FRAME], time)
-    match = match_given(
-        fields, single_frames(codec.given.layout), given_shell.coords, mask=codec.given.mask[:: task.frames]
-    )
-    for sentence in [*match.notes, *match.warnings]:
-        logger.warning("%s", sentence)
-    values = np.concatenate([match(fields.read(rows)) for rows in np.array_split(np.arange(count), -(-count // 64))])
     first = ";".join(f"{d}={plain(labels[d].values[0])}" for d in sorted(fields.layout.sample))
-    interpolated = match.regridder.interpolates
     request = Request(labels, fields.layout.sample, [first], lambda rows: values[rows], {}, interpolated)
     out = CoarseSequence(values, times, time, request, task)
     request.outside |= _outside(out, codec, task.frames)
-    if interpolated and codec.conserves.any():
-        logger.warning("what is given is interpolated: the drawn fields need not have its means over blocks")
     return out
 
 
-def _labels(fields: Fields, time: str, times: np.ndarray) -> xr.Dataset:
-    """Labels of the frames, of one series."""
-    coords: dict[str, Any] = {time: (time, times)}
+def _one_series(fields: Fields, time: str) -> dict[str, Any]:
+    """Coordinates of the dims beside the time, each of one label."""
+    coords: dict[str, Any] = {}
     for dim in fields.layout.sample:
         found = {plain(fields.labels(i)[dim]): fields.labels(i)[dim] for i in range(len(fields))}
         if dim != time and len(found) > 1:
             raise DataError(
                 f"the given data have {len(found)} labels of {dim!r}; choose one with --at {dim}={next(iter(found))}"
             )
-        coords.setdefault(dim, (dim, np.array(list(found.values()))))
-    return xr.Dataset(coords=coords)
+        if dim != time:
+            coords[dim] = (dim, np.array(list(found.values())))
+    return coords
 
 
 def _refuse_length(count: int, task: Window) -> None:
@@ -139,20 +131,24 @@ def _refuse_length(count: int, task: Window) -> None:
         )
 
 
-def _refuse_gaps(times: np.ndarray, lead: xr.DataArray, dim: str) -> None:
-    """Refuse frames that are not one step of the model apart each."""
-    apart = np.diff(whole_steps(times, lead.values))
-    gaps = np.flatnonzero(apart != 1)
-    if gaps.size == apart.size:
-        raise DataError(
-            f"frames of the coarse sequence are {apart[0]} steps of the model apart, expected one step; give each frame"
-        )
-    if gaps.size:
-        before, after = (plain(t) for t in times[gaps[0] : gaps[0] + 2])
-        raise DataError(
-            f"the coarse sequence has {gaps.size} gap{'s' * (gaps.size > 1)} in time, first between {before} and "
-            f"{after}; give its parts one by one, such as --at {dim}={plain(times[0])}/{before}"
-        )
+def _with_absent(
+    values: np.ndarray, times: np.ndarray | None, lead: xr.DataArray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Frames (N, G, *coarse) one step of the model apart each, NaN where one is absent, and their times."""
+    if times is None or lead.size < 2 or len(times) < 2:
+        return values, times
+    place = whole_steps(times, lead.values)
+    before = np.searchsorted(place, np.arange(place[-1] + 1), side="right") - 1
+    after = np.arange(len(before)) - place[before]
+    if not after.any():
+        return values, times
+    logger.warning(
+        "%d of %d frames of the coarse sequence are absent: what is in them is drawn, too",
+        int((after > 0).sum()), len(after),
+    )  # fmt: skip
+    all_times = np.array([later(times[b : b + 1], int(k), lead)[0] for b, k in zip(before, after)])
+    wide = (slice(None), *[None] * (values.ndim - 1))
+    return np.where((after > 0)[wide], np.nan, values[before]), all_times.astype(times.dtype)
 
 
 def _outside(given: CoarseSequence, codec: Codec, frames: int) -> dict[str, float]:
@@ -293,7 +289,7 @@ class Downscaling:
         frames, given = self.task.frames, self.given
         known = np.full((len(part), *before.shape[1:2], frames, *before.shape[3:]), np.nan, np.float32)
         known[:, :, : before.shape[2]] = before
-        offered = self._with_means(given.windows(np.array([start]), frames), known)
+        offered = given.windows(np.array([start]), frames)
         at = None if given.times is None else np.repeat(given.times[[start + max(self.task.past - 1, 0)]], len(part))
         draws = WindowDraws(self.law, self.codec, self.device, self.seed, self.nfe)
         digests = [f"{given.request.digests[0]};block={block}"] * len(part)
@@ -306,16 +302,3 @@ class Downscaling:
             keeps=not given.request.interpolated,
         ).reshape(known.shape)
         return np.where(np.isfinite(known), known, values)
-
-    def _with_means(self, offered: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """What is given (1, G, *coarse); where values are missing with means of what is known, for each realization."""
-        codec = self.codec
-        if codec.factor is None or codec.given is None or not codec.given.gaps(offered).any():
-            return offered
-        offered = np.repeat(offered, len(known), 0)
-        flat = known.reshape(len(known), -1, *codec.layout.shape)
-        for channel in np.flatnonzero(codec.conserves):
-            source = codec.base[channel]
-            means = block_means(flat[:, channel].astype(np.float64), codec.factor)
-            offered[:, source] = np.where(np.isnan(offered[:, source]), means, offered[:, source])
-        return offered

@@ -25,7 +25,8 @@ from undrift.errors import DataError
 from undrift.tasks import Window
 
 __all__ = [
-    "covariates_at", "request_stations", "request_windows", "single_frames", "told_as_given", "whole_steps",
+    "covariates_at", "members_of", "request_stations", "request_windows", "single_frames", "told_as_given",
+    "whole_steps",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def request_windows(
     place = place_given(fields, one, shell.coords)
     for sentence in place.warnings:
         logger.warning("%s", sentence)
-    members, labels = _members(fields)
+    members, labels = members_of(fields)
     frame, coords = _placed(fields.select(members[0]), shell.coords[FRAME], task)
     windows = members if task.frames > 1 else list(np.concatenate(members)[:, None])
 
@@ -81,7 +82,7 @@ def request_windows(
     return Request(coords, dims, digests, None, values, known=known)
 
 
-def _members(fields: Fields) -> tuple[list[np.ndarray], xr.DataArray | None]:
+def members_of(fields: Fields) -> tuple[list[np.ndarray], xr.DataArray | None]:
     """Positions of the frames of each member of an ensemble, and their labels; all frames where there is none."""
     dim = ensemble_dim(fields)
     if dim is None:

@@ -25,11 +25,11 @@ from undrift.distributions.request import template
 from undrift.distributions.sequence import Downscaling
 from undrift.distributions.typed import Wanted, read_wanted
 from undrift.distributions.windows import told_as_given
-from undrift.errors import UsageError, suggests_options
+from undrift.errors import DataError, UsageError, suggests_options
 from undrift.model.describe import described
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
-from undrift.model.requests import frames_from, knows_coarse, request_of, sequence_from, task_of_forecast
+from undrift.model.requests import coarse_from, frames_from, knows_coarse, request_of, sequence_from, task_of_forecast
 from undrift.nets.members import member_of, number_of
 from undrift.progress import track
 from undrift.tasks import LeadTime, Task, Window, task_of
@@ -162,8 +162,10 @@ class FieldModel:
         seed, numbers = valid_seed(seed), np.arange(which.start, which.stop)
         sequence = None
         if given is not None and not holdout and knows_coarse(self):
-            if any(other is not None for other in (know, lead, observe, constraint)):
-                raise UsageError("a coarse sequence is given by itself; leave know, lead, observe and constraint out")
+            others = {"know": know, "lead": lead, "observe": observe, "constraint": constraint}
+            typed = [name for name, value in others.items() if value is not None]
+            if typed:
+                raise UsageError(f"a coarse sequence is given by itself; leave {' and '.join(typed)} out")
             sequence = sequence_from(self, given, at)
         request = request_of(self, given, holdout, at, know, observe, lead) if sequence is None else sequence.request
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
@@ -194,6 +196,7 @@ class FieldModel:
         self,
         given: Data | None,
         *,
+        coarse: Data | None = None,
         init: str | np.ndarray = "LAST",
         lead: str | float | None = None,
         steps: int | None = None,
@@ -210,6 +213,8 @@ class FieldModel:
 
         Args:
             given: frames up to the start of each forecast: files or a Dataset; None for the run's own data.
+            coarse: coarse frames of any times, of a model of windows that are given a coarse sequence: what is absent
+                there is drawn, too.
             init: which frames forecasts begin with: "LAST", times such as "2019-03-26T12,2019-03-27", or
                 "START/END/EVERY" such as "2019-03-26/2019-03-30/12h"; or an array of times.
             lead: how far, such as "48h"; or
@@ -225,7 +230,8 @@ class FieldModel:
             dry_run: return sizes instead.
 
         Returns:
-            Dataset with dims (realization, time, prediction_timedelta, *level, *space) and ``valid_time``.
+            Dataset with dims (realization, time, prediction_timedelta, *level, *space) and ``valid_time``; of an
+            ensemble that is given ``given_member`` after the time.
         """
         task = task_of_forecast(self)
         seed = valid_seed(seed)
@@ -238,7 +244,8 @@ class FieldModel:
         numbers = np.arange(which.start, which.stop)
         forecast = Forecast(
             self._law(), self.codec, shell, self.device, task, starts, number, numbers, seed, nfe, attrs,
-            None if wanted is None else of_starts(wanted, starts.times, starts.dim, shell, task, number),
+            None if wanted is None else of_starts(wanted, starts.each, starts.dim, shell, task, number),
+            coarse=coarse_from(self, coarse),
         )  # fmt: skip
         if dry_run:
             return forecast.plan()
@@ -323,6 +330,9 @@ class FieldModel:
             raise UsageError(f"baselines of forecasts need a model of windows, and this one's task is {self.task.name}")
         times = np.atleast_1d(forecast[start_of(forecast)].values)
         starts = starts_of(frames_from(self, given), self.codec, self.parts.shell, self.task, times)
+        if starts.members is not None:
+            dim = starts.members.attrs["dim"]
+            raise DataError(f"baselines of forecasts begin with one series of frames; give one member, such as {dim}=0")
         return ForecastRivals(self.parts.rivals, self.problem, self.parts.shell, self.task).draw(forecast, starts)
 
     def under_trained(self) -> bool | None:

@@ -8,6 +8,7 @@ from undrift.data.fields import Fields
 from undrift.data.frames import single_frames_of
 from undrift.data.leads import Lead
 from undrift.data.open import open_fields
+from undrift.distributions.coarse import CoarseFrames, coarse_frames
 from undrift.distributions.lead_time import request_after
 from undrift.distributions.request import Request, request_at, request_from, request_holdout
 from undrift.distributions.sequence import CoarseSequence, sequence_of
@@ -19,7 +20,7 @@ from undrift.tasks import LeadTime, Window
 if TYPE_CHECKING:
     from undrift.model.field_model import FieldModel
 
-__all__ = ["frames_from", "knows_coarse", "request_of", "sequence_from", "task_of_forecast"]
+__all__ = ["coarse_from", "frames_from", "knows_coarse", "request_of", "sequence_from", "task_of_forecast"]
 
 
 def knows_coarse(model: "FieldModel") -> bool:
@@ -48,6 +49,19 @@ def frames_from(model: "FieldModel", given: Data | None) -> Fields:
     return open_fields(given, dims=model.config.data.dims or None, variables=own)
 
 
+def coarse_from(model: "FieldModel", coarse: Data | None) -> CoarseFrames | None:
+    """The coarse frames that windows of a forecast are given, where training had such."""
+    if not knows_coarse(model):
+        if coarse is not None:
+            raise UsageError(
+                "coarse frames are for a model of windows that are given a coarse sequence; train it with --factor 4"
+            )
+        return None
+    assert isinstance(model.task, Window) and model.parts.given_shell is not None
+    fields = None if coarse is None else open_fields(coarse, dims=model.config.data.dims or None)
+    return coarse_frames(fields, model.codec, model.parts.given_shell, model.task.frames)
+
+
 def task_of_forecast(model: "FieldModel") -> Window:
     """The task of a model that can forecast; tells what to type where it cannot."""
     task = model.task
@@ -60,10 +74,6 @@ def task_of_forecast(model: "FieldModel") -> Window:
         raise UsageError(
             f"a forecast needs a model of windows, and this one's task is {task.name}; train one "
             "with --task window --past 4 --future 8"
-        )
-    if knows_coarse(model):
-        raise UsageError(
-            "the model is given a coarse sequence, which a forecast has not; type undrift sample RUN --given"
         )
     return task
 

@@ -18,6 +18,8 @@ _KINDS = {"past": 4, "future": 1, "ends": 2, "frames": 2, "nothing": 1, "region"
 _KINDS |= {"mixed": 1}
 """How often each kind of mask is drawn, in parts of their sum; those that a layout does not allow are left out."""
 _COARSE = {"nothing": 3}
+_OFFERED = {"whole": 12, "nothing": 3, "past": 1, "frames": 1, "region": 1}
+"""Likewise of a coarse sequence: mostly all of it is given."""
 _DENSEST = 0.2  # share of the cells that is known at most where points are given
 _LEAST_SIDE = 0.25  # of a region, as a share of the domain's side
 
@@ -142,6 +144,17 @@ class Window:
         names = rng.choice(list(kinds), size=count, p=chances / chances.sum())
         out = np.stack([self._mask(str(name), groups, tuple(shape[1:]), rng) for name in names])
         return out.reshape(count, *shape)
+
+    def offer(self, shape: Sequence[int], count: int, rng: np.random.Generator) -> np.ndarray:
+        """What is given of so many coarse windows (G, *coarse) = ``shape``, each by a mask of a kind of its own."""
+        number = shape[0] // self.frames
+        kinds = {k: v for k, v in _OFFERED.items() if self._allowed(k, number)}
+        chances = np.array(list(kinds.values()), dtype=np.float64)
+        names = rng.choice(list(kinds), size=count, p=chances / chances.sum())
+        out = np.ones((count, *shape), dtype=bool)
+        for i in np.flatnonzero(names != "whole"):
+            out[i] = self._mask(str(names[i]), np.arange(number), tuple(shape[1:]), rng).reshape(shape)
+        return out
 
     def _allowed(self, kind: str, variables: int) -> bool:
         needs = {

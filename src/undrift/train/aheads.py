@@ -1,4 +1,4 @@
-"""What the motion of the past tells of training windows, of which training sees parts that do not show it."""
+"""What the motion of known frames tells of training windows, of which training sees parts that do not show it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,33 +27,38 @@ class Aheads:
     codec: Codec
     target: Fields
     fold: np.ndarray
-    _kept: dict[int, Ahead] = field(default_factory=dict, repr=False)
+    _kept: dict[tuple[int, bool], Ahead] = field(default_factory=dict, repr=False)
 
     def __call__(self, rows: np.ndarray, known: np.ndarray, window: Sequence[slice]) -> list[Ahead | None]:
-        """What is told of a part of the windows in ``rows``; None of those whose past is not given as a whole.
+        """What is told of a part of the windows in ``rows``; None of those that show no motion.
 
         Args:
             rows: positions of the windows.
             known: what is given of the part, (n, C, *window).
             window: the part of space.
         """
-        assert self.codec.motion_laws is not None
-        law = self.codec.motion_laws.of(None)
-        split = known.reshape(len(known), -1, law.frames, *known.shape[2:])
-        whole = [bool(past.all()) for past in split[:, :, : law.past]]
-        return [found.part(window) if w and (found := self._of(int(row))) else None for row, w in zip(rows, whole)]
+        laws, out = self.codec.motion_laws, list[Ahead | None]()
+        assert laws is not None
+        for row, one in zip(rows, known.reshape(len(known), -1, laws.of(None).frames, *known.shape[2:])):
+            ways = [back for back in (False, True)[: 1 + bool(laws.back)]
+                    if laws.turned(one, back)[:, : laws.of(None, back).past].all()]  # fmt: skip
+            found = self._of(int(row), ways[0]) if ways else None
+            out.append(None if found is None else found.part(window))
+        return out
 
-    def _of(self, row: int) -> Ahead | None:
-        if row not in self._kept:
+    def _of(self, row: int, back: bool) -> Ahead | None:
+        if (row, back) not in self._kept:
             codec = self.codec
             assert codec.motion_laws is not None
             values = self.target.read(np.array([row]))
-            past = codec.latents(values)
-            (found,) = codec.motion_laws.seen(past, codec.mask, self.fold[[row]])
+            if back:
+                frames, past = codec.motion_laws.of(None).frames, codec.motion_laws.of(None).past
+                values.reshape(-1, frames, *values.shape[2:])[:, :past] = np.nan
+            (found,) = codec.motion_laws.seen(codec.latents(values), codec.mask, self.fold[[row]])
             if found is None:
                 return None
             most = max(1, _NUMBERS // (3 * found.mean.size))
             while len(self._kept) >= most:
                 del self._kept[next(iter(self._kept))]
-            self._kept[row] = found
-        return self._kept[row]
+            self._kept[row, back] = found
+        return self._kept[row, back]

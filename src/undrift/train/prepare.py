@@ -5,6 +5,7 @@ import logging
 import numpy as np
 
 from undrift.config import Config
+from undrift.data.coarse_fit import fit_coarse_law
 from undrift.data.codec import Codec
 from undrift.data.codec_fit import fit_codec
 from undrift.data.cut import begun_with
@@ -63,6 +64,12 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config, *,
         for found in fill_values(pair.given, np.concatenate([train, whole.holdout])):
             logger.warning("given: %s", found)
     covariates = covariates_of(pair.target, task)
+    coarse = pair.given if isinstance(task, Window) else None
+    if coarse is not None and config.codec.motion:
+        raise UsageError(
+            "codec.motion=true carries on the past frames of windows and knows nothing of the coarse ones that they "
+            "are given; leave it out, or train without --factor and --given"
+        )
     codec, fold = fit_codec(
         pair.target,
         pair.given,
@@ -77,8 +84,14 @@ def prepare(target: Fields, given: Fields | None, task: Task, config: Config, *,
         maps=_crop(config.train.crop, pair.target) is None,
         leads=(task.clock(pair.target), task.steps(pair.target), task.past) if isinstance(task, LeadTime) else None,
         past=task.past if isinstance(task, Window) else 0,
-        motion=config.codec.motion,
+        motion=config.codec.motion if coarse is None else False,
     )
+    if isinstance(task, Window) and coarse is not None:
+        fit_coarse_law(
+            codec, coarse, train, covariates=covariates, transforms=config.codec.transforms,
+            number_of_folds=config.codec.folds, linear=config.codec.linear, past=task.past,
+            cycles=() if pair.target.covariate_names else tuple(covariates),
+        )  # fmt: skip
     folds = np.full(len(pair.target), -1)
     folds[train] = fold
     crop = _crop(config.train.crop, pair.target)

@@ -75,15 +75,17 @@ class Problem:
     ) -> tuple[Encoded, Predicted]:
         """As :meth:`encode`, and what they are residuals from."""
         ahead: list[Ahead | None] | None = None
+        offered = self._offered(rows, None)
         if known is None:
             known, ahead = self._known(rows, window, draw)
+            offered = self._offered(rows, draw, known)
         initial = None if self.pairs is None else self.initial(*self.pairs.draw(rows, draw), window)
         if self._kept is None:
             values = {k: v[rows] for k, v in self.covariates.items()}
             given = self.pair.given if draw is None or self.pair.given is None else reordered(self.pair.given, draw)
             return self.codec.encode(
                 self.pair.target, given, rows, covariates=values, fold=self.fold[rows], window=window,
-                draw=draw, known=known, initial=initial, ahead=ahead,
+                draw=draw, offered=offered, known=known, initial=initial, ahead=ahead,
             )  # fmt: skip
         encoded, prediction = self._kept
         whole = window if window is not None else (slice(None),) * len(self.codec.layout.space)
@@ -93,6 +95,8 @@ class Problem:
         if known is not None:
             predicted, more = self.codec.windowed(known, predicted, self.fold[rows], whole, draw, ahead)
             fields |= more
+        if known is not None and offered is not None:
+            predicted = self._lacking(rows, offered, known, predicted, fields, whole, draw)
         vector = encoded.vector[at]
         if initial is not None:
             predicted, more, lead = self.codec.after(initial, predicted, self.fold[rows], whole, draw)
@@ -101,6 +105,49 @@ class Problem:
         x, weight = self.codec.asked(residual, weight, fields)
         fields = self.codec.marked(fields, weight)
         return Encoded(x, weight, fields, vector), predicted
+
+    def _offered(
+        self, rows: np.ndarray, draw: np.random.Generator | None, known: np.ndarray | None = None
+    ) -> np.ndarray | None:
+        """Coarse windows that are given, NaN where they are missing: by a mask that is drawn, too, where one is.
+
+        Those of known fine frames are known beside a part of space, as they are of the whole of it. None where no
+        coarse windows are given, or none may be missing.
+        """
+        if self.pair.given is None or self.codec.coarse_law is None:
+            return None
+        values = self.pair.given.read(rows).astype(np.float64)
+        if draw is None:
+            return values
+        assert isinstance(self.task, Window) and known is not None
+        there = self.task.offer(values.shape[1:], len(rows), draw)
+        whole = np.asarray(np.isfinite(known).all(tuple(range(2, known.ndim))))
+        for channel in np.flatnonzero(self.codec.conserves):
+            there[whole[:, channel], self.codec.base[channel]] = True
+        return np.where(there, values, np.nan)
+
+    def _lacking(
+        self, rows: np.ndarray, offered: np.ndarray, known: np.ndarray, predicted: Predicted,
+        fields: dict[str, np.ndarray], window: tuple[slice, ...], draw: np.random.Generator | None,
+    ) -> Predicted:  # fmt: skip
+        """The prediction with that of windows of which coarse values are missing, whose fields are replaced."""
+        given = self.codec.given
+        assert given is not None
+        which = np.flatnonzero(given.gaps(offered).reshape(len(rows), -1).any(1))
+        if not which.size:
+            return predicted
+        values = {k: v[rows[which]] for k, v in self.covariates.items()}
+        encoded, own = self.codec.encode(
+            None, None, rows[which], covariates=values, fold=self.fold[rows[which]], window=window, draw=draw,
+            offered=offered[which], known=known[which],
+        )  # fmt: skip
+        for name in fields:
+            if name != "static":
+                fields[name] = fields[name].copy()
+                fields[name][which] = encoded.fields[name]
+        mean, std = predicted.mean.copy(), np.array(predicted.std)
+        mean[which], std[which] = own.mean, own.std
+        return Predicted(mean, std)
 
     def initial(self, rows: np.ndarray, lags: np.ndarray, window: tuple[slice, ...] | None) -> Initial:
         """States in ``rows`` (n, past) that others are asked after, each predicted without its own fold."""
@@ -160,7 +207,8 @@ class Problem:
         first = self.encode(rows[:1])
         rows = rows if self.pairs is None else self.split.train
         assert first.x is not None
-        of_windows = ("static", "asked", "frames", "expected", "target known")  # alike in all rows, or of each batch
+        # alike in all rows, or of each batch
+        of_windows = ("static", "asked", "frames", "expected", "doubt", "target known")
         numbers = sum(v.size for k, v in first.fields.items() if k not in of_windows) + 4 * first.x.size
         if numbers * len(rows) > _KEPT_NUMBERS:
             return
