@@ -13,8 +13,8 @@ from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned, coefficients
 from undrift.denoise.rings import RingGuess, fit_rings
 from undrift.distributions import calibrate_rings
-from undrift.distributions.drawn import Drawn
 from undrift.distributions.diffusion import Diffusion
+from undrift.distributions.drawn import Drawn
 from undrift.distributions.start import starts
 from undrift.process import EDM
 from undrift.solve.grid import ShortFirst

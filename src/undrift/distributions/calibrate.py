@@ -46,6 +46,3 @@ def calibrate(law: Diffusion, problem: Problem, device: torch.device, *, nfe: in
     factor = np.clip(np.where(drawn > 0, true / np.maximum(drawn, 1e-12), 1.0), *_RANGE) ** 0.5
     codec.widened(factor)
     return [float(v) for v in factor]
-
-
-from undrift.denoise.rings import RingGuess

@@ -1,4 +1,4 @@
-"""Calibration of fields of which training sees parts: the energy of each octave, where the past reaches and elsewhere."""
+"""Calibration of large fields: the energy of each octave, where the motion of the past reaches and elsewhere."""
 
 import numpy as np
 import torch
