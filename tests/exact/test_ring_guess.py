@@ -169,6 +169,8 @@ def test_calibrated_octaves_have_the_energy_of_the_record(agrees, monkeypatch):
     factor = calibrate_rings.calibrate_rings(SimpleNamespace(guess=law), law, problem, torch.device("cpu"), 6)
     found = np.array(factor)[:, None] * law.gain.numpy()[..., ::3]
     agrees(calibrate_rings.calibrate_rings, "gains of octaves", "1 / lost", found, 1 / lost, 0.1)
+    assert np.abs(law.tails[1] - law.tails[0]).max() < 0.05  # both are normal
+    law.tails = torch.tensor([[-1.0, 1.0]] * 2, dtype=torch.float64)
     x = torch.from_numpy(draw.normal(size=(1, 2, *shape)))
     sides = [basis.T @ (gain[:, bins] * turned(x.numpy())) @ basis for gain in law.gain.numpy()]
     half = np.broadcast_to(np.arange(64) < 32, x.shape)
@@ -179,6 +181,30 @@ def test_calibrated_octaves_have_the_energy_of_the_record(agrees, monkeypatch):
     fields = np.stack([basis.T @ (turned(x.numpy()) * (bins // 3 == k)) @ basis for k in range(3)]) ** 2
     own = [(fields * at).sum((1, 3, 4)).T for at in (~half, half)]
     agrees(RingGuess, "energies of octaves", "numpy", energies[..., ::3], np.stack(own), 1e-9, 1e-9)
+
+
+def test_drawn_values_get_the_quantiles_of_residuals(agrees, monkeypatch):
+    """Residuals that are a known function of normal ones: it is found, and goes on beyond what was seen."""
+    shape, draw = (64, 64), np.random.default_rng(1)
+    edges = torch.tensor([0.1])
+    law = RingGuess(torch.ones(1, 2), edges, torch.ones(2) / 2, torch.tensor([True, True]))
+    skew = lambda v: v + 0.15 * (np.maximum(v, 0) ** 2 - 0.5)  # noqa: E731
+    codec = SimpleNamespace(layout=SimpleNamespace(channels=[0]), widened=lambda factor: None)
+
+    def drawn(law, problem, device, nfe, known, items):
+        for _ in range(30):
+            x, r = skew(draw.normal(size=(8, 1, *shape))), draw.normal(size=(8, 1, *shape))
+            yield Drawn([], np.zeros((8, 0)), x, r, None, np.ones_like(x), None, np.zeros(x.shape, bool))
+
+    monkeypatch.setattr(calibrate_rings, "drawn_of", drawn)
+    monkeypatch.setattr(calibrate_rings, "items_of", lambda problem, numbers: [])
+    problem = SimpleNamespace(codec=codec, past=lambda row: None, nothing=lambda row: None)
+    (factor,) = calibrate_rings.calibrate_rings(SimpleNamespace(guess=law), law, problem, torch.device("cpu"), 6)
+    z = np.linspace(-3, 3, 61)
+    x = torch.from_numpy(np.resize(z, (1, 1, *shape)))
+    law.gain = law.gain.mean().expand(law.gain.shape)  # as of all modes but for chance
+    found = factor * law.finished(x, Condition()).numpy().ravel()[:61]
+    agrees(calibrate_rings.calibrate_rings, "quantiles of drawn values", "the function", found, skew(z), 0.05, 0.05)
 
 
 class Silent(torch.nn.Module):

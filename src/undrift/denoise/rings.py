@@ -33,6 +33,9 @@ class RingGuess(GaussianGuess):
         periodic: of each space axis.
         gain: what the modes of drawn fields are multiplied by, (2, C, K), so that they have the record's power: in
             cells that the motion of the past does not reach, and in those it does. 1 if None.
+        tails: quantiles of what is drawn with these, ascending, and of the record's residuals, (2, Q): drawn values
+            are carried from the one to the other, for residuals of rain have longer tails above than below. None: as
+            they are.
     """
 
     powers: Tensor
@@ -40,9 +43,16 @@ class RingGuess(GaussianGuess):
     share: Tensor
     periodic: Tensor
     gain: Tensor
+    tails: Tensor
 
     def __init__(
-        self, powers: Tensor, edges: Tensor, share: Tensor, periodic: Tensor, gain: Tensor | None = None
+        self,
+        powers: Tensor,
+        edges: Tensor,
+        share: Tensor,
+        periodic: Tensor,
+        gain: Tensor | None = None,
+        tails: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("powers", powers.to(torch.float64))
@@ -51,6 +61,8 @@ class RingGuess(GaussianGuess):
         self.register_buffer("periodic", periodic.to(torch.bool))
         gain = torch.ones(2, *powers.shape, device=powers.device) if gain is None else gain
         self.register_buffer("gain", gain.to(torch.float64))
+        tails = torch.tensor([[-1.0, 1.0]] * 2, device=powers.device) if tails is None else tails
+        self.register_buffer("tails", tails.to(torch.float64))
         self._grids: dict[tuple, tuple[list[Tensor], Tensor]] = {}
 
     def total(self, size: int) -> Tensor:
@@ -76,11 +88,19 @@ class RingGuess(GaussianGuess):
         return self._back(self._turned(x) * factor[:, :, self._grid(x)[1]])
 
     def finished(self, x: Tensor, condition: Condition) -> Tensor:
-        """Drawn fields with the power of the record's, where they are reached and elsewhere."""
-        other, reached = self.gain.to(x.dtype)[:, None]
-        there = condition.fields.get("reached")
+        """Drawn fields with the power of the record's, where they are reached and elsewhere, and with its quantiles."""
+        x = self.gained(x, condition.fields.get("reached"))
+        drawn, true = self.tails.to(x.dtype)
+        inside = x.contiguous().clamp(float(drawn[0]), float(drawn[-1]))
+        after = torch.bucketize(inside, drawn).clamp(1, len(drawn) - 1)
+        share = (inside - drawn[after - 1]) / (drawn[after] - drawn[after - 1])
+        return torch.lerp(true[after - 1], true[after], share) + (x - inside)
+
+    def gained(self, x: Tensor, reached: Tensor | None) -> Tensor:
+        """Fields (B, C, *space) with the gain of each mode, that of cells which are reached where they are above 0."""
+        other, there = self.gain.to(x.dtype)[:, None]
         out = self.filtered(x, other)
-        return out if there is None else torch.where(there > 0, self.filtered(x, reached), out)
+        return out if reached is None else torch.where(reached > 0, self.filtered(x, there), out)
 
     def energies(self, x: Tensor, reached: Tensor) -> Tensor:
         """Sums of the squares of fields (B, C, *space) within each octave, given to its bins, (2, C, K).

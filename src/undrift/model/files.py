@@ -119,7 +119,7 @@ def read_files(path: Path, device: torch.device, *, verify: bool) -> Parts:
 def _guess_of(parts: Mapping[str, torch.Tensor]) -> Guess:
     if "powers" in parts:
         numbers = {name: parts[name] for name in ("powers", "edges", "share", "periodic")}
-        return RingGuess(**numbers, gain=parts.get("gain"))
+        return RingGuess(**numbers, gain=parts.get("gain"), tails=parts.get("tails"))
     if "asked" not in parts:
         return GaussianGuess(parts["modes"], parts["variances"], float(parts["floor"]))
 
