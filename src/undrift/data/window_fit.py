@@ -150,7 +150,8 @@ def fit_law(
     share, in_rings = left.of_rings()
     across = Across(correlated(left.products, alike)) if alike is not None and left.products is not None else None
     on = (tuple(space), tuple(periodic))
-    return WindowLaw(modes, covariance, left.own, left.correlation(), left.alike, *on, share, in_rings, across)
+    maps, own, correlation = (v.astype(np.float64) for v in (modes, left.own, left.correlation()))  # as from a file
+    return WindowLaw(maps, covariance, own, correlation, left.alike, *on, share, in_rings, across)
 
 
 def fit_window_laws(
