@@ -8,8 +8,8 @@ cell the transform's latent u is therefore replaced by the normal score of its r
 
 piecewise linear between quantiles of u above its point mass, which keeps its share: v at the threshold is
 Phi^-1(share of the dry). Beyond the quantiles the outer pieces go on, which are no steeper where values are few or
-equal than a tenth of the unit scale a score: it may rain where it never did. Quantiles are of all times and of the cells
-beside. (Chiles and Delfiner 2012, "Geostatistics", section 6.2; of rain Lien et al. 2013,
+equal than a tenth of the unit scale a score: it may rain where it never did. Quantiles are of all times and of the
+cells beside. (Chiles and Delfiner 2012, "Geostatistics", section 6.2; of rain Lien et al. 2013,
 doi:10.3402/tellusa.v65i0.19915.)
 """
 

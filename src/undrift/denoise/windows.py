@@ -26,9 +26,7 @@ class WindowGuess(nn.Module):
     asked: Tensor
     never: Tensor | None
 
-    def __init__(
-        self, usual: SpectralGuess, other: SpectralGuess, asked: Tensor, never: Tensor | None = None
-    ) -> None:
+    def __init__(self, usual: SpectralGuess, other: SpectralGuess, asked: Tensor, never: Tensor | None = None) -> None:
         super().__init__()
         self.usual, self.other = usual, other
         self.register_buffer("asked", asked.to(torch.bool))
