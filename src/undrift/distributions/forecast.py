@@ -233,6 +233,9 @@ class Forecast:
         constraint: that windows satisfy, of a number of their block and given which starts they are of.
         residuals: how far they are from it, filled while they are drawn.
         coarse: frames that windows are given, where training had such.
+
+    Raises:
+        DataError: all coarse frames are of other times.
     """
 
     law: Diffusion
@@ -249,6 +252,12 @@ class Forecast:
     constraint: Callable[[int], ConstraintOf] | None = None
     residuals: list[float] = field(default_factory=list)
     coarse: CoarseFrames | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse coarse frames of other times."""
+        if self.coarse is not None:
+            times = [self._times(self.starts.times, block) for block in range(self.blocks)]
+            self.coarse.refuse_others(np.concatenate(times, 1))
 
     @property
     def blocks(self) -> int:
@@ -371,6 +380,10 @@ class Forecast:
         """Coarse windows of starts, (n, G frames, *coarse), NaN where no frame is given; None where none is wanted."""
         if self.coarse is None:
             return None
-        starts, first = self.starts.each[rows], block * self.task.future + 1 - self.task.past
+        return self.coarse.windows(self._times(self.starts.each[rows], block))
+
+    def _times(self, starts: np.ndarray, block: int) -> np.ndarray:
+        """Of the frames of the windows of starts (n,), (n, frames)."""
+        first = block * self.task.future + 1 - self.task.past
         steps = range(first, first + self.task.frames)
-        return self.coarse.windows(np.stack([later(starts, k, self.shell.coords[FRAME]) for k in steps], 1))
+        return np.stack([later(starts, k, self.shell.coords[FRAME]) for k in steps], 1)
