@@ -62,6 +62,10 @@ def test_each_member_is_scored_as_a_start(model, members):
     scores = by_lead(forecast, waves(), bootstrap=0)
     each = [by_lead(forecast.isel(given_member=m, drop=True), waves(), bootstrap=0).crps.values for m in range(2)]
     np.testing.assert_allclose(scores.crps.values, np.mean(each, 0), rtol=1e-5)
+    own = undrift.evaluate(forecast, members.isel(number=[1, 0]), bootstrap=0, progress=False)
+    truths = [by_lead(forecast.isel(given_member=m, drop=True), members.isel(number=m, drop=True), bootstrap=0)
+              for m in range(2)]  # fmt: skip
+    np.testing.assert_allclose(own.crps.values, np.mean([one.crps.values for one in truths], 0), rtol=1e-5)
     with pytest.raises(DataError, match="baselines of forecasts begin with one series of frames; give one member"):
         model.forecast_baselines(forecast, members)
 
