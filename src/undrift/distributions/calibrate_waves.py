@@ -58,7 +58,7 @@ def _finished(part: SpectralGuess, windows: _Windows) -> Array:
     return part.finished(_on(part, windows.drawn), told).cpu().numpy()
 
 
-def _on(part: SpectralGuess, values: Array) -> torch.Tensor:
+def _on(part: SpectralGuess, values: np.ndarray) -> torch.Tensor:
     """Numbers as a tensor where a guess is."""
     return torch.from_numpy(values).to(part.power.device)
 
