@@ -63,6 +63,20 @@ def test_the_map_has_an_inverse_and_keeps_what_is_dry_or_missing(shaped):
     assert (shaped.at(0, np.array([0.2]), np.zeros(2)) == 0.2).all()
 
 
+def test_rain_where_it_never_fell_or_always_as_much_has_scores_of_the_unit_scale():
+    u = np.full((300, 6, 9), LOW - 1)
+    u[7, :3, 0] = u[9, :3, 0] = 0.3
+    levels, scores = fit_levels(u, LOW, (False, False))
+    shaped = Anamorphosis(np.array([[0]]), levels[None], scores[None])
+    wet = np.ones((1, 1, 6, 9))
+    assert (shaped.normal(wet) < 25).all()
+    np.testing.assert_allclose(shaped.latents(shaped.normal(wet)), wet, atol=1e-9)
+    flat = np.repeat(np.random.default_rng(0).random((300, 1, 1)) < 0.5, 6, axis=1) * 1.0  # of two values, none dry
+    levels, scores = fit_levels(flat, -np.inf, (False, False))
+    shaped = Anamorphosis(np.array([[0]]), levels[None], scores[None])
+    assert (np.abs(shaped.normal(np.array([-1.0, 2.0]).reshape(2, 1, 1, 1) * np.ones((1, 1, 6, 1)))) < 15).all()
+
+
 def test_a_year_of_rain_drawn_from_its_scores_has_the_spread_of_the_record():
     """Rain of bursts, half of it dry: a Gaussian in the cube root has not its standard deviation, its scores have."""
     rng = np.random.default_rng(2)

@@ -162,6 +162,20 @@ def test_windows_are_guessed_by_what_is_asked_of_them(agrees):
         agrees(WindowGuess, f"row {row}", "its own guess alone", together[at], alone, rtol=1e-9, atol=1e-12)
 
 
+def test_a_frame_is_given_though_some_of_its_cells_never_have_a_value():
+    """As over land: such cells are asked of every frame."""
+    spectral = [SpectralGuess(k * torch.from_numpy(POWER), PERIODIC) for k in (1, 2)]
+    never = torch.zeros(2, *SHAPE, dtype=torch.bool)
+    never[:, 1:3, 4] = True
+    guess = WindowGuess(*spectral, torch.tensor([False, True]), never)
+    asked = never.float().repeat(2, 1, 1, 1)
+    asked[:, 1] = 1
+    asked[1, 0, 0, 0] = 1  # of the second one is missing
+    found = guess.parts(Condition({"asked": asked}), 2)
+    assert [(part is guess.usual, at.tolist()) for part, at in found] == [(True, [True, False]), (False, [False, True])]
+    assert "never" in guess.state_dict() and "never" not in WindowGuess(*spectral, guess.asked).state_dict()
+
+
 class Zero(torch.nn.Module):
     def forward(self, x, t, vector):
         return 0 * x[:, :2]

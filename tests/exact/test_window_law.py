@@ -184,3 +184,19 @@ def test_maps_are_kept_where_variables_tell_of_each_other():
     # amplitudes are seen through noise of 0.1^2 in each of three directions, of which nine cells have a third
     assert error < 1.35 * (0.01 + 0.01 * 3 / 9)
     assert error > 0.7 * 0.01
+
+
+@pytest.mark.parametrize("maps", [True, False])
+def test_a_law_that_is_read_from_a_file_predicts_the_same_to_the_bit(maps):
+    """Of residuals in single precision, as those of a record are."""
+    one = series(120)[0]
+    r = np.concatenate([one, one[:, :, ::-1]], 1).astype(np.float32)
+    laws, _ = fit_window_laws(r.reshape(len(r), 2, -1, 3, 4), folds(len(r), 3), maps=maps, periodic=(False, True))
+    law, cells = laws.laws[-1], (2, r.shape[2], 12)
+    assert law.across is not None
+    read = WindowLaw.from_arrays(law.to_arrays("law"), "law", (3, 4), (False, True))
+    whole = np.broadcast_to(np.arange(cells[1])[:, None] == 0, cells)
+    part = np.broadcast_to(np.arange(2)[:, None, None] == 0, cells)
+    for known in (whole, part):
+        for one, other in zip(law.given(r[5].astype(float), known), read.given(r[5].astype(float), known)):
+            assert (one == other).all()

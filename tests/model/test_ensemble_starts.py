@@ -62,5 +62,22 @@ def test_each_member_is_scored_as_a_start(model, members):
     scores = by_lead(forecast, waves(), bootstrap=0)
     each = [by_lead(forecast.isel(given_member=m, drop=True), waves(), bootstrap=0).crps.values for m in range(2)]
     np.testing.assert_allclose(scores.crps.values, np.mean(each, 0), rtol=1e-5)
+    own = undrift.evaluate(forecast, members.isel(number=[1, 0]), bootstrap=0, progress=False)
+    truths = [by_lead(forecast.isel(given_member=m, drop=True), members.isel(number=m, drop=True), bootstrap=0)
+              for m in range(2)]  # fmt: skip
+    np.testing.assert_allclose(own.crps.values, np.mean([one.crps.values for one in truths], 0), rtol=1e-5)
     with pytest.raises(DataError, match="baselines of forecasts begin with one series of frames; give one member"):
         model.forecast_baselines(forecast, members)
+
+
+def test_frames_of_another_step_are_placed_by_their_times(model, caplog):
+    """Hours of a model are every second half hour; of every second hour the one before the start is missing."""
+    hourly = waves().isel(time=slice(366, 372))
+    usual = model.forecast(hourly, steps=2, realizations=2, progress=False)
+    finer = hourly.resample(time="30min").interpolate("linear").astype(np.float32)
+    np.testing.assert_array_equal(model.forecast(finer, steps=2, realizations=2, progress=False).tas, usual.tas)
+    assert "nothing is given" not in caplog.text
+    last = model.forecast(hourly.isel(time=[-1]), steps=2, realizations=2, progress=False)
+    sparse = model.forecast(hourly.isel(time=slice(1, None, 2)), steps=2, realizations=2, progress=False)
+    np.testing.assert_array_equal(sparse.tas, last.tas)
+    assert "nothing is given of the 1 frames before a start, 3600 s apart" in caplog.text

@@ -70,3 +70,23 @@ def test_frames_go_on_from_each_other_at_the_seams_of_windows(emulated):
     true = (data[:-1] * data[1:]).mean() / (data**2).mean()
     assert lagged[seam].mean() == pytest.approx(true, abs=0.06)
     assert lagged[~seam].mean() == pytest.approx(true, abs=0.06)
+
+
+def test_a_constraint_that_holds_by_itself_changes_nothing(monkeypatch):
+    """What is drawn under a constraint is finished, too."""
+    monkeypatch.setattr(guesses, "_WINDOW_CELLS", 0)
+    data = record().isel(time=slice(0, 300))
+    model = undrift.fit(
+        data, task=undrift.Window(past=1, future=3), periodic="y,x", steps=2, progress=False,
+        set={"net.channels": "8,8", "sample.nfe": 4, "sample.micro_batch": 4},
+    )  # fmt: skip
+    for guess in (model.parts.guess.usual, model.parts.guess.other):
+        guess.gain *= 1.5
+    plain = model.forecast(data, steps=6, realizations=2, progress=False)
+    bounded = model.forecast(data, steps=6, realizations=2, constraint=["tas>=-1000"], progress=False)
+    np.testing.assert_allclose(bounded.tas, plain.tas, atol=1e-3)
+    window = data.isel(time=slice(100, 104)).where(data.time < data.time[101])
+    plain, bounded = (
+        model.sample(window, realizations=2, constraint=told, progress=False) for told in (None, ["tas>=-1000"])
+    )
+    np.testing.assert_allclose(bounded.tas, plain.tas, atol=1e-3)

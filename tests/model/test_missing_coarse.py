@@ -8,7 +8,7 @@ import undrift
 from undrift.cli.main import main
 from undrift.config import Config
 from undrift.data.open import open_fields
-from undrift.errors import UsageError
+from undrift.errors import DataError, UsageError
 from undrift.train.prepare import prepare
 from undrift.verify import by_lead
 
@@ -119,6 +119,9 @@ def test_a_forecast_with_and_without_coarse_frames(model, tmp_path):
         np.testing.assert_allclose(means, wanted[None].repeat(6, 0), rtol=2e-6)
     alone = model.forecast(data, init=starts[2:3], steps=4, realizations="5:6", progress=False)
     np.testing.assert_array_equal(alone.tas.values, plain.tas.values[5:6, 2:3])
+    late = coarse(data).assign_coords(time=data.time + np.timedelta64(30, "m"))
+    with pytest.raises(DataError, match="none of the coarse frames is of a time of the forecast: they are of 2001"):
+        model.forecast(data, coarse=late, steps=4, progress=False)
     data.to_netcdf(tmp_path / "fine.nc")
     coarse(data).to_netcdf(tmp_path / "coarse.nc")
     typed = ["forecast", str(model.run), "--given", str(tmp_path / "fine.nc"), "--coarse", str(tmp_path / "coarse.nc")]

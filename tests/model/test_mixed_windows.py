@@ -203,3 +203,11 @@ def test_each_time_of_a_file_is_a_window_of_single_frames(single):
     assert dict(members.sizes) == dict(drawn.sizes) | {"given_member": 2}
     first = members.sel(given_member=9).surf.isel(realization=0, lead_time=0).transpose("time", "lat", "lon")
     np.testing.assert_array_equal(first.values, both.surf.sel(number=9).values)
+    scores = undrift.evaluate(members, both.isel(number=[1, 0]), bootstrap=0, progress=False).crps
+    each = [
+        undrift.evaluate(
+            members.sel(given_member=k, drop=True), both.sel(number=k, drop=True), bootstrap=0, progress=False
+        ).crps
+        for k in (7, 9)
+    ]
+    np.testing.assert_allclose(scores.values, np.mean(each, 0), rtol=1e-5)

@@ -7,8 +7,9 @@ cell the transform's latent u is therefore replaced by the normal score of its r
     v = Phi^-1(F(u)),
 
 piecewise linear between quantiles of u above its point mass, which keeps its share: v at the threshold is
-Phi^-1(share of the dry). Beyond the quantiles the outer pieces go on. Quantiles are of all times and of the cells
-beside. (Chiles and Delfiner 2012, "Geostatistics", section 6.2; of rain Lien et al. 2013,
+Phi^-1(share of the dry). Beyond the quantiles the outer pieces go on, which are no steeper where values are few or
+equal than a tenth of the unit scale a score: it may rain where it never did. Quantiles are of all times and of the
+cells beside. (Chiles and Delfiner 2012, "Geostatistics", section 6.2; of rain Lien et al. 2013,
 doi:10.3402/tellusa.v65i0.19915.)
 """
 
@@ -27,6 +28,7 @@ Array = NDArray[np.floating]
 _SHARES = (0, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995)  # of what is not dry
 _DRY = (1e-3, 0.98)  # least and most share of the dry
 _STEP = 1e-6  # least difference of levels, which are of unit scale
+_OUTER = 0.1  # least slope of latents in scores beyond the quantiles, where few or equal values are known
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,12 @@ def fit_levels(u: Array, low: float, periodic: Sequence[bool]) -> tuple[Array, A
     if np.isfinite(low):
         levels[0] = np.where((near <= low).any(0), low, levels[0])
     levels = np.where(known > 1, levels, ndtri(shares))  # of cells that never have a value
-    steps = _STEP * np.arange(len(levels)).reshape(-1, *[1] * dry.ndim)
-    return np.maximum.accumulate(levels, axis=0) + steps, ndtri(shares)
+    steps, scores = _STEP * np.arange(len(levels)).reshape(-1, *[1] * dry.ndim), ndtri(shares)
+    levels = np.maximum.accumulate(levels, axis=0) + steps
+    first, *_, last = _OUTER * np.diff(scores, axis=0)
+    levels[-1] = np.maximum(levels[-1], levels[-2] + last)
+    levels[0] = np.where(levels[0] > low, np.minimum(levels[0], np.maximum(levels[1] - first, low)), levels[0])
+    return levels, scores
 
 
 def _moved(u: Array, steps: Sequence[int], periodic: Sequence[bool]) -> Array:

@@ -1,15 +1,20 @@
 """Fitting the anamorphosis of windows whose yearly cycle is known."""
 
+import math
+
 import numpy as np
 
 from undrift.data.anamorphosis import Anamorphosis, fit_levels
 from undrift.data.codec import Codec
 from undrift.data.fields import Fields
+from undrift.data.linear import spread
 
 __all__ = ["fit_anamorphosis"]
 
 _KINDS = ("censored", "power")
 _BLOCK = 64
+_NUMBERS = 100_000_000  # sorted at a time, windows x cells and those beside
+_LEAST = 200  # windows
 
 
 def fit_anamorphosis(codec: Codec, target: Fields, rows: np.ndarray) -> None:
@@ -24,6 +29,8 @@ def fit_anamorphosis(codec: Codec, target: Fields, rows: np.ndarray) -> None:
     which = [i for i in range(0, len(layout.channels), frames) if codec.transforms[i].kind in _KINDS]
     if not which:
         return
+    size = math.prod(layout.shape)
+    rows = rows[spread(len(rows), max(_LEAST, _NUMBERS // (size * 3 ** len(layout.shape))))]
     parts = np.array_split(rows, -(-len(rows) // _BLOCK))
     values = np.concatenate([target.read(part)[:, which] for part in parts])
     found = []

@@ -233,7 +233,8 @@ def with_members(
 def left_out(ensemble: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     """An ensemble that was drawn given some members, and the members of the truth that were not, each a sample.
 
-    Datasets of which that is not so come back as they are.
+    Of windows and forecasts that are of each given member for itself the truth is that member. Datasets of which
+    neither is so come back as they are.
 
     Raises:
         DataError: all members of the truth were given.
@@ -242,6 +243,9 @@ def left_out(ensemble: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Da
     if not dim or dim not in truth.dims:
         return ensemble, truth
     labels = truth[dim].values if dim in truth.coords else np.arange(truth.sizes[dim])
+    if any(MEMBER in array.dims for array in ensemble.data_vars.values()):
+        own = truth.drop_vars(dim, errors="ignore").rename({dim: MEMBER}).assign_coords({MEMBER: (MEMBER, labels)})
+        return ensemble, own.isel({MEMBER: np.flatnonzero(np.isin(labels, ensemble[MEMBER].values))})
     rest = np.flatnonzero(~np.isin(labels, ensemble[MEMBER].values))
     if not rest.size:
         raise DataError(f"all members of the truth along {dim!r} were given; there is nothing to score")

@@ -148,9 +148,14 @@ def fit_law(
             covariance[t + k, :, t] = pair.T
     covariance = positive(covariance.reshape(frames * count, frames * count))
     share, in_rings = left.of_rings()
-    across = Across(correlated(left.products, alike)) if alike is not None and left.products is not None else None
+    across = None
+    if alike is not None and left.products is not None:
+        across = Across(correlated(left.products, alike).astype(np.float32).astype(np.float64))
     on = (tuple(space), tuple(periodic))
-    return WindowLaw(modes, covariance, left.own, left.correlation(), left.alike, *on, share, in_rings, across)
+    # the same numbers as from a file
+    maps, own, correlation = modes.astype(np.float32), left.own, left.correlation()
+    maps, own, correlation = (v.astype(np.float64) for v in (maps, own, correlation))
+    return WindowLaw(maps, covariance, own, correlation, left.alike, *on, share, in_rings, across)
 
 
 def fit_window_laws(

@@ -52,9 +52,15 @@ class _Windows:
     predicted: Array
 
 
-def _told(windows: _Windows) -> Condition:
-    """Their covariates."""
-    return Condition(vectors={"covariates": torch.from_numpy(windows.vector)})
+def _finished(part: SpectralGuess, windows: _Windows) -> Array:
+    """What is drawn of them as a guess finishes it."""
+    told = Condition(vectors={"covariates": _on(part, windows.vector)})
+    return part.finished(_on(part, windows.drawn), told).cpu().numpy()
+
+
+def _on(part: SpectralGuess, values: np.ndarray) -> torch.Tensor:
+    """Numbers as a tensor where a guess is."""
+    return torch.from_numpy(values).to(part.power.device)
 
 
 def calibrate_waves(
@@ -76,8 +82,8 @@ def calibrate_waves(
     _put_gains(guess.other, windows, windows.drawn, problem, np.ones_like(asked))
     alone = guess_alone(law, len(asked))
     windows = _windows(law, problem, device, nfe, lambda row, m: problem.past(row), items, alone)
-    usual.offset = _offset(usual, windows, problem) * torch.from_numpy(_wide(asked, usual))
-    drawn = usual.finished(torch.from_numpy(windows.drawn), _told(windows)).numpy()
+    usual.offset = _offset(usual, windows, problem) * _on(usual, _wide(asked, usual))
+    drawn = _finished(usual, windows)
     spread = _put_gains(usual, windows, drawn, problem, asked, cells=True)
     ends = _ends(windows, usual, problem)
     windows = _windows(law, problem, device, nfe, lambda row, m: ends[int(row[0]), m], list(ends))
@@ -202,7 +208,7 @@ def _offset(part: SpectralGuess, windows: _Windows, problem: Problem) -> torch.T
     features = np.concatenate([np.ones((len(first), 1)), windows.vector[first, :season]], 1)
     ring = rings(problem.codec.layout.shape, problem.codec.layout.periodic).ravel()
     offset = fit_offset(_amplitudes(part, added), features, ring)
-    return part.fields(torch.from_numpy(offset.reshape(-1, *part.power.shape)))
+    return part.fields(_on(part, offset.reshape(-1, *part.power.shape)))
 
 
 def _ends(windows: _Windows, part: SpectralGuess, problem: Problem) -> dict[tuple[int, int], Array]:
@@ -210,7 +216,7 @@ def _ends(windows: _Windows, part: SpectralGuess, problem: Problem) -> dict[tupl
     task, known = problem.task, {}
     assert isinstance(task, Window)
     rows = set(np.concatenate([problem.fit_rows, problem.stop_rows]).tolist())
-    finished = part.finished(torch.from_numpy(windows.drawn), _told(windows)).numpy()
+    finished = _finished(part, windows)
     for i, (row, m) in enumerate(windows.items):
         after = row + task.future
         told = problem.past(np.array([after])) if after in rows else None
@@ -241,11 +247,11 @@ def _put_gains(
     sums = np.array([[np.bincount(ring, one) for one in product] for product in products], dtype=np.float64)
     gain = fit_gains(sums, layout.frames, np.float64(len(drawn)) * np.bincount(ring), which, few)
     spread = np.where(which, (gain * sums[3]).sum(1) / np.maximum(sums[3].sum(1), 1e-300), 1.0)
-    factor = torch.from_numpy(gain[:, ring].reshape(part.gain.shape))
+    factor = _on(part, gain[:, ring].reshape(part.gain.shape))
     part.gain *= factor.to(part.gain)
     if cells:
-        x = torch.from_numpy(drawn)
-        left = windows.std * part.fields(factor.to(x) * part.spectrum(x)).numpy()
+        x = _on(part, drawn)
+        left = windows.std * part.fields(factor.to(x) * part.spectrum(x)).cpu().numpy()
         half = np.unique([row for row, _ in windows.items], return_inverse=True)[1] % 2
         halves = [_products(*(v[half == k] for v in (windows.total, windows.mean, left))) for k in (0, 1)]
         found = np.where(_wide(which, part), fit_cells(halves, layout.frames, layout.periodic), 1.0)
@@ -266,4 +272,4 @@ def _products(total: Array, mean: Array, left: Array) -> Array:
 
 def _amplitudes(part: SpectralGuess, fields: Array) -> Array:
     """Amplitudes of the waves of fields (n, C, *space), (n, C, W)."""
-    return part.spectrum(torch.from_numpy(fields)).numpy().reshape(*fields.shape[:2], -1)
+    return part.spectrum(_on(part, fields)).cpu().numpy().reshape(*fields.shape[:2], -1)

@@ -74,7 +74,8 @@ class WindowDraws:
             offered: the coarse sequence of each on the trained grid, (n, G, *coarse), or None. One for all, whose times
                 are the same, is encoded once where nothing of it is missing.
             keeps: whether means over blocks are kept where training found that what is given are such.
-            guided: what is put around the denoiser of windows with a prediction, or None.
+            guided: what is put around the denoiser of windows with a prediction, or None; what is drawn has yet to be
+                projected on it.
         """
         layout, shared = self.codec.layout, None
         if offered is not None and len(offered) == 1:
@@ -102,7 +103,7 @@ class WindowDraws:
         z = torch.from_numpy(np.array(noise, dtype=np.float32)).to(self.device)
         whole = Predicted(*(np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std")))
         around = None if guided is None else guided(whole)
-        x = self.law.sample(condition, z, nfe=self.nfe, member=numbers[0], guided=around)
+        x = self.law.sample(condition, z, nfe=self.nfe, member=numbers[0], guided=around, finish=True)
         return self.codec.decode(x.cpu().numpy(), whole, np.concatenate(blocks) if blocks else None)
 
     def _coarse(self, covariates: Mapping[str, np.ndarray], offered: np.ndarray) -> tuple[Encoded, Predicted]:

@@ -35,11 +35,24 @@ class CoarseFrames:
 
     def windows(self, times: np.ndarray) -> np.ndarray:
         """Windows of frames at times (n, F), NaN where there is none: (n, G F, *coarse), the frame varying fastest."""
-        blank = np.full((1, *self.values.shape[1:]), np.nan)
-        held = np.concatenate([self.values, blank]).astype(np.float64)
         at = np.array([[self.rows.get(plain(t), -1) for t in row] for row in times])
-        out = np.moveaxis(held[at], 1, 2)
+        out = np.full((*at.shape, *self.values.shape[1:]), np.nan)
+        out[at >= 0] = self.values[at[at >= 0]]
+        out = np.moveaxis(out, 1, 2)
         return out.reshape(len(times), -1, *self.values.shape[2:])
+
+    def refuse_others(self, times: np.ndarray) -> None:
+        """Refuse frames none of which is of these times (...).
+
+        Raises:
+            DataError: there are frames, and all are of other times.
+        """
+        if self.rows and not any(plain(t) in self.rows for t in times.ravel()):
+            told = list(self.rows)
+            raise DataError(
+                f"none of the coarse frames is of a time of the forecast: they are of {told[0]} to {told[-1]}, and its "
+                f"windows of {plain(times.ravel()[0])} to {plain(times.ravel()[-1])}"
+            )
 
 
 def coarse_frames(fields: Fields | None, codec: Codec, given_shell: Shell, frames: int) -> CoarseFrames:

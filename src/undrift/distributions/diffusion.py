@@ -65,6 +65,7 @@ class Diffusion:
         member: int = 0,
         guided: Callable[[Denoiser], Denoiser] | None = None,
         alone: bool = False,
+        finish: bool | None = None,
     ) -> Tensor:
         """One field for each row of the noise.
 
@@ -75,6 +76,8 @@ class Diffusion:
             member: which network draws, where there are several.
             guided: what goes around the denoiser.
             alone: nothing is given, so that the network counts for what it is trusted.
+            finish: whether the guess finishes what is drawn; None where nothing guides it. Fields that agree with
+                observations stay, and those of constraints that hold once more afterwards do not.
 
         Raises:
             UndriftError: a field left the finite numbers.
@@ -96,7 +99,8 @@ class Diffusion:
             draw = sample(denoiser, x_1[rows], condition.index(rows), nfe=nfe, grid=self.grid)
             if draw.status != "done":
                 raise UndriftError("the sampler left the finite numbers; train longer, or with a smaller learning rate")
-            x = draw.x if guided is not None else self._finished(draw.x, condition.index(rows))
+            finishes = guided is None if finish is None else finish
+            x = self._finished(draw.x, condition.index(rows)) if finishes else draw.x
             out.append(x[: stop - start])
         self.net.train(was_training)
         return torch.cat(out)
@@ -111,6 +115,6 @@ class Diffusion:
         return float(self.process.sigma(t_max)) * z
 
     def _finished(self, x: Tensor, condition: Condition) -> Tensor:
-        """What is drawn as the guess finishes it; guided fields agree with what they are guided by, and stay."""
+        """What is drawn as the guess finishes it."""
         guesses, rows = zip(*self.guess.parts(condition, len(x)))
         return condition.blanked(by_rows([guess.finished(x, condition) for guess in guesses], rows))

@@ -168,7 +168,10 @@ class Drawing:
                 if self.constraint is not None:
                     guided = self._constrained(guided, [i for i, _ in part], [p for _, p in known])
                 start = torch.from_numpy(z).to(self.device)
-                x = self.law.sample(condition, start, nfe=nfe, member=member, guided=guided, alone=observed)
+                x = self.law.sample(
+                    condition, start, nfe=nfe, member=member, guided=guided, alone=observed,
+                    finish=guided is None or not observed,
+                )  # fmt: skip
                 x = x.cpu().numpy()
                 for at in _runs(part):
                     i, first = part[at[0]]

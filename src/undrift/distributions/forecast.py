@@ -28,7 +28,7 @@ from undrift.distributions.constrained import constrained_by, projected, residua
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.framewise import ConstraintOf
 from undrift.distributions.request import Request, template, variables_of
-from undrift.distributions.windows import covariates_at, members_of, single_frames
+from undrift.distributions.windows import REGULAR, covariates_at, members_of, single_frames, steps_since
 from undrift.errors import DataError, UsageError
 from undrift.progress import track
 from undrift.tasks import Window
@@ -120,17 +120,34 @@ def starts_of(fields: Fields, codec: Codec, shell: Shell, task: Window, init: st
     match = place_given(fields, layout, shell.coords)
     for sentence in match.warnings:
         logger.warning("%s", sentence)
-    apart = single_steps(times)[0] if len(times) > 1 else np.zeros(0, int)
-    place = np.concatenate([[0], np.cumsum(np.where(apart > 0, apart, task.past))])
     chosen = _chosen(first, time, times, init)
     shape = (len(chosen), len(members), len(layout.channels), task.past, *codec.layout.shape)
-    past = np.full(shape, np.nan, np.float32)
+    past, found = np.full(shape, np.nan, np.float32), 0
     for k, last in enumerate(chosen):
-        rows = np.flatnonzero((place <= place[last]) & (place > place[last] - task.past))
+        rows, before = _before(times, last, task.past, shell.coords[FRAME].values)
+        found += len(rows) - 1
         for m, at in enumerate(members):
             values = match(fields.read(at[rows]))
-            past[k, m][:, task.past - 1 - (place[last] - place[rows])] = np.moveaxis(values, 0, 1)
+            past[k, m][:, task.past - 1 - before] = np.moveaxis(values, 0, 1)
+    if task.past > 1 and not found:
+        logger.warning(
+            "nothing is given of the %d frames before a start, %s apart, and they are drawn, too",
+            task.past - 1, _told(_step(shell)),
+        )  # fmt: skip
     return Starts(times[chosen], past.reshape(-1, *shape[2:]), time, labels)
+
+
+def _before(times: np.ndarray, last: int, past: int, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the frames of the past up to the ``last``, and how many steps of the model each is before it."""
+    if len(offsets) > 1 and offsets.dtype.kind in ("m" if times.dtype.kind in "MO" else "f"):
+        steps, wanted = -steps_since(times, times[last], offsets), np.arange(past)
+        rows = np.abs(steps - wanted[:, None]).argmin(1)
+        there = np.abs(steps[rows] - wanted) <= REGULAR
+        return rows[there], wanted[there]
+    apart = single_steps(times)[0] if len(times) > 1 else np.zeros(0, int)
+    place = np.concatenate([[0], np.cumsum(np.where(apart > 0, apart, past))])
+    rows = np.flatnonzero((place <= place[last]) & (place > place[last] - past))
+    return rows, place[last] - place[rows]
 
 
 def _chosen(fields: Fields, time: str, times: np.ndarray, init: str | np.ndarray) -> list[int]:
@@ -187,6 +204,10 @@ def steps_of(shell: Shell, lead: str | float | None, steps: int | None) -> int:
     return round(number)
 
 
+def _told(step: Any) -> str:
+    return f"{_seconds(step):g} s" if isinstance(step, np.timedelta64) else f"{step:g}"
+
+
 def _step(shell: Shell) -> Any:
     """From one frame to the next: a timedelta64, a number of the time's unit, or 1 where frames are counted."""
     offsets = shell.coords[FRAME].values
@@ -212,6 +233,9 @@ class Forecast:
         constraint: that windows satisfy, of a number of their block and given which starts they are of.
         residuals: how far they are from it, filled while they are drawn.
         coarse: frames that windows are given, where training had such.
+
+    Raises:
+        DataError: all coarse frames are of other times.
     """
 
     law: Diffusion
@@ -228,6 +252,12 @@ class Forecast:
     constraint: Callable[[int], ConstraintOf] | None = None
     residuals: list[float] = field(default_factory=list)
     coarse: CoarseFrames | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse coarse frames of other times."""
+        if self.coarse is not None:
+            times = [self._times(self.starts.times, block) for block in range(self.blocks)]
+            self.coarse.refuse_others(np.concatenate(times, 1))
 
     @property
     def blocks(self) -> int:
@@ -350,6 +380,10 @@ class Forecast:
         """Coarse windows of starts, (n, G frames, *coarse), NaN where no frame is given; None where none is wanted."""
         if self.coarse is None:
             return None
-        starts, first = self.starts.each[rows], block * self.task.future + 1 - self.task.past
+        return self.coarse.windows(self._times(self.starts.each[rows], block))
+
+    def _times(self, starts: np.ndarray, block: int) -> np.ndarray:
+        """Of the frames of the windows of starts (n,), (n, frames)."""
+        first = block * self.task.future + 1 - self.task.past
         steps = range(first, first + self.task.frames)
-        return self.coarse.windows(np.stack([later(starts, k, self.shell.coords[FRAME]) for k in steps], 1))
+        return np.stack([later(starts, k, self.shell.coords[FRAME]) for k in steps], 1)

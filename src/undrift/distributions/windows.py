@@ -25,13 +25,13 @@ from undrift.errors import DataError
 from undrift.tasks import Window
 
 __all__ = [
-    "covariates_at", "members_of", "request_stations", "request_windows", "single_frames", "told_as_given",
-    "whole_steps",
+    "REGULAR", "covariates_at", "members_of", "request_stations", "request_windows", "single_frames", "steps_since",
+    "told_as_given", "whole_steps",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
-_REGULAR = 0.2  # of a step: how far times may be from whole steps
+REGULAR = 0.2  # of a step: how far times may be from whole steps
 
 
 def single_frames(layout: Layout) -> Layout:
@@ -219,14 +219,21 @@ def whole_steps(times: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Whole steps of the model after the first time."""
     if offsets.dtype.kind not in "mf" and len(times) > 1:  # frames of a record whose steps are not all alike
         return np.concatenate([[0], np.cumsum(single_steps(times)[0])])
-    since = np.array([t - times[0] for t in times])
+    exact = steps_since(times, times[0], offsets)
+    steps = np.round(exact)
+    if np.abs(exact - steps).max() > REGULAR:
+        raise DataError(
+            f"the given times are {np.diff(exact).min():.3g} steps of the model apart, expected a whole number of steps"
+        )
+    return steps.astype(int)
+
+
+def steps_since(times: np.ndarray, origin: Any, offsets: np.ndarray) -> np.ndarray:
+    """Steps of the model from a time to others, of a model whose frames (``offsets``) are in units of time."""
+    since = np.array([t - origin for t in times])
     since = since if since.dtype != object else np.array([np.timedelta64(d) for d in since])
     numbers, step = (
         (v.astype("timedelta64[ns]") if v.dtype.kind == "m" else v).astype(np.float64)
         for v in (since, np.diff(offsets[:2]))
     )
-    steps = np.round(numbers / step)
-    if np.abs(numbers / step - steps).max() > _REGULAR:
-        apart = np.diff(numbers).min() / float(step[0])
-        raise DataError(f"the given times are {apart:.3g} steps of the model apart, expected a whole number of steps")
-    return steps.astype(int)
+    return numbers / step

@@ -112,6 +112,7 @@ def _of_forecasts(
 ) -> tuple[xr.Dataset, list[str]]:
     """Scores by lead time, and a sentence on each baseline that there is not."""
     absent: list[str] = []
+    forecast, truth = left_out(forecast, truth)
     if model is not None and baselines is None:
         baselines, absent = _forecast_baselines(model, forecast, truth)
     scores = verify.by_lead(forecast, truth, baselines=baselines, **options)

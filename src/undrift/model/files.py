@@ -127,7 +127,7 @@ def _guess_of(parts: Mapping[str, torch.Tensor]) -> Guess:
         finish = (parts.get(f"{name}.{k}") for k in ("correlation", "gain", "offset", "cells"))
         return SpectralGuess(parts[f"{name}.power"], parts[f"{name}.periodic"], *finish)
 
-    return WindowGuess(waves("usual"), waves("other"), parts["asked"])
+    return WindowGuess(waves("usual"), waves("other"), parts["asked"], parts.get("never"))
 
 
 def read_config(path: Path) -> Config:

@@ -88,5 +88,6 @@ def _spectral(problem: Problem) -> tuple[Guess, FoldedGuess, dict[str, float]]:
     x, weight = residuals(_SPECTRAL_SAMPLES // 2, lambda at: None)  # by masks of all kinds, in which cells are 0
     share = weight.mean((0, *range(2, weight.ndim)), keepdims=True)
     other, _ = fit_spectral(x / np.sqrt(np.maximum(share, 1e-3)), layout.periodic, np.ones_like(asked), coupled=False)
-    guess = WindowGuess(usual, other, torch.from_numpy(asked))
+    never = torch.from_numpy(problem.codec.mask) if problem.codec.mask.any() else None
+    guess = WindowGuess(usual, other, torch.from_numpy(asked), never)
     return guess, FoldedGuess([guess] * (int(problem.fold.max()) + 1)), facts
