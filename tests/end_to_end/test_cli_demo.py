@@ -104,7 +104,7 @@ def test_the_models_of_the_demo_are_runs_like_any_other(demo):
     for name in ("downscale", "emulate"):
         told = undrift.load(demo.folder / name).describe()
         assert told["task"] == name and told["data"]["holdout"] == "year=2070/2099,scenario=E1"
-        assert told["training"]["samples"]["holdout"] == 30 and told["training"]["seconds"] < 2
+        assert told["training"]["samples"]["holdout"] == 30 and told["training"]["seconds"] < 20
 
 
 def test_the_lines_on_the_page_of_the_demo_give_its_scores_again(demo, capsys, no_drawing):
