@@ -14,7 +14,7 @@ __all__ = ["calibrate_rings"]
 
 _RANGE = (0.25, 4.0)  # of the variance
 _NUMBERS = 12_000_000  # drawn in all, members x samples x channels x cells
-_LEVELS = 29  # of quantiles
+_LEVELS = 15  # of quantiles, from the median up
 _FURTHEST = 3.5  # of them, in standard deviations of a normal law
 _BEYOND = 300  # numbers at least beyond the furthest
 _FEW = 100  # waves that speak for the variance of all octaves, beside those of an octave itself
@@ -26,7 +26,7 @@ def calibrate_rings(law: Diffusion, guess: RingGuess, problem: Problem, device: 
     What is drawn has there the energy of out-of-fold residuals: frames that usually are asked given the others, and
     these given nothing. Where motion brings the past, wide waves are known and small ones are left, and elsewhere all
     are: a guess of one spectrum has too much of the one and too little of the other. Of few waves the factor is that of
-    the channel. Then drawn values get the quantiles of out-of-fold residuals: the rain that motion did not tell of
+    the channel. Then drawn values get the upper quantiles of out-of-fold residuals: the rain that motion did not tell of
     falls in few places and much of it, which a network learns late.
     """
     codec, channels = problem.codec, len(problem.codec.layout.channels)
@@ -54,7 +54,10 @@ def calibrate_rings(law: Diffusion, guess: RingGuess, problem: Problem, device: 
 
 
 def _fit_tails(guess: RingGuess, parts: list[tuple[torch.Tensor, ...]], factor: torch.Tensor) -> None:
-    """The quantiles of residuals in units of their new scale, and of drawn ones, over all frames that are asked."""
+    """The quantiles of residuals in units of their new scale, and of drawn ones, over all frames that are asked.
+
+    From the median up: residuals below it are most often of dry cells, whose latents are drawn and were never seen.
+    """
     true, drawn = [], []
     for x, r, reached, asked in parts:
         scale = factor.to(x).reshape(-1, *[1] * (x.ndim - 2))
@@ -64,7 +67,7 @@ def _fit_tails(guess: RingGuess, parts: list[tuple[torch.Tensor, ...]], factor: 
     if number < 4 * _BEYOND:
         return
     furthest = min(_FURTHEST, float(ndtri(1 - _BEYOND / number)))
-    levels = ndtr(np.linspace(-furthest, furthest, _LEVELS))
+    levels = ndtr(np.linspace(0, furthest, _LEVELS))
     tails = np.stack([np.quantile(np.concatenate(v), levels) for v in (drawn, true)])
     if (np.diff(tails) > 0).all():
         guess.tails = torch.from_numpy(tails).to(guess.gain)
