@@ -34,8 +34,8 @@ class RingGuess(GaussianGuess):
         gain: what the modes of drawn fields are multiplied by, (2, C, K), so that they have the record's power: in
             cells that the motion of the past does not reach, and in those it does. 1 if None.
         tails: quantiles of what is drawn with these, ascending, and of the record's residuals, (2, Q): drawn values
-            are carried from the one to the other, for residuals of rain have longer tails above than below. None: as
-            they are.
+            are carried from the one to the other and beyond them go on beside, for residuals of rain have longer tails
+            above than below. None: as they are.
     """
 
     powers: Tensor

@@ -26,8 +26,8 @@ def calibrate_rings(law: Diffusion, guess: RingGuess, problem: Problem, device: 
     What is drawn has there the energy of out-of-fold residuals: frames that usually are asked given the others, and
     these given nothing. Where motion brings the past, wide waves are known and small ones are left, and elsewhere all
     are: a guess of one spectrum has too much of the one and too little of the other. Of few waves the factor is that of
-    the channel. Then drawn values get the upper quantiles of out-of-fold residuals: the rain that motion did not tell of
-    falls in few places and much of it, which a network learns late.
+    the channel. Then drawn values get the upper quantiles of out-of-fold residuals: the rain that motion did not tell
+    of falls in few places and much of it, which a network learns late.
     """
     codec, channels = problem.codec, len(problem.codec.layout.channels)
     sums, count = np.zeros((2, *guess.gain.shape)), np.zeros(guess.gain.shape)
