@@ -50,8 +50,8 @@ def measured(request):
             "against": against,
             "expected": ", ".join(bounds),
             "found": _number(found, within),
-            "good": all(good),
-            "used": max(used),
+            "good": bool(all(good)),
+            "used": float(max(used)),
         }
         request.node.user_properties.append(("measured", row))
         assert row["good"], f"{row['method']}, {quantity}: {found!r}, expected {expected} (against {against})"
