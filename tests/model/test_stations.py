@@ -7,7 +7,10 @@ import torch
 import xarray as xr
 
 import undrift
+from undrift.data.encoded import Predicted
 from undrift.data.stations import read_stations
+from undrift.denoise.precondition import Preconditioned
+from undrift.distributions.observed import guide_of
 from undrift.errors import DataError, UsageError
 
 TIMES = np.datetime64("2001-03-01", "ns") + np.arange(500) * np.timedelta64(1, "D")
@@ -135,3 +138,15 @@ def test_what_cannot_be_observed_is_refused(model, tmp_path):
         model.sample(observe=tmp_path / "absent.csv", progress=False)
     with pytest.raises(UsageError, match="leave given, holdout and at out"):
         model.sample(observe="S.csv", holdout=True, progress=False)
+
+
+def test_stations_see_residuals_in_units_of_their_standard_deviation(model, tmp_path):
+    """What a residual of 1 adds to a field is its standard deviation, of each cell its own."""
+    path = table(tmp_path / "S.csv", [(LAT[1], LON[2], 281.0), (LAT[6], LON[9], 279.0)])
+    (stations,), _, _ = read_stations(path, model.codec.layout, model.parts.shell.coords)
+    std = 0.5 + np.arange(96.0).reshape(1, 1, 8, 12) / 40
+    guided = guide_of([(0, stations)], model.codec, Predicted(np.zeros_like(std), std))
+    law = model._law()
+    around = guided(Preconditioned(law.net, law.process, law.guess, law.precision))
+    told = around.observation.operator(torch.ones(1, 1, 8, 12, dtype=torch.float64))
+    np.testing.assert_allclose(told.numpy().ravel(), std[0, 0, [1, 6], [2, 9]], rtol=1e-6)
