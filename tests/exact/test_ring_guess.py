@@ -15,7 +15,7 @@ from undrift.denoise.rings import RingGuess, fit_rings
 from undrift.distributions import calibrate_rings
 from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.drawn import Drawn
-from undrift.distributions.start import starts
+from undrift.distributions.start import Silent, starts
 from undrift.process import EDM
 from undrift.solve.grid import ShortFirst
 from undrift.tasks.batch import Condition
@@ -117,7 +117,7 @@ def test_few_steps_draw_the_guess_with_its_own_covariance(nfe, agrees):
     shape, periodic = (6, 8), (False, True)
     bins = np.searchsorted(EDGES, wavenumbers(shape, periodic))
     law = RingGuess(powers, torch.from_numpy(EDGES), torch.ones(3) / 3, torch.tensor(periodic))
-    draws = Diffusion(Silent(), law, micro_batch=2)
+    draws = Diffusion(Silent(2), law, micro_batch=2)
     z = torch.randn(3, 2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     bases = [waves(n, wrap)[0] for n, wrap in zip(shape, periodic)]
     found, noise = (bases[0] @ v.numpy() @ bases[1].T for v in (draws.sample(Condition(), z, nfe=nfe), z))
@@ -206,8 +206,3 @@ def test_drawn_values_get_the_quantiles_of_residuals(agrees, monkeypatch):
     found = factor * law.finished(x, Condition()).numpy().ravel()[:61]
     expected = np.where(z > 0, skew(z), skew(0) + factor * float(law.gain.mean()) * z)  # below the median as drawn
     agrees(calibrate_rings.calibrate_rings, "quantiles of drawn values", "the function", found, expected, 0.05, 0.05)
-
-
-class Silent(torch.nn.Module):
-    def forward(self, x, t, vector):
-        return torch.zeros_like(x[:, :2])

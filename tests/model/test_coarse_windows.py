@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 from model_fields import TINY
 
@@ -13,14 +12,6 @@ from undrift.errors import UsageError
 from undrift.train.prepare import prepare
 
 FACTOR = 4
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def hourly(values, name, step="1h"):

@@ -68,8 +68,14 @@ def test_a_realization_is_the_same_alone_and_among_others_and_whatever_comes_aft
 
 
 def test_a_window_alone_is_a_sequence(model, part):
-    one = model.sample(coarse(part).isel(time=slice(0, 5)), realizations=2, progress=False)
-    assert one.sizes["time"] == 5 and np.isfinite(one.tas).all()
+    """It has the means that are given, and of the pattern that they do not tell the spread of the record."""
+    given = coarse(part).isel(time=slice(0, 5))
+    one = model.sample(given, realizations=12, progress=False).tas.transpose("realization", "time", "lat", "lon")
+    means = one.coarsen(lat=FACTOR, lon=FACTOR).mean().values
+    np.testing.assert_allclose(means, given.tas.values[None].repeat(12, 0), rtol=2e-6)
+    pattern = np.where((np.arange(8)[:, None] + np.arange(16)) % 2, 1.0, -1.0)
+    members, record = ((v * pattern).mean((-2, -1)) for v in (one.values, detail().tas.values))
+    assert 0.7 < members.std() / record.std() < 1.4  # the coarse sequence says nothing of it
 
 
 def test_a_sequence_that_was_killed_goes_on(model, part, drawn, tmp_path, monkeypatch):

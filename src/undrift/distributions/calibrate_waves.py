@@ -5,7 +5,7 @@ windows are drawn one after the other. So what a network draws is compared with 
 (:meth:`undrift.denoise.spectral.SpectralGuess.finished`) in three steps, each measured after those before it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from undrift.data.waves import rings
 from undrift.denoise.spectral import SpectralGuess
 from undrift.denoise.windows import WindowGuess
 from undrift.distributions.diffusion import Diffusion
-from undrift.distributions.drawn import drawn_of, guess_alone, items_of
+from undrift.distributions.drawn import Drawn, drawn_of, guess_alone, items_of
 from undrift.tasks import Window
 from undrift.tasks.batch import Condition
 from undrift.train.problem import Problem
@@ -78,15 +78,15 @@ def calibrate_waves(
     problem = replace(problem, fold=np.full_like(problem.fold, -1), _kept=None)
     asked, usual = guess.asked.cpu().numpy(), guess.usual
     items = items_of(problem, _NUMBERS)
-    windows = _windows(law, problem, device, nfe, lambda row, m: None, items[::4])
+    windows = _windows(problem, drawn_of(law, problem, device, nfe, lambda row, m: None, items[::4]))
     _put_gains(guess.other, windows, windows.drawn, problem, np.ones_like(asked))
     alone = guess_alone(law, len(asked))
-    windows = _windows(law, problem, device, nfe, lambda row, m: problem.past(row), items, alone)
+    windows = _windows(problem, drawn_of(law, problem, device, nfe, lambda row, m: problem.past(row), items, alone))
     usual.offset = _offset(usual, windows, problem) * _on(usual, _wide(asked, usual))
     drawn = _finished(usual, windows)
     spread = _put_gains(usual, windows, drawn, problem, asked, cells=True)
     ends = _ends(windows, usual, problem)
-    windows = _windows(law, problem, device, nfe, lambda row, m: ends[int(row[0]), m], list(ends))
+    windows = _windows(problem, drawn_of(law, problem, device, nfe, lambda row, m: ends[int(row[0]), m], list(ends)))
     spread *= _put_gains(usual, windows, windows.drawn, problem, asked, cells=True, few=_FEW_AFTER)
     return [float(v) for v in spread]
 
@@ -178,17 +178,9 @@ def _solved(sums: Array, bounds: tuple[float, float]) -> Array:
     return np.clip((root - cross) / drawn, *bounds)
 
 
-def _windows(
-    law: Diffusion,
-    problem: Problem,
-    device: torch.device,
-    nfe: int,
-    known: Callable[[np.ndarray, int], np.ndarray | None],
-    items: list[tuple[int, int]],
-    alone: Diffusion | None = None,
-) -> _Windows:
+def _windows(problem: Problem, drawn: Iterable[Drawn]) -> _Windows:
     parts, seen = [], []
-    for part in drawn_of(law, problem, device, nfe, known, items, alone):
+    for part in drawn:
         rows = [np.array([row]) for row, _ in part.items]
         usual = np.concatenate([problem.predicted(row, known=problem.nothing(row))[1].mean for row in rows])
         mean, std = (part.predicted.mean - usual) * part.weight, part.predicted.std * part.weight

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from undrift.data.encoded import Predicted
 from undrift.distributions.diffusion import Diffusion
+from undrift.distributions.start import Silent
 from undrift.nets.members import number_of
 from undrift.process import Key, normal
 from undrift.tasks.batch import Condition
@@ -47,20 +47,9 @@ class Drawn:
     reached: np.ndarray
 
 
-class _Silent(nn.Module):
-    """A network that adds nothing to the guess of fields of so many channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-
-    def forward(self, x: Tensor, label: Tensor, vector: Tensor | None) -> Tensor:
-        return torch.zeros_like(x[:, : self.channels])
-
-
 def guess_alone(law: Diffusion, channels: int) -> Diffusion:
     """The law of fields (B, C, *space) of which a network says nothing beyond the guess."""
-    alone = Diffusion(_Silent(channels), law.guess, process=law.process, micro_batch=law.micro_batch)
+    alone = Diffusion(Silent(channels), law.guess, process=law.process, micro_batch=law.micro_batch)
     alone.grid = law.grid
     return alone
 

@@ -20,14 +20,21 @@ from undrift.infer.sample import sample
 from undrift.process import Process
 from undrift.solve.grid import TimeGrid
 
-__all__ = ["starts"]
+__all__ = ["Silent", "starts"]
 
 _RANGE = (0.5, 2.0)  # of the start's standard deviation, over that in the noise
 
 
-class _Silent(nn.Module):
+class Silent(nn.Module):
+    """A network that adds nothing to the guess of fields of so many channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
     def forward(self, x: Tensor, label: Tensor, vector: Tensor | None) -> Tensor:
-        return torch.zeros_like(x)
+        """0, (B, channels, *space)."""
+        return torch.zeros_like(x[:, : self.channels])
 
 
 @torch.no_grad()
@@ -44,7 +51,7 @@ def starts(guess: RingGuess, process: Process, grid: TimeGrid, nfe: int) -> Tens
     t_max = torch.tensor(process.t_max, dtype=torch.float64, device=device)
     alpha, sigma = process.alpha(t_max), process.sigma(t_max)
     ones = torch.ones(1, *guess.powers.shape, dtype=torch.float64, device=device)
-    alone = Preconditioned(_Silent(), process, guess.amplitudes())
+    alone = Preconditioned(Silent(len(guess.powers)), process, guess.amplitudes())
     end = sample(alone, sigma * ones, nfe=nfe, grid=grid).x.abs()
     in_noise = (alpha**2 * guess.powers + sigma**2).sqrt()
     return (sigma * guess.powers.sqrt() / end / in_noise).clamp(*_RANGE) * in_noise
