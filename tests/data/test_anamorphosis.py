@@ -94,3 +94,23 @@ def test_a_year_of_rain_drawn_from_its_scores_has_the_spread_of_the_record():
     assert (drawn == 0).mean() == pytest.approx(0.5, abs=0.03)
     assert drawn.std() == pytest.approx(rain.std(), rel=0.04)
     assert drawn.mean() == pytest.approx(rain.mean(), rel=0.04)
+
+
+@pytest.mark.parametrize("swing", [0.0, 0.8])
+def test_windows_of_which_nothing_is_known_are_as_often_dry_as_the_record(swing):
+    """Rows that are dry in 20 to 90 % of the days, all the year or by its season: their latents have spread 1."""
+    rng, days, rows = np.random.default_rng(3), 731, np.arange(731 - 1)
+    cycle = np.cos(2 * np.pi * np.arange(days) / 365.25)
+    latent = rng.normal(size=(days, 12, 8)) + swing * cycle[:, None, None]
+    low = ndtri(np.linspace(0.2, 0.9, 12))[:, None]
+    rain = np.maximum(latent - low, 0) ** 3
+    times = np.datetime64("2001-01-01", "ns") + np.arange(days) * np.timedelta64(1, "D")
+    windows, _ = windows_of(open_fields(xr.Dataset({"pr": (("time", "y", "x"), rain)}, {"time": times})), 1, 1)
+    dates = {"time": windows.times()}
+    codec, _ = fit_codec(windows, None, rows, factor=None, covariates=dates, cycles=("time",), windows=True, past=1)
+    nothing = np.full((len(rows), *codec.mask.shape), np.nan)
+    _, usual = codec.encode(None, None, rows, covariates=dates, known=nothing)
+    dry = ndtr((codec.low - usual.mean) / usual.std)[:, 0].mean(-1)
+    for part in (np.abs(cycle[:-1]) < 2, cycle[:-1] > 0.7, cycle[:-1] < -0.7):
+        truth = ndtr(low[:, 0] - swing * cycle[:-1][part, None]).mean(0)
+        np.testing.assert_allclose(dry[part].mean(0), truth, atol=0.06)

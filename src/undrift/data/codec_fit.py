@@ -168,12 +168,18 @@ def _blank(
 def _fit_window_laws(
     codec: Codec, part: TrainingPart, *, maps: bool, linear: bool, past: int, motion: bool | None
 ) -> None:
-    """The law of windows, that of their motion where it is told or wanted, and their texture where they have any."""
+    """The law of windows, that of their motion where it is told or wanted, and their texture where they have any.
+
+    The law is that of latents as they are drawn where it is dry, which takes a texture of what no window tells.
+    """
     frames = codec.layout.frames
+    textured = frames > 1 and any(t.kind in ("censored", "bounded") for t in codec.transforms)
+    if textured:
+        codec.texture = fit_texture(codec, part, past)
     codec.window_laws = window_laws_of(codec, part, maps and linear)
     if 1 < past < frames and (motion or (motion is None and not maps)):
         codec.motion_laws = fit_motion(codec, part, past, motion)
-    if frames > 1 and any(t.kind in ("censored", "bounded") for t in codec.transforms):
+    if textured:
         codec.texture = fit_texture(codec, part, past)
 
 

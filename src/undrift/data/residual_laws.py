@@ -28,9 +28,11 @@ _PIECES = 10  # of a record that is too long to be read as a whole
 def season_of(codec: Codec, part: TrainingPart) -> np.ndarray:
     """How the variance of out-of-fold residuals goes with the time of year."""
 
+    draw = np.random.default_rng(0)
+
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for at in in_blocks_of(np.arange(len(part))):
-            encoded, _ = part.encode(codec, at)
+            encoded, _ = part.encode(codec, at, draw)
             assert encoded.x is not None and encoded.weight is not None
             cycle = codec.covariates.basis(part.told(at), len(at))[:, :4]
             yield cycle, np.where(encoded.weight > 0, encoded.x, np.nan)

@@ -15,20 +15,23 @@ _WINDOWS = 4
 def fit_texture(codec: Codec, part: TrainingPart, past: int) -> Texture:
     """From the spectra of residuals: of the frames after the past given it, and of the past given none.
 
-    First with draws of each cell on its own, whose white part is taken away, then with draws of what is left.
+    First with draws of each cell on its own, whose white part is taken away, then with draws of what is left. Before
+    the law of windows is known, of all frames given none.
 
     Args:
         codec: its texture is set meanwhile.
         part: the training windows.
         past: frames that are given.
     """
+    if codec.window_laws is None:
+        past = codec.layout.frames
     ahead = np.arange(len(codec.layout.channels)) % codec.layout.frames >= past
     texture = codec.texture = None
     for _ in range(2):
         fields, draw = [], np.random.default_rng(0)
         for at in spread(len(part), _WINDOWS)[:, None]:
-            known = part.up_to(past, at)
-            for told, counts in ((known, ahead), (np.full_like(known, np.nan), ~ahead)):
+            known = None if codec.window_laws is None else part.up_to(past, at)
+            for told, counts in ((known, ahead), (None if known is None else np.full_like(known, np.nan), ~ahead)):
                 if counts.any():
                     encoded, _ = part.encode(codec, at, draw=draw, known=told)
                     assert encoded.x is not None

@@ -63,6 +63,7 @@ class TrainingPart:
         )
 
     def residuals(self, codec: Codec, at: np.ndarray) -> np.ndarray:
-        """Of the training samples at these positions, (n, C, *space)."""
-        parts = [self.encode(codec, block)[0].x for block in in_blocks_of(at)]
+        """Of the training samples at these positions, (n, C, *space), drawn at point masses: they have a variance."""
+        draw = np.random.default_rng(0)
+        parts = [self.encode(codec, block, draw)[0].x for block in in_blocks_of(at)]
         return np.concatenate([x for x in parts if x is not None])
