@@ -3,6 +3,8 @@
 __all__ = [
     "CheckpointError",
     "DataError",
+    "Density",
+    "DensityModel",
     "Downscale",
     "Emulate",
     "Enrich",
@@ -26,7 +28,8 @@ from undrift.errors import CheckpointError, DataError, IncompleteError, Interrup
 
 if TYPE_CHECKING:
     from undrift.data.check import check
-    from undrift.model import FieldModel, evaluate, fit, load
+    from undrift.model import DensityModel, FieldModel, evaluate, fit, load
+    from undrift.tasks.density import Density
     from undrift.tasks.downscale import Downscale
     from undrift.tasks.emulate import Emulate
     from undrift.tasks.enrich import Enrich
@@ -37,6 +40,8 @@ __version__ = "0.1.0"
 
 # Imported when first asked for: `import undrift` and `undrift --help` must not wait for torch.
 _HOMES = {
+    "Density": "undrift.tasks.density",
+    "DensityModel": "undrift.model",
     "Downscale": "undrift.tasks.downscale",
     "Emulate": "undrift.tasks.emulate",
     "Enrich": "undrift.tasks.enrich",

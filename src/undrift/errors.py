@@ -11,11 +11,13 @@ __all__ = [
     "check_number",
     "check_whole",
     "described",
+    "needs_extra",
     "suggests_options",
 ]
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from numbers import Integral
 from typing import ParamSpec, TypeVar
@@ -78,6 +80,21 @@ def suggests_options(verb: Callable[P, R]) -> Callable[P, R]:
         return verb(*args, **kwargs)
 
     return called
+
+
+@contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Say how to install what is imported within, where it is absent.
+
+    Raises:
+        UsageError: it is.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(
+            f"{what} needs {error.name or 'a package'}, which is not installed; type pip install 'undrift[{extra}]'"
+        ) from None
 
 
 def described(value: object) -> str:

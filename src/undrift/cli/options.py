@@ -59,13 +59,22 @@ Settings = Annotated[list[str] | None, Parameter(name="--set", negative_iterable
 # What check and train have in common: which samples, and what is given of them.
 
 Task = Annotated[
-    Literal["downscale", "emulate", "enrich", "window", "lead-time"] | None,
+    Literal["downscale", "emulate", "enrich", "window", "lead-time", "density"] | None,
     Parameter(
         help="downscale (fine fields from coarse ones), emulate (fields from numbers such as a year), enrich "
         "(members of an ensemble from others of the same date), window (any part of consecutive frames from any "
-        "other) or lead-time (the state after any lead from an initial one)."
+        "other), lead-time (the state after any lead from an initial one) or density (the law of the columns of a table)."
     ),
 ]
+Estimator = Annotated[
+    Literal["auto", "flow-matching", "diffusion", "nsf", "kde", "mixture"] | None,
+    Parameter(help="Of --task density: nsf is a spline flow, kde a kernel density. Default auto: by the number of rows."),
+]
+IgnoreRows = Annotated[
+    float | None,
+    Parameter(help="Share of each chain that is left out at its beginning, or number of rows if 1 or more. Default 0."),
+]
+Bounds = Annotated[str | None, Parameter(help="File of the ranges of parameters: a line NAME LOW HIGH each, N where open.")]
 Past = Annotated[
     int | None,
     Parameter(help="Frames up to the present, of a window or given before a lead time. Default 4 of a window, else 1."),

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from undrift.cli.options import (
+    Bounds,
     Covariates,
     Dims,
     DryRun,
+    Estimator,
     Factor,
     Flag,
     Future,
     Given,
     Holdout,
+    IgnoreRows,
     Json,
     Longest,
     Members,
@@ -50,6 +53,9 @@ def train(
     future: Future = None,
     members: Members = None,
     longest: Longest = None,
+    estimator: Estimator = None,
+    ignore_rows: IgnoreRows = None,
+    bounds: Bounds = None,
     given: Given = None,
     variables: Variables = None,
     static: Static = None,
@@ -98,7 +104,8 @@ def train(
     """
     arguments = {
         "data": list(data) or None, "task": task, "factor": factor, "past": past, "future": future,
-        "members": members, "longest": longest, "given": given, "variables": variables,
+        "members": members, "longest": longest, "estimator": estimator, "ignore_rows": ignore_rows,
+        "bounds": bounds, "given": given, "variables": variables,
         "static": static, "covariates": covariates, "dims": dims, "periodic": periodic, "select": select,
         "holdout": holdout, "crop": crop, "budget": budget, "steps": steps, "baselines": baselines, "device": device,
         "seed": seed, "fork": fork,

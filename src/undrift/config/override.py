@@ -65,6 +65,7 @@ ARGUMENTS = {
         name: f"data.{name}"
         for name in ("given", "variables", "static", "covariates", "dims", "periodic", "select", "holdout")
     },
+    **{name: f"density.{name}" for name in ("estimator", "ignore_rows", "bounds")},
     **{name: f"train.{name}" for name in ("crop", "budget", "steps", "baselines", "device", "seed", "fork")},
 }
 """Arguments of `undrift.fit`, which are options of `undrift train` too, and the keys that they set."""
@@ -89,6 +90,14 @@ def refuse_idle_options(arguments: Mapping[str, object], task: str | None, given
             raise UsageError(f"got --{name} {arguments[name]}, {what}; type --task {' or '.join(tasks)} beside it")
     if arguments.get("members") is not None and task != "enrich":
         raise UsageError(f"got --members {arguments['members']}, members that are given; type --task enrich beside it")
+    for name in ("estimator", "ignore_rows", "bounds"):
+        if arguments.get(name) is not None and task != "density":
+            option = name.replace("_", "-")
+            raise UsageError(f"got --{option} {arguments[name]}, of the density of a table; type --task density beside it")
+    if task == "density":
+        idle = [name for name in ("static", "dims", "select", "crop", "fork", "baselines", "given") if arguments.get(name)]
+        if idle:
+            raise UsageError(f"got --{idle[0]}, which the density of a table knows nothing of; leave it out")
     if arguments.get("longest") is not None and task != "lead-time":
         raise UsageError(f"got --longest {arguments['longest']}, a lead time; type --task lead-time beside it")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Codec", "Config", "Data", "Net", "Sample", "Section", "Task", "Train"]
+__all__ = ["Codec", "Config", "Data", "Density", "Net", "Sample", "Section", "Task", "Train"]
 
 from typing import Annotated, Any, Literal
 
@@ -68,7 +68,7 @@ class Data(Section):
 class Task(Section):
     """What is given and what is asked."""
 
-    name: Literal["downscale", "emulate", "enrich", "window", "lead-time"] = "downscale"
+    name: Literal["downscale", "emulate", "enrich", "window", "lead-time", "density"] = "downscale"
     factor: Annotated[int, Field(ge=1, le=64)] | None = None
     """Cells of the target per coarse cell, along each spatial dim; None is 4 for downscaling, and for windows that no
     coarse sequence is given."""
@@ -167,6 +167,17 @@ class Sample(Section):
     realizations: int = Field(default=20, ge=1)
 
 
+class Density(Section):
+    """How the density of a table of parameters is estimated."""
+
+    estimator: Literal["auto", "flow-matching", "diffusion", "nsf", "kde", "mixture"] = "auto"
+    """auto: by the number of samples."""
+    ignore_rows: float = Field(default=0.0, ge=0)
+    """Share of each chain that is left out at its beginning, or number of rows if 1 or more."""
+    bounds: str | dict[str, list[float | None]] | None = None
+    """File of ranges, or name -> low and high; what is absent is open."""
+
+
 class Config(Section):
     """All sections of a run's ``config.toml``."""
 
@@ -174,5 +185,6 @@ class Config(Section):
     task: Task = Task()
     codec: Codec = Codec()
     net: Net = Net()
+    density: Density = Density()
     train: Train = Train()
     sample: Sample = Sample()

@@ -3,14 +3,15 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from undrift.model.density_model import DensityModel
     from undrift.model.evaluation import evaluate
     from undrift.model.field_model import FieldModel, load
     from undrift.model.training import fit, fit_config
 
-__all__ = ["FieldModel", "evaluate", "fit", "fit_config", "load"]
+__all__ = ["DensityModel", "FieldModel", "evaluate", "fit", "fit_config", "load"]
 
 # Imported when first asked for: scores without a run do without torch.
-_HOMES = {"FieldModel": "field_model", "evaluate": "evaluation", "fit": "training", "fit_config": "training",
+_HOMES = {"DensityModel": "density_model", "FieldModel": "field_model", "evaluate": "evaluation", "fit": "training", "fit_config": "training",
           "load": "field_model"}  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from undrift.distributions.sequence import Downscaling
 from undrift.distributions.typed import Wanted, read_wanted
 from undrift.distributions.windows import told_as_given
 from undrift.errors import DataError, UsageError, suggests_options
+from undrift.model.density_model import DensityModel, is_density, load_density
 from undrift.model.describe import described
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
@@ -370,7 +371,7 @@ class FieldModel:
 @suggests_options
 def load(
     run: str | Path, *, verify: bool = True, device: str = "auto", data: Data | None = None, given: Data | None = None
-) -> FieldModel:
+) -> FieldModel | DensityModel:
     """Read a run directory.
 
     Args:
@@ -383,6 +384,8 @@ def load(
     Raises:
         CheckpointError: there is no complete run, or a file differs from what was written.
     """
-    where = device_of(device)
     path = Path(run)
+    if is_density(path):
+        return load_density(path, verify=verify)
+    where = device_of(device)
     return FieldModel(read_files(path, where, verify=verify), where, run=path, data=data, given=given)

@@ -23,7 +23,7 @@ from undrift.data.fields import Fields
 from undrift.data.open import open_fields
 from undrift.data.sources import from_array, read_path
 from undrift.errors import DataError, UsageError
-from undrift.tasks import Task
+from undrift.tasks import Density, Task
 
 __all__ = ["Data", "configure", "named", "open_data"]
 
@@ -52,6 +52,14 @@ def _lead(value: object) -> object:
     return value if value is None else str(value)
 
 
+def _bounds(value: object) -> object:
+    """Bounds of parameters as what a configuration takes: a path as text, and pairs as lists."""
+    if not isinstance(value, Mapping):
+        return value if value is None else str(value)
+    open_ends = (None, float("inf"), float("-inf"))
+    return {name: [None if end in open_ends else float(end) for end in ends] for name, ends in value.items()}
+
+
 def _names(argument: str, value: object) -> object:
     """One name, a text of several, or a sequence of names, as what a configuration takes."""
     if value is None or isinstance(value, str):
@@ -63,7 +71,7 @@ def _names(argument: str, value: object) -> object:
 
 def configure(
     data: Data,
-    task: str | Task | None,
+    task: str | Task | Density | None,
     config: str | Path | None,
     settings: Mapping[str, object] | None,
     arguments: Mapping[str, Any],
@@ -84,6 +92,7 @@ def configure(
     given["longest"] = _lead(given["longest"])
     for name in ("select", "holdout"):
         given[name] = _selection(given[name])
+    given["bounds"] = _bounds(given["bounds"])
     for name in ("variables", "static", "covariates", "dims", "periodic"):
         given[name] = _names(name, given[name])
     return apply_settings(apply_arguments(base, given), dict(settings or {}))

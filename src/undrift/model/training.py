@@ -22,6 +22,8 @@ from undrift.distributions.diffusion import Diffusion
 from undrift.distributions.regression import fit_regression
 from undrift.distributions.rivals import Rivals
 from undrift.errors import UsageError, suggests_options
+from undrift.model.density_model import DensityModel
+from undrift.model.density_training import fit_density_config, is_table
 from undrift.model.field_model import FieldModel, load
 from undrift.model.files import Parts, facts_of, plain, write_files
 from undrift.model.fork import begin_with
@@ -30,7 +32,7 @@ from undrift.nets.members import member_of, number_of
 from undrift.objective.denoising import DenoisingScoreMatching, Regression
 from undrift.process import EDM
 from undrift.progress import track
-from undrift.tasks import Downscale, Task, Window, task_of
+from undrift.tasks import Density, Downscale, Task, Window, task_of
 from undrift.tasks.batch import Batch
 from undrift.train.batches import batches, to_batch
 from undrift.train.device import device_of, precision_of
@@ -59,12 +61,15 @@ _BUDGET = 180.0  # seconds, where nothing says how long
 def fit(
     data: Data,
     *,
-    task: str | Task | None = None,
+    task: str | Task | Density | None = None,
     factor: int | None = None,
     past: int | None = None,
     future: int | None = None,
     members: int | None = None,
     longest: str | float | None = None,
+    estimator: str | None = None,
+    ignore_rows: float | None = None,
+    bounds: Mapping[str, Sequence[float | None]] | str | None = None,
     given: Data | None = None,
     variables: str | Sequence[str] | None = None,
     static: str | Sequence[str] | None = None,
@@ -88,17 +93,21 @@ def fit(
     dry_run: bool = False,
     progress: bool = True,
     net: nn.Module | None = None,
-) -> "FieldModel | dict[str, Any]":
+) -> "FieldModel | DensityModel | dict[str, Any]":
     """Train a distribution of fields.
 
     Args:
         data: samples: a path, glob or list of them (NetCDF, Zarr, NumPy, HDF5), or an xarray object or array.
         task: "downscale" (the default), "emulate", "enrich", "window", "lead-time", or a task such as
-            ``undrift.Downscale(factor=4)``.
+            ``undrift.Downscale(factor=4)``; "density" or ``undrift.Density(estimator="nsf")`` of a table of parameters,
+            which is the default of a table: a pandas DataFrame, samples of anesthetic, a CSV file, a chain.
         past: frames of a window up to the present, 4 by default; before a lead time those that are given, 1 by default.
         future: frames of a window after it, 8 by default.
         members: members of a date that one more is given when an ensemble is enriched, 2 by default.
         longest: lead time such as "24h", a number where times are numbers.
+        estimator: of a density: "flow-matching", "diffusion", "nsf", "kde", "mixture" or "auto", the default.
+        ignore_rows: share of each chain that is left out at its beginning, or number of rows if 1 or more.
+        bounds: of parameters, name -> (low, high), None where open, or a file of ranges.
         factor: fine cells per coarse cell when what is given is the mean of the data over blocks: 4 by default for
             downscaling; with windows the coarse sequence is given beside masked frames.
         given: what is given, where it is a dataset of its own, joined on the labels of the samples; ``pair.npz:lr`` is
@@ -130,8 +139,11 @@ def fit(
     Returns:
         The trained model, or with ``dry_run`` what would be done.
     """
+    if task is None and config is None and fork is None and dims is None and is_table(data):
+        task = "density"
     arguments = {
         "factor": factor, "past": past, "future": future, "members": members, "longest": longest, "given": given,
+        "estimator": estimator, "ignore_rows": ignore_rows, "bounds": bounds,
         "variables": variables, "static": static, "covariates": covariates,
         "dims": dims, "periodic": periodic, "select": select, "holdout": holdout, "crop": crop, "budget": budget,
         "steps": steps, "baselines": baselines, "device": device, "seed": seed,
@@ -154,8 +166,14 @@ def fit_config(
     dry_run: bool = False,
     progress: bool = True,
     net: nn.Module | None = None,
-) -> "FieldModel | dict[str, Any]":
+) -> "FieldModel | DensityModel | dict[str, Any]":
     """What :func:`fit` does, from a resolved configuration; data without paths are passed beside it."""
+    if config.task.name == "density":
+        if net is not None or resume:
+            raise UsageError("the density of a table is fitted in one go, by a net of ours; leave net and resume out")
+        return fit_density_config(
+            config, data=data, out=out, overwrite=overwrite, dry_run=dry_run, progress=progress
+        )
     begun = time.perf_counter()
     if net is not None and out is not None:
         raise UsageError(

@@ -2,13 +2,14 @@
 
 from undrift.data.leads import Lead
 from undrift.errors import UsageError
+from undrift.tasks.density import Density
 from undrift.tasks.downscale import Downscale
 from undrift.tasks.emulate import Emulate
 from undrift.tasks.enrich import Enrich
 from undrift.tasks.lead_time import LeadTime
 from undrift.tasks.window import Window
 
-__all__ = ["TASKS", "Downscale", "Emulate", "Enrich", "LeadTime", "Task", "Window", "task_of"]
+__all__ = ["TASKS", "Density", "Downscale", "Emulate", "Enrich", "LeadTime", "Task", "Window", "task_of"]
 
 Task = Downscale | Emulate | Enrich | Window | LeadTime
 TASKS: dict[str, type[Task]] = {

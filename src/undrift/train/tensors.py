@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["fit"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,9 +30,11 @@ def fit(
     condition: Condition | None = None,
     *,
     weight: Tensor | None = None,
+    odds: Tensor | None = None,
     model: object | None = None,
     settings: Settings,
     batch: int = 256,
+    validation: Sequence[Batch] | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Train a network in place; at the end it has the averaged weights and is in evaluation mode.
@@ -45,14 +47,16 @@ def fit(
         condition: what is given, one row for each of x.
         weight: 1 where x is known, else 0, of the shape of x; everywhere 1 if None. A set of few is one of many of
             which some are not known. Where it is 0, x may be NaN.
+        odds: how often each sample is drawn, (n,), up to a factor: the weights of a weighted sample; all alike if None.
         model: what the objective is told of the network, such as a denoiser around it; the network itself if None.
         settings: how long, by steps or by wall clock, and how.
         batch: samples in a step, drawn with replacement by the step's number.
+        validation: batches that choose the best average and tell when to stop, see :class:`Settings`.
         progress: see :func:`undrift.train.loop.train`.
 
     Raises:
         ValueError: x has no samples or is not finite where it is known, the condition another number of rows, the
-            weight another shape, or the batch no sample.
+            weight or the odds another shape, the odds no number above 0, or the batch no sample.
         TypeError: an argument of another kind.
         UndriftError: the loss was not finite ten times in a row, or does not depend on the network.
     """
@@ -67,16 +71,34 @@ def fit(
     known, advice = None if weight is None else weight > 0, "finite numbers, or weight=torch.isfinite(x).float()"
     check_finite("x", x, condition, known, advice)
     given, x = condition or Condition(), torch.where(torch.isfinite(x), x, 0.0)
+    below = None if odds is None else _below(odds, x)
 
     def batches(number: int) -> Batch:
         generator = torch.Generator(x.device).manual_seed(key_of(settings.seed, "rows", number))
-        rows = torch.randint(len(x), (batch,), generator=generator, device=x.device)
+        if below is None:
+            rows = torch.randint(len(x), (batch,), generator=generator, device=x.device)
+        else:
+            drawn = torch.rand(batch, generator=generator, device=x.device, dtype=torch.float64)
+            rows = torch.searchsorted(below, drawn * below[-1], right=True).clamp(max=len(x) - 1)
         return Batch.of(x[rows], given.index(rows), None if weight is None else weight[rows])
 
-    found = train(net, _Around(objective, model), batches, settings=settings, device=x.device, progress=progress)
+    found = train(
+        net, _Around(objective, model), batches, settings=settings, validation=validation, device=x.device,
+        progress=progress,
+    )  # fmt: skip
     load_state(net, found.net.state_dict())
     net.eval()
     return found
+
+
+def _below(odds: Tensor, x: Tensor) -> Tensor:
+    """Running sums of the odds, float64, (n,)."""
+    if not isinstance(odds, Tensor) or odds.shape != (len(x),):
+        got = tuple(odds.shape) if isinstance(odds, Tensor) else described(odds)
+        raise ValueError(f"odds is {got}, expected one number for each sample, ({len(x)},), as a tensor")
+    if not bool((odds >= 0).all() and odds.isfinite().all() and (odds > 0).any()):
+        raise ValueError("odds has numbers below 0 or not finite, or no number above 0")
+    return odds.to(x.device, torch.float64).cumsum(0)
 
 
 def _check_weight(weight: Tensor, x: Tensor) -> None:

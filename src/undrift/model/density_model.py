@@ -1,0 +1,210 @@
+"""The facade of a density of parameters: labelled samples in, labelled draws and log-densities out."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+import undrift
+from undrift.config import Config, dump_config, load_config, valid_seed
+from undrift.data.parameters import Parameters
+from undrift.data.table import Table, open_table
+from undrift.distributions.estimators import density_from_arrays
+from undrift.distributions.points import PointDensity
+from undrift.errors import CheckpointError, DataError, UsageError, suggests_options
+from undrift.process import Key, normal
+from undrift.train.manifest import read_manifest, verify_manifest
+from undrift.train.run import staged
+from undrift.train.weights import load_tensors, save_tensors
+
+__all__ = ["DensityModel", "is_density", "load_density"]
+
+_WEIGHTS = "model.safetensors"
+_CELLS = 1 << 50  # of noise, of which draws of any number are the beginning
+_PARTS = ("density", "parameters", "given")
+
+
+@dataclass
+class DensityModel:
+    """A density of parameters, perhaps given others; made by :func:`undrift.fit` or :func:`undrift.load`.
+
+    Attributes:
+        config: the resolved configuration.
+        parameters: from values to numbers of unit scale without bounds, and back.
+        density: of these numbers.
+        given: likewise of what is given, or None.
+        facts: how it was fitted.
+        run: the run directory, or None.
+    """
+
+    config: Config
+    parameters: Parameters
+    density: PointDensity
+    given: Parameters | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    run: Path | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the parameters."""
+        return tuple(self.facts["names"])
+
+    @suggests_options
+    def sample(
+        self, given: Any = None, *, realizations: int = 1000, seed: int = 0, at: Mapping[str, float] | None = None
+    ) -> xr.Dataset:
+        """Draw parameters.
+
+        Args:
+            given: table of what is given, with the columns of the covariates; each of its rows is drawn for.
+            realizations: draws, of each row of what is given.
+            seed: of the noise; realization n of row i is fixed by (seed, n, i).
+            at: one row of what is given, name -> value.
+
+        Returns:
+            Dataset of the parameters over (realization,), or (sample, realization) for a table of what is given.
+        """
+        seed, told = valid_seed(seed), self._told(given, at)
+        count = 1 if told is None else len(told)
+        rows = [self._drawn(seed, i, realizations, None if told is None else told[i]) for i in range(count)]
+        values = np.stack(rows)
+        dims: tuple[str, ...] = ("sample", "realization")
+        if told is None or given is None:
+            values, dims = values[0], ("realization",)
+        labels = zip(self.names, self.facts["labels"])
+        fields = {name: (dims, values[..., i], {"long_name": label}) for i, (name, label) in enumerate(labels)}
+        out = xr.Dataset(fields, {"realization": np.arange(realizations)}, self._attrs() | {"undrift_seed": seed})
+        if at is not None:
+            out = out.assign_attrs({f"given_{name}": float(value) for name, value in at.items()})
+        return out
+
+    def _drawn(self, seed: int, row: int, count: int, told: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        width = self.density.numbers
+        z = normal(Key(seed, "density", row), (_CELLS,), (slice(0, count * width),)).reshape(count, width)
+        return self.parameters.decode(self.density.draw(z, None if told is None else np.repeat(told[None], count, 0)))
+
+    @suggests_options
+    def log_prob(self, data: Any, given: Any = None, *, at: Mapping[str, float] | None = None) -> xr.Dataset:
+        """Log-density of rows of a table, in nats in the units of the data.
+
+        Args:
+            data: table with the columns of the parameters.
+            given: table of what is given, one row for each of ``data``; by default columns of ``data`` itself.
+            at: one row of what is given, for all rows.
+
+        Returns:
+            Dataset of ``log_prob`` and ``log_prob_error`` over (sample,); outside the bounds -inf.
+        """
+        inside = self.given is not None and given is None and at is None
+        table = open_table(data, variables=self.names, covariates=self.facts["given_names"] if inside else None)
+        found, error = self._log_prob(table.values, self._scaled(table.given) if inside else self._told(given, at))
+        units = {"units": "nat"}
+        fields = {
+            "log_prob": ("sample", found, units | {"long_name": "log-density in the units of the data"}),
+            "log_prob_error": ("sample", error, units | {"long_name": "estimated error of the log-density"}),
+        }
+        return xr.Dataset(fields, {"sample": np.arange(len(found))}, self._attrs())
+
+    def log_prob_of(self, table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Log-densities and their errors, (n,) each, of a table with all columns that were fitted."""
+        return self._log_prob(table.values, self._scaled(table.given) if self.given is not None else None)
+
+    def _log_prob(
+        self, values: NDArray[np.float64], told: NDArray[np.float64] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        with np.errstate(all="ignore"):
+            y, jacobian = self.parameters.encode(values)
+        if told is not None and len(told) == 1:
+            told = np.repeat(told, len(y), 0)
+        if told is not None and len(told) != len(y):
+            raise DataError(f"{len(y)} rows of data and {len(told)} of what is given; expected as many, or one")
+        found, error = np.full(len(values), -np.inf), np.zeros(len(values))
+        inside = np.isfinite(y).all(1) & np.isfinite(jacobian)
+        if inside.any():
+            value, off = self.density.log_prob(y[inside], None if told is None else told[inside])
+            found[inside], error[inside] = value + jacobian[inside], off
+        return found, error
+
+    def _told(self, given: Any, at: Mapping[str, float] | None) -> NDArray[np.float64] | None:
+        """What is given, scaled, (rows, K), or None where the density has nothing given."""
+        names = self.facts["given_names"]
+        if not names:
+            if given is not None or at is not None:
+                raise UsageError("the density was fitted with nothing given; leave it out, or fit with covariates")
+            return None
+        if at is not None:
+            if set(at) != set(names):
+                raise UsageError(f"at names {', '.join(at)}; the density is given {', '.join(names)}")
+            return self._scaled(np.array([[float(at[name]) for name in names]]))
+        if given is None:
+            raise UsageError(
+                f"the density is of {', '.join(self.names)} given {', '.join(names)}; say them, such as at {names[0]}=..."
+            )
+        return self._scaled(open_table(given, variables=names).values)
+
+    def _scaled(self, given: NDArray[np.float64]) -> NDArray[np.float64]:
+        assert self.given is not None
+        return self.given.encode(given)[0]
+
+    def _attrs(self) -> dict[str, Any]:
+        return {"source": f"undrift {undrift.__version__}", "estimator": self.facts["estimator"]}
+
+    def describe(self) -> dict[str, Any]:
+        """What it is and how it was fitted, as JSON has it."""
+        return json.loads(json.dumps(self.facts, default=float))
+
+    def save(self, out: str | Path, *, overwrite: bool = False) -> Path:
+        """Write a run directory."""
+        arrays: dict[str, np.ndarray] = {}
+        for name, part in zip(_PARTS, (self.density, self.parameters, self.given)):
+            if part is not None:
+                arrays |= {f"{name}.{key}": value for key, value in part.to_arrays().items()}
+        tensors = {name: torch.from_numpy(np.atleast_1d(np.ascontiguousarray(v))) for name, v in arrays.items()}
+        shapes = {name: list(np.shape(v)) for name, v in arrays.items()}
+        folder = Path(out)
+        if folder.exists() and any(folder.iterdir()) and not overwrite:
+            raise UsageError(f"{folder} exists; pass overwrite=True to replace it")
+        with staged(folder, {"density": self.describe(), "shapes": shapes}) as stage:
+            dump_config(self.config, stage / "config.toml")
+            save_tensors(stage / _WEIGHTS, tensors)
+        self.run = Path(out)
+        return self.run
+
+
+def is_density(path: str | Path) -> bool:
+    """Whether a run directory holds a density of parameters."""
+    file = Path(path) / "manifest.json"
+    return file.is_file() and "density" in _extra(read_manifest(Path(path)))
+
+
+def _extra(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    return manifest.get("extra", manifest)
+
+
+def load_density(path: str | Path, *, verify: bool = True) -> DensityModel:
+    """Read what :meth:`DensityModel.save` wrote.
+
+    Raises:
+        CheckpointError: A file differs from what was written.
+    """
+    path = Path(path)
+    extra = _extra(verify_manifest(path, verify=verify))
+    tensors = load_tensors(path / _WEIGHTS)
+    arrays = {name: value.numpy().reshape(extra["shapes"][name]) for name, value in tensors.items()}
+
+    def part(name: str) -> dict[str, np.ndarray]:
+        return {key.removeprefix(f"{name}."): v for key, v in arrays.items() if key.startswith(f"{name}.")}
+
+    facts = dict(extra["density"])
+    if not part("density") or not part("parameters"):
+        raise CheckpointError(f"{path / _WEIGHTS} holds no density of parameters")
+    given = Parameters.from_arrays(part("given")) if facts["given_names"] else None
+    density = density_from_arrays(facts["estimator"], part("density"))
+    config = load_config(path / "config.toml")
+    return DensityModel(config, Parameters.from_arrays(part("parameters")), density, given, facts, path)

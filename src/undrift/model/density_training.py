@@ -1,0 +1,157 @@
+"""From a table of samples to a density of parameters."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from undrift.config import Config
+from undrift.data.parameters import Parameters
+from undrift.data.table import Table, open_table
+from undrift.distributions.estimators import chosen, fit_density
+from undrift.errors import UsageError
+from undrift.model.density_model import DensityModel
+from undrift.progress import track
+
+__all__ = ["fit_density_config", "is_table"]
+
+logger = logging.getLogger(__name__)
+
+_BUDGET = 180.0  # seconds, unless told otherwise
+_HOLDOUT, _STOP = 0.1, 0.1  # shares of rows: never seen, and such that only tell when to stop
+_PATIENCE = 20  # validations, of which a training has twenty at most
+_GAP = 4.0  # standard errors beyond which training rows are likelier than left-out ones by no chance
+
+
+def is_table(data: object) -> bool:
+    """Whether data are a table of parameters by their kind: frames, arrays of two dims, and CSV files."""
+    if isinstance(data, str | Path):
+        return str(data).lower().endswith(".csv")
+    if isinstance(data, np.ndarray):
+        return data.ndim == 2 or data.dtype.names is not None
+    return not isinstance(data, xr.Dataset | xr.DataArray) and hasattr(data, "columns")
+
+
+def fit_density_config(
+    config: Config,
+    *,
+    data: Any = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> DensityModel | dict[str, Any]:
+    """What ``undrift.fit`` does of a table, from a resolved configuration."""
+    folder = None if out is None else Path(out)
+    if folder is not None and folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise UsageError(f"{folder} exists; type --overwrite (overwrite=True) to replace it")
+    config = config.model_copy(deep=True)
+    t, d = config.train, config.density
+    if t.steps is None and t.budget is None:
+        t.budget = _BUDGET
+    table = table_of(config, data)
+    rng = np.random.default_rng([t.seed, 5])
+    part = rng.random(len(table.values))
+    share = _share(config.data.holdout)
+    held, stop = part < share, (part >= share) & (part < share + _STOP * (1 - share))
+    seen = _rows(table, ~held)
+    choice = chosen(d.estimator, seen.effective, len(table.names), len(table.given_names), t.budget)
+    logger.info("the density is estimated by %s: %s", choice.estimator, choice.reason)
+    facts: dict[str, Any] = {
+        "task": "density", "estimator": choice.estimator, "reason": choice.reason,
+        "names": list(table.names), "labels": list(table.labels), "given_names": list(table.given_names),
+        "rows": len(table.values), "effective": round(table.effective, 1), "held out": int(held.sum()),
+        "bounds": [[None if np.isinf(v) else float(v) for v in pair] for pair in table.bounds],
+        "periodic": [bool(v) for v in table.periodic],
+    }  # fmt: skip
+    if dry_run:
+        length = f"{t.steps} steps" if t.steps is not None else f"{t.budget:g} s of training"
+        return facts | {"time": length if choice.estimator not in ("kde", "mixture") else "seconds"}
+    parameters = Parameters.fit(seen)
+    y, jacobian = parameters.encode(seen.values)
+    given = None if not table.given_names else Parameters.fit(_given(seen))
+    told = None if given is None else given.encode(seen.given)[0]
+    with track("fitting the density", None, enabled=progress):
+        density, how = fit_density(
+            choice, y, seen.weights, told, left_out=stop[~held], budget=t.budget, steps=t.steps,
+            patience=t.patience or _PATIENCE, seed=t.seed,
+        )  # fmt: skip
+    facts["training"] = how
+    model = DensityModel(config, parameters, density, given, facts)
+    facts["log likelihood"] = _scored(model, table, held, ~held & ~stop)
+    if folder is not None:
+        model.save(folder, overwrite=overwrite)
+    return model
+
+
+def _share(holdout: str | None) -> float:
+    """The share of rows that is held out: rows of a table have no end as a record has one, so that they are drawn."""
+    if holdout is None:
+        return _HOLDOUT
+    try:
+        share = float(holdout.strip().removesuffix("%")) / (100 if holdout.strip().endswith("%") else 1)
+    except ValueError:
+        share = np.nan
+    if not 0 <= share < 1:
+        raise UsageError(f"--holdout {holdout}: of a table a share of its rows is held out; type such as --holdout 10%")
+    return share
+
+
+def table_of(config: Config, data: Any = None) -> Table:
+    """The table of a configuration, or of what was passed beside it."""
+    paths, d = config.data.paths, config.density
+    if len(paths) > 1:
+        raise UsageError(f"got {len(paths)} files; a density is of one table or chain, such as {paths[0]}")
+    bounds = None
+    if d.bounds is not None:
+        bounds = d.bounds if isinstance(d.bounds, str) else {k: tuple(v) for k, v in d.bounds.items()}
+    periodic = [name for name in config.data.periodic if name != "none"]
+    return open_table(
+        paths[0] if paths else data, variables=config.data.variables or None,
+        covariates=config.data.covariates or None, ignore_rows=d.ignore_rows, bounds=bounds, periodic=periodic,
+    )  # fmt: skip
+
+
+def _rows(table: Table, at: NDArray[np.bool_]) -> Table:
+    likelihood = None if table.log_likelihood is None else table.log_likelihood[at]
+    return replace(
+        table, values=table.values[at], weights=table.weights[at], given=table.given[at], log_likelihood=likelihood
+    )
+
+
+def _given(table: Table) -> Table:
+    """What is given as a table of its own, without bounds."""
+    count = len(table.given_names)
+    return replace(
+        table, values=table.given, names=table.given_names, labels=table.given_names,
+        bounds=np.tile([-np.inf, np.inf], (count, 1)), periodic=np.zeros(count, bool),
+        given=np.empty((len(table.given), 0)), given_names=(),
+    )  # fmt: skip
+
+
+def _scored(
+    model: DensityModel, table: Table, held: NDArray[np.bool_], seen: NDArray[np.bool_]
+) -> dict[str, float | int]:
+    """Weighted mean log-likelihood of rows that are held out, in nats, beside that of as many that were not."""
+    count, rng = min(int(held.sum()), 2000), np.random.default_rng(0)
+    if count == 0:
+        return {}
+    means, errors = [], []
+    for rows in (held, seen):
+        at = rng.permutation(np.flatnonzero(rows & (table.weights > 0)))[:count]
+        one = _rows(table, np.isin(np.arange(len(table.values)), at))
+        found = model.log_prob_of(one)[0]
+        share = one.weights / one.weights.sum()
+        means.append(float(share @ found))
+        errors.append(float(np.sqrt((share**2 * (found - means[-1]) ** 2).sum())))
+    gap = means[1] - means[0]
+    if gap > _GAP * float(np.hypot(*errors)):
+        logger.warning(
+            "rows of the training are likelier by %.2f nats than rows that were held out: they are learned by heart. "
+            "Type a smaller --budget, or --estimator kde or mixture", gap,
+        )  # fmt: skip
+    return {"held out": means[0], "standard error": errors[0], "of training rows": means[1], "rows": count}

@@ -1,0 +1,24 @@
+"""Densities: the law of parameters in a table, perhaps given others."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Density"]
+
+
+@dataclass(frozen=True)
+class Density:
+    """Learn the law of the columns of a table, given its covariates where it has any.
+
+    Attributes:
+        estimator: "flow-matching", "diffusion", "nsf" (a spline flow), "kde", "mixture", or "auto": by the number of
+            samples.
+        ignore_rows: share of each chain that is left out at its beginning, or number of rows if above 1.
+        bounds: name -> (low, high), or the path of a file of ranges; None or "none" where open.
+    """
+
+    estimator: str | None = None
+    ignore_rows: float | None = None
+    bounds: Mapping[str, Sequence[float | None]] | str | None = None
+
+    name = "density"
