@@ -550,6 +550,10 @@ FAULTS = [
           "model/test_sequence_model.py"),
     Fault("data/predictors.py", "abs(i % frames - t) <= reach", "abs(i % frames - t) < reach", "data/test_predictors.py"),
     Fault("tasks/window.py", '{"nothing": 3}', '{"nothing": 1}', "data/test_frames.py"),
+    Fault("data/columns.py", "weights[self.log_likelihood == -np.inf] = 0.0", "pass", "data/test_table.py"),
+    Fault("data/columns.py", "int(ignore_rows * len(rows))", "int(ignore_rows * len(keep))", "data/test_table.py"),
+    Fault("data/chain_files.py", "-np.inf, -data[:, 1])", "-np.inf, data[:, 1])", "data/test_table.py"),
+    Fault("data/chain_objects.py", '/ values["nlive"]', '/ np.sqrt(values["nlive"])', "data/test_table.py"),
 ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from undrift.data.cf import role_of_name
 from undrift.data.dims import suggest_dims
 from undrift.errors import DataError
 
-__all__ = ["expand", "from_array", "read_path", "split_variable"]
+__all__ = ["expand", "from_array", "load_npy", "read_path", "sniff", "split_variable"]
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 _ERRORS = (OSError, RuntimeError, ValueError, KeyError, IndexError, EOFError, TypeError, AttributeError, ImportError)
@@ -89,7 +89,7 @@ def read_path(path: Path, dims: tuple[str, ...] | None, variables: Sequence[str]
         name = _name(
             path.stem if chunks is None else re.sub(r"[-_.]*\d+$", "", path.stem)
         )  # one of several: run_01, run_02
-        return from_array(_load_npy(path), dims, name=name, source=str(path))
+        return from_array(load_npy(path), dims, name=name, source=str(path))
     if kind == "npz":
         return _read_npz(path, dims, variables)
     engine = {"zarr": "zarr", "hdf5": None, "netcdf3": "netcdf4", "unknown": None}[kind]
@@ -318,7 +318,8 @@ def _npy_header(file: BinaryIO, source: str) -> tuple[tuple[int, ...], np.dtype,
     return shape, dtype, file.tell()
 
 
-def _load_npy(path: Path) -> np.ndarray:
+def load_npy(path: Path) -> np.ndarray:
+    """An .npy file as a memory map; a DataError for objects, and for a header that claims more than the file has."""
     with path.open("rb") as file:
         shape, dtype, offset = _npy_header(file, str(path))
     need = offset + math.prod(shape) * dtype.itemsize
