@@ -31,6 +31,7 @@ __all__ = ["PointFlow", "fit_point_flow"]
 
 Array = NDArray[np.float64]
 _BATCH = 1024
+_EMBEDDING, _HIGHEST = 12, 6.0  # a network that is smooth in time has its density in few steps
 _NFE = 64  # of a draw
 _LEAST_NOISE = 0.01  # where a score is taken, in units of the points
 _SIGMAS = (0.002, 30.0)  # of a diffusion of points of unit scale
@@ -101,7 +102,7 @@ class PointFlow:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
         """Inverse of :meth:`to_arrays`."""
-        net = MLP(**{name.removeprefix("shape_"): int(v) for name, v in arrays.items() if name.startswith("shape_")})
+        net = MLP(**{name.removeprefix("shape_"): v.item() for name, v in arrays.items() if name.startswith("shape_")})
         state = {n.removeprefix("net."): torch.from_numpy(v) for n, v in arrays.items() if n.startswith("net.")}
         net.load_state_dict(state)
         return cls("flow-matching" if int(arrays["flow"]) else "diffusion", net.eval())
@@ -134,7 +135,7 @@ def fit_point_flow(
     """
     torch.manual_seed(settings.seed)
     features = 0 if given is None else given.shape[1]
-    net = MLP(y.shape[1], width=width, layers=layers, vector_features=features)
+    net = MLP(y.shape[1], width=width, layers=layers, vector_features=features, embedding=_EMBEDDING, highest=_HIGHEST)
     denoiser = _denoiser(kind, net)
     objective = FlowMatching() if kind == "flow-matching" else ScoreMatching(EDMWeight(1.0), LogNormal(*_LEVELS))
     x, odds = torch.from_numpy(y).float(), torch.from_numpy(weights)

@@ -91,8 +91,10 @@ def log_prob(
 ) -> Density:
     """Log-density of fields at t_min, the smallest noise of the process.
 
-    The ODE runs from the field to noise with 8, 16, 32, ... steps. The difference of two runs estimates the error, as
-    of a solver of one order less; rows that are within half of the tolerance are not run again.
+    The ODE runs from the field to noise with 8, 16, 32, ... steps. Two runs of a solver of order p are extrapolated
+    (Richardson 1911, doi:10.1098/rsta.1911.0009), ``(2^p fine - coarse) / (2^p - 1)``, and the difference of two of
+    these estimates the error, as of a solver of order p; rows that are within half of the tolerance are not run
+    again.
 
     Where sigma(t_min) is 0 the noise in x_t is not determined there. The run begins at ``sigma / alpha = rho = least``,
     up to which z grows as rho does: with ``y = x_t / alpha``, ``y += rho z / 2`` and ``r = h / 2``,
@@ -135,18 +137,19 @@ def log_prob(
     rows = torch.arange(len(x), device=x.device)
     coarse = _parts(flow, flow.run(rows, solver, grid, steps), base)
     end, found = torch.empty_like(flow.start), torch.empty_like(coarse)
-    discretisation, last = torch.empty_like(found[:, 0]), torch.full((len(x),), math.nan, device=x.device)
+    discretisation, last = torch.empty_like(found[:, 0]), torch.full_like(coarse, math.nan)
     gain = 2.0**solver.order
     while len(rows):
         before, steps = flow.calls, 2 * steps
         end[rows] = flow.run(rows, solver, grid, steps)
-        found[rows] = fine = _parts(flow, end[rows], base)
-        moved = (fine[:, 0] - coarse[:, 0]).abs() + (fine[:, 1:] - coarse[:, 1:]).mean(1).abs()
+        fine = _parts(flow, end[rows], base)
+        found[rows] = best = fine + (fine - coarse) / (gain - 1)
+        moved, raw = _distance(best, last), _distance(fine, coarse)
         # two values may agree by chance, three hardly
-        discretisation[rows] = torch.fmax(moved, last / gain) / max(gain / 2 - 1, 1.0)
-        left = ~(discretisation[rows] <= tolerance / 2) | torch.isnan(last)
+        discretisation[rows] = torch.fmax(moved, raw / torch.where(moved.isnan(), 1, gain)) / (gain - 1)
+        left = ~(discretisation[rows] <= tolerance / 2) | moved.isnan()
         left &= torch.isfinite(fine).all(1) | torch.isfinite(coarse).all(1)
-        rows, coarse, last = rows[left], fine[left], moved[left]
+        rows, coarse, last = rows[left], fine[left], best[left]
         if flow.calls + 2 * (flow.calls - before) > whole:
             break
     return _settled(flow, found, end, discretisation, base, tolerance, steps)
@@ -271,6 +274,11 @@ def _parts(flow: _Flow, end: Tensor, base: Base | None) -> Tensor:
         start = start.double()
     log_det = end[:, flow.size :] / flow.scale(process.t_max, device) + flow.shift
     return torch.cat([start[:, None], log_det], 1)
+
+
+def _distance(one: Tensor, other: Tensor) -> Tensor:
+    """Of two log-densities in parts, (B,)."""
+    return (one[:, 0] - other[:, 0]).abs() + (one[:, 1:] - other[:, 1:]).mean(1).abs()
 
 
 def _base_error(flow: _Flow, end: Tensor) -> Tensor:

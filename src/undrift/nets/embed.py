@@ -15,21 +15,22 @@ from undrift.errors import UsageError
 HIGHEST_FREQUENCY = 64.0
 
 
-def fourier_features(t: Tensor, count: int) -> Tensor:
-    """Sinusoids of a bounded label, ``cos(w_k t)`` and ``sin(w_k t)`` with w_k geometric from 1 to 64.
+def fourier_features(t: Tensor, count: int, highest: float = HIGHEST_FREQUENCY) -> Tensor:
+    """Sinusoids of a bounded label, ``cos(w_k t)`` and ``sin(w_k t)`` with w_k geometric from 1 to ``highest``.
 
     The label is meant to be of order one, like ``atan2(sigma, alpha sigma_data)`` in [0, pi/2]: the slowest wave is
-    monotone on that range and the fastest resolves steps of about 0.01.
+    monotone on that range and the fastest, unless told otherwise, resolves steps of about 0.01.
 
     Args:
         t: labels, (B,).
         count: number of features, even and at least 4.
+        highest: frequency of the fastest wave.
 
     Returns:
         Features, (B, count), float32.
     """
     steps = torch.linspace(0.0, 1.0, count // 2, device=t.device, dtype=torch.float32)
-    phase = t.float()[:, None] * torch.exp(math.log(HIGHEST_FREQUENCY) * steps)
+    phase = t.float()[:, None] * torch.exp(math.log(highest) * steps)
     return torch.cat([phase.cos(), phase.sin()], dim=1)
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from undrift.errors import UsageError, check_whole
-from undrift.nets.embed import fourier_features
+from undrift.nets.embed import HIGHEST_FREQUENCY, fourier_features
 
 
 class MLP(nn.Module):
@@ -25,13 +25,15 @@ class MLP(nn.Module):
         layers: hidden layers.
         vector_features: numbers of the vector condition.
         embedding: sinusoids of the label, even; see :func:`undrift.nets.embed.fourier_features`.
+        highest: frequency of the fastest of them: the lower, the smoother in time is what the network says.
 
     Raises:
         UsageError: a size that is not positive, or an odd embedding.
     """
 
     def __init__(
-        self, size: int, width: int = 256, layers: int = 3, vector_features: int = 0, embedding: int = 32
+        self, size: int, width: int = 256, layers: int = 3, vector_features: int = 0, embedding: int = 32,
+        highest: float = HIGHEST_FREQUENCY,
     ) -> None:
         super().__init__()
         check_whole(size=size, width=width, layers=layers, vector_features=vector_features, embedding=embedding)
@@ -39,9 +41,9 @@ class MLP(nn.Module):
             raise UsageError(f"size={size}, width={width}, layers={layers}: expected whole numbers of at least 1")
         if embedding < 4 or embedding % 2:
             raise UsageError(f"embedding={embedding}: it must be an even number of at least 4, such as 32")
-        self.embedding = embedding
+        self.embedding, self.highest = embedding, highest
         self.shape = {"size": size, "width": width, "layers": layers, "vector_features": vector_features,
-                      "embedding": embedding}  # fmt: skip
+                      "embedding": embedding, "highest": highest}  # fmt: skip
         widths = [size + embedding + vector_features, *[width] * layers, size]
         self.layers = nn.ModuleList(nn.Linear(a, b, device="cpu") for a, b in itertools.pairwise(widths))
         for layer in self.layers:
@@ -52,7 +54,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, vector: Tensor | None = None) -> Tensor:
         """Points (B, D), labels of order one (B,) and the vector condition (B, V) to (B, D)."""
-        parts = [x, fourier_features(t, self.embedding).to(x.dtype)]
+        parts = [x, fourier_features(t, self.embedding, self.highest).to(x.dtype)]
         h = torch.cat(parts if vector is None else [*parts, vector.to(x.dtype)], 1)
         for layer in self.layers[:-1]:
             h = F.silu(layer(h))
