@@ -558,7 +558,7 @@ FAULTS = [
     Fault("data/axis.py", "_LOG_ROOT_2PI - e - np.log(self.scale)", "_LOG_ROOT_2PI - e", "data/test_parameters.py"),
     Fault("data/axis.py", "u * slope - sign / self.scale", "u * slope + sign / self.scale", "data/test_parameters.py"),
     Fault("data/axis.py", "return slope, -sign / t", "return slope, -1 / t", "data/test_parameters.py"),
-    Fault("data/axis.py", "density.min() + 1e-9", "density.max() - 1e-9", "data/test_parameters.py"),
+    Fault("data/axis.py", "(start + (first", "((first", "data/test_parameters.py"),
     Fault("data/parameters.py", "log_slope - np.log(np.diag(self.factor)).sum()", "log_slope", "data/test_parameters.py"),
     Fault("data/parameters.py", "return slope * by_u + bend", "return slope * by_u", "data/test_parameters.py"),
 ]  # fmt: skip
