@@ -181,6 +181,8 @@ def test_the_circle_is_cut_where_nothing_is():
     x = np.mod(np.concatenate([rng.normal(355, 12, 300), rng.normal(100, 12, 300)]), 360)
     cut = emptiest(x, np.ones(600), 0, 360)
     assert 145 < cut < 310
+    opposite = emptiest(np.mod(x[:300] + 185, 360), np.ones(300), 0, 360)  # values around 180
+    assert min(opposite, 360 - opposite) < 30
     heavy = np.append(np.ones(600), 1000.0)
     assert abs(emptiest(np.append(x, 230.0), heavy, 0, 360) - 230) > 40
     axis = fit_axis(x, np.full(600, 1 / 600), 0, 360, True)
