@@ -554,6 +554,13 @@ FAULTS = [
     Fault("data/columns.py", "int(ignore_rows * len(rows))", "int(ignore_rows * len(keep))", "data/test_table.py"),
     Fault("data/chain_files.py", "-np.inf, -data[:, 1])", "-np.inf, data[:, 1])", "data/test_table.py"),
     Fault("data/chain_objects.py", '/ values["nlive"]', '/ np.sqrt(values["nlive"])', "data/test_table.py"),
+    Fault("data/axis.py", "u**2 / 2 + _LOG_ROOT_2PI - np.log(width)", "u**2 / 2 - np.log(width)", "data/test_parameters.py"),
+    Fault("data/axis.py", "_LOG_ROOT_2PI - e - np.log(self.scale)", "_LOG_ROOT_2PI - e", "data/test_parameters.py"),
+    Fault("data/axis.py", "u * slope - sign / self.scale", "u * slope + sign / self.scale", "data/test_parameters.py"),
+    Fault("data/axis.py", "return slope, -sign / t", "return slope, -1 / t", "data/test_parameters.py"),
+    Fault("data/axis.py", "(start + (first", "((first", "data/test_parameters.py"),
+    Fault("data/parameters.py", "log_slope - np.log(np.diag(self.factor)).sum()", "log_slope", "data/test_parameters.py"),
+    Fault("data/parameters.py", "return slope * by_u + bend", "return slope * by_u", "data/test_parameters.py"),
 ]  # fmt: skip
 
 

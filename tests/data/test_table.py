@@ -9,7 +9,7 @@ from undrift.data.table import open_table
 from undrift.errors import DataError, UsageError
 
 RNG = np.random.default_rng(5)
-VALUES = RNG.normal(size=(8, 2)) + [0, 10]
+VALUES = RNG.normal((0, 10), size=(8, 2))
 WEIGHTS = np.array([1.0, 2, 0, 3, 1, 1, 4, 1])
 LOG_L = -np.arange(8.0)
 
