@@ -85,7 +85,7 @@ def fit_density(
         return found, {"bandwidth": found.bandwidth}
     if choice.estimator == "mixture":
         mixture = fit_mixture(y, weights, given, left_out=left_out, seed=seed)
-        return mixture, {"components": len(mixture.weights)}
+        return mixture, {"components": len(mixture.joint.weights)}
     settings = Settings(
         budget=budget if steps is None else None, steps=steps, learning_rate=_LEARNING_RATE, weight_decay=0.0,
         ema=_EMA, patience=patience, seed=seed,

@@ -27,7 +27,6 @@ __all__ = ["DensityModel", "is_density", "load_density"]
 
 _WEIGHTS = "model.safetensors"
 _CELLS = 1 << 50  # of noise, of which draws of any number are the beginning
-_PARTS = ("density", "parameters", "given")
 
 
 @dataclass
@@ -38,7 +37,6 @@ class DensityModel:
         config: the resolved configuration.
         parameters: from values to numbers of unit scale without bounds, and back.
         density: of these numbers.
-        given: likewise of what is given, or None.
         facts: how it was fitted.
         run: the run directory, or None.
     """
@@ -46,7 +44,6 @@ class DensityModel:
     config: Config
     parameters: Parameters
     density: PointDensity
-    given: Parameters | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     run: Path | None = None
 
@@ -101,9 +98,10 @@ class DensityModel:
         Returns:
             Dataset of ``log_prob`` and ``log_prob_error`` over (sample,); outside the bounds -inf.
         """
-        inside = self.given is not None and given is None and at is None
-        table = open_table(data, variables=self.names, covariates=self.facts["given_names"] if inside else None)
-        found, error = self._log_prob(table.values, self._scaled(table.given) if inside else self._told(given, at))
+        beside = self.facts["given_names"] if given is None and at is None else []
+        table = open_table(data, variables=self.names, covariates=beside or None)
+        told = self.parameters.encode_given(table.given) if beside else self._told(given, at)
+        found, error = self._log_prob(table.values, told)
         units = {"units": "nat"}
         fields = {
             "log_prob": ("sample", found, units | {"long_name": "log-density in the units of the data"}),
@@ -113,7 +111,8 @@ class DensityModel:
 
     def log_prob_of(self, table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Log-densities and their errors, (n,) each, of a table with all columns that were fitted."""
-        return self._log_prob(table.values, self._scaled(table.given) if self.given is not None else None)
+        told = self.parameters.encode_given(table.given) if self.facts["given_names"] else None
+        return self._log_prob(table.values, told)
 
     def _log_prob(
         self, values: NDArray[np.float64], told: NDArray[np.float64] | None
@@ -141,16 +140,12 @@ class DensityModel:
         if at is not None:
             if set(at) != set(names):
                 raise UsageError(f"at names {', '.join(at)}; the density is given {', '.join(names)}")
-            return self._scaled(np.array([[float(at[name]) for name in names]]))
+            return self.parameters.encode_given(np.array([[float(at[name]) for name in names]]))
         if given is None:
             raise UsageError(
                 f"the density is of {', '.join(self.names)} given {', '.join(names)}; say them, such as at {names[0]}=..."
             )
-        return self._scaled(open_table(given, variables=names).values)
-
-    def _scaled(self, given: NDArray[np.float64]) -> NDArray[np.float64]:
-        assert self.given is not None
-        return self.given.encode(given)[0]
+        return self.parameters.encode_given(open_table(given, variables=names).values)
 
     def _attrs(self) -> dict[str, Any]:
         return {"source": f"undrift {undrift.__version__}", "estimator": self.facts["estimator"]}
@@ -162,9 +157,8 @@ class DensityModel:
     def save(self, out: str | Path, *, overwrite: bool = False) -> Path:
         """Write a run directory."""
         arrays: dict[str, np.ndarray] = {}
-        for name, part in zip(_PARTS, (self.density, self.parameters, self.given)):
-            if part is not None:
-                arrays |= {f"{name}.{key}": value for key, value in part.to_arrays().items()}
+        for name, part in (("density", self.density), ("parameters", self.parameters)):
+            arrays |= {f"{name}.{key}": value for key, value in part.to_arrays().items()}
         tensors = {name: torch.from_numpy(np.atleast_1d(np.ascontiguousarray(v))) for name, v in arrays.items()}
         shapes = {name: list(np.shape(v)) for name, v in arrays.items()}
         folder = Path(out)
@@ -204,7 +198,6 @@ def load_density(path: str | Path, *, verify: bool = True) -> DensityModel:
     facts = dict(extra["density"])
     if not part("density") or not part("parameters"):
         raise CheckpointError(f"{path / _WEIGHTS} holds no density of parameters")
-    given = Parameters.from_arrays(part("given")) if facts["given_names"] else None
     density = density_from_arrays(facts["estimator"], part("density"))
     config = load_config(path / "config.toml")
-    return DensityModel(config, Parameters.from_arrays(part("parameters")), density, given, facts, path)
+    return DensityModel(config, Parameters.from_arrays(part("parameters")), density, facts, path)

@@ -72,16 +72,15 @@ def fit_density_config(
         length = f"{t.steps} steps" if t.steps is not None else f"{t.budget:g} s of training"
         return facts | {"time": length if choice.estimator not in ("kde", "mixture") else "seconds"}
     parameters = Parameters.fit(seen)
-    y, jacobian = parameters.encode(seen.values)
-    given = None if not table.given_names else Parameters.fit(_given(seen))
-    told = None if given is None else given.encode(seen.given)[0]
+    y, _ = parameters.encode(seen.values)
+    told = parameters.encode_given(seen.given) if table.given_names else None
     with track("fitting the density", None, enabled=progress):
         density, how = fit_density(
             choice, y, seen.weights, told, left_out=stop[~held], budget=t.budget, steps=t.steps,
             patience=t.patience or _PATIENCE, seed=t.seed,
         )  # fmt: skip
     facts["training"] = how
-    model = DensityModel(config, parameters, density, given, facts)
+    model = DensityModel(config, parameters, density, facts)
     facts["log likelihood"] = _scored(model, table, held, ~held & ~stop)
     if folder is not None:
         model.save(folder, overwrite=overwrite)
@@ -121,16 +120,6 @@ def _rows(table: Table, at: NDArray[np.bool_]) -> Table:
     return replace(
         table, values=table.values[at], weights=table.weights[at], given=table.given[at], log_likelihood=likelihood
     )
-
-
-def _given(table: Table) -> Table:
-    """What is given as a table of its own, without bounds."""
-    count = len(table.given_names)
-    return replace(
-        table, values=table.given, names=table.given_names, labels=table.given_names,
-        bounds=np.tile([-np.inf, np.inf], (count, 1)), periodic=np.zeros(count, bool),
-        given=np.empty((len(table.given), 0)), given_names=(),
-    )  # fmt: skip
 
 
 def _scored(
