@@ -234,6 +234,9 @@ def _train(
         )
     if isinstance(result, dict):
         return result
+    from undrift.model import FieldModel
+
+    assert isinstance(result, FieldModel)
     job.model = result
     return result.describe()
 

@@ -21,9 +21,9 @@ def inspect(run: str, /, *, no_verify: NoVerify = False, json: Json = False) -> 
     Args:
         run: The run directory.
     """
-    from undrift.cli.runs import open_run
+    from undrift.cli.runs import open_any
 
-    described = open_run(run, verify=not no_verify, device="cpu").describe()
+    described = open_any(run, verify=not no_verify, device="cpu").describe()
     described["files"] = _files(run, verified=not no_verify)
     if json:
         emit_json(described)

@@ -20,6 +20,7 @@ VERBS = {
     "train": "Train a model on files and write a run directory.",
     "sample": "Draw an ensemble from a run.",
     "forecast": "Forecast from given frames, with a run of --task window.",
+    "log-prob": "Write the log-density of rows of a table.",
     "evaluate": "Score an ensemble against the truth.",
     "report": "Draw, score and write one HTML page about a run.",
     "inspect": "Show what a run directory holds.",
@@ -52,7 +53,8 @@ def build(verb: str | None = None) -> App:
         suppress_keyboard_interrupt=False,
     )
     for place, (name, text) in enumerate(VERBS.items()):
-        path = f"undrift.cli.{name}:{name}"
+        module = name.replace("-", "_")
+        path = f"undrift.cli.{module}:{module}"
         if name == verb:
             app.command(path, name=name, help_epilogue="", sort_key=place)
         else:

@@ -63,18 +63,21 @@ Task = Annotated[
     Parameter(
         help="downscale (fine fields from coarse ones), emulate (fields from numbers such as a year), enrich "
         "(members of an ensemble from others of the same date), window (any part of consecutive frames from any "
-        "other), lead-time (the state after any lead from an initial one) or density (the law of the columns of a table)."
+        "other), lead-time (the state after any lead from an initial one) or density (the law of the columns of a "
+        "table)."
     ),
 ]
 Estimator = Annotated[
     Literal["auto", "flow-matching", "diffusion", "nsf", "kde", "mixture"] | None,
-    Parameter(help="Of --task density: nsf is a spline flow, kde a kernel density. Default auto: by the number of rows."),
+    Parameter(help="Of --task density: nsf is a spline flow, kde a kernel density. Default auto: by the rows."),
 ]
 IgnoreRows = Annotated[
     float | None,
     Parameter(help="Share of each chain that is left out at its beginning, or number of rows if 1 or more. Default 0."),
 ]
-Bounds = Annotated[str | None, Parameter(help="File of the ranges of parameters: a line NAME LOW HIGH each, N where open.")]
+Bounds = Annotated[
+    str | None, Parameter(help="File of the ranges of parameters: a line NAME LOW HIGH each, N where open.")
+]
 Past = Annotated[
     int | None,
     Parameter(help="Frames up to the present, of a window or given before a lead time. Default 4 of a window, else 1."),
@@ -237,8 +240,8 @@ def ensemble_asked(out: str, nfe: int | None, overwrite: bool, seed: int, realiz
 
     Refuses a name that no ensemble can have or that is taken, a number of evaluations below 1, and what is no seed.
     """
-    if not out.rstrip("/").endswith((".nc", ".zarr")):
-        raise UsageError(f"got --out {out}, expected a name that ends in .nc or .zarr")
+    if not out.rstrip("/").endswith((".nc", ".zarr", ".csv")):
+        raise UsageError(f"got --out {out}, expected a name that ends in .nc or .zarr, of parameters in .nc or .csv")
     if nfe is not None and nfe < 1:
         raise UsageError(f"got --nfe {nfe}, expected at least 1")
     refuse_existing(out, overwrite)

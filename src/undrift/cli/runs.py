@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["lead_rows", "open_run", "score", "score_rows", "tell_scores", "time_rows", "wanted_truth"]
+__all__ = ["lead_rows", "open_any", "open_run", "score", "score_rows", "tell_scores", "time_rows", "wanted_truth"]
 
 import math
 from collections.abc import Mapping
@@ -10,15 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undrift.cli.output import emit_json, say, table
-from undrift.errors import CheckpointError, DataError
+from undrift.errors import CheckpointError, DataError, UsageError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from undrift.model import FieldModel
+    from undrift.model import DensityModel, FieldModel
 
 
 def open_run(run: str, *, verify: bool = True, device: str = "auto") -> FieldModel:
+    """Load the run directory of a model of fields.
+
+    Raises:
+        CheckpointError: There is none, or it is broken.
+        UsageError: It is a density of parameters.
+    """
+    model = open_any(run, verify=verify, device=device)
+    from undrift.model import FieldModel
+
+    if not isinstance(model, FieldModel):
+        raise UsageError(f"{run} is a density of parameters: type undrift sample, log-prob or inspect of it")
+    return model
+
+
+def open_any(run: str, *, verify: bool = True, device: str = "auto") -> FieldModel | DensityModel:
     """Load a run directory.
 
     Raises:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["sample"]
 
+from typing import TYPE_CHECKING
+
 from undrift.cli.options import (
     Constraints,
     Device,
@@ -21,6 +23,9 @@ from undrift.cli.options import (
 from undrift.cli.output import tell_drawn
 from undrift.cli.stopping import stopped_saying
 from undrift.errors import UsageError
+
+if TYPE_CHECKING:
+    from undrift.model import DensityModel
 
 
 def sample(
@@ -73,12 +78,40 @@ def sample(
     which = ensemble_asked(out, nfe, overwrite or dry_run, seed, realizations)
     tell_reversed("--at", at)
     with stopped_saying(lambda: f"nothing was written to {out}; type the same command again"):
-        from undrift.cli.runs import open_run
+        from undrift.cli.runs import open_any
+        from undrift.model import DensityModel
 
         set_threads()
-        result = open_run(run, verify=not no_verify, device=device).sample(
+        model = open_any(run, verify=not no_verify, device=device)
+        if isinstance(model, DensityModel):
+            others = {"holdout": holdout, "know": know, "lead": lead, "observe": observe, "constraint": constraint,
+                      "nfe": nfe, "dry-run": dry_run}  # fmt: skip
+            return _parameters(model, given, at, which, seed, out, [name for name, v in others.items() if v], json)
+        if out.endswith(".csv"):
+            raise UsageError(f"got --out {out}, expected a name that ends in .nc or .zarr: {run} is a model of fields")
+        result = model.sample(
             given, holdout=holdout, know=know, lead=lead, observe=observe, at=at, constraint=constraint,
             realizations=which, seed=seed, nfe=nfe, out=out, overwrite=overwrite, dry_run=dry_run,
         )  # fmt: skip
+    tell_drawn(result, out, json)
+    return 0
+
+
+def _parameters(
+    model: DensityModel, given: list[str] | None, at: str | None, which: slice | None, seed: int, out: str,
+    idle: list[str], json: bool,
+) -> int:  # fmt: skip
+    """Draw from a density of a table."""
+    from undrift.cli.log_prob import numbers_of
+    from undrift.data.rows import write_rows
+
+    if idle or out.endswith(".zarr"):
+        got = f"--{idle[0]}" if idle else f"--out {out}"
+        raise UsageError(f"got {got}, of models of fields; the run is a density of parameters, drawn to .nc or .csv")
+    if given is not None and len(given) != 1:
+        raise UsageError(f"got {len(given)} files with --given; what is given to a density is one table")
+    told = None if at is None else numbers_of(at)
+    result = model.sample(given[0] if given else None, realizations=which, seed=seed, at=told)
+    write_rows(result, out)
     tell_drawn(result, out, json)
     return 0

@@ -93,9 +93,12 @@ def refuse_idle_options(arguments: Mapping[str, object], task: str | None, given
     for name in ("estimator", "ignore_rows", "bounds"):
         if arguments.get(name) is not None and task != "density":
             option = name.replace("_", "-")
-            raise UsageError(f"got --{option} {arguments[name]}, of the density of a table; type --task density beside it")
+            raise UsageError(
+                f"got --{option} {arguments[name]}, of the density of a table; type --task density beside it"
+            )
     if task == "density":
-        idle = [name for name in ("static", "dims", "select", "crop", "fork", "baselines", "given") if arguments.get(name)]
+        others = ("static", "dims", "select", "crop", "fork", "baselines", "given")
+        idle = [name for name in others if arguments.get(name)]
         if idle:
             raise UsageError(f"got --{idle[0]}, which the density of a table knows nothing of; leave it out")
     if arguments.get("longest") is not None and task != "lead-time":

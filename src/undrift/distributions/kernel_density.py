@@ -43,7 +43,7 @@ class KernelDensity:
     def _tree(self) -> Any:
         from sklearn.neighbors import KernelDensity as Tree
 
-        return Tree(bandwidth=self.bandwidth, rtol=1e-6).fit(self.centres, sample_weight=self.weights)
+        return Tree(bandwidth=self.bandwidth).fit(self.centres, sample_weight=self.weights)
 
     def draw(self, z: Array, given: Array | None = None) -> Array:
         """Points (n, D) of standard normal numbers (n, D + 1)."""

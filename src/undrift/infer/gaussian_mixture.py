@@ -65,7 +65,7 @@ class GaussianMixture:
         return self.means.shape[1]
 
     def terms(self, y: np.ndarray) -> np.ndarray:
-        """log w_k + log N(y; m_k, C_k) of points (n, D), as (n, K)."""
+        """Log w_k + log N(y; m_k, C_k) of points (n, D), as (n, K)."""
         found = np.empty((len(y), len(self.weights)))
         with np.errstate(divide="ignore"):
             shares = np.log(self.weights)
@@ -264,7 +264,9 @@ def _nearest(y: np.ndarray, share: np.ndarray, components: int, rng: np.random.G
     for _ in range(5):
         belongs = np.eye(len(centres))[np.argmin(_squared(y, centres), axis=1)]
         mass = belongs.T @ share
-        centres = np.where(mass[:, None] > 0, belongs.T @ (share[:, None] * y) / np.maximum(mass, 1e-300)[:, None], centres)
+        centres = np.where(
+            mass[:, None] > 0, belongs.T @ (share[:, None] * y) / np.maximum(mass, 1e-300)[:, None], centres
+        )
     return np.eye(len(centres))[np.argmin(_squared(y, centres), axis=1)]
 
 
@@ -272,5 +274,3 @@ def _squared(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Squared distances (n, K)."""
     found = np.square(points).sum(axis=1)[:, None] - 2 * points @ centres.T + np.square(centres).sum(axis=1)
     return np.maximum(found, 0.0)
-
-

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 __all__ = ["DensityModel", "FieldModel", "evaluate", "fit", "fit_config", "load"]
 
 # Imported when first asked for: scores without a run do without torch.
-_HOMES = {"DensityModel": "density_model", "FieldModel": "field_model", "evaluate": "evaluation", "fit": "training", "fit_config": "training",
-          "load": "field_model"}  # fmt: skip
+_HOMES = {
+    "DensityModel": "density_model", "FieldModel": "field_model", "evaluate": "evaluation", "fit": "training",
+    "fit_config": "training", "load": "field_model",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import undrift
-from undrift.config import Config, dump_config, load_config, valid_seed
+from undrift.config import Config, dump_config, load_config, parse_realizations, valid_seed
 from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
 from undrift.distributions.estimators import density_from_arrays
@@ -26,6 +26,7 @@ from undrift.train.weights import load_tensors, save_tensors
 __all__ = ["DensityModel", "is_density", "load_density"]
 
 _WEIGHTS = "model.safetensors"
+_DRAWS = 1000
 _CELLS = 1 << 50  # of noise, of which draws of any number are the beginning
 
 
@@ -54,13 +55,18 @@ class DensityModel:
 
     @suggests_options
     def sample(
-        self, given: Any = None, *, realizations: int = 1000, seed: int = 0, at: Mapping[str, float] | None = None
+        self,
+        given: Any = None,
+        *,
+        realizations: int | slice | str | None = None,
+        seed: int = 0,
+        at: Mapping[str, float] | None = None,
     ) -> xr.Dataset:
         """Draw parameters.
 
         Args:
             given: table of what is given, with the columns of the covariates; each of its rows is drawn for.
-            realizations: draws, of each row of what is given.
+            realizations: how many draws, of each row of what is given (1000 unless told otherwise), or which.
             seed: of the noise; realization n of row i is fixed by (seed, n, i).
             at: one row of what is given, name -> value.
 
@@ -68,22 +74,26 @@ class DensityModel:
             Dataset of the parameters over (realization,), or (sample, realization) for a table of what is given.
         """
         seed, told = valid_seed(seed), self._told(given, at)
+        which = parse_realizations(_DRAWS if realizations is None else realizations)
         count = 1 if told is None else len(told)
-        rows = [self._drawn(seed, i, realizations, None if told is None else told[i]) for i in range(count)]
+        rows = [self._drawn(seed, i, which, None if told is None else told[i]) for i in range(count)]
         values = np.stack(rows)
         dims: tuple[str, ...] = ("sample", "realization")
         if told is None or given is None:
             values, dims = values[0], ("realization",)
         labels = zip(self.names, self.facts["labels"])
         fields = {name: (dims, values[..., i], {"long_name": label}) for i, (name, label) in enumerate(labels)}
-        out = xr.Dataset(fields, {"realization": np.arange(realizations)}, self._attrs() | {"undrift_seed": seed})
+        out = xr.Dataset(
+            fields, {"realization": np.arange(which.start, which.stop)}, self._attrs() | {"undrift_seed": seed}
+        )
         if at is not None:
             out = out.assign_attrs({f"given_{name}": float(value) for name, value in at.items()})
         return out
 
-    def _drawn(self, seed: int, row: int, count: int, told: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        width = self.density.numbers
-        z = normal(Key(seed, "density", row), (_CELLS,), (slice(0, count * width),)).reshape(count, width)
+    def _drawn(self, seed: int, row: int, which: slice, told: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        width, count = self.density.numbers, which.stop - which.start
+        part = slice(which.start * width, which.stop * width)
+        z = normal(Key(seed, "density", row), (_CELLS,), (part,)).reshape(count, width)
         return self.parameters.decode(self.density.draw(z, None if told is None else np.repeat(told[None], count, 0)))
 
     @suggests_options
@@ -143,7 +153,7 @@ class DensityModel:
             return self.parameters.encode_given(np.array([[float(at[name]) for name in names]]))
         if given is None:
             raise UsageError(
-                f"the density is of {', '.join(self.names)} given {', '.join(names)}; say them, such as at {names[0]}=..."
+                f"the density is of {', '.join(self.names)} given {', '.join(names)}; say them, as at {names[0]}=..."
             )
         return self.parameters.encode_given(open_table(given, variables=names).values)
 

@@ -272,9 +272,12 @@ def _refuse(out: str | Path | None, overwrite: bool) -> None:
 def _model(run: "str | Path | FieldModel | None") -> "FieldModel | None":
     if not isinstance(run, str | Path):
         return run
-    from undrift.model.field_model import load
+    from undrift.model.field_model import FieldModel, load
 
-    return load(run, device="cpu")
+    model = load(run, device="cpu")
+    if not isinstance(model, FieldModel):
+        raise UsageError(f"{run} is a density of parameters, and what is scored are fields; type undrift inspect {run}")
+    return model
 
 
 @contextmanager

@@ -171,9 +171,7 @@ def fit_config(
     if config.task.name == "density":
         if net is not None or resume:
             raise UsageError("the density of a table is fitted in one go, by a net of ours; leave net and resume out")
-        return fit_density_config(
-            config, data=data, out=out, overwrite=overwrite, dry_run=dry_run, progress=progress
-        )
+        return fit_density_config(config, data=data, out=out, overwrite=overwrite, dry_run=dry_run, progress=progress)
     begun = time.perf_counter()
     if net is not None and out is not None:
         raise UsageError(

@@ -32,7 +32,12 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, size: int, width: int = 256, layers: int = 3, vector_features: int = 0, embedding: int = 32,
+        self,
+        size: int,
+        width: int = 256,
+        layers: int = 3,
+        vector_features: int = 0,
+        embedding: int = 32,
         highest: float = HIGHEST_FREQUENCY,
     ) -> None:
         super().__init__()

@@ -1,0 +1,33 @@
+"""Writing rows of numbers: NetCDF or CSV, under another name first and then renamed."""
+
+import os
+from pathlib import Path
+
+import xarray as xr
+
+from undrift.errors import UsageError
+
+__all__ = ["write_rows"]
+
+
+def write_rows(rows: xr.Dataset, path: str | Path) -> Path:
+    """Write what is small to .nc, or to .csv with a column for each variable and for each dim of more than one.
+
+    Raises:
+        UsageError: for another suffix.
+    """
+    path = Path(path)
+    if path.suffix not in (".nc", ".csv"):
+        raise UsageError(f"rows are written to .nc or .csv, not to {path.name!r}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        if path.suffix == ".csv":
+            rows.to_dataframe().reset_index().to_csv(partial, index=False)
+        else:
+            rows.to_netcdf(partial, engine="netcdf4")
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
