@@ -561,6 +561,16 @@ FAULTS = [
     Fault("data/axis.py", "(start + (first", "((first", "data/test_parameters.py"),
     Fault("data/parameters.py", "log_slope - np.log(np.diag(self.factor)).sum()", "log_slope", "data/test_parameters.py"),
     Fault("data/parameters.py", "return slope * by_u + bend", "return slope * by_u", "data/test_parameters.py"),
+    Fault("verify/calibration.py", "/ (draws + 1), np.concatenate", "/ draws, np.concatenate", "verify/test_calibration.py"),
+    Fault("verify/calibration.py", "np.random.default_rng([seed, 3]).random(n)) / (draws + 1)", "0.5) / (draws + 1)",
+          "verify/test_calibration.py"),
+    Fault("verify/calibration.py", "chi2.sf(chi_square, bins - 1)", "chi2.sf(chi_square, bins)", "verify/test_calibration.py"),
+    Fault("verify/calibration.py", "n * np.diff(edges) / (draws + 1)", "n / bins * np.ones(bins)", "verify/test_calibration.py"),
+    Fault("verify/calibration.py", "(draws - places[:, None]) / unit", "draws - places[:, None]", "verify/test_calibration.py"),
+    Fault("verify/c2st.py", "np.concatenate([first, second]) - mean) / std", "np.concatenate([first, second]) - mean)",
+          "verify/test_calibration.py"),
+    Fault("verify/c2st.py", "1 / (_FOLDS - 1)", "1 / _FOLDS", "verify/test_calibration.py"),
+    Fault("data/burn_in.py", "means[0] - late.mean(0)", "late[0] - late.mean(0)", "data/test_table.py"),
 ]  # fmt: skip
 
 

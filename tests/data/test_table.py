@@ -153,6 +153,21 @@ def test_a_root_of_getdist_is_as_getdist_reads_it(tmp_path):
     np.testing.assert_array_equal(told.bounds, [[-np.inf, 20], [-np.inf, np.inf]])
 
 
+def test_a_chain_that_holds_its_burn_in_is_remarked_on(tmp_path):
+    root = getdist_root(tmp_path, 400)
+    assert open_table(root).remarks == ()
+    rows = np.loadtxt(f"{root}_2.txt")
+    rows[:40, 2] += np.linspace(30, 0, 40)
+    np.savetxt(f"{root}_2.txt", rows)
+    (remark,) = open_table(root).remarks
+    assert "run_2.txt: up to line 20 a is on average" in remark and "--ignore-rows 0.3" in remark
+    assert open_table(root, ignore_rows=0.3).remarks == ()
+    rng = np.random.default_rng(0)  # slow mixing over a few tens of rows is no burn-in
+    slow = np.stack([np.convolve(rng.normal(size=2039), np.ones(40) / 40, "valid") for _ in range(20)], axis=1)
+    table = open_table(pd.DataFrame(slow).assign(chain=0).set_axis([*(f"x{i}" for i in range(20)), "chain"], axis=1))
+    assert table.remarks == () and len(table.names) == 20
+
+
 def test_bounds_come_from_a_file_or_a_mapping(tmp_path):
     (tmp_path / "b.ranges").write_text("a N 50\nb 0 50 periodic\nother 1 1\n")
     expected = [[-np.inf, 50], [0, 50]]
@@ -200,6 +215,7 @@ def test_a_nested_run_has_the_weights_and_the_evidence_of_anesthetic(tmp_path):
     assert value == pytest.approx(float(samples.logZ()), abs=1e-12) and abs(value - truth) < 4 * error
     assert error == pytest.approx(np.sqrt(float(samples.D_KL()) / 40), rel=0.15)  # Skilling's sqrt(H / n_live)
     assert open_table(samples).log_evidence == table.log_evidence
+    assert open_table(f"{root}_dead-birth.txt").log_evidence == table.log_evidence
     with pytest.raises(DataError, match="is a nested run, which has no burn-in"):
         open_table(root, ignore_rows=0.3)
 

@@ -77,6 +77,7 @@ def from_dataset(ds: xr.Dataset, name: str) -> Columns:
         line=np.tile(np.arange(draws), chains),
         origins=tuple(f"{name}, chain {number}" for number in known),
         word="draw",
+        sequential=True,
     )
 
 

@@ -30,6 +30,7 @@ def read_chain_path(path: Path) -> Columns:
     Raises:
         DataError: there is nothing, or what is there cannot be read.
     """
+    path = Path(re.sub(r"_(dead|phys_live)-birth\.txt$", "", str(path)))
     if nested := _nested_reader(str(path)):
         return _nested(path, nested)
     if not path.is_file() and (chains := _chain_files(path)):
@@ -149,6 +150,7 @@ def _chains(root: Path, paths: list[Path]) -> Columns:
         labels=labels,
         weights=data[:, 0],
         log_likelihood=np.where(data[:, 1] >= _ZERO, -np.inf, -data[:, 1]),
+        sequential=True,
     )
     return _beside(root, columns, derived)
 

@@ -79,6 +79,7 @@ def from_frame(frame: Any, name: str, first: int = 0, word: str = "row") -> Colu
         chain=chain,
         origins=tuple(f"{name}, chain {number:g}" for number in known),
         parameters=tuple(n for n in columns.parameters if n not in ("chain", "draw")),
+        sequential=True,
     )
 
 

@@ -36,6 +36,7 @@ class Columns:
         periodic: names that the source's own file calls periodic.
         log_evidence: ln Z of a nested run and its standard deviation.
         nested: whether the rows are those of a nested run, of which none is burn-in.
+        sequential: whether the rows of each chain are in the order in which they were drawn.
     """
 
     source: str
@@ -52,6 +53,7 @@ class Columns:
     periodic: tuple[str, ...] = ()
     log_evidence: tuple[float, float] | None = None
     nested: bool = False
+    sequential: bool = False
 
     @classmethod
     def of_one(cls, source: str, values: Mapping[str, ArrayLike], first: int = 0, word: str = "row") -> Columns:

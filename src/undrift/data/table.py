@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from undrift.data.burn_in import burn_in_remarks
 from undrift.data.chain_files import read_chain_path
 from undrift.data.chain_objects import columns_of_object
 from undrift.data.columns import Columns, absent
@@ -38,6 +39,7 @@ class Table:
         given_names: of the K conditions.
         source: what the table was read from.
         log_evidence: ln Z and its standard deviation where the source is a nested run, else None.
+        remarks: sentences about what a reader should know: a chain that seems to hold its burn-in.
     """
 
     values: NDArray[np.float64]
@@ -51,6 +53,7 @@ class Table:
     given_names: tuple[str, ...]
     source: str
     log_evidence: tuple[float, float] | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def effective(self) -> float:
@@ -103,11 +106,12 @@ def open_table(
     values, given = columns.matrix(names), columns.matrix(given_names)
     limits, cyclic = _bounds(columns, names, bounds, _names(periodic, "periodic"))
     _check_within(columns, names, values, limits)
+    weights = columns.checked_weights()
     return Table(
         values=values,
         names=names,
         labels=tuple(columns.labels.get(name) or name for name in names),
-        weights=columns.checked_weights(),
+        weights=weights,
         log_likelihood=columns.log_likelihood,
         bounds=limits,
         periodic=cyclic,
@@ -115,6 +119,7 @@ def open_table(
         given_names=given_names,
         source=columns.source,
         log_evidence=columns.log_evidence,
+        remarks=burn_in_remarks(columns, names, weights),
     )
 
 
