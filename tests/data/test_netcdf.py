@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import subprocess
-import sys
 import threading
 
 import netCDF4
@@ -22,12 +20,17 @@ from undrift.data.write import EnsembleWriter
 OPEN, OUTSIDE = set(), []
 
 
+def _held() -> bool:
+    """Whether this thread holds the lock."""
+    return LOCK._thread._is_owned()  # pyright: ignore[reportAttributeAccessIssue]
+
+
 class Watched(netCDF4.Dataset):
     """Notes which files are open, and whatever is asked of them by a thread that does not hold the lock."""
 
     def __init__(self, path, *args, **options):
         assert path not in OPEN, f"{path} is open already"
-        if not LOCK._thread._is_owned():
+        if not _held():
             OUTSIDE.append("open")
         super().__init__(path, *args, **options)
         OPEN.add(path)
@@ -37,7 +40,7 @@ class Watched(netCDF4.Dataset):
         return super().close()
 
     def __getattribute__(self, name):
-        if not LOCK._thread._is_owned():
+        if not _held():
             OUTSIDE.append(name)
         return super().__getattribute__(name)
 
@@ -116,32 +119,9 @@ def test_the_lock_is_reentrant_and_holds_off_xarray_and_other_threads():
         thread = threading.Thread(target=lambda: taken.append(LOCK.acquire(blocking=False)))
         thread.start()
         thread.join()
-    assert taken == [False] and not NETCDF4_PYTHON_LOCK.locked()
+    assert taken == [False]
     with NETCDF4_PYTHON_LOCK:
         assert not LOCK.acquire(blocking=False)
     assert LOCK.acquire(blocking=False)
     LOCK.release()
     assert copy.deepcopy(LOCK) is LOCK
-
-
-STRESS = """
-import sys, threading, time
-sys.setswitchinterval(1e-5)
-from undrift.data import fields
-from undrift.data.open import open_fields
-fields.MEMORY_LIMIT = 0
-whole, end = open_fields(sys.argv[1]), time.monotonic() + 0.7
-def read():
-    while time.monotonic() < end:
-        whole.read([0, 5, 7])
-thread = threading.Thread(target=read)
-thread.start()
-while thread.is_alive():
-    open_fields(sys.argv[1])
-"""
-
-
-def test_opening_a_record_with_strings_again_while_a_thread_reads_it_does_not_crash(tmp_path):
-    record().to_netcdf(tmp_path / "a.nc", encoding={"t": {"zlib": True, "chunksizes": (1, 1, 10, 10)}})
-    done = subprocess.run([sys.executable, "-c", STRESS, tmp_path / "a.nc"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr

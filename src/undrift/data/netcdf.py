@@ -93,7 +93,8 @@ def _store(path: str | Path, group: str | None = None) -> NetCDF4DataStore:
     about = os.stat(path)
     identity = (about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size)
     name = os.path.realpath(path)
-    manager = CachingFileManager(netCDF4.Dataset, name, mode="r", lock=LOCK, manager_id=identity)
+    opener: Any = netCDF4.Dataset
+    manager = CachingFileManager(opener, name, mode="r", lock=LOCK, manager_id=identity)
     return NetCDF4DataStore(manager, group=group, mode="r", lock=LOCK)
 
 
