@@ -357,6 +357,8 @@ FAULTS = [
           "data/test_given_members.py"),
     Fault("data/member_law.py", "np.tile(self.common, (1, self.members))", "np.tile(self.common / 2, (1, self.members))",
           "data/test_given_members.py"),
+    Fault("distributions/forecast_rivals.py", "[labels.index(plain(label)) for label in wanted]",
+          "list(range(len(wanted)))", "model/test_ensemble_starts.py"),
     Fault("data/members.py", "at % size, 1)", "(at + 1) % size, 1)", "data/test_given_members.py"),
     Fault("data/place.py", "(away + 180.0) % 360.0 - 180.0 if longitude else away", "away", "data/test_place.py"),
     Fault("data/across.py", "share[:, t][asked] - 1)", "share[:, t][asked])", "exact/test_across.py"),

@@ -25,7 +25,7 @@ from undrift.distributions.request import template
 from undrift.distributions.sequence import Downscaling
 from undrift.distributions.typed import Wanted, read_wanted
 from undrift.distributions.windows import told_as_given
-from undrift.errors import DataError, UsageError, suggests_options
+from undrift.errors import UsageError, suggests_options
 from undrift.model.describe import described
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
@@ -316,11 +316,12 @@ class FieldModel:
             given: frames up to each start: files or a Dataset. The run's own data by default.
 
         Returns:
-            By name, forecasts of the same starts and leads whose members are error quantiles and are made when they
-            are read; and a sentence on each baseline that there is not.
+            By name, forecasts of the same starts (and given members) and leads whose members are error quantiles and
+            are made when they are read; and a sentence on each baseline that there is not.
 
         Raises:
-            DataError: starts are not in the given data, or leads are too long for the training part.
+            DataError: starts or members that forecasts begin with are not in the given data, or leads are too long for
+                the training part.
         """
         if isinstance(self.task, LeadTime):
             dims = self.config.data.dims or None
@@ -330,9 +331,6 @@ class FieldModel:
             raise UsageError(f"baselines of forecasts need a model of windows, and this one's task is {self.task.name}")
         times = np.atleast_1d(forecast[start_of(forecast)].values)
         starts = starts_of(frames_from(self, given), self.codec, self.parts.shell, self.task, times)
-        if starts.members is not None:
-            dim = starts.members.attrs["dim"]
-            raise DataError(f"baselines of forecasts begin with one series of frames; give one member, such as {dim}=0")
         return ForecastRivals(self.parts.rivals, self.problem, self.parts.shell, self.task).draw(forecast, starts)
 
     def under_trained(self) -> bool | None:
