@@ -105,6 +105,7 @@ class FieldModel:
         self,
         given: Data | None = None,
         *,
+        fine: Data | None = None,
         holdout: bool = False,
         know: str | None = None,
         lead: Lead | Sequence[Lead] | None = None,
@@ -125,6 +126,8 @@ class FieldModel:
             given: what is given: files, a Dataset, or the output of :meth:`holdout_given`. Of windows that are given a
                 coarse sequence that one, of any length: the fine one is drawn window after window, and a ``.zarr`` is
                 gone on with after a process was killed, by the same call.
+            fine: fine frames of which something is known beside the coarse sequence that is given, by their times: what
+                is NaN or absent in them is asked.
             holdout: draw for the samples that training left out.
             know: which frames of held-out windows are given: "past" (the default), "future", "ends", "nothing", or
                 numbers such as "0,6".
@@ -161,12 +164,16 @@ class FieldModel:
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
         seed, numbers = valid_seed(seed), np.arange(which.start, which.stop)
         sequence = None
+        if fine is not None and (given is None or holdout or not knows_coarse(self)):
+            raise UsageError(
+                "fine frames are known beside a coarse sequence that is given, of a model of such (--factor)"
+            )
         if given is not None and not holdout and knows_coarse(self):
             others = {"know": know, "lead": lead, "observe": observe, "constraint": constraint}
             typed = [name for name, value in others.items() if value is not None]
             if typed:
                 raise UsageError(f"a coarse sequence is given by itself; leave {' and '.join(typed)} out")
-            sequence = sequence_from(self, given, at)
+            sequence = sequence_from(self, given, at, fine)
         request = request_of(self, given, holdout, at, know, observe, lead) if sequence is None else sequence.request
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
         attrs["block_means"] = request.block_means(self.codec)
