@@ -158,6 +158,35 @@ def test_the_spread_where_another_variable_is_missing_is_that_of_the_errors():
         assert 0.93 < (encoded.x**2).mean() < 1.15
 
 
+def test_a_variable_that_is_absent_is_drawn_too():
+    """Of v = -2 (t - 280) + e the means are known to those of e once t is, and the rest has the means that are given."""
+    data, task = detail(160), undrift.Window(past=1, future=1, factor=FACTOR)
+    noise = np.repeat(np.repeat(np.random.default_rng(5).normal(size=(160, 2, 4)), 4, 1), 4, 2)
+    values = (5 - 2 * (data.tas.values - 280) + 0.5 * noise).astype(np.float32)
+    data = data.assign(v=(data.tas.dims, values, {"units": "m s-1"}))
+    model = undrift.fit(data, task=task, steps=2, set=TINY, progress=False)
+    problem = model.problem
+    rows, means = problem.split.holdout, coarse(data).v.values
+    raw, blank = problem.pair.given.read(rows).astype(float), np.full((len(rows), 4, 8, 16), np.nan, np.float32)
+    raw[:, 2:] = np.nan
+    told = {k: v[rows] for k, v in problem.covariates.items()}
+    encoded, predicted = problem.codec.encode(
+        problem.pair.target, None, rows, covariates=told, known=blank, offered=raw
+    )
+    assert 0.5 < (encoded.x[:, 2:] ** 2).mean() < 2  # of a short part held out
+    of_v = problem.codec.decode(0.0, predicted)[:, 2].reshape(len(rows), 2, 4, 4, 4).mean((2, 4))
+    at = np.searchsorted(data.time.values, problem.pair.target.times()[rows])
+    assert np.std(of_v - means[at]) == pytest.approx(0.5, rel=0.25)  # the record has 1.8
+    given = coarse(data).isel(time=slice(140, 145))
+    drawn = model.sample(given[["tas"]], realizations=2, progress=False)
+    np.testing.assert_allclose(
+        coarse(drawn).tas.transpose("realization", "time", "lat", "lon"), given.tas.values[None].repeat(2, 0), rtol=2e-6
+    )
+    assert float(coarse(drawn).v.std("realization").mean()) > 0.1
+    with pytest.raises(DataError, match="was trained with 'tas', which the given data lack"):
+        model.sample(given[["tas"]].rename(tas="pr"), progress=False)
+
+
 def test_coarse_frames_are_for_models_of_them():
     data = waves(60)
     model = undrift.fit(data, task=undrift.Window(1, 2), steps=2, set=TINY, progress=False)
