@@ -6,9 +6,11 @@ from model_fields import FACTOR, HOUR, TINY, coarse, detail, waves
 
 import undrift
 from undrift.cli.main import main
+from undrift.cli.report import _by_lead
 from undrift.config import Config
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError
+from undrift.model import hindcast
 from undrift.train.prepare import prepare
 from undrift.verify import by_lead
 
@@ -127,6 +129,20 @@ def test_a_forecast_with_and_without_coarse_frames(model, tmp_path):
     typed = ["forecast", str(model.run), "--given", str(tmp_path / "fine.nc"), "--coarse", str(tmp_path / "coarse.nc")]
     out = tmp_path / "FC.nc"
     assert main([*typed, "--init", "2001-03-14T13", "--steps", "4", "--realizations", "2", "--out", str(out)]) == 0
+
+
+def test_the_report_has_curves_by_lead_time(model, monkeypatch):
+    """Of forecasts that know no coarse frame ahead: those of the same seed, beside the baselines that any have."""
+    data, starts = detail(), detail().time.values[330:390:8]
+    monkeypatch.setattr(hindcast, "hindcast_starts", lambda model, steps: starts)
+    scores, notes = _by_lead(model, {"realizations": 4, "seed": 0, "nfe": 3})
+    assert scores is not None and scores.sizes["prediction_timedelta"] == 6
+    drawn = model.forecast(data, init=starts, steps=6, realizations=4, nfe=3, progress=False)
+    np.testing.assert_allclose(scores.crps, by_lead(drawn, data, bootstrap=0).crps, rtol=1e-5)
+    assert set(scores.baseline.values) == {"persistence", "Lagrangian persistence", "climatology", "EOF ridge"}
+    assert (scores.crps < scores.crps_baseline.sel(baseline="persistence")).values[0, 1:].all()
+    told = " ".join(notes)
+    assert "and no coarse frame" in told and "No regression: its errors are those of windows whose coarse" in told
 
 
 def test_frames_that_are_absent_from_a_coarse_sequence_are_drawn(model):

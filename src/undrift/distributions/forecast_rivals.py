@@ -91,7 +91,9 @@ class ForecastRivals:
         each = len(starts) // max(len(starts.times), 1)
         valid = np.repeat(valid_times(forecast, starts.dim), each, 0)
         known = Known(starts.past, self._times(starts.each), valid, steps)
-        if self.rivals.twin is None:
+        if self.rivals.codec.given is not None:
+            absent.append("no regression: its errors are those of windows whose coarse frames are given")
+        elif self.rivals.twin is None:
             absent.append("no regression: train with --baselines to have the same network trained as one")
         elif "regression" in self.rivals.dressed:
             members, missing = self._members(record, place, frames, steps)
