@@ -54,6 +54,24 @@ def test_blocks_get_their_means_and_cells_keep_their_order(kind, space):
     np.testing.assert_allclose(moved[finite], np.broadcast_to(moved[finite][:, :1], moved[finite].shape), atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_known_cells_count_in_the_means_of_their_blocks(kind):
+    """The others are shifted together to what is left of the means; a block that is known as a whole stays."""
+    transform = KINDS[kind]
+    u, factor = latents(2)
+    truth = transform.decode(0.8 * latents(2, seed=1)[0] + 0.3)
+    there = np.random.default_rng(2).random(truth.shape) < 0.4
+    there[:, : factor[0], : factor[1]], there[:, -1, -1] = True, False
+    known, mask = np.where(there, truth, np.nan), np.zeros(u.shape[1:], dtype=bool)
+    out = conserved(u, block_means(truth, factor), factor, transform, mask, known)
+    x = np.where(there, truth, transform.decode(out))
+    np.testing.assert_allclose(block_means(x, factor), block_means(truth, factor), rtol=1e-7, atol=1e-9)
+    moved = np.where(in_blocks(there, factor), np.nan, in_blocks(out - u, factor))
+    dry = ~np.isfinite(moved).any(-1)
+    assert np.nanstd(np.where(dry[..., None], 0, moved), axis=-1).max() < 1e-9
+    np.testing.assert_array_equal(out[:, : factor[0], : factor[1]], u[:, : factor[0], : factor[1]])
+
+
 @pytest.mark.parametrize("kind", ["censored", "bounded"])
 def test_a_block_given_at_a_bound_is_at_the_bound(kind):
     transform = KINDS[kind]

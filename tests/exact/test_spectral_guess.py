@@ -11,6 +11,7 @@ from undrift.denoise.precondition import Preconditioned
 from undrift.denoise.spectral import SpectralGuess, fit_spectral
 from undrift.denoise.windows import WindowGuess
 from undrift.distributions.calibrate_waves import fit_cells, fit_gains, fit_offset
+from undrift.distributions.start import Silent
 from undrift.objective.denoising import DenoisingScoreMatching
 from undrift.process import EDM
 from undrift.tasks.batch import Batch, Condition
@@ -166,14 +167,39 @@ def test_a_frame_is_given_though_some_of_its_cells_never_have_a_value():
     """As over land: such cells are asked of every frame."""
     spectral = [SpectralGuess(k * torch.from_numpy(POWER), PERIODIC) for k in (1, 2)]
     never = torch.zeros(2, *SHAPE, dtype=torch.bool)
-    never[:, 1:3, 4] = True
+    never[:, 1:4, 3:5] = True
     guess = WindowGuess(*spectral, torch.tensor([False, True]), never)
     asked = never.float().repeat(2, 1, 1, 1)
     asked[:, 1] = 1
-    asked[1, 0, 0, 0] = 1  # of the second one is missing
+    asked[1, 0, 0] = 1  # of the second one a part is asked
     found = guess.parts(Condition({"asked": asked}), 2)
     assert [(part is guess.usual, at.tolist()) for part, at in found] == [(True, [True, False]), (False, [False, True])]
     assert "never" in guess.state_dict() and "never" not in WindowGuess(*spectral, guess.asked).state_dict()
+
+
+def test_a_given_frame_may_lack_a_few_cells(agrees):
+    """The frames that are asked keep the posterior in which they go together, and a cell that is missing has its own."""
+    power = torch.from_numpy(POWER).clone()
+    power[:, :, 2], power[:, :, 4] = power[:, :, 1], power[:, :, 3]  # sines as cosines
+    power = torch.cat([torch.ones_like(power[:1]), power])
+    correlation = torch.eye(3, dtype=torch.float64).repeat(rings(SHAPE, PERIODIC).max() + 1, 1, 1)
+    correlation[:, 1, 2] = correlation[:, 2, 1] = 0.9
+    usual, other = SpectralGuess(power, PERIODIC, correlation), SpectralGuess(power, PERIODIC)
+    guess = WindowGuess(usual, other, torch.tensor([False, True, True]))
+    asked = torch.ones(2, 3, *SHAPE)
+    asked[0, 0] = 0
+    asked[0, 0, 1, 2] = 1
+    found = guess.parts(Condition({"asked": asked}), 2)
+    assert [(part is usual, at.tolist()) for part, at in found] == [(True, [True, False]), (False, [False, True])]
+    x = torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.full((1,), 0.4, dtype=torch.float64, device=CPU)
+    got = Preconditioned(Silent(3), EDM(), guess)(x, t, Condition({"asked": asked[:1]})).x
+    sigma = EDM().sigma(t)
+    alone = SpectralGuess(power[1:], PERIODIC, correlation[:, 1:, 1:]).denoise(x[:, 1:], sigma)
+    agrees(WindowGuess, "E[x | y], frames", "without the given one", got[:, 1:], alone, rtol=1e-5, atol=1e-6)
+    expected = torch.zeros(SHAPE, dtype=torch.float64)
+    expected[1, 2] = x[0, 0, 1, 2] / (1 + sigma[0] ** 2)
+    agrees(WindowGuess, "E[x | y], a cell", "y / (1 + sigma^2)", got[0, 0], expected, rtol=1e-5, atol=1e-6)
 
 
 class Zero(torch.nn.Module):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from undrift.data.linear import folds
+from undrift.data.waves import rings, turned
 from undrift.data.window_fit import Left, fit_law, fit_window_laws
 from undrift.data.window_law import WindowLaw
 
@@ -86,6 +87,49 @@ def test_many_known_cells_that_are_alike_count_for_few():
     noise = own * (1 + alike * 3)
     amplitude = 4 * CELLS**-0.5 / noise / (1 / 4.0 + 4 / CELLS / noise)
     assert law.given(r, known)[0][0, 0, -1] == pytest.approx(amplitude * CELLS**-0.5, rel=1e-10)
+
+
+def of_waves(cells, maps):
+    """A law of waves that are forgotten each in its own time, whose maps are the longest ones, and its covariance."""
+    ring, lag = rings((cells,), (True,)), np.abs(np.subtract.outer(np.arange(FRAMES), np.arange(FRAMES)))
+    size, basis = np.bincount(ring), turned(np.eye(cells), (True,)).T
+    share = size / (1.0 + np.arange(size.size)) ** 3
+    share[np.unique(ring[:maps])] = 0
+    share = np.maximum(share / share.sum(), 1e-12)
+    memory = np.stack([(0.95 * np.exp(-0.06 * k)) ** lag for k in range(size.size)])
+    root = RNG.normal(size=(FRAMES * maps, FRAMES * maps))
+    amplitudes, own = root @ root.T / max(FRAMES * maps, 1) + 0.3 * np.eye(FRAMES * maps), 1.7
+    correlation = np.einsum("r,rst->st", share, memory)
+    law = WindowLaw(
+        basis[:maps], amplitudes, np.full((1, cells), own), correlation[None], 0.1, (cells,), (True,), share[None],
+        memory[None],
+    )  # fmt: skip
+    power = own * cells * (share / size)[ring, None, None] * memory[ring]
+    covariance = np.einsum("wst,wi,wj->sitj", power, basis, basis).reshape(FRAMES * cells, -1)
+    long = np.kron(np.eye(FRAMES), basis[:maps])
+    return law, covariance + long.T @ amplitudes @ long
+
+
+@pytest.mark.parametrize("maps", [0, 3])
+def test_whole_frames_that_lack_a_few_cells(maps):
+    """Mean and spread are those of dense conditioning on what is known; of one cell alone nearly all was lost."""
+    cells = 48
+    law, covariance = of_waves(cells, maps)
+    r = np.linalg.cholesky(covariance + 1e-9 * np.eye(len(covariance))) @ RNG.normal(size=len(covariance))
+    r, known = r.reshape(1, FRAMES, cells), np.zeros((1, FRAMES, cells), dtype=bool)
+    known[:, :2] = True
+    known[0, 0, 7] = known[0, 1, [7, 8, 30]] = False
+    flat, k = r.ravel(), known.ravel()
+    gain = np.linalg.solve(covariance[np.ix_(k, k)] + 1e-10 * np.eye(k.sum()), covariance[k]).T
+    posterior = covariance - gain @ covariance[k]
+    mean, std = law.given(np.where(known, r, 0.0), known)
+    np.testing.assert_allclose(mean[~known], (gain @ flat[k])[~k], atol=2e-3)
+    np.testing.assert_allclose(std[~known] ** 2, np.maximum(np.diag(posterior)[~k], 0.02**2), rtol=0.02)
+    before = law._by_cells(np.where(known, r, 0.0), known)[0]
+    assert np.sqrt(((before - mean)[:, 2:] ** 2).mean()) > 0.1 * r.std()
+    many = known.copy()
+    many[0, 1, :20] = False  # a part of the window that is asked
+    np.testing.assert_array_equal(law.given(r, many)[0][~many], law._by_cells(r, many)[0][~many])
 
 
 def series(count, cells=12):

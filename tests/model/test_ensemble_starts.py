@@ -7,6 +7,7 @@ from model_fields import HOUR, TINY, waves
 
 import undrift
 from undrift.errors import DataError
+from undrift.model.hindcast import hindcast_scores, hindcast_starts
 from undrift.verify import by_lead
 
 
@@ -66,8 +67,55 @@ def test_each_member_is_scored_as_a_start(model, members):
     truths = [by_lead(forecast.isel(given_member=m, drop=True), members.isel(number=m, drop=True), bootstrap=0)
               for m in range(2)]  # fmt: skip
     np.testing.assert_allclose(own.crps.values, np.mean([one.crps.values for one in truths], 0), rtol=1e-5)
-    with pytest.raises(DataError, match="baselines of forecasts begin with one series of frames; give one member"):
-        model.forecast_baselines(forecast, members)
+    assert own.attrs["n_valid_times"] == 8 and own.attrs["n_valid_times_without_truth"] == 0
+
+
+def test_each_member_has_the_baselines_of_its_record(model, members):
+    """Forecasts of both at once have, for each, those that its record alone has, and are scored beside them."""
+    starts, turned = members.time.values[[371, 375]], members.isel(number=[1, 0])
+    forecast = model.forecast(members, init=starts, steps=2, realizations=4, nfe=2, progress=False)
+    found, _ = model.forecast_baselines(forecast, turned)
+    assert set(found) == {"persistence", "Lagrangian persistence", "climatology", "EOF ridge"}
+    sums = dict.fromkeys(found, 0)
+    for number in (3, 7):
+        record = members.sel(number=number, drop=True)
+        one = forecast.sel(given_member=number, drop=True)
+        alone, _ = model.forecast_baselines(one, record)
+        for name, rival in found.items():
+            assert set(rival.tas.dims) == set(forecast.tas.dims)
+            ours = rival.tas.sel(given_member=number).transpose(*alone[name].tas.dims)
+            np.testing.assert_array_equal(ours.values, alone[name].tas.values)
+            sums[name] += by_lead(one, record, baselines={name: alone[name]}, bootstrap=0).crps_baseline.values / 2
+        told, _ = model.forecast_baselines(forecast.sel(given_member=number), members)
+        np.testing.assert_array_equal(told["persistence"].tas.values, alone["persistence"].tas.values)
+    scores = undrift.evaluate(forecast, turned, run=model, bootstrap=0, progress=False)
+    for name in found:
+        np.testing.assert_allclose(scores.crps_baseline.sel(baseline=name), sums[name][..., 0], rtol=1e-5)
+    scores = undrift.evaluate(forecast, waves(), run=model, bootstrap=0, progress=False)
+    assert (
+        "begin with 2 given members, and the frames that baselines would begin with are of one series"
+        in (scores.attrs["baselines_absent"])
+    )
+    with pytest.raises(DataError, match="there are 2 along 'number'; give one member, such as number=3"):
+        model.forecast_baselines(one, members)
+    with pytest.raises(DataError, match="the given data lack 1 of 2 members along 'number', first 3"):
+        model.forecast_baselines(forecast, members.isel(number=[1]))
+
+
+def test_held_out_members_are_forecast_and_scored(members, one_thread):
+    """Of an ensemble the page's forecasts begin with each held-out member, and with no other."""
+    short = members.isel(time=slice(60))
+    one = {"task": undrift.Window(past=1, future=1), "steps": 1, "set": TINY, "progress": False}
+    starts = hindcast_starts(undrift.fit(short, **one), 2)
+    assert len(np.unique(starts)) == len(starts) > 4
+    apart = undrift.fit(short, holdout="number=7", **one)
+    starts, record = hindcast_starts(apart, 2), short.sel(number=7, drop=True)
+    scores = hindcast_scores(apart, realizations=2, nfe=1, progress=False)
+    assert len(starts) == 24 and starts[-1] == record.time.values[-3] and (scores.n_starts == 24).all()
+    away = record.tas.sel(time=starts + HOUR).values - record.tas.sel(time=starts).values
+    weights = np.cos(np.deg2rad(record.lat.values))
+    rmse = float(scores.rmse_baseline.sel(baseline="persistence").isel(variable=0, prediction_timedelta=0))
+    assert rmse == pytest.approx(np.sqrt((away**2).mean((0, 2)) @ weights / weights.sum()), rel=0.02)
 
 
 def test_frames_of_another_step_are_placed_by_their_times(model, caplog):

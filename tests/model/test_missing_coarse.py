@@ -6,9 +6,11 @@ from model_fields import FACTOR, HOUR, TINY, coarse, detail, waves
 
 import undrift
 from undrift.cli.main import main
+from undrift.cli.report import _by_lead
 from undrift.config import Config
 from undrift.data.open import open_fields
 from undrift.errors import DataError, UsageError
+from undrift.model import hindcast
 from undrift.train.prepare import prepare
 from undrift.verify import by_lead
 
@@ -129,6 +131,20 @@ def test_a_forecast_with_and_without_coarse_frames(model, tmp_path):
     assert main([*typed, "--init", "2001-03-14T13", "--steps", "4", "--realizations", "2", "--out", str(out)]) == 0
 
 
+def test_the_report_has_curves_by_lead_time(model, monkeypatch):
+    """Of forecasts that know no coarse frame ahead: those of the same seed, beside the baselines that any have."""
+    data, starts = detail(), detail().time.values[330:390:8]
+    monkeypatch.setattr(hindcast, "hindcast_starts", lambda model, steps: starts)
+    scores, notes = _by_lead(model, {"realizations": 4, "seed": 0, "nfe": 3})
+    assert scores is not None and scores.sizes["prediction_timedelta"] == 6
+    drawn = model.forecast(data, init=starts, steps=6, realizations=4, nfe=3, progress=False)
+    np.testing.assert_allclose(scores.crps, by_lead(drawn, data, bootstrap=0).crps, rtol=1e-5)
+    assert set(scores.baseline.values) == {"persistence", "Lagrangian persistence", "climatology", "EOF ridge"}
+    assert (scores.crps < scores.crps_baseline.sel(baseline="persistence")).values[0, 1:].all()
+    told = " ".join(notes)
+    assert "and no coarse frame" in told and "No regression: its errors are those of windows whose coarse" in told
+
+
 def test_frames_that_are_absent_from_a_coarse_sequence_are_drawn(model):
     part = detail().isel(time=slice(330, 360))
     given = coarse(part)
@@ -156,6 +172,35 @@ def test_the_spread_where_another_variable_is_missing_is_that_of_the_errors():
         given_so = {"known": blank, "offered": offered, "covariates": values, "fold": problem.fold[rows]}
         encoded, _ = problem.codec.encode(problem.pair.target, None, rows, **given_so)
         assert 0.93 < (encoded.x**2).mean() < 1.15
+
+
+def test_a_variable_that_is_absent_is_drawn_too():
+    """Of v = -2 (t - 280) + e the means are known to those of e once t is, and the rest has the means that are given."""
+    data, task = detail(160), undrift.Window(past=1, future=1, factor=FACTOR)
+    noise = np.repeat(np.repeat(np.random.default_rng(5).normal(size=(160, 2, 4)), 4, 1), 4, 2)
+    values = (5 - 2 * (data.tas.values - 280) + 0.5 * noise).astype(np.float32)
+    data = data.assign(v=(data.tas.dims, values, {"units": "m s-1"}))
+    model = undrift.fit(data, task=task, steps=2, set=TINY, progress=False)
+    problem = model.problem
+    rows, means = problem.split.holdout, coarse(data).v.values
+    raw, blank = problem.pair.given.read(rows).astype(float), np.full((len(rows), 4, 8, 16), np.nan, np.float32)
+    raw[:, 2:] = np.nan
+    told = {k: v[rows] for k, v in problem.covariates.items()}
+    encoded, predicted = problem.codec.encode(
+        problem.pair.target, None, rows, covariates=told, known=blank, offered=raw
+    )
+    assert 0.5 < (encoded.x[:, 2:] ** 2).mean() < 2  # of a short part held out
+    of_v = problem.codec.decode(0.0, predicted)[:, 2].reshape(len(rows), 2, 4, 4, 4).mean((2, 4))
+    at = np.searchsorted(data.time.values, problem.pair.target.times()[rows])
+    assert np.std(of_v - means[at]) == pytest.approx(0.5, rel=0.25)  # the record has 1.8
+    given = coarse(data).isel(time=slice(140, 145))
+    drawn = model.sample(given[["tas"]], realizations=2, progress=False)
+    np.testing.assert_allclose(
+        coarse(drawn).tas.transpose("realization", "time", "lat", "lon"), given.tas.values[None].repeat(2, 0), rtol=2e-6
+    )
+    assert float(coarse(drawn).v.std("realization").mean()) > 0.1
+    with pytest.raises(DataError, match="was trained with 'tas', which the given data lack"):
+        model.sample(given[["tas"]].rename(tas="pr"), progress=False)
 
 
 def test_coarse_frames_are_for_models_of_them():

@@ -111,6 +111,46 @@ def test_missing_coarse_values_are_drawn_and_the_means_of_the_rest_kept(model, p
     np.testing.assert_allclose(means[:, ~known].mean(0), coarse(part).tas.values[:11][~known], atol=1)
 
 
+def test_fine_frames_that_are_known_are_kept_and_tell_of_others(model, drawn, part):
+    """Each third frame, and cells of one that are NaN: the pattern between known frames is known to its memory of 0.9."""
+    given, fine = coarse(part), part.isel(time=slice(1, 42, 3)).copy(deep=True)
+    fine.tas[2, :, 5:] = np.nan
+    known = model.sample(given, fine=fine, realizations=12, progress=False)
+    np.testing.assert_array_equal(known.time.values, part.time.values)
+    values = known.tas.transpose("realization", "time", "lat", "lon").values
+    there = np.isfinite(fine.tas.values)
+    np.testing.assert_array_equal(values[:, 1::3][:, there], fine.tas.values[there][None].repeat(12, 0))
+    means = coarse(known).tas.transpose("realization", "time", "lat", "lon").values
+    np.testing.assert_allclose(means, given.tas.values[None].repeat(12, 0), rtol=2e-6)
+    pattern = np.where((np.arange(8)[:, None] + np.arange(16)) % 2, 1.0, -1.0)
+    alone = drawn.tas.transpose("realization", "time", "lat", "lon").values
+    between = np.arange(42) % 3 != 1
+    between[[0, 5, 6, 8, 9, 41]] = False  # beside the frame that is known in part
+    told, untold = (((v - part.tas.values) * pattern).mean((2, 3))[:, between] for v in (values, alone))
+    # of 0.7 times an amplitude that is known an hour before and two after
+    cross, ends = np.array([0.9, 0.9**2]), np.array([[1, 0.9**3], [0.9**3, 1]])
+    expected = 0.7 * np.sqrt(1 - cross @ np.linalg.solve(ends, cross))
+    assert np.sqrt((told.std(0) ** 2).mean()) == pytest.approx(expected, rel=0.3)
+    assert np.sqrt((told.mean(0) ** 2).mean()) == pytest.approx(expected, rel=0.3)
+    assert np.sqrt((untold.std(0) ** 2).mean()) > 1.5 * expected
+    one = model.sample(given.isel(time=slice(3, None)), fine=fine, realizations=1, progress=False)
+    np.testing.assert_array_equal(one.time.values, part.time.values[1:])
+    np.testing.assert_array_equal(one.tas.values[0, 0], fine.tas.values[0])
+
+
+def test_fine_frames_of_other_times_or_without_coarse_ones_are_refused(model, part):
+    given, fine = coarse(part), part.isel(time=slice(0, 3))
+    late = fine.assign_coords(time=fine.time + np.timedelta64(6, "m"))
+    with pytest.raises(DataError, match="fine frames are beside the times of the coarse ones, such as 2001-03-14"):
+        model.sample(given, fine=late, progress=False)
+    with pytest.raises(DataError, match="the fine frames have no times"):
+        model.sample(given, fine=fine.drop_vars("time"), progress=False)
+    with pytest.raises(DataError, match="the coarse sequence has no times"):
+        model.sample(given.drop_vars("time"), fine=fine, progress=False)
+    with pytest.raises(UsageError, match="fine frames are known beside a coarse sequence that is given"):
+        model.sample(holdout=True, fine=fine, progress=False)
+
+
 def test_held_out_windows_are_drawn_given_their_coarse_frames(model):
     ensemble = model.sample(holdout=True, at="time=2001-03-15/2001-03-15T12", realizations=4, progress=False)
     truth = model.holdout_truth().sel(time=ensemble.time)
@@ -149,6 +189,11 @@ def test_the_command_line_draws_the_same(model, drawn, part, tmp_path, capsys):
     assert "windows one after the other" in capsys.readouterr().out
     assert main([*typed, "--out", str(tmp_path / "FINE.zarr")]) == 0
     np.testing.assert_array_equal(xr.open_zarr(tmp_path / "FINE.zarr").tas.values, drawn.tas.values)
+    part.isel(time=[4]).to_netcdf(tmp_path / "fine.nc")
+    typed = [*typed[:-1], "2", "--fine", str(tmp_path / "fine.nc"), "--out", str(tmp_path / "BESIDE.nc")]
+    assert main(typed) == 0
+    beside = xr.open_dataset(tmp_path / "BESIDE.nc").tas.isel(time=4)
+    np.testing.assert_array_equal(beside.values, part.tas.values[[4, 4]])
 
 
 def test_what_cannot_be_drawn_is_refused(model, part):

@@ -156,14 +156,14 @@ def _by_lead(model: FieldModel, drawn: dict[str, Any]) -> tuple[xr.Dataset | Non
 
     if not isinstance(model.task, Window) or not (model.task.past and model.task.future):
         return None, []
-    if model.codec.given_layout is not None:
-        return None, []  # it is judged as a downscaling
     try:
         scores = hindcast_scores(model, **drawn)
     except DataError as error:
         return None, [f"No curves by lead time: {error}."]
     starts = int(scores["n_starts"].max())
     notes = [f"Curves by lead time are of {starts} forecasts that start within the held-out part, window after window."]
+    if model.codec.given_layout is not None:
+        notes.append("They are given the fine frames up to their start, and no coarse frame.")
     absent = scores.attrs.get("baselines_absent", "")
     return scores, [*notes, *(f"{text[:1].upper()}{text[1:]}." for text in absent.split("; ") if text)]
 

@@ -34,6 +34,7 @@ def sample(
     *,
     out: str,
     given: Many = None,
+    fine: Many = None,
     holdout: Flag = False,
     know: str | None = None,
     lead: str | None = None,
@@ -61,6 +62,8 @@ def sample(
         out: File to write, ENS.nc or ENS.zarr.
         given: Files of what is given, in the units of training; another grid is interpolated. Of windows trained with
             --factor or --given the coarse sequence, of any length; OUT.zarr is gone on with by the same command.
+        fine: Files of fine frames that are known beside the coarse sequence of GIVEN, by their times: what is NaN or
+            absent in them is asked.
         holdout: Draw for the samples that training left out.
         know: Which frames of held-out windows are given, of a model of windows: past (the default), future, ends,
             nothing, or numbers as 0,6.
@@ -84,14 +87,15 @@ def sample(
         set_threads()
         model = open_any(run, verify=not no_verify, device=device)
         if isinstance(model, DensityModel):
-            others = {"holdout": holdout, "know": know, "lead": lead, "observe": observe, "constraint": constraint,
+            others = {"fine": fine, "holdout": holdout, "know": know, "lead": lead, "observe": observe, "constraint": constraint,
                       "nfe": nfe, "dry-run": dry_run}  # fmt: skip
             return _parameters(model, given, at, which, seed, out, [name for name, v in others.items() if v], json)
         if out.endswith(".csv"):
             raise UsageError(f"got --out {out}, expected a name that ends in .nc or .zarr: {run} is a model of fields")
         result = model.sample(
-            given, holdout=holdout, know=know, lead=lead, observe=observe, at=at, constraint=constraint,
-            realizations=which, seed=seed, nfe=nfe, out=out, overwrite=overwrite, dry_run=dry_run,
+            given, fine=fine or None, holdout=holdout, know=know, lead=lead, observe=observe, at=at,
+            constraint=constraint, realizations=which, seed=seed, nfe=nfe, out=out, overwrite=overwrite,
+            dry_run=dry_run,
         )  # fmt: skip
     tell_drawn(result, out, json)
     return 0

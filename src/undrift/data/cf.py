@@ -142,11 +142,11 @@ def _role(ds: xr.Dataset, dim: str, *, user: bool) -> str | None:
 
 def _latitude_longitude(ds: xr.Dataset, roles: Roles) -> None:
     """Find the coordinates (or variables) that hold latitude and longitude."""
-    import cf_xarray  # noqa: F401 - registers ds.cf
+    from cf_xarray.accessor import CFDatasetAccessor
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        known = ds.cf.coordinates
+        known = CFDatasetAccessor(ds).coordinates  # ds.cf is kept by ds: a cycle, and its file stays open
     for key, names in (("latitude", _LATITUDE), ("longitude", _LONGITUDE)):
         found: list[str] = [str(name) for name in known.get(key, [])]
         found += [str(name) for name in ds.variables if str(name).lower() in names]

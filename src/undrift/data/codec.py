@@ -402,19 +402,27 @@ class Codec:
         u = np.stack([t.encode(raw[:, i]) for i, t in enumerate(self.transforms)], 1)
         return u if self.anamorphosis is None else self.anamorphosis.normal(u)
 
-    def decode(self, r: np.ndarray | float, prediction: Predicted, blocks: np.ndarray | None = None) -> np.ndarray:
+    def decode(
+        self,
+        r: np.ndarray | float,
+        prediction: Predicted,
+        blocks: np.ndarray | None = None,
+        known: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Residuals (n, C, *space), or 0 for what is predicted, as values in the target's units, NaN in the mask.
 
         Args:
             r: the residuals.
             prediction: what they are residuals from.
             blocks: means over blocks that the values get, see :class:`Encoded`.
+            known: values (n or 1, C, *space) that the caller puts in their place, NaN elsewhere; they count in means.
         """
         u = prediction.mean + prediction.std * np.asarray(r, dtype=np.float64)
         if blocks is not None:
             assert self.factor is not None
             for i in np.flatnonzero(self.conserves):
-                u[:, i] = conserved(u[:, i], blocks[:, i], self.factor, self.transforms[i], self.mask[i])
+                put = None if known is None else np.broadcast_to(known[:, i], u[:, i].shape)
+                u[:, i] = conserved(u[:, i], blocks[:, i], self.factor, self.transforms[i], self.mask[i], put)
         u = u if self.anamorphosis is None else self.anamorphosis.latents(u)
         x = np.stack([t.decode(u[:, i]) for i, t in enumerate(self.transforms)], 1)
         x[np.broadcast_to(self.mask, x.shape)] = np.nan

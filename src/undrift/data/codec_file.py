@@ -14,6 +14,7 @@ from undrift.data.fields import Fields
 from undrift.data.given_codec import GivenCodec
 from undrift.data.grid import Grid, Regridder
 from undrift.data.layout import Layout
+from undrift.data.netcdf import open_dataset, write_dataset
 from undrift.data.order import Order
 from undrift.data.predictors import Predictors
 from undrift.data.transforms import Transform
@@ -94,10 +95,11 @@ def save_codec(path: Path, codec: Codec, target: Shell, given: Shell | None) -> 
         "variable_attrs": target.variable_attrs,
     }
     encoding = {k: {"zlib": True, "complevel": 1} for k, v in arrays.items() if v.ndim and v.size > 1000}
-    xr.Dataset(data, attrs={"facts": json.dumps(facts, default=_plain)}).to_netcdf(path, encoding=encoding)
-    target.coords.to_netcdf(path, mode="a", group="target")
+    told = {"facts": json.dumps(facts, default=_plain)}
+    write_dataset(xr.Dataset(data, attrs=told), path, encoding=encoding)
+    write_dataset(target.coords, path, mode="a", group="target")
     if given is not None:
-        given.coords.to_netcdf(path, mode="a", group="given")
+        write_dataset(given.coords, path, mode="a", group="given")
 
 
 def _codec_of(arrays: dict[str, np.ndarray], facts: dict[str, Any], regridder: Regridder | None) -> Codec:
@@ -134,14 +136,14 @@ def _codec_of(arrays: dict[str, np.ndarray], facts: dict[str, Any], regridder: R
 def load_codec(path: Path) -> tuple[Codec, Shell, Shell | None]:
     """Read what :func:`save_codec` wrote."""
     try:
-        with xr.open_dataset(path) as root:
+        with open_dataset(path) as root:
             facts = json.loads(root.attrs["facts"])
             arrays = {str(k): v.values for k, v in root.data_vars.items()}
-        with xr.open_dataset(path, group="target") as ds:
+        with open_dataset(path, group="target") as ds:
             coords = ds.load()
         given_coords = None
         if facts["given_layout"] is not None:
-            with xr.open_dataset(path, group="given") as ds:
+            with open_dataset(path, group="given") as ds:
                 given_coords = ds.load()
     except (OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({type(error).__name__}); copy the run directory again") from None

@@ -50,7 +50,12 @@ def block_means(x: np.ndarray, factor: Sequence[int]) -> np.ndarray:
 
 
 def conserved(
-    u: np.ndarray, means: np.ndarray, factor: Sequence[int], transform: Transform, mask: np.ndarray
+    u: np.ndarray,
+    means: np.ndarray,
+    factor: Sequence[int],
+    transform: Transform,
+    mask: np.ndarray,
+    known: np.ndarray | None = None,
 ) -> np.ndarray:
     """Latents of one channel shifted block by block so that the decoded values have these means.
 
@@ -60,8 +65,12 @@ def conserved(
         factor: cells of a block along each dim.
         transform: of the channel.
         mask: cells that have no value and count in no mean, (*space).
+        known: values in the data's units that take the place of what is decoded, NaN elsewhere, (n, *space): the other
+            cells of their blocks have what is left of the means.
     """
     counted = np.broadcast_to(in_blocks(~mask, factor), (*means.shape, int(np.prod(factor))))
+    if known is not None:
+        means, counted = _left(means, counted, in_blocks(known.astype(np.float64), factor))
     cells = in_blocks(u, factor)
     wanted = np.isfinite(means) & counted.any(-1)
     low, high = transform.lower, transform.upper
@@ -72,6 +81,13 @@ def conserved(
     shift[dry], shift[full] = -np.inf, np.inf
     shift[inside] = _shift(cells[inside], counted[inside], means[inside], transform)
     return _out_of_blocks(cells + shift[..., None], factor)
+
+
+def _left(means: np.ndarray, counted: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means (n, *coarse) of the counted cells of blocks that are not known, and which these are (n, *coarse, cells)."""
+    asked = counted & ~np.isfinite(known)
+    total = means * counted.sum(-1) - np.where(counted & ~asked, known, 0).sum(-1)
+    return total / np.maximum(asked.sum(-1), 1), asked
 
 
 def _shift(cells: np.ndarray, counted: np.ndarray, means: np.ndarray, transform: Transform) -> np.ndarray:

@@ -11,6 +11,7 @@ import google_crc32c
 import xarray as xr
 from zarr.storage import LocalStore
 
+from undrift.data.netcdf import open_dataset
 from undrift.errors import DataError, IncompleteError
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def open_ensemble(path: str | Path, *, incomplete: str = "raise", members: bool 
             store: Any = CheckedStore(path)
             data = xr.open_dataset(store, engine="zarr", chunks={}, consolidated=store.consolidated())
         else:
-            data = xr.open_dataset(path, chunks={})
+            data = open_dataset(path, chunks={})
     except DataError:
         raise
     except Exception as error:  # the backends raise whatever they like

@@ -6,6 +6,8 @@ import importlib.resources
 
 import xarray as xr
 
+from undrift.data.netcdf import open_dataset
+
 __all__ = ["north_america"]
 
 
@@ -17,5 +19,5 @@ def north_america() -> xr.Dataset:
         up to 1999. Attributes carry source, licence and attribution.
     """
     embedded = importlib.resources.files("undrift.data") / "north_america.nc"
-    with importlib.resources.as_file(embedded) as path, xr.open_dataset(path, engine="netcdf4") as ds:
+    with importlib.resources.as_file(embedded) as path, open_dataset(path) as ds:
         return ds.load()

@@ -256,7 +256,7 @@ class Match:
 
     Attributes:
         regridder: from the grid offered to the one trained with.
-        channels: positions of the trained channels among the offered ones.
+        channels: positions of the trained channels among the offered ones, -1 of those that are absent.
         notes: what is done that the user should know.
         warnings: what may be wrong.
     """
@@ -267,12 +267,19 @@ class Match:
     warnings: list[str] = field(default_factory=list)
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
-        """(n, C offered, *offered space) -> (n, C trained, *trained space)."""
-        return self.regridder(array[:, self.channels])
+        """(n, C offered, *offered space) -> (n, C trained, *trained space), NaN in absent channels."""
+        out, absent = self.regridder(array[:, self.channels]), np.array(self.channels) < 0
+        out[:, absent] = np.nan
+        return out
 
 
 def match_given(
-    given: Fields, layout: Layout, coords: xr.Dataset | Mapping[Any, Any], *, mask: np.ndarray | None = None
+    given: Fields,
+    layout: Layout,
+    coords: xr.Dataset | Mapping[Any, Any],
+    *,
+    mask: np.ndarray | None = None,
+    partly: bool = False,
 ) -> Match:
     """Compares what is given when sampling with what the model was trained with.
 
@@ -281,20 +288,21 @@ def match_given(
         layout: the layout of what was given in training: variables, units, levels and dims of space.
         coords: its coordinates of space.
         mask: always-missing cells in training, (*space) or (C, *space).
+        partly: whether some of the variables and levels may be absent.
 
     Raises:
         DataError: a variable or level is absent, a unit differs (both are named; nothing is converted), or the region
             offered does not cover the one trained with.
     """
     absent = [c.label for c in layout.channels if not find_channel(c, given.layout)]
-    if absent:
+    if absent and not (partly and len(absent) < len(layout.channels)):
         offered = [c.label for c in given.layout.channels]
         near = difflib.get_close_matches(absent[0], offered, 1)
         hint = f"; did you mean to rename {near[0]!r}?" if near else ""
         raise DataError(
             f"the model was trained with {absent[0]!r}, which the given data lack: they have {offered[:8]}{hint}"
         )
-    for name in layout.variables:
+    for name in (name for name in layout.variables if name in given.layout.variables):
         was, is_ = layout.units.get(name, ""), given.layout.units.get(name, "")
         if not same_units(was, is_):
             raise DataError(
@@ -311,11 +319,14 @@ def match_given(
         raise DataError(f"the given data are of another region or grid than in training{why}: {error}") from error
     why = "regridded, for the given cells are not those trained with"
     notes = [] if regridder.identity else [f"{why}: {cells_apart(have, want)}"]
-    picks = [given.layout.channels.index(found) for c in layout.channels if (found := find_channel(c, given.layout))]
-    match = Match(regridder, picks, [*notes, *regridder.notes])
+    if absent:
+        notes.append(f"absent, and drawn too: {', '.join(absent[:8])}")
+    picks = [find_channel(c, given.layout) for c in layout.channels]
+    at = [-1 if found is None else given.layout.channels.index(found) for found in picks]
+    match = Match(regridder, at, [*notes, *regridder.notes])
     if mask is not None and len(given):
-        now = np.isnan(match(given.read(spread(len(given), 8)))).all(axis=0)
-        was_masked = np.broadcast_to(mask, now.shape)
+        values, there = match(given.read(spread(len(given), 8))), np.array(at) >= 0
+        now, was_masked = np.isnan(values[:, there]).all(axis=0), np.broadcast_to(mask, values.shape[1:])[there]
         more, less = int((now & ~was_masked).sum()), int((~now & was_masked).sum())
         if more or less:
             match.warnings.append(

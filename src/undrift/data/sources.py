@@ -17,6 +17,7 @@ import xarray as xr
 
 from undrift.data.cf import role_of_name
 from undrift.data.dims import suggest_dims
+from undrift.data.netcdf import groups, open_dataset
 from undrift.errors import DataError
 
 __all__ = ["expand", "from_array", "load_npy", "read_path", "sniff", "split_variable"]
@@ -115,10 +116,7 @@ def _groups(path: Path, kind: str) -> str:
     if kind == "zarr":
         names = sorted(p.name for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
     else:
-        import netCDF4
-
-        with netCDF4.Dataset(path) as file:
-            names = list(file.groups)
+        names = groups(path)
     return f", only groups ({', '.join(names[:8])}); copy one of them into a file of its own" if names else ""
 
 
@@ -160,7 +158,7 @@ def sniff(path: Path) -> str:
 def _open(path: Path, engine: Any, chunks: Any) -> xr.Dataset:
     """Open with xarray; undecodable times are left as numbers, and files without dimension names get phony ones."""
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "BEST_EFFORT")  # file systems without locks are common on clusters
-    tries: list[dict[str, Any]] = [{}]
+    tries: list[dict[str, Any]]
     if engine is None:
         tries = [{"engine": "netcdf4"}, {"engine": "h5netcdf", "backend_kwargs": {"phony_dims": "access"}}]
     elif engine == "zarr":
@@ -173,9 +171,11 @@ def _open(path: Path, engine: Any, chunks: Any) -> xr.Dataset:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    ds = xr.open_dataset(
-                        _store(path, engine), chunks=chunks, decode_times=decode, decode_timedelta=False, **options
-                    )
+                    common = {"chunks": chunks, "decode_times": decode, "decode_timedelta": False}
+                    if options["engine"] == "netcdf4":
+                        ds = open_dataset(path, **common)
+                    else:
+                        ds = xr.open_dataset(_store(path, engine), **common, **options)
                 if not decode:
                     ds.attrs["undrift_undecoded_times"] = 1
                 return ds

@@ -15,6 +15,8 @@ import xarray as xr
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from undrift.data.netcdf import LOCK, write_dataset
+
 CACHE_BYTES = 32 << 20
 
 
@@ -70,7 +72,12 @@ class NetCDFStore:
             for name, c in coords.variables.items()
             if c.ndim and (c.dtype.kind in "iufmM" or (c.dtype.kind == "O" and not isinstance(c.values.flat[0], str)))
         }
-        coords.assign_attrs(complete="false").to_netcdf(path, engine="netcdf4", encoding=encoding)
+        write_dataset(coords.assign_attrs(complete="false"), path, encoding=encoding)
+        with LOCK:
+            self._define(path, template, chunks)
+
+    def _define(self, path: Path, template: xr.Dataset, chunks: Mapping[Any, tuple[int, ...]]) -> None:
+        """Open the file and define its fields."""
         self.file = netCDF4.Dataset(path, "a")
         if "coordinates" in self.file.ncattrs():
             self.file.delncattr("coordinates")
@@ -91,20 +98,24 @@ class NetCDFStore:
 
     def write(self, name: str, region: tuple[slice, ...], values: np.ndarray) -> None:
         """Put values into a part of a variable."""
-        self.file.variables[name][region] = values
+        with LOCK:
+            self.file.variables[name][region] = values
 
     def annotate(self, attrs: Mapping[str, Any]) -> None:
         """Add attributes of the whole."""
-        self.file.setncatts(dict(attrs))
+        with LOCK:
+            self.file.setncatts(dict(attrs))
 
     def attributes(self) -> dict[str, Any]:
         """Attributes of the whole."""
-        return {name: self.file.getncattr(name) for name in self.file.ncattrs()}
+        with LOCK:
+            return {name: self.file.getncattr(name) for name in self.file.ncattrs()}
 
     def finish(self, complete: bool) -> None:
         """Say whether it is complete, and close it."""
-        self.file.setncattr("complete", "true" if complete else "false")
-        self.file.close()
+        with LOCK:
+            self.file.setncattr("complete", "true" if complete else "false")
+            self.file.close()
 
 
 class ZarrStore:

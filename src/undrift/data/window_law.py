@@ -10,7 +10,8 @@ The maps E are the empirical orthogonal functions of single frames. The amplitud
 from each other's past, those of the rest from their own: a covariance between all of them learns the record by heart.
 Where whole frames are given their amplitudes are known; where parts of frames are, their posterior is that of factor
 analysis (Bishop 2006, "Pattern Recognition and Machine Learning", section 12.2), in which the e of known cells and
-frames count for as many independent ones as their correlations leave. Where some variables of a cell are known and
+frames count for as many independent ones as their correlations leave. Whole frames that lack a few cells get the mean
+of these first (`undrift.data.window_gaps`). Where some variables of a cell are known and
 others asked, their e tell of each other too (`undrift.data.across`).
 """
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from undrift.data.across import Across
 from undrift.data.waves import rings, turned
+from undrift.data.window_gaps import are_few, gap_covariance, gap_means
 
 __all__ = ["WindowLaw", "WindowLaws", "carried", "positive"]
 
@@ -31,6 +33,7 @@ _RIDGE = 1e-3  # of an amplitude's variance, against frames that determine each 
 _LEAST_STD = 0.02
 _PATTERNS = 32  # of frames in which a cell is known, for which e is carried on in time
 _KEPT = 64  # masks of whole frames whose coefficients are kept
+_KEPT_GAPS = 4  # likewise of whole frames that lack a few cells
 
 
 @dataclass
@@ -61,6 +64,7 @@ class WindowLaw:
     rings: Array | None = None
     across: Across | None = None
     _frames: dict[bytes, tuple[Array, Array, Array]] = field(default_factory=dict, repr=False)
+    _gaps: dict[bytes, tuple[Array, Array]] = field(default_factory=dict, repr=False)
     _precision: Array | None = field(default=None, repr=False)
 
     @property
@@ -74,8 +78,14 @@ class WindowLaw:
         Where it is known they are its value and 1.
         """
         ever = (self.own > 0)[:, None]
-        whole, some = (known | ~ever).all((0, 2)), (known & ever).any((0, 2))
-        mean, variance = self._by_frames(r, np.asarray(whole)) if (whole == some).all() else self._by_cells(r, known)
+        whole, some = (np.asarray(v) for v in ((known | ~ever).all((0, 2)), (known & ever).any((0, 2))))
+        gaps = ~known & ever & some[:, None]
+        if (whole == some).all():
+            mean, variance = self._by_frames(r, whole)
+        elif gaps.any() and self.rings is not None and are_few(int(gaps.sum()), int(some.sum() * ever.sum())):
+            mean, variance = self._by_filled(r, gaps, some)
+        else:
+            mean, variance = self._by_cells(r, known)
         std = np.sqrt(np.maximum(variance, _LEAST_STD**2))
         return np.where(known, r, mean), np.where(known, 1.0, std)
 
@@ -93,6 +103,24 @@ class WindowLaw:
         mean = (gain @ a.ravel()).reshape(self.frames, -1) @ self.modes
         mean = mean.reshape(self.frames, *self.own.shape).swapaxes(0, 1)
         return mean + self.gone_on(np.moveaxis(e, 0, 1), ahead), variance
+
+    def _by_filled(self, r: Array, gaps: NDArray[np.bool_], frames: NDArray[np.bool_]) -> tuple[Array, Array]:
+        """Given whole frames that lack a few cells; see :mod:`undrift.data.window_gaps`."""
+        key = gaps.tobytes() + frames.tobytes()
+        if key not in self._gaps:
+            if len(self._gaps) >= _KEPT_GAPS:
+                self._gaps.clear()
+            covariance, blank = gap_covariance(self, gaps, frames), np.zeros(r.shape)
+            variance = self._by_frames(blank, frames)[1].copy()
+            for column in np.linalg.cholesky(covariance).T:
+                blank[gaps] = column
+                variance += self._by_frames(blank, frames)[0] ** 2
+            variance[gaps] = np.diag(covariance)
+            self._gaps[key] = covariance, variance
+        covariance, variance = self._gaps[key]
+        filled = gap_means(self, r, gaps, frames, covariance)
+        mean = self._by_frames(filled, frames)[0]
+        return np.where(gaps, filled, mean), variance
 
     def _coefficients(self, known: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
         """Of all amplitudes from known ones, of e from known frames (V, T, F), and the variances (V, T, cells)."""
@@ -177,7 +205,14 @@ class WindowLaw:
             return self
         cut = self.own.reshape(len(self.own), *self.space)[(slice(None), *window)]
         own = cut.reshape(len(cut), -1)
-        none = {"modes": np.zeros((0, own.size)), "waves": None, "rings": None, "_frames": {}, "_precision": None}
+        none = {
+            "modes": np.zeros((0, own.size)),
+            "waves": None,
+            "rings": None,
+            "_frames": {},
+            "_gaps": {},
+            "_precision": None,
+        }
         across = None if self.across is None else self.across.part(self.space, window)
         return replace(self, own=own, space=cut.shape[1:], across=across, **none)
 

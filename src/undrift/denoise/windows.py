@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from undrift.data.window_gaps import are_few
 from undrift.denoise.spectral import SpectralGuess
 from undrift.tasks.batch import Condition
 
@@ -13,7 +14,8 @@ class WindowGuess(nn.Module):
     """A guess for each row of a batch, by what is asked of it.
 
     Frames that are given are not noisy, and a guess in which they go with the others would take them for 0: only where
-    all of the usual frames are asked, and no others, are they known to go together.
+    all of the usual frames are asked, and no others, are they known to go together. A few cells that the given frames
+    lack are asked beside them: of these nothing more is known than their spread (`undrift.data.window_gaps`).
 
     Args:
         usual: where the usual channels are asked.
@@ -39,6 +41,9 @@ class WindowGuess(nn.Module):
             usual = self.asked.all().expand(rows)
         else:
             flat = asked.flatten(2) > 0
-            given = ~(flat if self.never is None else flat & ~self.never.flatten(1)).any(2)
-            usual = torch.where(self.asked, flat.all(2), given).all(1)
+            ever = torch.ones_like(flat[0]) if self.never is None else ~self.never.flatten(1)
+            cells = int(ever[~self.asked].sum())
+            missing = (flat & ever)[:, ~self.asked].sum((1, 2)).tolist()
+            few = torch.tensor([are_few(count, cells) for count in missing], device=flat.device)
+            usual = flat[:, self.asked].flatten(1).all(1) & few
         return [(guess, at) for guess, at in ((self.usual, usual), (self.other, ~usual)) if bool(at.any())]

@@ -104,7 +104,7 @@ class WindowDraws:
         whole = Predicted(*(np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std")))
         around = None if guided is None else guided(whole)
         x = self.law.sample(condition, z, nfe=self.nfe, member=numbers[0], guided=around, finish=True)
-        return self.codec.decode(x.cpu().numpy(), whole, np.concatenate(blocks) if blocks else None)
+        return self.codec.decode(x.cpu().numpy(), whole, np.concatenate(blocks) if blocks else None, known)
 
     def _coarse(self, covariates: Mapping[str, np.ndarray], offered: np.ndarray) -> tuple[Encoded, Predicted]:
         """What a coarse sequence (1, G, *coarse) without gaps tells of a window of which nothing fine is known."""

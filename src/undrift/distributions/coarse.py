@@ -81,7 +81,8 @@ def on_trained_grid(fields: Fields, codec: Codec, given_shell: Shell, frames: in
     """Coarse frames (N, G, *coarse) as windows of so many were trained with them, and whether they are interpolated."""
     assert codec.given is not None
     mask = codec.given.mask[::frames]
-    match = match_given(fields, single_frames(codec.given.layout), given_shell.coords, mask=mask)
+    one, partly = single_frames(codec.given.layout), codec.coarse_law is not None
+    match = match_given(fields, one, given_shell.coords, mask=mask, partly=partly)
     for sentence in [*match.notes, *match.warnings]:
         logger.warning("%s", sentence)
     parts = np.array_split(np.arange(len(fields)), -(-len(fields) // _READ))

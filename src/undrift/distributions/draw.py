@@ -178,12 +178,12 @@ class Drawing:
                     mean, std = (np.concatenate([getattr(known[k][1], name) for k in at]) for name in ("mean", "std"))
                     kept = [known[k][0].blocks for k in at]
                     blocks = None if kept[0] is None else np.concatenate([b for b in kept if b is not None])
-                    values = self.codec.decode(x[at], Predicted(mean, std), blocks)
+                    put = frames(i)
+                    values = self.codec.decode(x[at], Predicted(mean, std), blocks, put)
                     constraint = None if self.constraint is None else self.constraint([i] * len(at))
                     if constraint is not None:
                         values = projected(values, constraint, self.codec, self.shell)
-                    kept = frames(i)
-                    values = values if kept is None else np.where(np.isfinite(kept), kept, values)
+                    values = values if put is None else np.where(np.isfinite(put), put, values)
                     if constraint is not None:
                         self.residuals.append(residual_of(values, constraint, self.codec, self.shell))
                     at_bound += self.codec.at_bound(values)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,8 @@ from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
 from undrift.data.frames import FRAME, Frames, frames_of, later, single_frames_of
-from undrift.data.layout import Layout
+from undrift.data.layout import Layout, plain
+from undrift.data.members import MEMBER
 from undrift.distributions.baselines import around
 from undrift.distributions.forecast import Starts
 from undrift.distributions.forecast_baselines import ForecastBaseline, dressed_by_lead, fit_forecast_baselines
@@ -77,16 +78,22 @@ class ForecastRivals:
             The baselines by name, and a sentence on each that there is not.
 
         Raises:
-            DataError: leads are no whole steps of the model, or the training part is too short for them.
+            DataError: leads are no whole steps of the model, the training part is too short for them, or members that
+                forecasts begin with are not known.
         """
+        starts = _of_members(forecast, starts)
         steps = self._steps(forecast[LEAD].values)
         target = self.problem.pair.target
         frames = frames_of(target, self.problem.split.train, self.task.past)
         record, place = record_of(single_frames_of(target), frames, self.task.past + int(steps[-1]))
         periodic = self.rivals.codec.layout.periodic
         found, absent = fit_forecast_baselines(record, self.task.past, steps, periodic)
-        known = Known(starts.past, self._times(starts.times), valid_times(forecast, starts.dim), steps)
-        if self.rivals.twin is None:
+        each = len(starts) // max(len(starts.times), 1)
+        valid = np.repeat(valid_times(forecast, starts.dim), each, 0)
+        known = Known(starts.past, self._times(starts.each), valid, steps)
+        if self.rivals.codec.given is not None:
+            absent.append("no regression: its errors are those of windows whose coarse frames are given")
+        elif self.rivals.twin is None:
             absent.append("no regression: train with --baselines to have the same network trained as one")
         elif "regression" in self.rivals.dressed:
             members, missing = self._members(record, place, frames, steps)
@@ -94,7 +101,7 @@ class ForecastRivals:
             if members is not None:
                 note = "the same network as a regression, window after window"
                 found["regression"] = ForecastBaseline(self._rolled, members, note)
-        return {name: self._labelled(one, known, forecast, starts.dim) for name, one in found.items()}, absent
+        return {name: self._labelled(one, known, forecast, starts) for name, one in found.items()}, absent
 
     def _steps(self, leads: np.ndarray) -> np.ndarray:
         """Leads in whole steps of the model."""
@@ -162,15 +169,46 @@ class ForecastRivals:
         values = codec.decode(residual, linear)
         return values.reshape(window.shape)[:, :, self.task.past :]
 
-    def _labelled(self, one: ForecastBaseline, known: Known, forecast: xr.Dataset, start: str) -> xr.Dataset:
+    def _labelled(self, one: ForecastBaseline, known: Known, forecast: xr.Dataset, starts: Starts) -> xr.Dataset:
         """One baseline as an ensemble, inside the bounds of each channel."""
-        labels = {name: forecast[name].variable for name in (start, LEAD)}
-        labels["valid_time"] = xr.Variable((start, LEAD), known.valid)
+        labels = xr.Dataset(coords={name: forecast[name].variable for name in (*starts.labels, LEAD)})
+        valid = xr.Variable((starts.dim, LEAD), valid_times(forecast, starts.dim))
         layout = single_frames(self.rivals.codec.layout)
         bounds = [v[:: self.task.frames] for v in self.rivals.bounds()]
         point = np.asarray(one.predict(known), np.float32)
-        out = dressed_forecast(point, one, xr.Dataset(coords=labels), (start, LEAD), layout, self.shell, bounds)
+        point = point.reshape(*(labels.sizes[dim] for dim in starts.labels), *point.shape[1:])
+        dims = (*starts.labels, LEAD)
+        out = dressed_forecast(point, one, labels.assign_coords(valid_time=valid), dims, layout, self.shell, bounds)
         return out.drop_vars(FRAME)
+
+
+def _of_members(forecast: xr.Dataset, starts: Starts) -> Starts:
+    """The starts of those given members that forecasts begin with, in their order.
+
+    Raises:
+        DataError: the starts lack one, or it is not told which of several members forecasts begin with.
+    """
+    if starts.members is None:
+        if MEMBER not in forecast.dims:
+            return starts
+        raise DataError(
+            f"the forecasts begin with {forecast.sizes[MEMBER]} given members, and the frames that baselines would "
+            "begin with are of one series; give the ensemble that the forecasts were given"
+        )
+    dim, labels = starts.members.attrs["dim"], [plain(label) for label in starts.members.values]
+    if MEMBER not in forecast.coords:
+        raise DataError(f"the forecasts begin with one series of frames, and there are {len(labels)} along {dim!r}; "
+                        f"give one member, such as {dim}={labels[0]}")  # fmt: skip
+    wanted = np.atleast_1d(forecast[MEMBER].values)
+    lacking = [plain(label) for label in wanted if plain(label) not in labels]
+    if lacking:
+        raise DataError(
+            f"the given data lack {len(lacking)} of {wanted.size} members along {dim!r}, first {lacking[0]}"
+        )
+    rows = [labels.index(plain(label)) for label in wanted]
+    past = starts.past.reshape(len(starts.times), len(labels), *starts.past.shape[1:])[:, rows]
+    members = starts.members[rows] if MEMBER in forecast.dims else None
+    return replace(starts, past=past.reshape(-1, *past.shape[2:]), members=members)
 
 
 def dressed_forecast(

@@ -1,7 +1,8 @@
 """Downscaling in time: a fine sequence of any length given the coarse one, window after window.
 
 The first window is given its coarse frames alone, each further one also the last fine frames that were drawn before it,
-so that the fine sequence is consistent from frame to frame.
+so that the fine sequence is consistent from frame to frame. Fine values that are known beside the coarse ones are given
+to each window, and come back as they are.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
 from undrift.data.frames import FRAME, later
 from undrift.data.layout import plain
+from undrift.data.place import place_given
 from undrift.data.select import sample_mask
 from undrift.data.write import CHUNK_BYTES, EnsembleWriter
 from undrift.distributions.chain import WindowDraws, batches_of
@@ -37,6 +39,7 @@ __all__ = ["CoarseSequence", "Downscaling", "sequence_of"]
 logger = logging.getLogger(__name__)
 
 Block = tuple[int, slice, dict[str, np.ndarray]]
+_READ = 64
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class CoarseSequence:
         dim: name of the time.
         request: labels of the frames, and how what is given is brought to the trained grid.
         task: whose windows are drawn.
+        fine: fine values that are known, NaN where they are asked, (N, C, *space), or None.
     """
 
     values: np.ndarray
@@ -56,6 +60,7 @@ class CoarseSequence:
     dim: str
     request: Request
     task: Window
+    fine: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -67,7 +72,13 @@ class CoarseSequence:
 
 
 def sequence_of(
-    fields: Fields, codec: Codec, shell: Shell, given_shell: Shell, task: Window, at: str | Mapping[str, Any] | None
+    fields: Fields,
+    codec: Codec,
+    shell: Shell,
+    given_shell: Shell,
+    task: Window,
+    at: str | Mapping[str, Any] | None,
+    fine: Fields | None = None,
 ) -> CoarseSequence:
     """The coarse sequence that is given: as many frames as a window has or more, some of which may be absent.
 
@@ -78,29 +89,51 @@ def sequence_of(
         given_shell: labels of what it is given.
         task: of the model.
         at: which of the frames, such as "time=2019-03-01/2019-03-08".
+        fine: fine frames of which something is known, by their times: what is NaN or absent in them is asked.
 
     Raises:
         DataError: the frames are too few or no whole number of steps apart, there are several series, or the fields are
             others than those trained with.
         UsageError: windows of the model cannot follow each other.
     """
-    if at is not None:
-        fields = fields.select(np.flatnonzero(sample_mask(fields, at)))
+    fields = _selected(fields, at)
     assert codec.given is not None
     time = fields.layout.time
     if time is None:
         raise DataError("the coarse sequence has no time; name the dims with --dims time,y,x")
     others = _one_series(fields, time)
     values, interpolated = on_trained_grid(fields, codec, given_shell, task.frames)
-    values, times = _with_absent(values, fields.times(), shell.coords[FRAME])
+    known = None
+    if fine is None:
+        times, (values,) = _on_steps(shell.coords[FRAME], (values, fields.times()))
+    else:
+        put = _fine_frames(_selected(fine, at), codec, shell)
+        times, (values, known) = _on_steps(shell.coords[FRAME], (values, fields.times()), put)
     count = len(values)
     labels = xr.Dataset(coords={time: (time, np.arange(count) if times is None else times), **others})
     _refuse_length(count, task)
     first = ";".join(f"{d}={plain(labels[d].values[0])}" for d in sorted(fields.layout.sample))
     request = Request(labels, fields.layout.sample, [first], lambda rows: values[rows], {}, interpolated)
-    out = CoarseSequence(values, times, time, request, task)
+    out = CoarseSequence(values, times, time, request, task, known)
     request.outside |= _outside(out, codec, task.frames)
     return out
+
+
+def _selected(fields: Fields, at: str | Mapping[str, Any] | None) -> Fields:
+    return fields if at is None else fields.select(np.flatnonzero(sample_mask(fields, at)))
+
+
+def _fine_frames(fields: Fields, codec: Codec, shell: Shell) -> tuple[np.ndarray, np.ndarray]:
+    """Fine frames (n, C, *space) on the cells of training, NaN where they are asked, and their times."""
+    times, time = fields.times(), fields.layout.time
+    if times is None or time is None:
+        raise DataError("the fine frames have no times, which say what coarse frames they are beside")
+    _one_series(fields, time)
+    place = place_given(fields, single_frames(codec.layout), shell.coords)
+    for sentence in place.warnings:
+        logger.warning("%s", sentence)
+    parts = np.array_split(np.arange(len(fields)), -(-len(fields) // _READ))
+    return np.concatenate([place(fields.read(rows)) for rows in parts]), times
 
 
 def _one_series(fields: Fields, time: str) -> dict[str, Any]:
@@ -131,24 +164,44 @@ def _refuse_length(count: int, task: Window) -> None:
         )
 
 
-def _with_absent(
-    values: np.ndarray, times: np.ndarray | None, lead: xr.DataArray
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Frames (N, G, *coarse) one step of the model apart each, NaN where one is absent, and their times."""
-    if times is None or lead.size < 2 or len(times) < 2:
-        return values, times
-    place = whole_steps(times, lead.values)
-    before = np.searchsorted(place, np.arange(place[-1] + 1), side="right") - 1
-    after = np.arange(len(before)) - place[before]
-    if not after.any():
-        return values, times
-    logger.warning(
-        "%d of %d frames of the coarse sequence are absent: what is in them is drawn, too",
-        int((after > 0).sum()), len(after),
-    )  # fmt: skip
-    all_times = np.array([later(times[b : b + 1], int(k), lead)[0] for b, k in zip(before, after)])
-    wide = (slice(None), *[None] * (values.ndim - 1))
-    return np.where((after > 0)[wide], np.nan, values[before]), all_times.astype(times.dtype)
+def _on_steps(
+    lead: xr.DataArray, coarse: tuple[np.ndarray, np.ndarray | None], *fine: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray | None, list[np.ndarray]]:
+    """Times of frames one step of the model apart each, and coarse and fine frames at them, NaN where one is absent."""
+    values, times = coarse
+    if times is None:
+        if fine:
+            raise DataError(
+                "fine frames are beside coarse ones of the same times, and the coarse sequence has no times"
+            )
+        return times, [values]
+    every = times
+    for _, others in fine:
+        if others.dtype.kind != times.dtype.kind:
+            raise DataError(f"the fine frames are of {plain(others[0])}, and the coarse ones of {plain(times[0])}")
+        every = np.unique(np.concatenate([every, others]))
+    several = lead.size > 1 and len(every) > 1
+    step = whole_steps(every, lead.values) if several else np.arange(len(every))
+    if (np.diff(step) == 0).any():
+        near = plain(every[1:][np.diff(step) == 0][0])
+        raise DataError(f"the fine frames are beside the times of the coarse ones, such as {near}; give the same times")
+    before = np.searchsorted(step, np.arange(step[-1] + 1), side="right") - 1
+    after = np.arange(len(before)) - step[before]
+    if len(before) > len(times):
+        logger.warning(
+            "%d of %d frames of the coarse sequence are absent: what is in them is drawn, too",
+            len(before) - len(times), len(before),
+        )  # fmt: skip
+    if after.any():
+        all_times = np.array([later(every[b : b + 1], int(k), lead)[0] for b, k in zip(before, after)])
+        all_times = all_times.astype(every.dtype)
+    else:
+        all_times = every
+    out = []
+    for frames, own in ((values, times), *fine):
+        out.append(np.full((len(before), *frames.shape[1:]), np.nan, frames.dtype))
+        out[-1][step[np.searchsorted(every, own)]] = frames
+    return all_times, out
 
 
 def _outside(given: CoarseSequence, codec: Codec, frames: int) -> dict[str, float]:
@@ -223,6 +276,8 @@ class Downscaling:
         labelled, dims, dim = self.labelled(), self.given.request.dims, self.given.dim
         told = {**self.attrs, "first": self.given.request.digests, "frames": len(self.given)}
         told["given"] = hashlib.sha256(self.given.values.tobytes()).hexdigest()
+        if self.given.fine is not None:
+            told["fine"] = hashlib.sha256(self.given.fine.tobytes()).hexdigest()
         told |= {"numbers": [int(n) for n in self.numbers[[0, -1]]], "nfe": self.nfe, "seed": self.seed}
         chunks = {"realization": 1, dim: self.chunk}
         with EnsembleWriter(
@@ -288,6 +343,8 @@ class Downscaling:
         """A window of each realization (B, C, frames, *space) that begins with frames ``before`` (B, C, f, *space)."""
         frames, given = self.task.frames, self.given
         known = np.full((len(part), *before.shape[1:2], frames, *before.shape[3:]), np.nan, np.float32)
+        if given.fine is not None:
+            known[:] = np.moveaxis(given.fine[start : start + frames], 0, 1)
         known[:, :, : before.shape[2]] = before
         offered = given.windows(np.array([start]), frames)
         at = None if given.times is None else np.repeat(given.times[[start + max(self.task.past - 1, 0)]], len(part))

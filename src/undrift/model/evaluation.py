@@ -112,9 +112,9 @@ def _of_forecasts(
 ) -> tuple[xr.Dataset, list[str]]:
     """Scores by lead time, and a sentence on each baseline that there is not."""
     absent: list[str] = []
-    forecast, truth = left_out(forecast, truth)
     if model is not None and baselines is None:
         baselines, absent = _forecast_baselines(model, forecast, truth)
+    forecast, truth = left_out(forecast, truth)
     scores = verify.by_lead(forecast, truth, baselines=baselines, **options)
     of_rain = {"baselines": baselines, "bootstrap": options["bootstrap"], "seed": options["seed"]}
     return _with_rain(scores, forecast, truth, thresholds, of_rain), absent

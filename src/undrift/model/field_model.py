@@ -25,7 +25,7 @@ from undrift.distributions.request import template
 from undrift.distributions.sequence import Downscaling
 from undrift.distributions.typed import Wanted, read_wanted
 from undrift.distributions.windows import told_as_given
-from undrift.errors import DataError, UsageError, suggests_options
+from undrift.errors import UsageError, suggests_options
 from undrift.model.density_model import DensityModel, is_density, load_density
 from undrift.model.describe import described
 from undrift.model.files import Parts, facts_of, read_files, write_files
@@ -106,6 +106,7 @@ class FieldModel:
         self,
         given: Data | None = None,
         *,
+        fine: Data | None = None,
         holdout: bool = False,
         know: str | None = None,
         lead: Lead | Sequence[Lead] | None = None,
@@ -126,6 +127,8 @@ class FieldModel:
             given: what is given: files, a Dataset, or the output of :meth:`holdout_given`. Of windows that are given a
                 coarse sequence that one, of any length: the fine one is drawn window after window, and a ``.zarr`` is
                 gone on with after a process was killed, by the same call.
+            fine: fine frames of which something is known beside the coarse sequence that is given, by their times: what
+                is NaN or absent in them is asked.
             holdout: draw for the samples that training left out.
             know: which frames of held-out windows are given: "past" (the default), "future", "ends", "nothing", or
                 numbers such as "0,6".
@@ -162,12 +165,16 @@ class FieldModel:
         which = parse_realizations(self.config.sample.realizations if realizations is None else realizations)
         seed, numbers = valid_seed(seed), np.arange(which.start, which.stop)
         sequence = None
+        if fine is not None and (given is None or holdout or not knows_coarse(self)):
+            raise UsageError(
+                "fine frames are known beside a coarse sequence that is given, of a model of such (--factor)"
+            )
         if given is not None and not holdout and knows_coarse(self):
             others = {"know": know, "lead": lead, "observe": observe, "constraint": constraint}
             typed = [name for name, value in others.items() if value is not None]
             if typed:
                 raise UsageError(f"a coarse sequence is given by itself; leave {' and '.join(typed)} out")
-            sequence = sequence_from(self, given, at)
+            sequence = sequence_from(self, given, at, fine)
         request = request_of(self, given, holdout, at, know, observe, lead) if sequence is None else sequence.request
         attrs = {"undrift_seed": seed, "undrift_nfe": nfe, "given_out_of_range": request.warn()}
         attrs["block_means"] = request.block_means(self.codec)
@@ -317,11 +324,12 @@ class FieldModel:
             given: frames up to each start: files or a Dataset. The run's own data by default.
 
         Returns:
-            By name, forecasts of the same starts and leads whose members are error quantiles and are made when they
-            are read; and a sentence on each baseline that there is not.
+            By name, forecasts of the same starts (and given members) and leads whose members are error quantiles and
+            are made when they are read; and a sentence on each baseline that there is not.
 
         Raises:
-            DataError: starts are not in the given data, or leads are too long for the training part.
+            DataError: starts or members that forecasts begin with are not in the given data, or leads are too long for
+                the training part.
         """
         if isinstance(self.task, LeadTime):
             dims = self.config.data.dims or None
@@ -331,9 +339,6 @@ class FieldModel:
             raise UsageError(f"baselines of forecasts need a model of windows, and this one's task is {self.task.name}")
         times = np.atleast_1d(forecast[start_of(forecast)].values)
         starts = starts_of(frames_from(self, given), self.codec, self.parts.shell, self.task, times)
-        if starts.members is not None:
-            dim = starts.members.attrs["dim"]
-            raise DataError(f"baselines of forecasts begin with one series of frames; give one member, such as {dim}=0")
         return ForecastRivals(self.parts.rivals, self.problem, self.parts.shell, self.task).draw(forecast, starts)
 
     def under_trained(self) -> bool | None:

@@ -14,6 +14,7 @@ from torch import nn
 from undrift.config import Config, dump_config, load_config
 from undrift.data.codec import Codec
 from undrift.data.codec_file import Shell, load_codec, save_codec
+from undrift.data.netcdf import open_dataset, write_dataset
 from undrift.denoise.guess import GaussianGuess, Guess
 from undrift.denoise.rings import RingGuess
 from undrift.denoise.spectral import SpectralGuess
@@ -153,11 +154,11 @@ def _write_dressed(baselines: Mapping[str, Dressed], path: Path) -> None:
             arrays[label] = ([f"{label}_{i}" for i in range(value.ndim)], value.astype(np.float32))
     notes = json.dumps({name: dressed.note for name, dressed in baselines.items()})
     encoding = {k: {"zlib": True, "complevel": 1} for k in arrays}
-    xr.Dataset(arrays, attrs={"notes": notes}).to_netcdf(path, encoding=encoding)
+    write_dataset(xr.Dataset(arrays, attrs={"notes": notes}), path, encoding=encoding)
 
 
 def _read_dressed(path: Path) -> dict[str, Dressed]:
-    with xr.open_dataset(path) as ds:
+    with open_dataset(path) as ds:
         ds = ds.load()
     out = {}
     for name, note in json.loads(ds.attrs["notes"]).items():

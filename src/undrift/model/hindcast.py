@@ -1,9 +1,13 @@
 """Forecasts of the record that training left out, and their scores by lead time."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
 from undrift.data.frames import frames_of, single_frames_of
+from undrift.data.members import ensemble_dim
+from undrift.distributions.windows import members_of
 from undrift.errors import DataError
 from undrift.model.evaluation import evaluate
 from undrift.model.field_model import FieldModel
@@ -16,7 +20,7 @@ _WINDOWS = 2  # forecast one after the other
 
 
 def hindcast_starts(model: FieldModel, steps: int, most: int = _STARTS) -> np.ndarray:
-    """Times spread over the held-out part whose past frames and so many later ones are in it.
+    """Times spread over the held-out part whose past frames and so many later ones are in it, of all held-out members.
 
     Raises:
         DataError: there is none.
@@ -29,7 +33,22 @@ def hindcast_starts(model: FieldModel, steps: int, most: int = _STARTS) -> np.nd
     rows = rows[np.isin(wanted, frames.place).all(axis=1)]
     if not rows.size:
         raise DataError(f"the held-out part has no {task.past + steps} frames in a row")
-    return frames.times[rows[np.unique(np.linspace(0, rows.size - 1, most).astype(int))]]
+    times, series = np.unique(frames.times[rows], return_counts=True)
+    times = times[series == series.max()]
+    return times[np.unique(np.linspace(0, times.size - 1, most).astype(int))]
+
+
+def _record(model: FieldModel) -> tuple[xr.Dataset, xr.Dataset | None]:
+    """All frames, and those of the members that were held out in part, or None where the record is no ensemble."""
+    problem, task = model.problem, model.task
+    assert isinstance(task, Window)
+    frames = single_frames_of(problem.pair.target)
+    record, dim = frames.restore(frames.dataset), ensemble_dim(frames)
+    if dim is None:
+        return record, None
+    held = frames_of(problem.pair.target, problem.split.holdout, task.past).positions
+    kept = [k for k, member in enumerate(members_of(frames)[0]) if np.isin(member, held).any()]
+    return record, record.isel({dim: kept})
 
 
 def hindcast_scores(
@@ -49,8 +68,7 @@ def hindcast_scores(
         steps = future
         starts = hindcast_starts(model, steps)
     realizations = model.config.sample.realizations if realizations is None else realizations
-    forecast = model.forecast(
-        None, init=starts, steps=steps, realizations=realizations, seed=seed, nfe=nfe, progress=progress
-    )
-    frames = single_frames_of(model.problem.pair.target)
-    return evaluate(forecast, frames.restore(frames.dataset), run=model, progress=progress)
+    record, members = _record(model)
+    drawn: dict[str, Any] = {"realizations": realizations, "seed": seed, "nfe": nfe}
+    forecast = model.forecast(members, init=starts, steps=steps, progress=progress, **drawn)
+    return evaluate(forecast, record, run=model, progress=progress)

@@ -28,12 +28,15 @@ def knows_coarse(model: "FieldModel") -> bool:
     return isinstance(model.task, Window) and model.codec.given_layout is not None
 
 
-def sequence_from(model: "FieldModel", given: Data | Fields, at: str | Mapping[str, Any] | None) -> CoarseSequence:
-    """The coarse sequence that is given."""
+def sequence_from(
+    model: "FieldModel", given: Data | Fields, at: str | Mapping[str, Any] | None, fine: Data | None = None
+) -> CoarseSequence:
+    """The coarse sequence that is given, and the fine frames that are known beside it."""
     task, parts = model.task, model.parts
     assert isinstance(task, Window) and parts.given_shell is not None
     fields = given if isinstance(given, Fields) else open_fields(given, dims=model.config.data.dims or None)
-    return sequence_of(fields, model.codec, parts.shell, parts.given_shell, task, at)
+    known = None if fine is None else frames_from(model, fine)
+    return sequence_of(fields, model.codec, parts.shell, parts.given_shell, task, at, known)
 
 
 def frames_from(model: "FieldModel", given: Data | None) -> Fields:

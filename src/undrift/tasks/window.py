@@ -18,7 +18,7 @@ _KINDS = {"past": 4, "future": 1, "ends": 2, "frames": 2, "nothing": 1, "region"
 _KINDS |= {"mixed": 1}
 """How often each kind of mask is drawn, in parts of their sum; those that a layout does not allow are left out."""
 _COARSE = {"nothing": 3}
-_OFFERED = {"whole": 12, "nothing": 3, "past": 1, "frames": 1, "region": 1}
+_OFFERED = {"whole": 12, "nothing": 3, "past": 1, "frames": 1, "region": 1, "variables": 1}
 """Likewise of a coarse sequence: mostly all of it is given."""
 _DENSEST = 0.2  # share of the cells that is known at most where points are given
 _LEAST_SIDE = 0.25  # of a region, as a share of the domain's side

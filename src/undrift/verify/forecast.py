@@ -2,6 +2,7 @@
 
 __all__ = ["along_leads", "at_lead", "by_lead", "same_leads", "start_of", "starts_with_truth"]
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -54,7 +55,8 @@ def by_lead(
     Raises:
         DataError: no time that is forecast is in the truth, a baseline lacks a lead, or as of `evaluate`.
     """
-    start, leads = start_of(forecast), forecast[LEAD].values
+    start_of(forecast)
+    leads = forecast[LEAD].values
     counts = starts_with_truth(forecast, truth)
     same_leads(dict(baselines or {}), leads)
     parts = []
@@ -69,7 +71,8 @@ def by_lead(
             parts.append(_of_lead(scores))
     out = along_leads(parts, leads, counts)
     out["n_starts"] = (LEAD, counts)
-    total = forecast.sizes[LEAD] * forecast.sizes.get(start, 1)
+    sample = axes_of(forecast, truth, common_variables(forecast, truth)).sample
+    total = math.prod(forecast.sizes[dim] for dim in sample)
     return out.assign_attrs(by_lead=1, n_valid_times=total, n_valid_times_without_truth=total - int(counts.sum()))
 
 

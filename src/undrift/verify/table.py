@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from undrift.data.netcdf import open_dataset, write_dataset
 from undrift.errors import DataError, UsageError
 from undrift.verify.leads import LEAD, lead_text
 
@@ -98,7 +99,7 @@ def write_scores(scores: xr.Dataset, path: str | Path) -> Path:
             }
             partial.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
         else:
-            scores.to_netcdf(partial, engine="netcdf4")
+            write_dataset(scores, partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -116,7 +117,7 @@ def read_scores(path: str | Path) -> xr.Dataset:
     path = Path(path)
     try:
         if path.suffix == ".nc":
-            with xr.open_dataset(path, engine="netcdf4") as opened:
+            with open_dataset(path) as opened:
                 return opened.load()
         content = json.loads(path.read_text(encoding="utf-8"))
         parts = [{name: _array(one) for name, one in content[key].items()} for key in ("scores", "coords")]
