@@ -56,9 +56,9 @@ def check_atoms(table: Table) -> None:
         known, counts = np.unique(x, return_counts=True)
         share = counts.max(initial=0) / max(len(x), 1)
         if share > _ATOM and len(x) >= _FEWEST and len(known) > 1:
+            place = f"{known[counts.argmax()]:g} in {100 * share:.1f} % of the rows"
             raise DataError(
-                f"{table.source}: {name} is exactly {known[counts.argmax()]:g} in {100 * share:.1f} % of the rows, where "
-                "a density has no value; drop those rows, or leave the column out by naming the others as variables"
+                f"{table.source}: {name} is exactly {place}, where a density has no value; drop those rows, or leave the column out by naming the others as variables"
             )
 
 
