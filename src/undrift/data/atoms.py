@@ -58,7 +58,8 @@ def check_atoms(table: Table) -> None:
         if share > _ATOM and len(x) >= _FEWEST and len(known) > 1:
             place = f"{known[counts.argmax()]:g} in {100 * share:.1f} % of the rows"
             raise DataError(
-                f"{table.source}: {name} is exactly {place}, where a density has no value; drop those rows, or leave the column out by naming the others as variables"
+                f"{table.source}: {name} is exactly {place}, where a density has no value; drop those rows, "
+                "or leave the column out by naming the others as variables"
             )
 
 
