@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from undrift.data.atoms import check_atoms
 from undrift.data.axis import KINDS, Axis, fit_axis
 from undrift.data.table import Table
 from undrift.errors import DataError
 
 __all__ = ["Parameters"]
 
-_ATOM = 0.01  # share of the weight on a bound from which it is a point mass
 _DEPENDENT = 1e-10  # of the correlations' eigenvalues: what is smaller is rounding
 
 Floats = NDArray[np.float64]
@@ -47,10 +47,10 @@ class Parameters:
         """The maps for a table.
 
         Raises:
-            DataError: a column is constant, is a linear combination of others, or has a point mass on a bound; or there
-                are not more samples than columns.
+            DataError: a column is constant, is a linear combination of others, or has atoms; or there are not more
+                samples than columns.
         """
-        _check_atoms(table)
+        check_atoms(table)
         kept = table.weights > 0
         weights = table.weights[kept] / table.weights.sum()
         values = table.values[kept]
@@ -156,18 +156,6 @@ def _moments(u: Floats, weights: Floats) -> tuple[Floats, Floats]:
 
 def _factor(covariance: Floats) -> Floats:
     return np.asarray(np.linalg.cholesky(covariance), np.float64)
-
-
-def _check_atoms(table: Table) -> None:
-    for name, x, bounds, turns in zip(table.names, table.values.T, table.bounds, table.periodic, strict=True):
-        for bound in () if turns else bounds[np.isfinite(bounds)]:
-            share = table.weights[x == bound].sum() / table.weights.sum()
-            if share > _ATOM:
-                raise DataError(
-                    f"{table.source}: {100 * share:.1f} % of the weight of {name} is exactly at its bound {bound:g}, "
-                    "where a density has no value; drop those rows, or leave the column out by naming the others as "
-                    "variables"
-                )
 
 
 def _check_spread(table: Table, mean: Floats, covariance: Floats, effective: float) -> None:
