@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else "undrift needs Python 3.11 to 3.13, got " + sys.version.split()[0] + "; type make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing undrift and what it needs into $(VENV): a few minutes"
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt $(PIP_FLAGS) --editable '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt $(PIP_FLAGS) --editable '.[dev,bayes]'
 	@touch $@
 
 lint: $(STAMP)
