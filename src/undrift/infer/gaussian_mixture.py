@@ -161,15 +161,15 @@ def fit_gaussians(
     share = weights / weights.sum()
     centre = share @ y
     scale = np.sqrt(np.maximum(share @ np.square(y - centre), 1e-300))
-    x = (y - centre) / scale
+    features = _features((y - centre) / scale)
     if start is None:
         assert rng is not None
-        found = _maximise(x, share, _nearest(y, share, components, rng))[0]
+        found = _maximise(features, share, _nearest(y, share, components, rng))[0]
     else:
         found = GaussianMixture(start.weights, (start.means - centre) / scale, start.factors / scale[:, None])
     last = -math.inf
     for _ in range(steps):
-        better, mean = _maximise(x, share, found)
+        better, mean = _maximise(features, share, found)
         if history is not None:
             history.append(mean - float(np.log(scale).sum()))
         if mean - last < tolerance:
@@ -233,30 +233,30 @@ def _total(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return (np.log(total) + top)[:, 0], share / total
 
 
-def _maximise(x: np.ndarray, share: np.ndarray, now: GaussianMixture | np.ndarray) -> tuple[GaussianMixture, float]:
-    """One iteration for points x of unit scale: the next mixture, and the mean log-likelihood of the present one.
+def _features(x: np.ndarray) -> np.ndarray:
+    """1, x and the upper triangle of x x^T of points (n, D): a log-density is linear in them, and so are moments."""
+    first, second = np.triu_indices(x.shape[1])
+    return np.hstack([np.ones((len(x), 1)), x, x[:, first] * x[:, second]])
 
-    A log-density is linear in (1, x, x x^T), and so are the moments: the points' features are multiplied by a matrix for
-    each. `now` may be which component each point belongs to (n, K). Components of fewer points than a covariance needs
-    have that of all the others together.
+
+def _maximise(
+    features: np.ndarray, share: np.ndarray, now: GaussianMixture | np.ndarray
+) -> tuple[GaussianMixture, float]:
+    """One iteration for points of unit scale: the next mixture, and the mean log-likelihood of the present one.
+
+    `now` may be which component each point belongs to (n, K). Components of fewer points than a covariance needs have
+    that of all the others together.
     """
-    n, dimensions = x.shape
+    belongs, mean = now, 0.0
+    if isinstance(now, GaussianMixture):
+        total, belongs = _total(features @ _coefficients(now))
+        mean = float(share @ total)
+    held = belongs * share[:, None]  # type: ignore[operator]
+    moments, squares = held.T @ features, np.square(held).sum(axis=0)
+    dimensions = int(math.sqrt(8 * features.shape[1] + 1) - 3) // 2
     upper = np.triu_indices(dimensions)
-    block = max(64, 4_000_000 // (1 + dimensions + len(upper[0])))
-    moments, squares, mean = 0.0, 0.0, 0.0
-    coefficients = _coefficients(now, upper) if isinstance(now, GaussianMixture) else None
-    for rows in (slice(i, i + block) for i in range(0, n, block)):
-        features = np.hstack([np.ones((len(x[rows]), 1)), x[rows], x[rows][:, upper[0]] * x[rows][:, upper[1]]])
-        if coefficients is None:
-            belongs = now[rows]  # type: ignore[index]
-        else:
-            total, belongs = _total(features @ coefficients)
-            mean += float(share[rows] @ total)
-        held = belongs * share[rows, None]
-        moments = moments + held.T @ features
-        squares = squares + np.square(held).sum(axis=0)
-    kept = moments[:, 0] > 1e-12  # type: ignore[index]
-    mass, moments, squares = moments[kept, 0], moments[kept, 1:], squares[kept]  # type: ignore[index]
+    kept = moments[:, 0] > 1e-12
+    mass, moments, squares = moments[kept, 0], moments[kept, 1:], squares[kept]
     moments = moments / mass[:, None]
     means = moments[:, :dimensions]
     covariances = np.empty((len(mass), dimensions, dimensions))
@@ -269,9 +269,10 @@ def _maximise(x: np.ndarray, share: np.ndarray, now: GaussianMixture | np.ndarra
     return GaussianMixture(mass / mass.sum(), means, np.linalg.cholesky(covariances)), mean
 
 
-def _coefficients(mixture: GaussianMixture, upper: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """log w_k + log N(x; m_k, C_k) as coefficients of (1, x, the upper triangle of x x^T), (features, K)."""
+def _coefficients(mixture: GaussianMixture) -> np.ndarray:
+    """log w_k + log N(x; m_k, C_k) as coefficients of the features, (features, K)."""
     dimensions = mixture.dimensions
+    upper = np.triu_indices(dimensions)
     inverse = np.linalg.inv(mixture.factors)
     precision = inverse.transpose(0, 2, 1) @ inverse
     pulled = np.einsum("kij,kj->ki", precision, mixture.means)

@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 from undrift.errors import CheckpointError, UsageError, check_number, check_whole
 from undrift.infer.nested_calls import Calls
 from undrift.infer.nested_result import NestedResult
-from undrift.infer.nested_rounds import Rounds
+from undrift.infer.nested_rounds import Round, Rounds
 from undrift.infer.nested_stages import explore, finish, refine, wanted
 from undrift.infer.pareto import pareto_shape
 from undrift.progress import track
@@ -27,6 +27,7 @@ from undrift.train.durable import write_text
 log = logging.getLogger(__name__)
 
 RELIABLE = 0.7  # of the Pareto shape
+ATTEMPTS = 3
 
 
 def nested(
@@ -97,42 +98,45 @@ def nested(
             tick(calls.made, f"{calls.made:,} calls, {note}")
 
         history = explore(rounds, live, dlogz, most_calls, say)
-        proposal, counts = refine(rounds, live, precision, most_calls, say)
-        left = most_calls - calls.made
-        count = max(int(min(max(wanted(counts, precision), 4 * live), left)), 100)
-        y, theta, log_l, log_w = finish(rounds, proposal, count, say)
-    return _result(rounds, history, names, labels, live, y, theta, log_l, log_w)
+        for _ in range(ATTEMPTS):
+            proposal, counts = refine(rounds, live, precision, most_calls, say)
+            left = most_calls - calls.made
+            count = max(int(min(max(wanted(counts, precision), 4 * live), left)), 100)
+            final, log_w = finish(rounds, proposal, count, say)
+            shape = pareto_shape(log_w)
+            if shape <= RELIABLE or calls.made + 10 * live > most_calls:
+                break
+            for part in final:  # what they found that the proposal overlooked is learned, and fresh ones are drawn
+                rounds.weigh(part)
+    return _result(rounds, final, log_w, shape, history, names, labels)
 
 
 def _result(
     rounds: Rounds,
+    final: list[Round],
+    log_w: np.ndarray,
+    shape: float,
     history: list[dict[str, float]],
     names: list[str],
     labels: list[str],
-    live: int,
-    y: np.ndarray,
-    theta: np.ndarray,
-    log_l: np.ndarray,
-    log_w: np.ndarray,
 ) -> NestedResult:
     if not log_w.max() > -math.inf:
         raise UsageError("log_likelihood is -inf or failed at every final draw: the prior does not meet the likelihood")
     log_z = float(logsumexp(log_w) - math.log(len(log_w)))
     w = np.exp(log_w - log_z)
     error = float(w.std(ddof=1) / math.sqrt(len(w)))
-    shape = pareto_shape(log_w)
     reliable = shape <= RELIABLE
     if not reliable:
         log.warning(
-            "the weights have a tail of Pareto shape %.2f, above %.1f: no error can be told; try live=%d",
-            shape, RELIABLE, 4 * live,
+            "the weights have a tail of Pareto shape %.2f, above %.1f: no error can be told; try more live points",
+            shape, RELIABLE,
         )  # fmt: skip
     return NestedResult(
         log_z=log_z,
         log_z_error=error if reliable else math.inf,
-        samples=theta,
+        samples=np.concatenate([part.theta for part in final]),
         weights=w / w.sum(),
-        log_likelihood=log_l,
+        log_likelihood=np.concatenate([part.log_l for part in final]),
         names=tuple(names),
         labels=tuple(labels),
         calls=rounds.calls.made,

@@ -32,6 +32,7 @@ class Round:
         y: points (n, D), the prior being standard normal.
         theta: their parameters (n, D).
         log_l: their log-likelihoods (n,).
+        failed: how many of the calls failed.
     """
 
     stage: str
@@ -39,10 +40,12 @@ class Round:
     y: np.ndarray
     theta: np.ndarray
     log_l: np.ndarray
+    failed: int = 0
 
     def save(self, path: Path) -> None:
         """Write the round to an .npz file, whole or not at all."""
         arrays = {"stage": np.array(self.stage), "y": self.y, "theta": self.theta, "log_l": self.log_l}
+        arrays["failed"] = np.array(self.failed)
         write_arrays(path, arrays | {f"proposal_{name}": a for name, a in self.proposal.to_arrays().items()})
 
     @classmethod
@@ -55,9 +58,8 @@ class Round:
         try:
             with np.load(path, allow_pickle=False) as kept:
                 proposal = {name: kept[f"proposal_{name}"] for name in ("weights", "means", "factors")}
-                return cls(
-                    str(kept["stage"]), GaussianMixture.from_arrays(proposal), kept["y"], kept["theta"], kept["log_l"]
-                )
+                points = kept["y"], kept["theta"], kept["log_l"], int(kept["failed"])
+                return cls(str(kept["stage"]), GaussianMixture.from_arrays(proposal), *points)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path} cannot be read ({error}); remove it and go on with resume") from error
 
@@ -74,6 +76,7 @@ class Rounds:
     def __init__(self, calls: Calls, seed: int, folder: Path | None) -> None:
         self.calls, self.seed, self.folder = calls, seed, folder
         self.rounds: list[Round] = []
+        self.weighed: list[Round] = []  # those whose points count together: all but the last final ones
         dimensions = calls.dimensions
         self.y, self.theta = np.empty((0, dimensions)), np.empty((0, dimensions))
         self.log_l, self.log_prior, self.log_drawn = np.empty(0), np.empty(0), np.empty(0)
@@ -91,7 +94,7 @@ class Rounds:
             found = self._new(stage, proposal(), count)
         self.rounds.append(found)
         if stage != "final":
-            self._weigh(found)
+            self.weigh(found)
         return found
 
     @property
@@ -104,6 +107,7 @@ class Rounds:
             return None
         found = Round.load(path)
         self.calls.made += len(found.log_l)
+        self.calls.failed += found.failed
         return found
 
     def _path(self) -> Path:
@@ -112,8 +116,9 @@ class Rounds:
 
     def _new(self, stage: str, proposal: GaussianMixture, count: int) -> Round:
         y = proposal.draw(self.rng(0).standard_normal((count, self.calls.dimensions + 1)))
+        before = self.calls.failed
         if self.folder is None:
-            return Round(stage, proposal, y, *self.calls(y))
+            return Round(stage, proposal, y, *self.calls(y), self.calls.failed - before)
         part, known = self.folder / "part.npz", None
         if part.exists():
             with np.load(part, allow_pickle=False) as kept:
@@ -123,15 +128,16 @@ class Rounds:
         def save(theta: np.ndarray, log_l: np.ndarray) -> None:
             write_arrays(part, {"y": y, "theta": theta, "log_l": log_l})
 
-        found = Round(stage, proposal, y, *self.calls(y, known, save))
+        found = Round(stage, proposal, y, *self.calls(y, known, save), self.calls.failed - before)
         found.save(self._path())
         part.unlink(missing_ok=True)
         return found
 
-    def _weigh(self, found: Round) -> None:
-        """Update log sum_r n_r q_r of the old points, and begin that of the new ones."""
+    def weigh(self, found: Round) -> None:
+        """Count a round in: log sum_r n_r q_r of the old points is updated, that of the new ones begun."""
         new = np.full(len(found.y), -math.inf)
-        for past in self.rounds:
+        self.weighed.append(found)
+        for past in self.weighed:
             new = np.logaddexp(new, math.log(len(past.y)) + past.proposal.log_prob(found.y))
         old = np.logaddexp(self.log_drawn, math.log(len(found.y)) + found.proposal.log_prob(self.y))
         self.log_drawn = np.concatenate([old, new])

@@ -25,7 +25,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from undrift.infer.gaussian_mixture import GaussianMixture, climb, effective_size
-from undrift.infer.nested_rounds import Rounds, log_normal
+from undrift.infer.nested_rounds import Round, Rounds, log_normal
 from undrift.infer.pareto import pareto_shape
 
 LADDER_SHARE = 0.05
@@ -33,7 +33,11 @@ PILOT_LADDER = 0.25
 LADDER_STEPS = 10
 WIDER = ((0.8, 0.06), (2.5, 0.03), (5.0, 0.02))  # standard deviations times 1 + the first / sqrt(D), and the share
 PILOTS = 8
-LEVEL_SHARES = np.array([0.75, 0.1, 0.15])  # of a level's fit, its wider copy and the level before
+LEVEL_SHARES = np.array([0.65, 0.2, 0.15])  # of a level's fit, its wider copy and the level before
+CALM = 0.6  # Pareto shape of a pilot's weights
+FITS_KEPT = 3
+FREEZING_STEPS = 30
+KEPT = 0.25
 MOST_FITTED = 8_000
 FINAL_BLOCK = 20_000
 
@@ -65,7 +69,7 @@ def explore(rounds: Rounds, live: int, dlogz: float, most_calls: float, say: Say
         say(f"ln Z {log_z:.3f}, ln X {volume:.2f}")
         still = still + 1 if contour <= before and contour > -math.inf else 0
         done = top > -math.inf and (log_z - below < dlogz or contour == top)
-        if done or still > 20 or rounds.calls.made + 2 * live > most_calls:
+        if done or still > 40 or rounds.calls.made + live > most_calls:
             return history
 
         def proposal(above: np.ndarray = above, begin: int = components) -> GaussianMixture:
@@ -78,44 +82,74 @@ def explore(rounds: Rounds, live: int, dlogz: float, most_calls: float, say: Say
             # What this fit overlooks, the last one may have had: its points come with weights that can be fitted.
             return GaussianMixture.together([fitted, wide, last.proposal], LEVEL_SHARES).pruned(1e-3)
 
-        found = rounds.draw("levels", proposal, 2 * live)
+        found = rounds.draw("levels", proposal, live)
         components = int(np.sum(found.proposal.weights > 0)) // 2
 
 
 def refine(rounds: Rounds, live: int, precision: float, most_calls: float, say: Say) -> tuple[GaussianMixture, float]:
-    """Fit the posterior and draw pilots until a better fit would save little.
+    """Fit the posterior and draw pilots until another would save little, then freeze a proposal.
 
-    A pilot has more of the ladder than the proposal that is frozen in the end, and so finds what the fit overlooks.
+    Pilots have more of the ladder than what is frozen in the end, and so find what a fit overlooks.
 
     Returns:
-        the proposal to freeze, and the share of a draw that counts: the effective number of draws over the number.
+        the frozen proposal, and about the share of a draw that counts: the effective number of draws over the number.
     """
-    best: GaussianMixture | None = None
-    most, size, ladder = 0.0, 2 * live, _ladder(rounds)
+    ladder, fits, most, size = _ladder(rounds), [], 0.0, 2 * live
     for _ in range(PILOTS):
 
-        def fitted(begin: int = 8 if best is None else len(best.weights) // 6) -> GaussianMixture:
+        def pilot_proposal(begin: int = len(fits[-1].weights) if fits else 8) -> GaussianMixture:
             found = _fit(rounds, rounds.log_v + rounds.log_l, rounds.log_l > -math.inf, begin, 128, MOST_FITTED)
-            return GaussianMixture.together([_defended(found, ladder), ladder], np.array([1 - PILOT_LADDER, PILOT_LADDER]))
+            return _defended(found, ladder, PILOT_LADDER)
 
-        pilot = rounds.draw("pilot", fitted, size)
-        tried = _frozen(pilot.proposal, ladder)
-        log_p = pilot.log_l + log_normal(pilot.y)
-        log_w, drawn = log_p - tried.log_prob(pilot.y), pilot.proposal.log_prob(pilot.y)
-        if not log_p.max() > -math.inf:
-            continue
-        # of weights w under the frozen q from draws of the pilot's: E w = mean(p / q_pilot), E w^2 = mean(p w / q_pilot)
-        first, second = logsumexp(log_p - drawn), logsumexp(log_p + log_w - drawn)
-        counts = float(np.exp(2 * first - second)) / size
+        pilot = rounds.draw("pilot", pilot_proposal, size)
+        fits.append(_first(pilot.proposal, len(ladder.weights)))
+        log_p = rounds.log_l + rounds.log_prior
+        log_q = _defended(fits[-1], ladder, LADDER_SHARE).log_prob(rounds.y)
+        counts = counting(rounds.log_v, rounds.log_l, log_p - log_q)
         say(f"a draw counts {counts:.2f}")
-        gained, calm = counts > 1.1 * most, pareto_shape(log_w) < 0.5
-        if counts > most:
-            best, most = tried, counts
+        gained, most = counts > 1.1 * most, max(counts, most)
+        calm = pareto_shape((log_p - log_q)[-size:]) < CALM
         enough = calm and (not gained or wanted(most, precision) < 2 * size)
         if enough or rounds.calls.made + 2 * size > most_calls:
             break
         size *= 2 if wanted(most, precision) > 8 * size else 1
-    return (ladder, 1e-3) if best is None else (best, min(most, 0.999))
+    latest = fits[-FITS_KEPT:]
+    together = GaussianMixture.together(latest, np.full(len(latest), 1 / len(latest)))
+    return _freeze(rounds, _defended(together, ladder, LADDER_SHARE))
+
+
+def counting(log_v: np.ndarray, log_l: np.ndarray, log_w: np.ndarray) -> float:
+    """(E w)^2 / E w^2 of draws from q with the weights w = L pi / q, from points of prior weight v."""
+    if not log_l.max() > -math.inf:
+        return 1e-3
+    first, second = logsumexp(log_v + log_l), logsumexp(log_v + log_l + log_w)
+    return float(np.clip(np.exp(2 * first - second), 1e-4, 0.999))
+
+
+def _freeze(rounds: Rounds, proposal: GaussianMixture) -> tuple[GaussianMixture, float]:
+    """The proposal with the shares of its components that make the variance of the weights least.
+
+    E w^2 = integral of (L pi)^2 / q falls with each step a_k <- a_k sqrt(integral of (L pi)^2 q_k / q^2), for
+    q = sum_k a_k q_k: Titterington's multiplicative algorithm with power 1/2 (Yu 2010, doi:10.1214/09-AOS758). A part of
+    the shares stays as it was, so that no component that defends is lost.
+    """
+    log_p = rounds.log_l + rounds.log_prior
+    cost = 2 * log_p - rounds.log_prior + rounds.log_v
+    held = np.flatnonzero(cost > cost.max() - 30) if log_p.max() > -math.inf else np.empty(0, int)
+    if not len(held):
+        return proposal, 1e-3
+    terms = replace(proposal, weights=np.ones(len(proposal.weights))).terms(rounds.y[held])
+    # in units of the proposal itself: q_k / q_0, and (L pi)^2 / q_0
+    log_q = logsumexp(terms, axis=1, b=proposal.weights)
+    ratio, cost = np.exp(terms - log_q[:, None]), cost[held] - log_q
+    cost = np.exp(cost - cost.max())
+    shares = proposal.weights
+    for _ in range(FREEZING_STEPS):
+        q = ratio @ shares
+        shares = shares * np.sqrt((cost / q**2) @ ratio)
+        shares = KEPT * proposal.weights + (1 - KEPT) * shares / shares.sum()
+    frozen = replace(proposal, weights=shares)
+    return frozen, counting(rounds.log_v[held], rounds.log_l[held], log_p[held] - frozen.log_prob(rounds.y[held]))
 
 
 def wanted(counts: float, precision: float) -> int:
@@ -123,17 +157,16 @@ def wanted(counts: float, precision: float) -> int:
     return math.ceil((1 / counts - 1) / precision**2)
 
 
-def finish(rounds: Rounds, proposal: GaussianMixture, count: int, say: Say) -> tuple[np.ndarray, ...]:
-    """The final draws: points, parameters, log-likelihoods and the logs of the weights L pi / q."""
+def finish(rounds: Rounds, proposal: GaussianMixture, count: int, say: Say) -> tuple[list[Round], np.ndarray]:
+    """The final draws, and the logs of their weights L pi / q."""
     left, parts = count, []
     while left > 0:
         # Blocks of one size: a longer run that is asked for later goes on where this one ended.
         parts.append(rounds.draw("final", lambda: proposal, min(left, FINAL_BLOCK)))
         left -= len(parts[-1].y)
         say(f"{count - left:,} of {count:,} final draws")
-    y, theta = np.concatenate([p.y for p in parts]), np.concatenate([p.theta for p in parts])
-    log_l = np.concatenate([p.log_l for p in parts])
-    return y, theta, log_l, log_l + log_normal(y) - proposal.log_prob(y)
+    y, log_l = np.concatenate([p.y for p in parts]), np.concatenate([p.log_l for p in parts])
+    return parts, log_l + log_normal(y) - proposal.log_prob(y)
 
 
 def _contour(rounds: Rounds, live: int) -> float:
@@ -166,17 +199,19 @@ def _fit(rounds: Rounds, log_w: np.ndarray, among: np.ndarray, begin: int, most:
     return climb(y[~judge], w[~judge], (y[judge], w[judge]), rng=rng, begin=begin, most=most)
 
 
-def _defended(fitted: GaussianMixture, ladder: GaussianMixture) -> GaussianMixture:
-    """The fit with its wider copies and the ladder."""
+def _defended(fitted: GaussianMixture, ladder: GaussianMixture, share: float) -> GaussianMixture:
+    """The fit with its wider copies and this share of the ladder, which comes last."""
     copies = [fitted.widened(1 + much / math.sqrt(fitted.dimensions)) for much, _ in WIDER]
-    shares = np.array([LADDER_SHARE, *(share for _, share in WIDER)])
-    return GaussianMixture.together([fitted, ladder, *copies], np.concatenate([[1 - shares.sum()], shares]))
+    wider = np.array([wide for _, wide in WIDER])
+    shares = (1 - share) * np.concatenate([[1 - wider.sum()], wider])
+    return GaussianMixture.together([fitted, *copies, ladder], np.append(shares, share))
 
 
-def _frozen(pilot: GaussianMixture, ladder: GaussianMixture) -> GaussianMixture:
-    """A pilot's proposal without the ladder that was added to it."""
-    last = len(pilot.weights) - len(ladder.weights)
-    return GaussianMixture(pilot.weights[:last] / (1 - PILOT_LADDER), pilot.means[:last], pilot.factors[:last])
+def _first(defended: GaussianMixture, ladder: int) -> GaussianMixture:
+    """The fit that `_defended` was given."""
+    count = (len(defended.weights) - ladder) // (1 + len(WIDER))
+    weights = defended.weights[:count]
+    return GaussianMixture(weights / weights.sum(), defended.means[:count], defended.factors[:count])
 
 
 def _ladder(rounds: Rounds) -> GaussianMixture:
