@@ -87,8 +87,10 @@ def sample(
         set_threads()
         model = open_any(run, verify=not no_verify, device=device)
         if isinstance(model, DensityModel):
-            others = {"fine": fine, "holdout": holdout, "know": know, "lead": lead, "observe": observe, "constraint": constraint,
-                      "nfe": nfe, "dry-run": dry_run}  # fmt: skip
+            others = {
+                "fine": fine, "holdout": holdout, "know": know, "lead": lead, "observe": observe,
+                "constraint": constraint, "nfe": nfe, "dry-run": dry_run,
+            }  # fmt: skip
             return _parameters(model, given, at, which, seed, out, [name for name, v in others.items() if v], json)
         if out.endswith(".csv"):
             raise UsageError(f"got --out {out}, expected a name that ends in .nc or .zarr: {run} is a model of fields")

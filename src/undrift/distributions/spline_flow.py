@@ -19,6 +19,7 @@ __all__ = ["SplineFlow", "fit_spline_flow"]
 
 Array = NDArray[np.float64]
 _BATCH = 1024
+_NEAR = 0.1
 _SHAPE = {"transforms": 4, "bins": 8, "hidden": 128}
 
 
@@ -82,7 +83,12 @@ class SplineFlow:
 def _flow(size: int, given: int, transforms: int, bins: int, hidden: int) -> nn.Module:
     with needs_extra("bayes", "a spline flow"):
         from zuko.flows import NSF
-    return NSF(size, given, transforms=transforms, bins=bins, hidden_features=(hidden, hidden))
+    net = NSF(size, given, transforms=transforms, bins=bins, hidden_features=(hidden, hidden))
+    with torch.no_grad():
+        for name, values in net.named_parameters():
+            if ".phi." in name:  # splines of one number begin far from the identity, those that networks make near it
+                values *= _NEAR
+    return net
 
 
 def fit_spline_flow(

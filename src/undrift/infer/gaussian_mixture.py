@@ -17,7 +17,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.special import ndtr
 
-RIDGE = 1e-9  # of a direction's variance: what rounding needs, nothing that a narrow mode would feel
+RIDGE = 1e-8  # of a direction's variance: what rounding needs, nothing that a narrow mode would feel
 GAIN = 0.004  # nats a point: less is not worth more components
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
@@ -65,7 +65,7 @@ class GaussianMixture:
         return self.means.shape[1]
 
     def terms(self, y: np.ndarray) -> np.ndarray:
-        """Log w_k + log N(y; m_k, C_k) of points (n, D), as (n, K)."""
+        """log w_k + log N(y; m_k, C_k) of points (n, D), as (n, K)."""
         found = np.empty((len(y), len(self.weights)))
         with np.errstate(divide="ignore"):
             shares = np.log(self.weights)
@@ -160,20 +160,22 @@ def fit_gaussians(
     """
     share = weights / weights.sum()
     centre = share @ y
-    ridge = RIDGE * np.maximum(share @ np.square(y - centre), 1e-300)
+    scale = np.sqrt(np.maximum(share @ np.square(y - centre), 1e-300))
+    features = _features((y - centre) / scale)
     if start is None:
         assert rng is not None
-        start = _maximise(y, _nearest(y, share, components, rng), share, ridge)
-    found, last = start, -math.inf
+        found = _maximise(features, share, _nearest(y, share, components, rng))[0]
+    else:
+        found = GaussianMixture(start.weights, (start.means - centre) / scale, start.factors / scale[:, None])
+    last = -math.inf
     for _ in range(steps):
-        total, belongs = _total(found.terms(y))
-        mean = float(share @ total)
+        better, mean = _maximise(features, share, found)
         if history is not None:
-            history.append(mean)
+            history.append(mean - float(np.log(scale).sum()))
         if mean - last < tolerance:
             break
-        found, last = _maximise(y, belongs, share, ridge), mean
-    return found
+        found, last = better, mean
+    return GaussianMixture(found.weights, found.means * scale + centre, found.factors * scale[:, None])
 
 
 def climb(
@@ -231,22 +233,55 @@ def _total(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return (np.log(total) + top)[:, 0], share / total
 
 
-def _maximise(y: np.ndarray, belongs: np.ndarray, share: np.ndarray, ridge: np.ndarray) -> GaussianMixture:
-    """The M-step; components of fewer points than a covariance needs have that of all the others together."""
-    held = belongs * share[:, None]
-    mass = held.sum(axis=0)
-    points = mass**2 / np.maximum(np.square(held).sum(axis=0), 1e-300)
-    kept = mass > 1e-12
-    held, mass, points = held[:, kept], mass[kept], points[kept]
-    means = held.T @ y / mass[:, None]
-    covariances = np.empty((len(mass), y.shape[1], y.shape[1]))
-    for k, mean in enumerate(means):
-        away = y - mean
-        covariances[k] = (away * (held[:, k] / mass[k])[:, None]).T @ away
-    full = points > min(y.shape[1] + 1, 0.99 * points.max())
+def _features(x: np.ndarray) -> np.ndarray:
+    """1, x and the upper triangle of x x^T of points (n, D): a log-density is linear in them, and so are moments."""
+    first, second = np.triu_indices(x.shape[1])
+    return np.hstack([np.ones((len(x), 1)), x, x[:, first] * x[:, second]])
+
+
+def _maximise(
+    features: np.ndarray, share: np.ndarray, now: GaussianMixture | np.ndarray
+) -> tuple[GaussianMixture, float]:
+    """One iteration for points of unit scale: the next mixture, and the mean log-likelihood of the present one.
+
+    `now` may be which component each point belongs to (n, K). Components of fewer points than a covariance needs have
+    that of all the others together.
+    """
+    belongs, mean = now, 0.0
+    if isinstance(now, GaussianMixture):
+        total, belongs = _total(features @ _coefficients(now))
+        mean = float(share @ total)
+    held = belongs * share[:, None]  # type: ignore[operator]
+    moments, squares = held.T @ features, np.square(held).sum(axis=0)
+    dimensions = int(math.sqrt(8 * features.shape[1] + 1) - 3) // 2
+    upper = np.triu_indices(dimensions)
+    kept = moments[:, 0] > 1e-12
+    mass, moments, squares = moments[kept, 0], moments[kept, 1:], squares[kept]
+    moments = moments / mass[:, None]
+    means = moments[:, :dimensions]
+    covariances = np.empty((len(mass), dimensions, dimensions))
+    covariances[:, upper[0], upper[1]] = covariances[:, upper[1], upper[0]] = moments[:, dimensions:]
+    covariances -= means[:, :, None] * means[:, None, :]
+    points = mass**2 / np.maximum(squares, 1e-300)
+    full = points > min(dimensions + 1, 0.99 * points.max())
     covariances[~full] = np.tensordot(mass[full] / mass[full].sum(), covariances[full], 1)
-    covariances[:, np.arange(len(ridge)), np.arange(len(ridge))] += ridge
-    return GaussianMixture(mass / mass.sum(), means, np.linalg.cholesky(covariances))
+    covariances[:, np.arange(dimensions), np.arange(dimensions)] += RIDGE
+    return GaussianMixture(mass / mass.sum(), means, np.linalg.cholesky(covariances)), mean
+
+
+def _coefficients(mixture: GaussianMixture) -> np.ndarray:
+    """log w_k + log N(x; m_k, C_k) as coefficients of the features, (features, K)."""
+    dimensions = mixture.dimensions
+    upper = np.triu_indices(dimensions)
+    inverse = np.linalg.inv(mixture.factors)
+    precision = inverse.transpose(0, 2, 1) @ inverse
+    pulled = np.einsum("kij,kj->ki", precision, mixture.means)
+    constant = -0.5 * np.einsum("ki,ki->k", pulled, mixture.means) - 0.5 * dimensions * math.log(2 * math.pi)
+    constant -= np.log(np.diagonal(mixture.factors, axis1=1, axis2=2)).sum(axis=1)
+    doubled = np.where(upper[0] == upper[1], -0.5, -1.0) * precision[:, upper[0], upper[1]]
+    with np.errstate(divide="ignore"):
+        constant += np.log(mixture.weights)
+    return np.hstack([constant[:, None], pulled, doubled]).T
 
 
 def _nearest(y: np.ndarray, share: np.ndarray, components: int, rng: np.random.Generator) -> np.ndarray:
@@ -264,9 +299,7 @@ def _nearest(y: np.ndarray, share: np.ndarray, components: int, rng: np.random.G
     for _ in range(5):
         belongs = np.eye(len(centres))[np.argmin(_squared(y, centres), axis=1)]
         mass = belongs.T @ share
-        centres = np.where(
-            mass[:, None] > 0, belongs.T @ (share[:, None] * y) / np.maximum(mass, 1e-300)[:, None], centres
-        )
+        centres = np.where(mass[:, None] > 0, belongs.T @ (share[:, None] * y) / np.maximum(mass, 1e-300)[:, None], centres)
     return np.eye(len(centres))[np.argmin(_squared(y, centres), axis=1)]
 
 
@@ -274,3 +307,5 @@ def _squared(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Squared distances (n, K)."""
     found = np.square(points).sum(axis=1)[:, None] - 2 * points @ centres.T + np.square(centres).sum(axis=1)
     return np.maximum(found, 0.0)
+
+

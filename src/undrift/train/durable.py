@@ -13,14 +13,19 @@ __all__ = [
     "remove_tree",
     "sync",
     "sync_directory",
+    "write_arrays",
     "write_text",
 ]
 
 import errno
 import hashlib
+import io
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from undrift.errors import UndriftError
 
@@ -60,9 +65,20 @@ def sync_directory(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that it holds the old or the new text, never a part."""
+    _write(path, text.encode())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to an .npz file that holds all of them or does not change."""
+    held = io.BytesIO()
+    np.savez(held, **arrays)  # type: ignore[arg-type]
+    _write(path, held.getvalue())
+
+
+def _write(path: Path, content: bytes) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(content)
         sync(part)
         os.replace(part, path)
     except BaseException:

@@ -1,0 +1,203 @@
+"""Nested sampling whose proposals are learned: evidence and posterior of one's own likelihood."""
+
+from __future__ import annotations
+
+__all__ = ["nested"]
+
+import json
+import logging
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from undrift.errors import CheckpointError, UsageError, check_number, check_whole
+from undrift.infer.nested_calls import Calls
+from undrift.infer.nested_result import NestedResult
+from undrift.infer.nested_rounds import Round, Rounds
+from undrift.infer.nested_stages import explore, finish, refine, wanted
+from undrift.infer.pareto import pareto_shape
+from undrift.progress import track
+from undrift.train.durable import write_text
+
+log = logging.getLogger(__name__)
+
+RELIABLE = 0.7  # of the Pareto shape
+ATTEMPTS = 3
+
+
+def nested(
+    log_likelihood: Callable[..., Any],
+    prior_transform: Callable[..., Any],
+    ndim: int,
+    *,
+    names: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    live: int | None = None,
+    dlogz: float = 0.5,
+    precision: float = 0.01,
+    most_calls: float = math.inf,
+    most_failures: float = 0.1,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: bool = False,
+    pool: Any = None,
+    progress: bool = True,
+) -> NestedResult:
+    """Evidence Z = integral of L over the prior, and posterior draws.
+
+    Contours of rising likelihood are followed by learned mixtures (see `undrift.infer.nested_stages`), and ln Z is
+    estimated by importance from fresh draws of the last one, frozen: the mean of L pi / q is unbiased whatever q is. Where
+    the tail of the weights says that no error can be told (Pareto shape above 0.7), `log_z_error` is infinite and
+    `reliable` false.
+
+    Args:
+        log_likelihood: ln L of parameters (ndim,), in nats; -inf is zero likelihood. A call that raises or returns NaN
+            counts as zero likelihood, with a line in the log.
+        prior_transform: parameters (ndim,) of a point (ndim,) of the unit cube, as for dynesty.
+        ndim: number of parameters.
+        names: of the parameters; by default x0, x1, ...
+        labels: of the parameters in LaTeX, without dollar signs; by default the names.
+        live: points, in equally weighted ones, that a contour is learned from; by default 1000, or 25 a parameter. More
+            find narrower modes.
+        dlogz: the levels end where what lies above the contour adds less to ln Z.
+        precision: the standard error of ln Z to draw for.
+        most_calls: calls of the likelihood after which the work ends, with the error that is then reached.
+        most_failures: the share of failed calls above which it stops.
+        seed: with the same seed all numbers are the same.
+        out: a folder for the state; what is drawn is kept there as it comes.
+        resume: go on with the state in `out`, to the same numbers as without the stop.
+        pool: anything with ``map(function, list)``, such as a multiprocessing pool.
+        progress: whether to show it.
+
+    Raises:
+        UsageError: an argument cannot be used, or `out` holds the state of another problem.
+        UndriftError: too many calls failed.
+    """
+    check_whole(1, ndim=ndim)
+    live = max(1000, 25 * ndim) if live is None else live
+    check_whole(4 * ndim + 20, live=live)
+    check_whole(0, seed=seed)
+    _check_positive(dlogz=dlogz, precision=precision, most_calls=most_calls)
+    names = _named(names, ndim, "names")
+    labels = list(names) if labels is None else _named(labels, ndim, "labels")
+    calls = Calls(log_likelihood, prior_transform, ndim, pool=pool, most_failures=most_failures)
+    folder = None
+    if out is not None:
+        settings = {"ndim": ndim, "names": names, "seed": seed, "live": live, "dlogz": dlogz, "precision": precision}
+        folder = _prepare(Path(out), settings | {"most_calls": most_calls}, resume)
+    rounds = Rounds(calls, seed, folder)
+    _check_same(calls, folder)
+    with track("nested sampling", total=None) if progress else nullcontext(lambda done, note="": None) as tick:
+
+        def say(note: str) -> None:
+            tick(calls.made, f"{calls.made:,} calls, {note}")
+
+        history = explore(rounds, live, dlogz, most_calls, say)
+        for _ in range(ATTEMPTS):
+            proposal, counts = refine(rounds, live, precision, most_calls, say)
+            left = most_calls - calls.made
+            count = max(int(min(max(wanted(counts, precision), 4 * live), left)), 100)
+            final, log_w = finish(rounds, proposal, count, say)
+            shape = pareto_shape(log_w)
+            if shape <= RELIABLE or calls.made + 10 * live > most_calls:
+                break
+            for part in final:  # what they found that the proposal overlooked is learned, and fresh ones are drawn
+                rounds.weigh(part)
+    return _result(rounds, final, log_w, shape, history, names, labels)
+
+
+def _result(
+    rounds: Rounds,
+    final: list[Round],
+    log_w: np.ndarray,
+    shape: float,
+    history: list[dict[str, float]],
+    names: list[str],
+    labels: list[str],
+) -> NestedResult:
+    if not log_w.max() > -math.inf:
+        raise UsageError("log_likelihood is -inf or failed at every final draw: the prior does not meet the likelihood")
+    log_z = float(logsumexp(log_w) - math.log(len(log_w)))
+    w = np.exp(log_w - log_z)
+    error = float(w.std(ddof=1) / math.sqrt(len(w)))
+    reliable = shape <= RELIABLE
+    if not reliable:
+        log.warning(
+            "the weights have a tail of Pareto shape %.2f, above %.1f: no error can be told; try more live points",
+            shape, RELIABLE,
+        )  # fmt: skip
+    return NestedResult(
+        log_z=log_z,
+        log_z_error=error if reliable else math.inf,
+        samples=np.concatenate([part.theta for part in final]),
+        weights=w / w.sum(),
+        log_likelihood=np.concatenate([part.log_l for part in final]),
+        names=tuple(names),
+        labels=tuple(labels),
+        calls=rounds.calls.made,
+        failed=rounds.calls.failed,
+        efficiency=float(1 / (1 + w.var())),
+        pareto_shape=shape,
+        reliable=reliable,
+        history=history,
+        points=(rounds.theta, rounds.log_l, rounds.log_v),
+    )
+
+
+def _check_positive(**values: float) -> None:
+    check_number(False, **values)
+    for name, value in values.items():
+        if value <= 0:
+            raise UsageError(f"{name} is {value!r}, expected a number above 0")
+
+
+def _named(names: Sequence[str] | None, ndim: int, what: str) -> list[str]:
+    found = [f"x{i}" for i in range(ndim)] if names is None else [str(name) for name in names]
+    if len(found) != ndim or len(set(found)) != ndim:
+        raise UsageError(f"{what} has {len(found)} entries, {len(set(found))} of them different; expected {ndim}")
+    return found
+
+
+def _prepare(out: Path, settings: dict[str, Any], resume: bool) -> Path:
+    """The folder of the rounds, which belong to these settings."""
+    path = out / "settings.json"
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(settings, indent=1))
+        return out / "rounds"
+    if not resume:
+        raise UsageError(f"{out} holds the state of a run; type resume=True to go on with it, or another folder")
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); start again in another folder") from error
+    for name, value in settings.items():
+        if kept.get(name) != value:
+            raise UsageError(
+                f"{out} holds a run with {name}={kept.get(name)!r}, now it is {value!r}; type the same, or another folder"
+            )
+    return out / "rounds"
+
+
+def _check_same(calls: Calls, folder: Path | None) -> None:
+    """The first point kept must still have its likelihood."""
+    if folder is None or not (path := folder / "round-00000.npz").exists():
+        return
+    with np.load(path, allow_pickle=False) as kept:
+        y, log_l = kept["y"], kept["log_l"]
+    first = np.flatnonzero(log_l > -math.inf)[:1]
+    if not len(first):
+        return
+    made, failed = calls.made, calls.failed
+    _, now = calls(y[first])
+    calls.made, calls.failed = made, failed
+    if not np.allclose(now, log_l[first], rtol=1e-9, atol=1e-9):
+        raise UsageError(
+            f"log_likelihood gives {now[0]:.9g} at a point where the state in {folder.parent} has {log_l[first][0]:.9g}: "
+            "it is another problem; type another folder"
+        )
