@@ -20,6 +20,7 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
+    "nested",
 ]
 
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from undrift.errors import CheckpointError, DataError, IncompleteError, Interrup
 
 if TYPE_CHECKING:
     from undrift.data.check import check
+    from undrift.infer.nested import nested
     from undrift.model import DensityModel, FieldModel, evaluate, fit, load
     from undrift.tasks.density import Density
     from undrift.tasks.downscale import Downscale
@@ -52,6 +54,7 @@ _HOMES = {
     "evaluate": "undrift.model",
     "fit": "undrift.model",
     "load": "undrift.model",
+    "nested": "undrift.infer.nested",
 }
 
 

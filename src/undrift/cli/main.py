@@ -21,6 +21,7 @@ VERBS = {
     "sample": "Draw an ensemble from a run.",
     "forecast": "Forecast from given frames, with a run of --task window.",
     "log-prob": "Write the log-density of rows of a table.",
+    "nested": "Find the evidence and the posterior of a likelihood of your own.",
     "evaluate": "Score an ensemble against the truth.",
     "report": "Draw, score and write one HTML page about a run.",
     "inspect": "Show what a run directory holds.",

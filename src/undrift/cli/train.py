@@ -116,7 +116,8 @@ def train(
         emit_json(described)
     else:
         facts(described)
-        note("nothing was written (--dry-run)" if dry_run else f"next: undrift report {out}")
+        verb = f"sample {out} --out DRAWS.csv" if resolved.task.name == "density" else f"report {out}"
+        note("nothing was written (--dry-run)" if dry_run else f"next: undrift {verb}")
     return 0
 
 

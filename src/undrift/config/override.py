@@ -97,7 +97,7 @@ def refuse_idle_options(arguments: Mapping[str, object], task: str | None, given
                 f"got --{option} {arguments[name]}, of the density of a table; type --task density beside it"
             )
     if task == "density":
-        others = ("static", "dims", "select", "crop", "fork", "baselines", "given")
+        others = ("factor", "static", "dims", "select", "crop", "fork", "baselines", "given")
         idle = [name for name in others if arguments.get(name)]
         if idle:
             raise UsageError(f"got --{idle[0]}, which the density of a table knows nothing of; leave it out")

@@ -14,7 +14,7 @@ __all__ = ["PointDensity", "condition_of", "in_parts", "validation_of"]
 
 Array = NDArray[np.float64]
 _ROWS = 5000  # at once
-_BATCHES, _BATCH = 8, 1024  # of validation
+_BATCHES, _BATCH = 4, 512  # of validation
 
 
 class PointDensity(Protocol):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from undrift.errors import CheckpointError, UsageError, check_number, check_whole
+from undrift.errors import CheckpointError, UsageError, check_number, check_whole, suggests_options
 from undrift.infer.nested_calls import Calls
 from undrift.infer.nested_result import NestedResult
 from undrift.infer.nested_rounds import Round, Rounds
@@ -30,6 +30,7 @@ RELIABLE = 0.7  # of the Pareto shape
 ATTEMPTS = 3
 
 
+@suggests_options
 def nested(
     log_likelihood: Callable[..., Any],
     prior_transform: Callable[..., Any],

@@ -1,0 +1,106 @@
+"""``undrift nested``."""
+
+from __future__ import annotations
+
+__all__ = ["nested"]
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from undrift.cli.options import Flag, Json, Seed, set_threads
+from undrift.cli.output import emit_json, facts, note
+from undrift.errors import DataError, UsageError
+from undrift.train.signals import ended_by_signals
+
+
+def nested(
+    problem: str,
+    /,
+    *,
+    out: str,
+    live: int | None = None,
+    precision: float = 0.01,
+    most_calls: float = math.inf,
+    seed: Seed = 0,
+    resume: Flag = False,
+    json: Json = False,
+) -> int:
+    """Find the evidence and the posterior of a likelihood of your own.
+
+    Example: undrift nested problem.py --out RUN
+
+    PROBLEM is a Python file that defines log_likelihood(theta), which returns
+    ln L in nats; prior_transform(u), which returns the parameters of a point of
+    the unit cube; and parameters, a list of their names or a dict from names to
+    LaTeX labels. It is run: type files that you trust. RUN gets posterior.nc,
+    the chain chain.txt for getdist and anesthetic, and the state that --resume
+    goes on with.
+
+    Args:
+        problem: The Python file.
+        out: Folder to write.
+        live: Points that a contour is learned from. Default 1000, or 25 a parameter.
+        precision: The standard error of ln Z to draw for.
+        most_calls: Calls of the likelihood at most.
+        resume: Go on with the state in OUT.
+    """
+    path, folder = Path(problem), Path(out)
+    if (folder / "settings.json").exists() and not resume:
+        raise UsageError(f"{out} holds the state of a run; type --resume to go on with it, or another --out")
+    with ended_by_signals(lambda: "type the same command with --resume to go on"):
+        log_likelihood, prior_transform, parameters = _problem(path)
+        from undrift.infer.nested import nested as run
+
+        set_threads()
+        found = run(
+            log_likelihood, prior_transform, len(parameters), names=list(parameters), labels=list(parameters.values()),
+            live=live, precision=precision, most_calls=most_calls, seed=seed, out=folder, resume=resume,
+        )  # fmt: skip
+    found.to_netcdf(folder / "posterior.nc")
+    found.to_getdist(folder / "chain")
+    told = {
+        "ln Z": found.log_z, "error": found.log_z_error, "reliable": found.reliable, "calls": found.calls,
+        "failed": found.failed, "information (nats)": found.information, "posterior": str(folder / "posterior.nc"),
+        "chain": str(folder / "chain"),
+    }  # fmt: skip
+    if json:
+        emit_json(told)
+    else:
+        facts({**told, "ln Z": f"{found.log_z:.4f} +- {found.log_z_error:.4f}"})
+        note(f"next: undrift train {folder / 'chain'} --task density --out DENSITY")
+    return 0
+
+
+def _problem(path: Path) -> tuple[Callable[..., Any], Callable[..., Any], dict[str, str]]:
+    """What a file defines.
+
+    Raises:
+        DataError: It is absent, or cannot be run.
+        UsageError: Something is not defined.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: cannot be opened; expected a Python file with log_likelihood and prior_transform")
+    import runpy
+
+    try:
+        names = runpy.run_path(str(path))
+    except Exception as error:
+        raise DataError(f"{path}: cannot be run ({type(error).__name__}: {error})") from error
+    for name in ("log_likelihood", "prior_transform", "parameters"):
+        if name not in names:
+            raise UsageError(
+                f"{path} does not define {name}; define log_likelihood(theta), prior_transform(u) and parameters"
+            )
+    for name in ("log_likelihood", "prior_transform"):
+        if not callable(names[name]):
+            raise UsageError(f"{path} defines {name} as {type(names[name]).__name__}, expected a function")
+    parameters = names["parameters"]
+    if not isinstance(parameters, dict):
+        if isinstance(parameters, str) or not all(isinstance(name, str) for name in parameters):
+            raise UsageError(f"{path} defines parameters as {parameters!r}, expected names, such as ['x0', 'x1']")
+        parameters = {name: name for name in parameters}
+    if not parameters:
+        raise UsageError(f"{path} defines no parameters; expected names, such as parameters = ['x0', 'x1']")
+    return names["log_likelihood"], names["prior_transform"], dict(parameters)

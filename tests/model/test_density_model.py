@@ -1,0 +1,155 @@
+"""Densities of tables from end to end: labels, bounds, weights, what is given, files."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+import undrift
+from undrift.cli.main import main
+from undrift.errors import UsageError
+
+
+def chain(n=3000, seed=0):
+    """a is N(1, 1/4), b given a is N(a, 1), c is uniform on [0, 2] and half of it below 1."""
+    rng = np.random.default_rng(seed)
+    a = rng.normal(1, 0.5, n)
+    return pd.DataFrame({"a": a, "b": a + rng.normal(size=n), "c": rng.uniform(0, 2, n)})
+
+
+def log_p(rows):
+    return norm.logpdf(rows["a"], 1, 0.5) + norm.logpdf(rows["b"], rows["a"], 1) - np.log(2)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return undrift.fit(chain(), estimator="mixture", bounds={"c": (0, 2)}, progress=False)
+
+
+def test_the_density_is_in_the_units_of_the_data(model):
+    rows = chain(400, seed=1)
+    found = model.log_prob(rows)
+    assert found.log_prob.attrs["units"] == "nat"
+    gap = log_p(rows) - found.log_prob.values
+    assert abs(gap.mean()) < 0.05 and gap.std() < 0.25
+    beyond = model.log_prob(rows.head(2).assign(c=[2.5, -0.1]))
+    assert np.isneginf(beyond.log_prob.values).all()
+
+
+def test_draws_have_names_labels_and_moments(model):
+    draws = model.sample(realizations=4000, seed=2)
+    assert list(draws.data_vars) == ["a", "b", "c"] and draws.sizes == {"realization": 4000}
+    root = np.sqrt(4000)
+    assert float(draws.a.mean()) == pytest.approx(1, abs=0.04 + 4 * 0.5 / root)
+    assert float(draws.b.std()) == pytest.approx(np.sqrt(1.25), rel=0.06)
+    assert 0 < float(draws.c.min()) and float(draws.c.max()) < 2
+    assert float(draws.c.mean()) == pytest.approx(1, abs=0.06)
+
+
+def test_a_realization_is_the_same_however_many_are_drawn(model):
+    whole = model.sample(realizations=50, seed=3)
+    xr_part = model.sample(realizations="20:30", seed=3)
+    np.testing.assert_array_equal(xr_part.to_array(), whole.isel(realization=slice(20, 30)).to_array())
+    np.testing.assert_array_equal(xr_part.realization, np.arange(20, 30))
+
+
+@pytest.mark.parametrize("estimator", ["mixture", "kde", "nsf", "diffusion"])
+def test_a_saved_density_is_the_same(estimator, tmp_path):
+    rows = chain(500)
+    fitted = undrift.fit(rows, estimator=estimator, steps=5, out=tmp_path / "RUN", progress=False)
+    again = undrift.load(tmp_path / "RUN")
+    assert isinstance(again, undrift.DensityModel)
+    some = rows.head(20)
+    np.testing.assert_array_equal(again.log_prob(some).log_prob, fitted.log_prob(some).log_prob)
+    np.testing.assert_array_equal(again.sample(realizations=5).a, fitted.sample(realizations=5).a)
+    assert again.describe() == fitted.describe()
+    with pytest.raises(UsageError, match="overwrite"):
+        fitted.save(tmp_path / "RUN")
+
+
+def test_what_is_given_is_a_row_or_a_table():
+    task = undrift.Density("mixture")
+    model = undrift.fit(chain(), task=task, variables="b", covariates="a", progress=False)
+    at = model.sample(at={"a": 2.0}, realizations=3000)
+    assert float(at.b.mean()) == pytest.approx(2, abs=0.1) and float(at.b.std()) == pytest.approx(1, rel=0.08)
+    table = pd.DataFrame({"a": [0.5, 2.0]})
+    both = model.sample(table, realizations=3000)
+    assert both.b.dims == ("sample", "realization")
+    np.testing.assert_allclose(both.b.mean("realization"), [0.5, 2.0], atol=0.1)
+    rows = chain(300, seed=4)
+    beside = model.log_prob(rows)
+    np.testing.assert_allclose(model.log_prob(rows[["b"]], rows[["a"]]).log_prob, beside.log_prob)
+    gap = norm.logpdf(rows["b"], rows["a"], 1) - beside.log_prob.values
+    assert abs(gap.mean()) < 0.05
+    for wrong in ({}, {"at": {"x": 1.0}}):
+        with pytest.raises(UsageError, match="given a"):
+            model.sample(realizations=2, **wrong)
+
+
+def test_held_out_rows_are_scored_and_learning_by_heart_is_told(caplog):
+    rng = np.random.default_rng(5)
+    rows = pd.DataFrame(rng.normal(size=(150, 4)), columns=list("wxyz"))
+    model = undrift.fit(rows, estimator="nsf", steps=60, progress=False, set={"train.patience": 100})
+    score = model.describe()["log likelihood"]
+    assert score["of training rows"] > score["held out"]
+    assert score["rows"] == model.describe()["held out"]
+
+
+def test_the_choice_is_stated_and_few_rows_get_a_mixture(caplog):
+    plan = undrift.fit(chain(200), dry_run=True)
+    assert plan["estimator"] == "mixture" and "too few" in plan["reason"]
+    assert undrift.fit(chain(3000), dry_run=True)["estimator"] == "diffusion"
+
+
+def test_bad_input_gets_one_sentence():
+    for wrong, message in (
+        ({"estimator": "kde", "task": "downscale"}, "--task density"),
+        ({"factor": 4}, "factor"),
+        ({"holdout": "year=2000"}, "holdout"),
+        ({"static": "z"}, "static"),
+        ({"resume": True}, "one go"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            undrift.fit(chain(100), **wrong)
+    with pytest.raises(UsageError, match="knows of nothing"):
+        undrift.fit(chain(500), task=undrift.Density("kde"), covariates="a", variables="b", progress=False)
+
+
+PROBLEM = """
+import math
+parameters = {"x": "x", "y": "y_0"}
+def prior_transform(u):
+    return 4 * u - 2
+def log_likelihood(theta):
+    return -float((theta ** 2).sum()) / 0.02
+"""
+
+
+def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "problem.py").write_text(PROBLEM)
+    assert main(["nested", "problem.py", "--out", "RUN", "--precision", "0.03", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["reliable"] and abs(told["ln Z"] - np.log(2 * np.pi * 0.01 / 16)) < 5 * told["error"]
+    assert main(["nested", "problem.py", "--out", "RUN", "--precision", "0.03"]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["train", "RUN/chain", "--task", "density", "--estimator", "mixture", "--out", "DENSITY"]) == 0
+    capsys.readouterr()
+    assert main(["sample", "DENSITY", "--realizations", "2000", "--out", "draws.csv"]) == 0
+    draws = pd.read_csv("draws.csv")
+    assert draws["x"].std() == pytest.approx(0.1, rel=0.1)
+    assert main(["log-prob", "DENSITY", "draws.csv", "--out", "F.csv"]) == 0
+    entropy = np.log(2 * np.pi * np.e * 0.01)
+    assert pd.read_csv("F.csv")["log_prob"].mean() == pytest.approx(-entropy, abs=0.1)
+    capsys.readouterr()
+    for words, text in (
+        (["report", "DENSITY"], "density of parameters"),
+        (["sample", "DENSITY", "--out", "d.nc", "--nfe", "3"], "--nfe"),
+        (["log-prob", "DENSITY", "draws.csv", "--out", "F.txt"], ".nc or .csv"),
+        (["nested", "absent.py", "--out", "R2"], "absent.py"),
+        (["nested", "draws.csv", "--out", "R2"], "cannot be run"),
+    ):
+        assert main(words) in (2, 3)
+        assert text in capsys.readouterr().err
