@@ -300,6 +300,11 @@ def test_other_files_are_told_apart(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n\n3,x\n")
     with pytest.raises(DataError, match=r"t\.csv: line 4: b is missing or no number"):
         open_table(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text('a;b\n1;2\n"3";4\n')
+    np.testing.assert_array_equal(open_table(tmp_path / "t.csv").values, [[1, 2], [3, 4]])
+    (tmp_path / "t.csv").write_text('a,b\n1,2\n"3",4,5\n')
+    with pytest.raises(DataError, match=r"t\.csv: line 3 has 3 columns, expected 2 as line 1 has"):
+        open_table(tmp_path / "t.csv")
     (tmp_path / "r.ranges").write_text("a 0 1\nb 3\n")
     with pytest.raises(DataError, match=r"r\.ranges: line 2 is 'b 3' \(2 words\)"):
         open_table(frame(), bounds=tmp_path / "r.ranges")

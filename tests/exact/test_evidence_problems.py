@@ -72,6 +72,28 @@ def test_the_evidence_of_a_task_is_the_mean_of_its_likelihood(name):
         assert np.log(likelihood.mean()) == pytest.approx(task.log_evidence(x), abs=5e-3)
 
 
+@pytest.mark.parametrize("name", ["two_moons", "gaussian_mixture", "gaussian_linear", "gaussian_linear_uniform"])
+def test_exact_posteriors_have_the_moments_of_their_likelihood(name):
+    """Against the prior's draws weighted by the likelihood, each parameter and its square."""
+    task, rng, n = TASKS[name](), np.random.default_rng(4), 200_000
+    x = np.full(task.data, {"two_moons": 0.0, "gaussian_mixture": 9.5}.get(name, 0.6))
+    draws = task.posterior(x, 4000, rng)
+    assert draws.shape == (4000, task.ndim)
+    if task.ndim == 10:  # each parameter by itself: the others are as they are given
+        theta = np.repeat(draws[:1], n, axis=0)
+        theta[:, 0] = task.prior_transform(rng.random((n, task.ndim)))[:, 0]
+        draws = draws[:, :1]
+    else:
+        theta = task.prior_transform(rng.random((n, 2)))
+    weights = np.exp(task.log_likelihood(theta, x))
+    theta = theta[:, : draws.shape[1]]
+    for power in (1, 2):
+        mean = np.average(theta**power, axis=0, weights=weights)
+        spread = (weights[:, None] ** 2 * (theta**power - mean) ** 2).sum(0) / weights.sum() ** 2
+        error = np.sqrt((draws**power).var(axis=0) / len(draws) + spread)
+        assert (np.abs((draws**power).mean(0) - mean) < 4.5 * error).all()
+
+
 def test_slcp_is_the_normal_law_of_its_matrices():
     task, rng = TASKS["slcp"](), np.random.default_rng(2)
     theta, x = task.prior_transform(rng.random((5, 5))), rng.normal(size=8)

@@ -19,11 +19,13 @@ __all__ = ["read_csv"]
 def read_csv(path: Path) -> Columns:
     """A .csv or .tsv file: its first line names the columns, unless it is all numbers: then they are x0, x1, ...
 
+    What stands between them is a comma, a semicolon or a tab: that of which the first line has most.
+
     The form of ``to_csv`` of anesthetic is known too: labels in a second line, weights in the second column. A column
     without a name that counts the rows, as of ``to_csv`` of pandas, is left out.
 
     Raises:
-        DataError: the file is no table, or a line has more columns than the first.
+        DataError: the file is no table, or a line has another number of columns than the first.
     """
     import pandas as pd
 
@@ -34,17 +36,18 @@ def read_csv(path: Path) -> Columns:
     kept = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not kept:
         raise DataError(f"{path}: the file is empty")
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    separator = max(",;\t", key=kept[0][1].count)
     heads = list(csv.reader([line.lstrip("# ") for _, line in kept[:3]], delimiter=separator))
     names = [word.strip() for word in heads[0]]
     headless = all(_is_number(word) for word in names)
     labels, skipped = _of_anesthetic(heads)
     body = kept[0 if headless else 1 + skipped :]
     for number, line in body:
-        if line.count(separator) != len(names) - 1 and '"' not in line:
+        got = len(next(csv.reader([line], delimiter=separator))) if '"' in line else line.count(separator) + 1
+        if got != len(names):
             raise DataError(
-                f"{path}: line {number} has {line.count(separator) + 1} columns, expected {len(names)} as line "
-                f"{kept[0][0]} has; the file may be cut off there"
+                f"{path}: line {number} has {got} columns, expected {len(names)} as line {kept[0][0]} has; the file "
+                "may be cut off there"
             )
     if headless:
         names = [f"x{i}" for i in range(len(names))]

@@ -32,7 +32,8 @@ class Table:
         names: of the D parameters.
         labels: their LaTeX without dollar signs, the name where there is none.
         weights: (n,) float64, at least 0 and not all 0.
-        log_likelihood: (n,) float64 as the source has it, -inf where the weight is 0 for it; None where there is none.
+        log_likelihood: (n,) float64 as the source has it (of GetDist's chains the log-posterior), -inf where the
+            weight is 0 for it; None where there is none.
         bounds: (D, 2) float64, -inf and inf where open.
         periodic: (D,) bool; both bounds are finite where it holds.
         given: (n, K) float64 conditions; K = 0 where there are none.
