@@ -9,8 +9,8 @@
    that it is unbiased whatever q is worth; a poor q costs calls, which the error shows.
 
 A sixth of each frozen proposal is defensive (Hesterberg 1995): the fit with wider components, which together have the
-tails of a Student t, and a ladder of the proposals of the levels, from the prior up. They bound the weights where the fit
-has thin tails or nothing at all.
+tails of a Student t, and a ladder of the proposals of the levels, from the prior up. They bound the weights where the
+fit has thin tails or nothing at all.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from scipy.special import logsumexp
 
-from undrift.infer.gaussian_mixture import GaussianMixture, climb, effective_size
+from undrift.infer.gaussian_mixture import GaussianMixture, climb
 from undrift.infer.nested_rounds import Round, Rounds, log_normal
 from undrift.infer.pareto import pareto_shape
 
@@ -57,9 +56,9 @@ def explore(rounds: Rounds, live: int, dlogz: float, most_calls: float, say: Say
     while True:
         before, contour = contour, max(contour, _contour(rounds, live))
         above = rounds.log_l >= contour if contour > -math.inf else rounds.log_l > -math.inf
-        volume = float(logsumexp(rounds.log_v[above])) if above.any() else -math.inf
-        log_z = float(logsumexp(rounds.log_v + rounds.log_l))
-        below = float(logsumexp((rounds.log_v + rounds.log_l)[~above])) if not above.all() else -math.inf
+        volume = float(np.logaddexp.reduce(rounds.log_v[above])) if above.any() else -math.inf
+        log_z = float(np.logaddexp.reduce(rounds.log_v + rounds.log_l))
+        below = float(np.logaddexp.reduce((rounds.log_v + rounds.log_l)[~above])) if not above.all() else -math.inf
         top = float(rounds.log_l.max())
         last = rounds.rounds[-1]
         share = float(np.mean(last.log_l >= before)) if before > -math.inf else float(np.mean(last.log_l > before))
@@ -72,7 +71,9 @@ def explore(rounds: Rounds, live: int, dlogz: float, most_calls: float, say: Say
         if done or still > 40 or rounds.calls.made + live > most_calls:
             return history
 
-        def proposal(above: np.ndarray = above, begin: int = components) -> GaussianMixture:
+        def proposal(
+            above: np.ndarray = above, begin: int = components, before: GaussianMixture = last.proposal
+        ) -> GaussianMixture:
             if above.sum() < 2 * dimensions + 2:
                 return GaussianMixture.standard(dimensions)
             fitted = _fit(rounds, rounds.log_v, above, begin, 32, 1000 + 10 * live)
@@ -80,7 +81,7 @@ def explore(rounds: Rounds, live: int, dlogz: float, most_calls: float, say: Say
             fitted = replace(fitted, weights=0.5 * fitted.weights + 0.5 / len(fitted.weights))
             wide = fitted.widened(1 + WIDER[0][0] / math.sqrt(dimensions))
             # What this fit overlooks, the last one may have had: its points come with weights that can be fitted.
-            return GaussianMixture.together([fitted, wide, last.proposal], LEVEL_SHARES).pruned(1e-3)
+            return GaussianMixture.together([fitted, wide, before], LEVEL_SHARES).pruned(1e-3)
 
         found = rounds.draw("levels", proposal, live)
         components = int(np.sum(found.proposal.weights > 0)) // 2
@@ -122,7 +123,7 @@ def counting(log_v: np.ndarray, log_l: np.ndarray, log_w: np.ndarray) -> float:
     """(E w)^2 / E w^2 of draws from q with the weights w = L pi / q, from points of prior weight v."""
     if not log_l.max() > -math.inf:
         return 1e-3
-    first, second = logsumexp(log_v + log_l), logsumexp(log_v + log_l + log_w)
+    first, second = np.logaddexp.reduce(log_v + log_l), np.logaddexp.reduce(log_v + log_l + log_w)
     return float(np.clip(np.exp(2 * first - second), 1e-4, 0.999))
 
 
@@ -130,8 +131,8 @@ def _freeze(rounds: Rounds, proposal: GaussianMixture) -> tuple[GaussianMixture,
     """The proposal with the shares of its components that make the variance of the weights least.
 
     E w^2 = integral of (L pi)^2 / q falls with each step a_k <- a_k sqrt(integral of (L pi)^2 q_k / q^2), for
-    q = sum_k a_k q_k: Titterington's multiplicative algorithm with power 1/2 (Yu 2010, doi:10.1214/09-AOS758). A part of
-    the shares stays as it was, so that no component that defends is lost.
+    q = sum_k a_k q_k: Titterington's multiplicative algorithm with power 1/2 (Yu 2010, doi:10.1214/09-AOS758). A part
+    of the shares stays as it was, so that no component that defends is lost.
     """
     log_p = rounds.log_l + rounds.log_prior
     cost = 2 * log_p - rounds.log_prior + rounds.log_v
@@ -140,7 +141,7 @@ def _freeze(rounds: Rounds, proposal: GaussianMixture) -> tuple[GaussianMixture,
         return proposal, 1e-3
     terms = replace(proposal, weights=np.ones(len(proposal.weights))).terms(rounds.y[held])
     # in units of the proposal itself: q_k / q_0, and (L pi)^2 / q_0
-    log_q = logsumexp(terms, axis=1, b=proposal.weights)
+    log_q = proposal.log_prob(rounds.y[held])
     ratio, cost = np.exp(terms - log_q[:, None]), cost[held] - log_q
     cost = np.exp(cost - cost.max())
     shares = proposal.weights
