@@ -29,15 +29,16 @@ from undrift.infer.pareto import pareto_shape
 
 LADDER_SHARE = 0.05
 PILOT_LADDER = 0.25
-LADDER_STEPS = 10
-WIDER = ((0.8, 0.06), (2.5, 0.03), (5.0, 0.02))  # standard deviations times 1 + the first / sqrt(D), and the share
+LADDER_STEPS = 7
+WIDER = ((0.8, 0.06), (3.5, 0.04))  # standard deviations times 1 + the first / sqrt(D), and the share
 PILOTS = 8
 LEVEL_SHARES = np.array([0.65, 0.2, 0.15])  # of a level's fit, its wider copy and the level before
 CALM = 0.6  # Pareto shape of a pilot's weights
 FITS_KEPT = 3
 FREEZING_STEPS = 30
 KEPT = 0.25
-MOST_FITTED = 8_000
+MOST_COMPONENTS = 64
+MOST_FITTED = 5_000
 FINAL_BLOCK = 20_000
 
 Say = Callable[[str], None]
@@ -99,7 +100,7 @@ def refine(rounds: Rounds, live: int, precision: float, most_calls: float, say: 
     for _ in range(PILOTS):
 
         def pilot_proposal(begin: int = len(fits[-1].weights) if fits else 8) -> GaussianMixture:
-            found = _fit(rounds, rounds.log_v + rounds.log_l, rounds.log_l > -math.inf, begin, 128, MOST_FITTED)
+            found = _fit(rounds, rounds.log_v + rounds.log_l, rounds.log_l > -math.inf, begin, MOST_COMPONENTS, MOST_FITTED)
             return _defended(found, ladder, PILOT_LADDER)
 
         pilot = rounds.draw("pilot", pilot_proposal, size)
@@ -219,4 +220,4 @@ def _ladder(rounds: Rounds) -> GaussianMixture:
     """Proposals of the levels, evenly from the prior to the last."""
     levels = [r.proposal for r in rounds.rounds if r.stage == "levels"]
     chosen = np.unique(np.linspace(0, len(levels) - 1, LADDER_STEPS).round().astype(int))
-    return GaussianMixture.together([levels[i] for i in chosen], np.full(len(chosen), 1 / len(chosen)))
+    return GaussianMixture.together([levels[i].pruned(4e-3) for i in chosen], np.full(len(chosen), 1 / len(chosen)))
