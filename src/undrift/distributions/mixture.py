@@ -1,80 +1,94 @@
-"""Mixtures of Gaussians as densities of points, also of points given others."""
+"""A mixture of Gaussians as an estimator: p(y), or p(y | given) by the conditional of the joint mixture.
+
+With x given, the joint sum_k w_k N((x, y); m_k, C_k) has the conditional of weights in proportion to
+w_k N(x; m_x, C_xx), and log p(y | x) = log p(x, y) - log p(x). Both are exact, so that the error of `log_prob` is 0.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Mixture", "fit_mixture"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from undrift.infer.gaussian_mixture import GaussianMixture, climb
-
-__all__ = ["Mixture", "fit_mixture"]
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """The law of points (n, D) in a mixture of what is given and of them, (n, K + D): its conditional.
+    """A fitted mixture of the joint law of what is given (K columns) and y (D columns).
 
     Attributes:
-        joint: the mixture.
-        count: numbers that are given, K.
+        joint: of (given, y).
+        covariates: K, zero where nothing is given.
     """
 
     joint: GaussianMixture
-    count: int = 0
+    covariates: int = 0
 
     @property
     def numbers(self) -> int:
-        """Standard normal numbers of which one draw is made: the first chooses the Gaussian."""
-        return self.joint.dimensions - self.count + 1
+        """Standard normals that one draw takes: D + 1."""
+        return self.joint.dimensions - self.covariates + 1
 
-    def draw(self, z: Array, given: Array | None = None) -> Array:
-        """Points (n, D) of standard normal numbers (n, D + 1)."""
-        return self.joint.draw(z) if given is None else self.joint.draw_given(z, given)
+    def draw(self, z: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
+        """Draws (n, D) from standard normals (n, D + 1); row i depends on row i alone."""
+        if not self.covariates:
+            return self.joint.draw(z)
+        assert given is not None
+        return self.joint.draw_given(z, given)
 
-    def log_prob(self, y: Array, given: Array | None = None) -> tuple[Array, Array]:
-        """Log-density of points (n, D) in nats, and its error, 0."""
-        found = self.joint.log_prob(_together(y, given))
-        if given is not None:
-            found = found - self.joint.marginal(self.count).log_prob(given)
-        return found, np.zeros(len(y))
+    def log_prob(self, y: np.ndarray, given: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The log-density (n,) in nats in y, and its error, which is zero."""
+        value = self.joint.log_prob(self._joined(y, given))
+        if self.covariates:
+            value = value - self.joint.marginal(self.covariates).log_prob(np.asarray(given))
+        return value, np.zeros_like(value)
 
-    def score(self, y: Array, given: Array | None = None) -> Array:
-        """Gradient of the log-density at points (n, D)."""
-        return self.joint.score(_together(y, given))[:, self.count :]
+    def score(self, y: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
+        """The gradient (n, D) of the log-density with respect to y."""
+        return self.joint.score(self._joined(y, given))[:, self.covariates :]
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Arrays that hold it."""
-        return self.joint.to_arrays() | {"count": np.array(self.count)}
+        """The arrays a file keeps."""
+        return self.joint.to_arrays() | {"covariates": np.array(self.covariates)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Inverse of :meth:`to_arrays`."""
-        return cls(GaussianMixture.from_arrays(arrays), int(arrays["count"]))
+        """The mixture whose arrays these are."""
+        return cls(GaussianMixture.from_arrays(arrays), int(arrays["covariates"]))
+
+    def _joined(self, y: np.ndarray, given: np.ndarray | None) -> np.ndarray:
+        return np.hstack([given, y]) if self.covariates and given is not None else y
 
 
 def fit_mixture(
-    y: Array, weights: Array, given: Array | None, *, left_out: NDArray[np.bool_], seed: int = 0
+    y: np.ndarray,
+    weights: np.ndarray,
+    given: np.ndarray | None,
+    *,
+    left_out: np.ndarray,
+    seed: int = 0,
+    seconds: float = 60.0,
 ) -> Mixture:
-    """The mixture whose number of Gaussians makes the points that are left out most likely.
+    """Fit by weighted expectation-maximisation; the left-out log-likelihood of (given, y) chooses the components.
 
     Args:
-        y: points of unit scale, (n, D).
-        weights: of each, (n,).
-        given: what is given with each, (n, K), or None.
-        left_out: points that choose the number of Gaussians, (n,).
+        y: points (n, D).
+        weights: (n,) >= 0.
+        given: (n, K), or None.
+        left_out: rows that judge, (n,) of bool; where none has weight, all judge.
         seed: of the starts.
+        seconds: no larger number of components is tried after this time.
     """
-    joint, keep = _together(y, given), (weights > 0) & ~left_out
-    out = (weights > 0) & left_out
-    if not out.any():
-        out = keep
-    found = climb(joint[keep], weights[keep], (joint[out], weights[out]), rng=np.random.default_rng(seed))
+    joined = y if given is None or not given.shape[1] else np.hstack([given, y])
+    keep, judge = (weights > 0) & ~left_out, (weights > 0) & left_out
+    if not judge.any():
+        judge = keep
+    rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
+    judges = joined[judge], weights[judge]
+    found = climb(joined[keep], weights[keep], judges, rng=rng, begin=4, most=128, steps=200, seconds=seconds)
     return Mixture(found, 0 if given is None else given.shape[1])
-
-
-def _together(y: Array, given: Array | None) -> Array:
-    return y if given is None else np.concatenate([given, y], 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["GaussianMixture", "climb", "effective_size", "fit_gaussians"]
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,7 @@ class GaussianMixture:
         return self.means.shape[1]
 
     def terms(self, y: np.ndarray) -> np.ndarray:
-        """log w_k + log N(y; m_k, C_k) of points (n, D), as (n, K)."""
+        """Terms log w_k + log N(y; m_k, C_k) of points (n, D), as (n, K)."""
         found = np.empty((len(y), len(self.weights)))
         with np.errstate(divide="ignore"):
             shares = np.log(self.weights)
@@ -187,6 +188,7 @@ def climb(
     begin: int = 1,
     most: int = 64,
     steps: int = 60,
+    seconds: float = math.inf,
 ) -> GaussianMixture:
     """The mixture whose number of components the left-out log-likelihood chooses, of 1, 2, 3, 4, 6, 8, 12, 16, ...
 
@@ -200,7 +202,9 @@ def climb(
         begin: the first number tried.
         most: the most components.
         steps: the most iterations of each fit.
+        seconds: no other number is tried after this time.
     """
+    began = time.monotonic()
     judged: dict[int, tuple[float, GaussianMixture]] = {}
     broad = fit_gaussians(y, weights, 1, rng=rng).widened(2.0)
     everywhere = math.log(0.01) + broad.log_prob(left_out[0])  # one outlier must not decide
@@ -208,6 +212,8 @@ def climb(
 
     def score(rung: int) -> float:
         if not (0 <= rung < len(COUNTS) and COUNTS[rung] <= room):
+            return -math.inf
+        if rung not in judged and judged and time.monotonic() - began > seconds:
             return -math.inf
         if rung not in judged:
             found = fit_gaussians(y, weights, COUNTS[rung], rng=rng, steps=steps)
@@ -270,7 +276,7 @@ def _maximise(
 
 
 def _coefficients(mixture: GaussianMixture) -> np.ndarray:
-    """log w_k + log N(x; m_k, C_k) as coefficients of the features, (features, K)."""
+    """Terms log w_k + log N(x; m_k, C_k) as coefficients of the features, (features, K)."""
     dimensions = mixture.dimensions
     upper = np.triu_indices(dimensions)
     inverse = np.linalg.inv(mixture.factors)
@@ -299,7 +305,9 @@ def _nearest(y: np.ndarray, share: np.ndarray, components: int, rng: np.random.G
     for _ in range(5):
         belongs = np.eye(len(centres))[np.argmin(_squared(y, centres), axis=1)]
         mass = belongs.T @ share
-        centres = np.where(mass[:, None] > 0, belongs.T @ (share[:, None] * y) / np.maximum(mass, 1e-300)[:, None], centres)
+        centres = np.where(
+            mass[:, None] > 0, belongs.T @ (share[:, None] * y) / np.maximum(mass, 1e-300)[:, None], centres
+        )
     return np.eye(len(centres))[np.argmin(_squared(y, centres), axis=1)]
 
 
@@ -307,5 +315,3 @@ def _squared(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Squared distances (n, K)."""
     found = np.square(points).sum(axis=1)[:, None] - 2 * points @ centres.T + np.square(centres).sum(axis=1)
     return np.maximum(found, 0.0)
-
-

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 
 from undrift.errors import CheckpointError, UsageError, check_number, check_whole, suggests_options
 from undrift.infer.nested_calls import Calls
@@ -52,8 +51,8 @@ def nested(
     """Evidence Z = integral of L over the prior, and posterior draws.
 
     Contours of rising likelihood are followed by learned mixtures (see `undrift.infer.nested_stages`), and ln Z is
-    estimated by importance from fresh draws of the last one, frozen: the mean of L pi / q is unbiased whatever q is. Where
-    the tail of the weights says that no error can be told (Pareto shape above 0.7), `log_z_error` is infinite and
+    estimated by importance from fresh draws of the last one, frozen: the mean of L pi / q is unbiased whatever q is.
+    Where the tail of the weights says that no error can be told (Pareto shape above 0.7), `log_z_error` is infinite and
     `reliable` false.
 
     Args:
@@ -123,7 +122,7 @@ def _result(
 ) -> NestedResult:
     if not log_w.max() > -math.inf:
         raise UsageError("log_likelihood is -inf or failed at every final draw: the prior does not meet the likelihood")
-    log_z = float(logsumexp(log_w) - math.log(len(log_w)))
+    log_z = float(np.logaddexp.reduce(log_w) - math.log(len(log_w)))
     w = np.exp(log_w - log_z)
     error = float(w.std(ddof=1) / math.sqrt(len(w)))
     reliable = shape <= RELIABLE
@@ -180,7 +179,7 @@ def _prepare(out: Path, settings: dict[str, Any], resume: bool) -> Path:
     for name, value in settings.items():
         if kept.get(name) != value:
             raise UsageError(
-                f"{out} holds a run with {name}={kept.get(name)!r}, now it is {value!r}; type the same, or another folder"
+                f"{out} holds a run with {name}={kept.get(name)!r}, got {value!r}; type the same, or another folder"
             )
     return out / "rounds"
 
@@ -199,6 +198,6 @@ def _check_same(calls: Calls, folder: Path | None) -> None:
     calls.made, calls.failed = made, failed
     if not np.allclose(now, log_l[first], rtol=1e-9, atol=1e-9):
         raise UsageError(
-            f"log_likelihood gives {now[0]:.9g} at a point where the state in {folder.parent} has {log_l[first][0]:.9g}: "
-            "it is another problem; type another folder"
+            f"log_likelihood gives {now[0]:.9g} at a point where the state in {folder.parent} has "
+            f"{log_l[first][0]:.9g}: it is another problem; type another folder"
         )

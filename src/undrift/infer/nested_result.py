@@ -32,8 +32,8 @@ class NestedResult:
         efficiency: the effective number of final draws over their number.
         pareto_shape: shape of the tail of the weights; above 0.7 no error can be told.
         reliable: whether one could.
-        history: of each level the contour `log_l`, the log of the prior volume above it, ln Z so far, the share of draws
-            above the contour, and the calls so far.
+        history: of each level the contour `log_l`, the log of the prior volume above it, ln Z so far, the share of
+            draws above the contour, and the calls so far.
         points: parameters (m, D), ln L (m,) and log prior weight (m,) of all points before the final draws: the sum of
             the weights above a contour is the prior volume there.
     """
@@ -76,8 +76,8 @@ class NestedResult:
     def nested_run(self, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The points thinned to what a nested sampling run with a constant number of live points leaves.
 
-        The dead points of such a run are a Poisson process of rate n in ln X, X the prior volume above the contour. So a
-        point of prior weight v is kept with probability n v / X, n being the largest that (nearly) all allow. The n-th
+        The dead points of such a run are a Poisson process of rate n in ln X, X the prior volume above the contour. So
+        a point of prior weight v is kept with probability n v / X, n being the largest that (nearly) all allow. The n-th
         point after a death is the one born at it.
 
         Returns:
@@ -99,7 +99,7 @@ class NestedResult:
         return theta, log_l, birth
 
     def to_anesthetic(self, *, seed: int = 0) -> Any:
-        """anesthetic's NestedSamples of `nested_run`: its ln Z has the error of its live points, larger than ours."""
+        """The NestedSamples of anesthetic from `nested_run`: its ln Z has the error of its live points, larger than ours."""
         try:
             from anesthetic import NestedSamples
         except ImportError as error:
@@ -161,5 +161,3 @@ class NestedResult:
 
 def _bound(low: float, high: float) -> str:
     return " ".join("N" if math.isinf(value) else f"{value:.17g}" for value in (low, high))
-
-

@@ -99,7 +99,7 @@ class Rounds:
 
     @property
     def log_v(self) -> np.ndarray:
-        """log v of all points so far, those of the final rounds left out."""
+        """Logs of v of all points so far, those of the final rounds left out."""
         return self.log_prior - self.log_drawn
 
     def _kept(self) -> Round | None:

@@ -9,8 +9,8 @@
    that it is unbiased whatever q is worth; a poor q costs calls, which the error shows.
 
 A sixth of each frozen proposal is defensive (Hesterberg 1995): the fit with wider components, which together have the
-tails of a Student t, and a ladder of the proposals of the levels, from the prior up. They bound the weights where the fit
-has thin tails or nothing at all.
+tails of a Student t, and a ladder of the proposals of the levels, from the prior up. They bound the weights where the
+fit has thin tails or nothing at all.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from scipy.special import logsumexp
 
-from undrift.infer.gaussian_mixture import GaussianMixture, climb, effective_size
+from undrift.infer.gaussian_mixture import GaussianMixture, climb
 from undrift.infer.nested_rounds import Round, Rounds, log_normal
 from undrift.infer.pareto import pareto_shape
 
 LADDER_SHARE = 0.05
 PILOT_LADDER = 0.25
-LADDER_STEPS = 10
-WIDER = ((0.8, 0.06), (2.5, 0.03), (5.0, 0.02))  # standard deviations times 1 + the first / sqrt(D), and the share
+LADDER_STEPS = 7
+WIDER = ((0.8, 0.06), (3.5, 0.04))  # standard deviations times 1 + the first / sqrt(D), and the share
 PILOTS = 8
 LEVEL_SHARES = np.array([0.65, 0.2, 0.15])  # of a level's fit, its wider copy and the level before
 CALM = 0.6  # Pareto shape of a pilot's weights
 FITS_KEPT = 3
 FREEZING_STEPS = 30
 KEPT = 0.25
-MOST_FITTED = 8_000
+MOST_COMPONENTS = 64
+MOST_FITTED = 5_000
 FINAL_BLOCK = 20_000
 
 Say = Callable[[str], None]
@@ -57,9 +57,9 @@ def explore(rounds: Rounds, live: int, dlogz: float, most_calls: float, say: Say
     while True:
         before, contour = contour, max(contour, _contour(rounds, live))
         above = rounds.log_l >= contour if contour > -math.inf else rounds.log_l > -math.inf
-        volume = float(logsumexp(rounds.log_v[above])) if above.any() else -math.inf
-        log_z = float(logsumexp(rounds.log_v + rounds.log_l))
-        below = float(logsumexp((rounds.log_v + rounds.log_l)[~above])) if not above.all() else -math.inf
+        volume = float(np.logaddexp.reduce(rounds.log_v[above])) if above.any() else -math.inf
+        log_z = float(np.logaddexp.reduce(rounds.log_v + rounds.log_l))
+        below = float(np.logaddexp.reduce((rounds.log_v + rounds.log_l)[~above])) if not above.all() else -math.inf
         top = float(rounds.log_l.max())
         last = rounds.rounds[-1]
         share = float(np.mean(last.log_l >= before)) if before > -math.inf else float(np.mean(last.log_l > before))
@@ -72,7 +72,9 @@ def explore(rounds: Rounds, live: int, dlogz: float, most_calls: float, say: Say
         if done or still > 40 or rounds.calls.made + live > most_calls:
             return history
 
-        def proposal(above: np.ndarray = above, begin: int = components) -> GaussianMixture:
+        def proposal(
+            above: np.ndarray = above, begin: int = components, before: GaussianMixture = last.proposal
+        ) -> GaussianMixture:
             if above.sum() < 2 * dimensions + 2:
                 return GaussianMixture.standard(dimensions)
             fitted = _fit(rounds, rounds.log_v, above, begin, 32, 1000 + 10 * live)
@@ -80,7 +82,7 @@ def explore(rounds: Rounds, live: int, dlogz: float, most_calls: float, say: Say
             fitted = replace(fitted, weights=0.5 * fitted.weights + 0.5 / len(fitted.weights))
             wide = fitted.widened(1 + WIDER[0][0] / math.sqrt(dimensions))
             # What this fit overlooks, the last one may have had: its points come with weights that can be fitted.
-            return GaussianMixture.together([fitted, wide, last.proposal], LEVEL_SHARES).pruned(1e-3)
+            return GaussianMixture.together([fitted, wide, before], LEVEL_SHARES).pruned(1e-3)
 
         found = rounds.draw("levels", proposal, live)
         components = int(np.sum(found.proposal.weights > 0)) // 2
@@ -98,7 +100,7 @@ def refine(rounds: Rounds, live: int, precision: float, most_calls: float, say: 
     for _ in range(PILOTS):
 
         def pilot_proposal(begin: int = len(fits[-1].weights) if fits else 8) -> GaussianMixture:
-            found = _fit(rounds, rounds.log_v + rounds.log_l, rounds.log_l > -math.inf, begin, 128, MOST_FITTED)
+            found = _fit(rounds, rounds.log_v + rounds.log_l, rounds.log_l > -math.inf, begin, MOST_COMPONENTS, MOST_FITTED)
             return _defended(found, ladder, PILOT_LADDER)
 
         pilot = rounds.draw("pilot", pilot_proposal, size)
@@ -122,7 +124,7 @@ def counting(log_v: np.ndarray, log_l: np.ndarray, log_w: np.ndarray) -> float:
     """(E w)^2 / E w^2 of draws from q with the weights w = L pi / q, from points of prior weight v."""
     if not log_l.max() > -math.inf:
         return 1e-3
-    first, second = logsumexp(log_v + log_l), logsumexp(log_v + log_l + log_w)
+    first, second = np.logaddexp.reduce(log_v + log_l), np.logaddexp.reduce(log_v + log_l + log_w)
     return float(np.clip(np.exp(2 * first - second), 1e-4, 0.999))
 
 
@@ -130,8 +132,8 @@ def _freeze(rounds: Rounds, proposal: GaussianMixture) -> tuple[GaussianMixture,
     """The proposal with the shares of its components that make the variance of the weights least.
 
     E w^2 = integral of (L pi)^2 / q falls with each step a_k <- a_k sqrt(integral of (L pi)^2 q_k / q^2), for
-    q = sum_k a_k q_k: Titterington's multiplicative algorithm with power 1/2 (Yu 2010, doi:10.1214/09-AOS758). A part of
-    the shares stays as it was, so that no component that defends is lost.
+    q = sum_k a_k q_k: Titterington's multiplicative algorithm with power 1/2 (Yu 2010, doi:10.1214/09-AOS758). A part
+    of the shares stays as it was, so that no component that defends is lost.
     """
     log_p = rounds.log_l + rounds.log_prior
     cost = 2 * log_p - rounds.log_prior + rounds.log_v
@@ -140,7 +142,7 @@ def _freeze(rounds: Rounds, proposal: GaussianMixture) -> tuple[GaussianMixture,
         return proposal, 1e-3
     terms = replace(proposal, weights=np.ones(len(proposal.weights))).terms(rounds.y[held])
     # in units of the proposal itself: q_k / q_0, and (L pi)^2 / q_0
-    log_q = logsumexp(terms, axis=1, b=proposal.weights)
+    log_q = proposal.log_prob(rounds.y[held])
     ratio, cost = np.exp(terms - log_q[:, None]), cost[held] - log_q
     cost = np.exp(cost - cost.max())
     shares = proposal.weights
@@ -218,4 +220,4 @@ def _ladder(rounds: Rounds) -> GaussianMixture:
     """Proposals of the levels, evenly from the prior to the last."""
     levels = [r.proposal for r in rounds.rounds if r.stage == "levels"]
     chosen = np.unique(np.linspace(0, len(levels) - 1, LADDER_STEPS).round().astype(int))
-    return GaussianMixture.together([levels[i] for i in chosen], np.full(len(chosen), 1 / len(chosen)))
+    return GaussianMixture.together([levels[i].pruned(4e-3) for i in chosen], np.full(len(chosen), 1 / len(chosen)))

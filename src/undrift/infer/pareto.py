@@ -1,7 +1,7 @@
 """Whether importance weights have a mean and a variance to speak of: the shape of their tail.
 
-The largest M weights above a threshold follow a generalised Pareto law with shape k. Their mean has an error that can be
-told for k <= 0.7 (Vehtari, Simpson, Gelman, Yao and Gabry 2024, arXiv:1507.02646, sec. 3); k is estimated by Zhang and
+The largest M weights above a threshold follow a generalised Pareto law with shape k. Their mean has an error that can
+be told for k <= 0.7 (Vehtari, Simpson, Gelman, Yao and Gabry 2024, arXiv:1507.02646, sec. 3); k is estimated by Zhang and
 Stephens 2009, doi:10.1198/tech.2009.08017.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 
 def pareto_shape(log_weights: np.ndarray) -> float:
-    """k of the largest min(n / 5, 3 sqrt(n)) weights, drawn a little towards 0.5; -inf where all are equal.
+    """Shape k of the largest min(n / 5, 3 sqrt(n)) weights, drawn a little towards 0.5; -inf where all are equal.
 
     Args:
         log_weights: logs of the weights (n,), up to a constant.

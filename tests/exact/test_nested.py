@@ -1,0 +1,265 @@
+"""Nested sampling against evidences in closed form."""
+
+import logging
+import math
+from multiprocessing.pool import ThreadPool
+
+import numpy as np
+import pytest
+from scipy.special import ndtri
+from scipy.stats import genpareto
+
+from undrift.errors import UndriftError, UsageError
+from undrift.infer.gaussian_mixture import GaussianMixture
+from undrift.infer.nested import nested
+from undrift.infer.nested_calls import Calls
+from undrift.infer.nested_result import NestedResult
+from undrift.infer.nested_rounds import Rounds, log_normal
+from undrift.infer.nested_stages import explore, finish, wanted
+from undrift.infer.pareto import pareto_shape
+
+SMALL = {"live": 150, "precision": 0.05, "progress": False}
+WIDTH = 0.1
+
+
+def gaussian(theta):
+    return float(-0.5 * np.square(theta).sum() / WIDTH**2 - len(theta) * math.log(WIDTH * math.sqrt(2 * math.pi)))
+
+
+def box(u):
+    return 4 * u - 2
+
+
+def exact(dimensions):
+    """Of a normalised likelihood that lies within the box."""
+    return -dimensions * math.log(4)
+
+
+def test_pulls_have_mean_zero_and_spread_one(measured):
+    found = [nested(gaussian, box, 2, seed=seed, **SMALL) for seed in range(24)]
+    pulls = np.array([(r.log_z - exact(2)) / r.log_z_error for r in found])
+    n = len(pulls)
+    measured(nested, "mean pull of 24 seeds", "ln Z = -2 ln 4", 0, pulls.mean(), within=3.5 / math.sqrt(n))
+    measured(nested, "spread of the pulls", "1", 1, pulls.std(ddof=1), within=3.5 / math.sqrt(2 * n))
+    assert all(r.reliable for r in found)
+    assert np.mean([r.log_z_error for r in found]) < 0.08
+
+
+def test_the_posterior_is_that_of_the_likelihood():
+    found = nested(gaussian, box, 3, seed=1, live=200, precision=0.02, progress=False)
+    size = 1 / np.square(found.weights).sum()
+    mean = found.weights @ found.samples
+    assert np.abs(mean).max() < 4 * WIDTH / math.sqrt(size)
+    variance = found.weights @ np.square(found.samples)
+    np.testing.assert_allclose(variance, WIDTH**2, rtol=4 * math.sqrt(2 / size))
+    # E ln L - ln Z, and 2 var ln L = D for a Gaussian
+    information = 3 * (math.log(4) - math.log(WIDTH * math.sqrt(2 * math.pi)) - 0.5)
+    assert found.information == pytest.approx(information, abs=0.15)
+    assert found.model_dimensionality == pytest.approx(3, rel=0.2)
+    drawn = found.equally_weighted(2000)
+    assert abs(drawn.std() - WIDTH) < 4 * WIDTH / math.sqrt(2 * 6000)
+
+
+def test_a_poor_proposal_is_unbiased_and_says_so():
+    """A proposal of twice the width beside the peak: the error grows, the pulls stay."""
+    poor = GaussianMixture(
+        np.array([0.9, 0.1]), np.array([[0.15, -0.1], [0, 0]]), np.stack([0.12 * np.eye(2), np.eye(2)])
+    )
+    pulls = []
+    for seed in range(40):
+        rounds = Rounds(Calls(gaussian, box, 2), seed, None)
+        _, log_w = finish(rounds, poor, 3000, lambda _: None)
+        w = np.exp(log_w)
+        pulls.append((math.log(w.mean()) - exact(2)) / (w.std(ddof=1) / w.mean() / math.sqrt(len(w))))
+    pulls = np.array(pulls)
+    assert abs(pulls.mean()) < 3.5 / math.sqrt(40)
+    assert abs(pulls.std(ddof=1) - 1) < 3.5 / math.sqrt(80)
+
+
+def test_the_volume_of_a_contour_is_that_of_its_disc(measured):
+    rounds = Rounds(Calls(gaussian, box, 2), 0, None)
+    history = explore(rounds, 500, 0.5, math.inf, lambda _: None)
+    peak = -2 * math.log(WIDTH * math.sqrt(2 * math.pi))
+    for level in history:
+        square = 2 * WIDTH**2 * (peak - level["log_l"])
+        if square < 4:  # the disc lies within the box
+            volume = math.log(math.pi * square / 16)
+            measured(
+                explore, "ln of the prior volume of a contour", "the disc's", volume, level["log_volume"], within=0.2
+            )
+    assert history[-1]["log_volume"] < -5
+
+
+def test_all_modes_are_found():
+    """Nine narrow modes of unequal mass, four of them at the border of the prior."""
+    centres = np.array([[x, y] for x in (0, 0.5, 1) for y in (0, 0.5, 1)], float)
+    width = 0.01
+
+    def log_likelihood(theta):
+        return float(np.logaddexp.reduce(-0.5 * np.square(theta - centres).sum(axis=1) / width**2))
+
+    found = nested(log_likelihood, lambda u: u, 2, live=500, seed=3, progress=False)
+    exactly = math.log(4 * 2 * math.pi * width**2)  # 1 whole, 4 halves, 4 quarters
+    assert abs(found.log_z - exactly) < 4 * found.log_z_error
+    assert found.log_z_error < 0.02
+
+
+def test_the_draws_wanted_give_the_precision(measured):
+    # Weights of efficiency 1/4 have variance 3: the mean of n of them the relative error sqrt(3 / n).
+    measured(wanted, "draws for an error of 0.1 at efficiency 1/4", "3 / 0.1^2", 300, wanted(0.25, 0.1), within=1)
+
+
+def test_pareto_shape(measured):
+    rng = np.random.default_rng(0)
+    for k in (0.2, 0.5, 1.0):
+        w = genpareto.rvs(k, size=40_000, random_state=rng)
+        # The error of k from M exceedances is (1 + k) / sqrt(M); ten made-up ones at 0.5 are counted in.
+        m = 600
+        expected = (m * k + 5) / (m + 10)
+        measured(
+            pareto_shape,
+            f"shape {k}",
+            "the law drawn from",
+            expected,
+            pareto_shape(np.log(w)),
+            within=3.5 * (1 + k) / math.sqrt(m),
+        )
+    assert pareto_shape(np.zeros(1000)) == -math.inf
+
+
+def test_stopped_and_resumed_the_numbers_are_the_same(tmp_path):
+    whole = nested(gaussian, box, 2, seed=5, **SMALL)
+    left = [700]
+
+    def stops(theta):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return gaussian(theta)
+
+    with pytest.raises(KeyboardInterrupt):
+        nested(stops, box, 2, seed=5, out=tmp_path / "run", **SMALL)
+    with pytest.raises(UsageError, match="resume=True"):
+        nested(gaussian, box, 2, seed=5, out=tmp_path / "run", **SMALL)
+    calls = []
+    again = nested(lambda t: calls.append(0) or gaussian(t), box, 2, seed=5, out=tmp_path / "run", resume=True, **SMALL)
+    assert again.log_z == whole.log_z and again.log_z_error == whole.log_z_error and again.calls == whole.calls
+    np.testing.assert_array_equal(again.samples, whole.samples)
+    assert len(calls) < whole.calls - 400
+    with pytest.raises(UsageError, match="seed=5, got 6"):
+        nested(gaussian, box, 2, seed=6, out=tmp_path / "run", resume=True, **SMALL)
+    with pytest.raises(UsageError, match="another problem"):
+        nested(lambda t: gaussian(t) + 1, box, 2, seed=5, out=tmp_path / "run", resume=True, **SMALL)
+
+
+def test_a_pool_gives_the_same_numbers():
+    one = nested(gaussian, box, 2, seed=6, **SMALL)
+    with ThreadPool(2) as pool:
+        two = nested(gaussian, box, 2, seed=6, pool=pool, **SMALL)
+    assert one.log_z == two.log_z
+
+
+def test_a_call_that_fails_costs_a_point_and_a_line(caplog):
+    """Left of x = -1.5, 12.5 % of the prior and far from the peak, one call in four raises and one gives NaN."""
+
+    def log_likelihood(theta):
+        if theta[0] < -1.5 and theta[1] < -1:
+            raise ValueError("solver diverged")
+        if theta[0] < -1.5 and theta[1] > 1:
+            return math.nan
+        return gaussian(theta)
+
+    with caplog.at_level(logging.WARNING):
+        found = nested(log_likelihood, box, 2, seed=7, **SMALL)
+    assert 0 < found.failed < 0.1 * found.calls
+    assert sum("counts as impossible" in r.message for r in caplog.records) == found.failed
+    assert any("ValueError: solver diverged" in r.message for r in caplog.records)
+    assert abs(found.log_z - exact(2)) < 4 * found.log_z_error
+
+
+def test_a_likelihood_that_fails_too_often_stops_resumable(tmp_path):
+    broken = [True]
+
+    def log_likelihood(theta):
+        if broken[0] and theta[0] > 0:
+            raise RuntimeError("no licence")
+        return gaussian(theta)
+
+    with pytest.raises(UndriftError, match="no licence") as stopped:
+        nested(log_likelihood, box, 2, seed=5, out=tmp_path / "run", **SMALL)
+    assert "resume" in str(stopped.value)
+    broken[0] = False
+    again = nested(log_likelihood, box, 2, seed=5, out=tmp_path / "run", resume=True, **SMALL)
+    assert again.failed == 0
+    assert again.log_z == nested(gaussian, box, 2, seed=5, **SMALL).log_z
+
+
+def test_a_prior_with_tails_and_zero_likelihood_in_half_of_it():
+    """theta ~ N(0, 1), the likelihood a step times a Gaussian: Z = 2^(-1/2) (1/2) for N(theta; 0, 1)."""
+
+    def log_likelihood(theta):
+        return float(-0.5 * theta[0] ** 2 - 0.5 * math.log(2 * math.pi)) if theta[0] > 0 else -math.inf
+
+    found = nested(log_likelihood, ndtri, 1, seed=8, **SMALL)
+    assert abs(found.log_z - math.log(0.5 / math.sqrt(4 * math.pi))) < 4 * found.log_z_error
+
+
+def test_a_flat_likelihood_has_its_value():
+    found = nested(lambda _: 2.5, box, 2, seed=9, **SMALL)
+    assert found.log_z == pytest.approx(2.5, abs=4 * max(found.log_z_error, 1e-9))
+
+
+def test_bad_arguments_are_told():
+    for wrong, text in (
+        ({"ndim": 0}, "ndim is 0"), ({"live": 3}, "live is 3"), ({"precision": 0}, "precision is 0"), ({"names": ["a"]}, "names has 1"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=text):
+            nested(gaussian, box, **({"ndim": 2, **SMALL} | wrong))
+    with pytest.raises(UsageError, match=r"shape \(1,\), expected \(2,\)"):
+        nested(gaussian, lambda u: u[:1], 2, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return nested(gaussian, box, 2, names=["a", "b"], labels=[r"\alpha", r"\beta"], seed=10, progress=False)
+
+
+def test_anesthetic_reads_a_nested_run(found, measured):
+    samples = found.to_anesthetic()
+    theta, log_l, birth = found.nested_run()
+    assert (np.diff(log_l) >= 0).all() and (birth < log_l).all()
+    np.random.seed(0)  # anesthetic's logZ draws from the global generator
+    log_z = samples.logZ(200)
+    away = (float(samples.logZ()) - exact(2)) / log_z.std()
+    measured(NestedResult, "anesthetic's ln Z, in its own errors", "-2 ln 4", "below 4", abs(away), most=4)
+    assert log_z.std() < 0.3
+    information = 2 * (math.log(4) - math.log(WIDTH * math.sqrt(2 * math.pi)) - 0.5)
+    assert float(samples.D_KL()) == pytest.approx(information, abs=4 * samples.D_KL(200).std())
+    assert list(samples.get_labels()) == [r"$\alpha$", r"$\beta$"] or r"$\alpha$" in list(samples.get_labels())
+    del theta
+
+
+def test_getdist_reads_the_chain(found, tmp_path):
+    found.to_getdist(tmp_path / "chains" / "run", bounds={"a": (-2, 2)})
+    from getdist import loadMCSamples
+
+    chain = loadMCSamples(str(tmp_path / "chains" / "run"), settings={"ignore_rows": 0})
+    np.testing.assert_allclose(chain.std("a"), math.sqrt(found.weights @ found.samples[:, 0] ** 2), rtol=0.01)
+    assert chain.ranges.getLower("a") == -2 and chain.ranges.getUpper("b") is None
+    assert chain.paramNames.parWithName("b").label == r"\beta"
+
+
+def test_the_dataset_holds_draws_and_evidence(found, tmp_path):
+    import xarray as xr
+
+    found.to_netcdf(tmp_path / "run.nc")
+    with xr.open_dataset(tmp_path / "run.nc") as kept:
+        np.testing.assert_array_equal(kept["a"], found.samples[:, 0])
+        np.testing.assert_array_equal(kept["weights"], found.weights)
+        assert kept.attrs["log_z"] == found.log_z and kept["a"].attrs["long_name"] == r"\alpha"
+
+
+def test_the_prior_is_standard_normal_in_y(agrees):
+    y = np.random.default_rng(0).standard_normal((5, 3))
+    expected = GaussianMixture.standard(3).log_prob(y)
+    agrees(GaussianMixture, "the standard one", "the normal's formula", expected, log_normal(y), 1e-12)
