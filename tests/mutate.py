@@ -272,7 +272,7 @@ FAULTS = [
           "exact/test_density.py"),
     Fault("infer/density.py", "(y + ratio / 2 * z), h / 2", "(y + ratio * z), h / 2",
           "exact/test_density.py"),
-    Fault("infer/density.py", "torch.fmax(moved, last / gain)", "10 * torch.fmax(moved, last / gain)",
+    Fault("infer/density.py", "torch.fmax(moved, raw / torch.where(", "10 * torch.fmax(moved, raw / torch.where(",
           "exact/test_density.py"),
     Fault("infer/density.py", "(x / sigma) - flow.size * math.log(sigma)", "(x / sigma)",
           "exact/test_density.py::test_the_density_of_a_mixture_integrates_to_one"),

@@ -128,7 +128,6 @@ def test_an_estimator_learns_a_conditional_law():
     rng = np.random.default_rng(13)
     x = rng.standard_normal((4000, 1))
     y = 2 * x + 0.5 * rng.standard_normal((4000, 1))
-    parts = slice(0, 3000), slice(3000, 4000)
     law = fit_mixture(y, np.ones(4000), x, left_out=np.arange(4000) >= 3000)
     at = np.linspace(-1, 1, 9)[:, None]
     value, _ = law.log_prob(2 * at + 0.3, at)

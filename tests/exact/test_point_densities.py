@@ -158,5 +158,3 @@ def test_what_is_given_moves_the_density(kind):
 def test_a_kernel_density_is_given_nothing():
     with pytest.raises(ValueError, match="--estimator mixture"):
         fit_kernel_density(bent(), np.ones(N), bent(), left_out=some_out())
-
-

@@ -44,7 +44,7 @@ def test_draws_have_names_labels_and_moments(model):
     root = np.sqrt(4000)
     assert float(draws.a.mean()) == pytest.approx(1, abs=0.04 + 4 * 0.5 / root)
     assert float(draws.b.std()) == pytest.approx(np.sqrt(1.25), rel=0.06)
-    assert 0 < float(draws.c.min()) and float(draws.c.max()) < 2
+    assert float(draws.c.min()) > 0 and float(draws.c.max()) < 2
     assert float(draws.c.mean()) == pytest.approx(1, abs=0.06)
 
 

@@ -55,7 +55,7 @@ class PointFlow:
     @property
     def numbers(self) -> int:
         """Standard normal numbers of which one draw is made."""
-        return self.net.shape["size"]
+        return self.net.sizes["size"]
 
     @property
     def denoiser(self) -> Preconditioned:
@@ -93,7 +93,7 @@ class PointFlow:
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Arrays that hold it."""
         facts = {"flow": np.array(int(self.kind == "flow-matching"))}
-        facts |= {f"shape_{name}": np.array(value) for name, value in self.net.shape.items()}
+        facts |= {f"shape_{name}": np.array(value) for name, value in self.net.sizes.items()}
         return facts | {f"net.{name}": value.numpy() for name, value in self.net.state_dict().items()}
 
     @classmethod

@@ -47,7 +47,7 @@ class MLP(nn.Module):
         if embedding < 4 or embedding % 2:
             raise UsageError(f"embedding={embedding}: it must be an even number of at least 4, such as 32")
         self.embedding, self.highest = embedding, highest
-        self.shape = {"size": size, "width": width, "layers": layers, "vector_features": vector_features,
+        self.sizes = {"size": size, "width": width, "layers": layers, "vector_features": vector_features,
                       "embedding": embedding, "highest": highest}  # fmt: skip
         widths = [size + embedding + vector_features, *[width] * layers, size]
         self.layers = nn.ModuleList(nn.Linear(a, b, device="cpu") for a, b in itertools.pairwise(widths))
