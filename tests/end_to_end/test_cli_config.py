@@ -45,7 +45,7 @@ from undrift.errors import UsageError
         ("[train]\nbudget = '3 fortnights'\n", 2, "type a duration"),
         ("[train]\ncrop = 'foo'\n", 2, "should be 'auto' or a valid integer"),
         ("[codec.transforms]\ntas = 'auto'\npr = 'cens'\n", 3, "codec.transforms.pr"),
-        ("[task]\nname = 'downscael'\n", 2, "'downscale', 'emulate', 'enrich', 'window' or 'lead-time'"),
+        ("[task]\nname = 'downscael'\n", 2, "'downscale', 'emulate', 'enrich', 'window', 'lead-time' or 'density'"),
         ("[net]\nchannels = [32, 'a']\n", 2, "net.channels"),
         ("[data]\nholdout = 5\n", 2, "data.holdout"),
         ("[net\n", 1, "Expected"),
