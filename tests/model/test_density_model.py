@@ -144,6 +144,14 @@ def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, 
     entropy = np.log(2 * np.pi * np.e * 0.01)
     assert pd.read_csv("F.csv")["log_prob"].mean() == pytest.approx(-entropy, abs=0.1)
     capsys.readouterr()
+    assert main(["evaluate", "DENSITY", "--truth", "draws.csv", "--json"]) == 0
+    score = json.loads(capsys.readouterr().out)
+    assert score["log_likelihood"] == pytest.approx(-entropy, abs=4 * score["standard_error"] + 0.05)
+    assert score["standard_error"] == pytest.approx(
+        1 / np.sqrt(2000), rel=0.2
+    )  # half a chi-square of 2 has deviation 1
+    assert main(["evaluate", "DENSITY"]) == 0
+    assert "nats a row" in capsys.readouterr().out
     for words, text in (
         (["report", "DENSITY"], "density of parameters"),
         (["sample", "DENSITY", "--out", "d.nc", "--nfe", "3"], "--nfe"),
@@ -151,5 +159,5 @@ def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, 
         (["nested", "absent.py", "--out", "R2"], "absent.py"),
         (["nested", "draws.csv", "--out", "R2"], "cannot be run"),
     ):
-        assert main(words) in (2, 3)
+        assert main(words) in (2, 3), words
         assert text in capsys.readouterr().err

@@ -16,7 +16,7 @@ def evaluate(
     ensemble: str,
     /,
     *,
-    truth: Truth,
+    truth: Truth = None,
     run: str | None = None,
     out: str | None = None,
     thresholds: str | None = None,
@@ -37,13 +37,18 @@ def evaluate(
     the time that is forecast.
 
     Args:
-        ensemble: NetCDF or Zarr with a dim realization (number, member, ensemble and sample are read too).
+        ensemble: NetCDF or Zarr with a dim realization (number, member, ensemble and sample are read too). Or the run
+            directory of a density of a table: the log-likelihood of TRUTH's rows, by default of those held out.
         run: The run directory, for its baselines and its training data (is the model memorising?).
         out: File to write the scores to, scores.json or scores.nc.
         thresholds: Of events in forecasts, as 0.5,2 in the units of the data. Default of rain 0.1, 1 and 5 mm/h.
         bootstrap: Replicates of the block bootstrap behind the intervals; 0 for none.
         overwrite: Replace OUT.
     """
+    if (Path(ensemble) / "config.toml").is_file():
+        return _density(ensemble, truth, json)
+    if not truth:
+        raise UsageError(f"got no --truth to score {ensemble} against; type --truth FILE")
     if out is not None:
         if Path(out).suffix not in (".json", ".nc"):
             raise UsageError(f"got --out {out}, expected a name that ends in .json or .nc")
@@ -79,3 +84,22 @@ def _numbers(text: str | None) -> list[float]:
         return [float(part) for part in (text or "").split(",") if part.strip()]
     except ValueError:
         raise UsageError(f"got --thresholds {text}, expected numbers with commas between them, such as 0.5,2") from None
+
+
+def _density(run: str, truth: list[str] | None, json: bool) -> int:
+    """The log-likelihood of rows of a table."""
+    from undrift.cli.runs import open_any
+    from undrift.model import DensityModel
+
+    model = open_any(run, device="cpu")
+    if not isinstance(model, DensityModel):
+        raise UsageError(f"{run} is a model of fields; what is scored are ensembles that undrift sample draws from it")
+    if truth and len(truth) != 1:
+        raise UsageError(f"got {len(truth)} files with --truth; a density is scored by the rows of one table")
+    found = model.evaluate(truth[0] if truth else None)
+    if json:
+        emit_json({"run": run, **found})
+    else:
+        of = f"{found['rows']} rows" + (f", {found['outside']} more outside the bounds" if found["outside"] else "")
+        say(f"log-likelihood {found['log_likelihood']:.4f} +- {found['standard_error']:.4f} nats a row ({of})")
+    return 0

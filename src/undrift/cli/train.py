@@ -125,6 +125,11 @@ def _resolved(
     arguments: dict[str, Any], settings: list[str] | None, file: str | None, out: str, resume: bool, overwrite: bool
 ) -> Config:
     """What is to be trained, from all that was typed."""
+    if not any((arguments["task"], file, resume, arguments["fork"])) and len(arguments["data"] or ()) == 1:
+        from undrift.data.table import is_table
+
+        if is_table(arguments["data"][0]):
+            arguments["task"] = "density"
     if resume and overwrite:
         raise UsageError("--resume keeps RUN and --overwrite replaces it; type one of them")
     from undrift.config import refuse_idle_options

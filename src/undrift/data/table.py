@@ -18,7 +18,7 @@ from undrift.data.columns import Columns, absent
 from undrift.data.ranges import read_ranges, spoken_bounds
 from undrift.errors import DataError, UsageError
 
-__all__ = ["Table", "open_table"]
+__all__ = ["Table", "is_table", "open_table"]
 
 Bounds = Mapping[str, Sequence[Any]] | str | os.PathLike
 
@@ -60,6 +60,15 @@ class Table:
     def effective(self) -> float:
         """Kish's effective number of samples, (sum w)^2 / sum w^2."""
         return float(self.weights.sum() ** 2 / (self.weights**2).sum())
+
+
+def is_table(data: object) -> bool:
+    """Whether data are a table of parameters by their kind: frames, arrays of two dims, and CSV files."""
+    if isinstance(data, str | Path):
+        return str(data).lower().endswith(".csv")
+    if isinstance(data, np.ndarray):
+        return data.ndim == 2 or data.dtype.names is not None
+    return hasattr(data, "columns")
 
 
 def open_table(

@@ -119,6 +119,34 @@ class DensityModel:
         }
         return xr.Dataset(fields, {"sample": np.arange(len(found))}, self._attrs())
 
+    @suggests_options
+    def evaluate(self, data: Any = None) -> dict[str, float]:
+        """The mean log-likelihood of a table, in nats a row, by its weights.
+
+        Args:
+            data: table with all columns that were fitted; None: what was measured of the rows that were held out.
+
+        Returns:
+            ``log_likelihood``, its ``standard_error``, the ``rows`` and how many lie ``outside`` the bounds, which are left
+            out of the mean.
+        """
+        if data is None:
+            score = self.facts["log likelihood"]
+            if not score:
+                raise UsageError("no row was held out; name a table, or fit with holdout='10%'")
+            names = ("log_likelihood", "standard_error", "rows")
+            return dict(zip(names, (score["held out"], score["standard error"], score["rows"]))) | {"outside": 0}
+        table = open_table(data, variables=self.names, covariates=self.facts["given_names"] or None)
+        found, _ = self.log_prob_of(table)
+        inside = np.isfinite(found) & (table.weights > 0)
+        if not inside.any():
+            raise DataError(f"{table.source}: every row lies outside the bounds of the density")
+        share = table.weights[inside] / table.weights[inside].sum()
+        mean = float(share @ found[inside])
+        error = float(np.sqrt((share**2 * (found[inside] - mean) ** 2).sum()))
+        rows = {"rows": int((table.weights > 0).sum()), "outside": int((~np.isfinite(found)).sum())}
+        return {"log_likelihood": mean, "standard_error": error, **rows}
+
     def log_prob_of(self, table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Log-densities and their errors, (n,) each, of a table with all columns that were fitted."""
         told = self.parameters.encode_given(table.given) if self.facts["given_names"] else None

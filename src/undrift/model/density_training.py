@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from undrift.config import Config
@@ -17,7 +16,7 @@ from undrift.errors import UsageError
 from undrift.model.density_model import DensityModel
 from undrift.progress import track
 
-__all__ = ["fit_density_config", "is_table"]
+__all__ = ["fit_density_config"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +24,6 @@ _BUDGET = 180.0  # seconds, unless told otherwise
 _HOLDOUT, _STOP = 0.1, 0.1  # shares of rows: never seen, and such that only tell when to stop
 _PATIENCE = 20  # validations, of which a training has twenty at most
 _GAP = 4.0  # standard errors beyond which training rows are likelier than left-out ones by no chance
-
-
-def is_table(data: object) -> bool:
-    """Whether data are a table of parameters by their kind: frames, arrays of two dims, and CSV files."""
-    if isinstance(data, str | Path):
-        return str(data).lower().endswith(".csv")
-    if isinstance(data, np.ndarray):
-        return data.ndim == 2 or data.dtype.names is not None
-    return not isinstance(data, xr.Dataset | xr.DataArray) and hasattr(data, "columns")
 
 
 def fit_density_config(

@@ -16,6 +16,7 @@ from undrift.config import Config, config_text, dump_config, load_config
 from undrift.data.codec_file import Shell
 from undrift.data.fields import Fields
 from undrift.data.memory import ACTIVATIONS
+from undrift.data.table import is_table
 from undrift.denoise.guess import FoldedGuess, GaussianGuess
 from undrift.distributions.calibrate import calibrate
 from undrift.distributions.diffusion import Diffusion
@@ -23,7 +24,7 @@ from undrift.distributions.regression import fit_regression
 from undrift.distributions.rivals import Rivals
 from undrift.errors import UsageError, suggests_options
 from undrift.model.density_model import DensityModel
-from undrift.model.density_training import fit_density_config, is_table
+from undrift.model.density_training import fit_density_config
 from undrift.model.field_model import FieldModel, load
 from undrift.model.files import Parts, facts_of, plain, write_files
 from undrift.model.fork import begin_with
