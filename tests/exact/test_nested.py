@@ -36,10 +36,13 @@ def exact(dimensions):
 
 
 def test_pulls_have_mean_zero_and_spread_one(measured):
-    found = [nested(gaussian, box, 2, seed=seed, **SMALL) for seed in range(24)]
+    def wide(theta):  # two nats of information: few levels
+        return float(-0.5 * np.square(theta).sum() / 0.16 - math.log(0.16 * 2 * math.pi))
+
+    found = [nested(wide, box, 2, seed=seed, live=80, precision=0.05, progress=False) for seed in range(20)]
     pulls = np.array([(r.log_z - exact(2)) / r.log_z_error for r in found])
     n = len(pulls)
-    measured(nested, "mean pull of 24 seeds", "ln Z = -2 ln 4", 0, pulls.mean(), within=3.5 / math.sqrt(n))
+    measured(nested, "mean pull of 20 seeds", "ln Z = -2 ln 4", 0, pulls.mean(), within=3.5 / math.sqrt(n))
     measured(nested, "spread of the pulls", "1", 1, pulls.std(ddof=1), within=3.5 / math.sqrt(2 * n))
     assert all(r.reliable for r in found)
     assert np.mean([r.log_z_error for r in found]) < 0.08
@@ -98,7 +101,7 @@ def test_all_modes_are_found():
     def log_likelihood(theta):
         return float(np.logaddexp.reduce(-0.5 * np.square(theta - centres).sum(axis=1) / width**2))
 
-    found = nested(log_likelihood, lambda u: u, 2, live=500, seed=3, progress=False)
+    found = nested(log_likelihood, lambda u: u, 2, live=300, seed=3, progress=False)
     exactly = math.log(4 * 2 * math.pi * width**2)  # 1 whole, 4 halves, 4 quarters
     assert abs(found.log_z - exactly) < 4 * found.log_z_error
     assert found.log_z_error < 0.02
@@ -228,7 +231,7 @@ def test_anesthetic_reads_a_nested_run(found, measured):
     samples = found.to_anesthetic()
     theta, log_l, birth = found.nested_run()
     assert (np.diff(log_l) >= 0).all() and (birth < log_l).all()
-    np.random.seed(0)  # anesthetic's logZ draws from the global generator
+    np.random.seed(0)  # noqa: NPY002 (what anesthetic draws from)
     log_z = samples.logZ(200)
     away = (float(samples.logZ()) - exact(2)) / log_z.std()
     measured(NestedResult, "anesthetic's ln Z, in its own errors", "-2 ln 4", "below 4", abs(away), most=4)

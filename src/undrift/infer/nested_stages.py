@@ -100,7 +100,9 @@ def refine(rounds: Rounds, live: int, precision: float, most_calls: float, say: 
     for _ in range(PILOTS):
 
         def pilot_proposal(begin: int = len(fits[-1].weights) if fits else 8) -> GaussianMixture:
-            found = _fit(rounds, rounds.log_v + rounds.log_l, rounds.log_l > -math.inf, begin, MOST_COMPONENTS, MOST_FITTED)
+            found = _fit(
+                rounds, rounds.log_v + rounds.log_l, rounds.log_l > -math.inf, begin, MOST_COMPONENTS, MOST_FITTED
+            )
             return _defended(found, ladder, PILOT_LADDER)
 
         pilot = rounds.draw("pilot", pilot_proposal, size)
