@@ -18,6 +18,7 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
+    "nested",
 ]
 
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from undrift.errors import CheckpointError, DataError, IncompleteError, Interrup
 
 if TYPE_CHECKING:
     from undrift.data.check import check
+    from undrift.infer.nested import nested
     from undrift.model import FieldModel, evaluate, fit, load
     from undrift.tasks.downscale import Downscale
     from undrift.tasks.emulate import Emulate
@@ -47,6 +49,7 @@ _HOMES = {
     "evaluate": "undrift.model",
     "fit": "undrift.model",
     "load": "undrift.model",
+    "nested": "undrift.infer.nested",
 }
 
 
