@@ -2,9 +2,9 @@
 
     python benchmarks/evidence.py --out benchmarks/results/evidence.json --sbibm sbibm-1.1.0-py2.py3-none-any.whl
 
-The pull is (ln Z - truth) / reported error: mean 0 and spread 1 where errors are honest. Calls times squared error does
-not depend on how long a sampler ran, so it compares samplers of different lengths. dynesty runs with each of its ways to
-propose (`--dynesty` names some of them) and fewer live points where dimensions are many. Every run is kept in the file;
+The pull is (ln Z - truth) / reported error: mean 0 and spread 1 where errors are honest. Calls times squared error
+does not depend on how long a sampler ran, so it compares samplers of different lengths. dynesty runs with each of its
+ways to propose and fewer live points where dimensions are many. Every run is kept in the file;
 the same command goes on where it was stopped, and `--table` only prints.
 
 Shells, egg-box: Feroz and Hobson 2008 (arXiv:0809.3437), sec. 6. The four sbibm tasks (Lueckmann et al. 2021,

@@ -12,6 +12,7 @@ __all__ = ["GaussianMixture", "climb", "effective_size", "fit_gaussians"]
 import math
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,14 +69,19 @@ class GaussianMixture:
     def terms(self, y: np.ndarray) -> np.ndarray:
         """Terms log w_k + log N(y; m_k, C_k) of points (n, D), as (n, K)."""
         found = np.empty((len(y), len(self.weights)))
+        inverses, peaks = self._inverses
+        for k, mean in enumerate(self.means):
+            away = (y - mean) @ inverses[k].T
+            found[:, k] = peaks[k] - 0.5 * np.einsum("nd,nd->n", away, away)
+        return found
+
+    @cached_property
+    def _inverses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Inverse factors (K, D, D), and each term at its mean (K,)."""
         with np.errstate(divide="ignore"):
             shares = np.log(self.weights)
-        for k, (mean, factor) in enumerate(zip(self.means, self.factors, strict=True)):
-            inverse = solve_triangular(factor, np.eye(self.dimensions), lower=True)
-            away = (y - mean) @ inverse.T
-            scale = np.log(np.diag(factor)).sum() + 0.5 * self.dimensions * math.log(2 * math.pi)
-            found[:, k] = shares[k] - scale - 0.5 * np.einsum("nd,nd->n", away, away)
-        return found
+        scales = np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(axis=1)
+        return np.linalg.inv(self.factors), shares - scales - 0.5 * self.dimensions * math.log(2 * math.pi)
 
     def log_prob(self, y: np.ndarray) -> np.ndarray:
         """The log-density of points (n, D) in nats, (n,)."""
@@ -85,8 +91,7 @@ class GaussianMixture:
         """The gradient of the log-density at points (n, D), (n, D)."""
         share = _total(self.terms(y))[1]
         found = np.zeros_like(y)
-        for k, (mean, factor) in enumerate(zip(self.means, self.factors, strict=True)):
-            inverse = solve_triangular(factor, np.eye(self.dimensions), lower=True)
+        for k, (mean, inverse) in enumerate(zip(self.means, self._inverses[0], strict=True)):
             found -= share[:, k, None] * ((y - mean) @ inverse.T @ inverse)
         return found
 
@@ -277,16 +282,12 @@ def _maximise(
 
 def _coefficients(mixture: GaussianMixture) -> np.ndarray:
     """Terms log w_k + log N(x; m_k, C_k) as coefficients of the features, (features, K)."""
-    dimensions = mixture.dimensions
-    upper = np.triu_indices(dimensions)
-    inverse = np.linalg.inv(mixture.factors)
+    upper = np.triu_indices(mixture.dimensions)
+    inverse, peaks = mixture._inverses
     precision = inverse.transpose(0, 2, 1) @ inverse
     pulled = np.einsum("kij,kj->ki", precision, mixture.means)
-    constant = -0.5 * np.einsum("ki,ki->k", pulled, mixture.means) - 0.5 * dimensions * math.log(2 * math.pi)
-    constant -= np.log(np.diagonal(mixture.factors, axis1=1, axis2=2)).sum(axis=1)
+    constant = peaks - 0.5 * np.einsum("ki,ki->k", pulled, mixture.means)
     doubled = np.where(upper[0] == upper[1], -0.5, -1.0) * precision[:, upper[0], upper[1]]
-    with np.errstate(divide="ignore"):
-        constant += np.log(mixture.weights)
     return np.hstack([constant[:, None], pulled, doubled]).T
 
 

@@ -77,8 +77,8 @@ class NestedResult:
         """The points thinned to what a nested sampling run with a constant number of live points leaves.
 
         The dead points of such a run are a Poisson process of rate n in ln X, X the prior volume above the contour. So
-        a point of prior weight v is kept with probability n v / X, n being the largest that (nearly) all allow. The n-th
-        point after a death is the one born at it.
+        a point of prior weight v is kept with probability n v / X, n being the largest that (nearly) all allow. The
+        n-th point after a death is the one born at it.
 
         Returns:
             parameters (m, D), ln L and the ln L of the contour at birth (m,), by rising ln L.
@@ -99,7 +99,7 @@ class NestedResult:
         return theta, log_l, birth
 
     def to_anesthetic(self, *, seed: int = 0) -> Any:
-        """The NestedSamples of anesthetic from `nested_run`: its ln Z has the error of its live points, larger than ours."""
+        """The NestedSamples of anesthetic from `nested_run`: its live points tell ln Z less well than we."""
         try:
             from anesthetic import NestedSamples
         except ImportError as error:

@@ -7,7 +7,7 @@ all points estimates the prior mean of f, whatever the proposals.
 
 from __future__ import annotations
 
-__all__ = ["Round", "Rounds"]
+__all__ = ["Rounds"]
 
 import math
 from collections.abc import Callable

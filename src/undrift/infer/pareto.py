@@ -1,8 +1,8 @@
 """Whether importance weights have a mean and a variance to speak of: the shape of their tail.
 
 The largest M weights above a threshold follow a generalised Pareto law with shape k. Their mean has an error that can
-be told for k <= 0.7 (Vehtari, Simpson, Gelman, Yao and Gabry 2024, arXiv:1507.02646, sec. 3); k is estimated by Zhang and
-Stephens 2009, doi:10.1198/tech.2009.08017.
+be told for k <= 0.7 (Vehtari, Simpson, Gelman, Yao and Gabry 2024, arXiv:1507.02646, sec. 3); k is estimated by Zhang
+and Stephens 2009, doi:10.1198/tech.2009.08017.
 """
 
 from __future__ import annotations

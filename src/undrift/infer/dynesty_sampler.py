@@ -1,0 +1,123 @@
+"""New live points for dynesty's driver, proposed by a density that is learned from the live points.
+
+    dynesty.NestedSampler(log_likelihood, prior_transform, ndim, sample=LearnedSampler(ndim=ndim))
+
+A learned q is not the prior. So a point moves by Metropolis steps that leave the prior within the contour as it is:
+most of them independent, from q (accepted with probability min(1, pi(y') q(y) / (pi(y) q(y'))), Tierney 1994,
+doi:10.1214/aos/1176325750, sec. 2.3.2), the others of a random walk in the live points' ellipsoid, which frees a point
+where q is too small. An independent step of acceptance a has the autocorrelation time (2 - a) / a, and that measured,
+in steps, sets how many there are. A step that the first factor refuses costs no call of the likelihood.
+"""
+
+from __future__ import annotations
+
+__all__ = ["LearnedSampler"]
+
+import math
+from typing import Any
+
+import numpy as np
+from dynesty.internal_samplers import InternalSampler, SamplerHistoryItem, SamplerReturn
+from dynesty.utils import get_random_generator
+from scipy.special import ndtri
+
+from undrift.infer.gaussian_mixture import GaussianMixture, climb
+from undrift.infer.nested_calls import cube
+from undrift.infer.nested_rounds import log_normal
+
+INDEPENDENT = 0.75  # share of the steps
+LENGTHS = 3.0  # steps, in autocorrelation times
+REFIT = 0.2  # of the live points are new
+FEWEST, MOST = 6, 200
+
+
+class LearnedSampler(InternalSampler):
+    """dynesty's way to propose, by independent steps from a learned mixture and random-walk steps.
+
+    Args:
+        ndim: number of parameters.
+        seed: of the fits.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed = int(kwargs.get("seed", 0))
+        self.acceptance, self.fits, self.proposed = 0.5, 0, math.inf
+        self.sampler_kwargs |= {"steps": FEWEST, "q": None, "factor": None}
+
+    @property
+    def update_bound_interval_ratio(self) -> float:
+        """How seldom dynesty's own bounds are updated, which are not used."""
+        return 10 * MOST
+
+    def prepare_sampler(self, **kwargs: Any) -> list[Any]:
+        """Fit q anew where enough live points are new, and hand it to the steps."""
+        live = kwargs["nested_sampler"].live_u
+        if self.proposed > REFIT * len(live):
+            y = ndtri(np.clip(live, 1e-300, 1 - 2.0**-53))
+            rng = np.random.Generator(np.random.Philox(key=[self.seed, self.fits]))
+            judge = rng.random(len(y)) < 0.25
+            begin = 1 if self.fits == 0 else len(self.sampler_kwargs["q"].weights) // 2
+            weights = np.ones(len(y))
+            fitted = climb(
+                y[~judge], weights[~judge], (y[judge], weights[judge]), rng=rng, begin=begin, most=32, steps=30
+            )
+            wide = fitted.widened(1 + 1 / math.sqrt(y.shape[1]))
+            self.sampler_kwargs["q"] = GaussianMixture.together([fitted, wide], np.array([0.8, 0.2]))
+            self.sampler_kwargs["factor"] = np.linalg.cholesky(
+                np.cov(y.T).reshape(y.shape[1], -1) + 1e-12 * np.eye(y.shape[1])
+            )
+            self.fits, self.proposed = self.fits + 1, 0
+        self.proposed += len(kwargs["points"])
+        return super().prepare_sampler(**kwargs)
+
+    def tune(self, tuning_info: dict[str, Any], update: bool = True) -> None:
+        """Measure the acceptance and set the number of steps by it."""
+        tried = tuning_info["independent"]
+        if tried:
+            keep = 0.995**tried
+            self.acceptance = keep * self.acceptance + (1 - keep) * tuning_info["accepted"] / tried
+        if tuning_info["walked"]:
+            # towards a quarter of the walk's steps accepted
+            self.scale *= math.exp(0.1 * (tuning_info["walk_accepted"] / tuning_info["walked"] - 0.25))
+        if update:
+            time = (2 - self.acceptance) / max(self.acceptance, 1e-3)
+            self.sampler_kwargs["steps"] = int(np.clip(math.ceil(LENGTHS * time / INDEPENDENT), FEWEST, MOST))
+
+    @staticmethod
+    def sample(args: Any) -> SamplerReturn:
+        """A new live point: Metropolis steps from a copy of one, all within the contour."""
+        rng = get_random_generator(args.rseed)
+        q, factor = args.kwargs["q"], args.kwargs["factor"]
+        y = ndtri(np.clip(args.u, 1e-300, 1 - 2.0**-53))[None]
+        here = log_normal(y)[0], q.log_prob(y)[0]
+        now, calls, history = None, 0, []
+        counts = {"independent": 0, "accepted": 0, "walked": 0, "walk_accepted": 0}
+        steps = 0
+        while steps < args.kwargs["steps"] or (now is None and steps < 100 * args.kwargs["steps"]):
+            steps += 1
+            independent = rng.random() < INDEPENDENT
+            if independent:
+                to = q.draw(rng.standard_normal((1, y.shape[1] + 1)))
+            else:
+                to = y + args.scale * 2.4 / math.sqrt(y.shape[1]) * (factor @ rng.standard_normal(y.shape[1]))
+            there = log_normal(to)[0], q.log_prob(to)[0]
+            counts["independent" if independent else "walked"] += 1
+            ratio = there[0] - here[0] - (there[1] - here[1] if independent else 0.0)
+            if math.log(max(rng.random(), 1e-300)) >= ratio:
+                continue
+            u = cube(to[0])
+            v = args.prior_transform(u)
+            log_l = args.loglikelihood(np.asarray(v))
+            calls += 1
+            history.append(SamplerHistoryItem(u=u, v=v, logl=log_l))
+            if log_l > args.loglstar:
+                y, here, now = to, there, (u, v, log_l)
+                counts["accepted" if independent else "walk_accepted"] += 1
+        if now is None:  # never moved: the point stays, as it may
+            v = args.prior_transform(args.u)
+            now, calls = (args.u, v, args.loglikelihood(np.asarray(v))), calls + 1
+        return SamplerReturn(
+            u=now[0], v=now[1], logl=now[2], ncalls=calls, evaluation_history=history, tuning_info=counts,
+            proposal_stats=counts,
+        )  # fmt: skip
