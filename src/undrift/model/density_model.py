@@ -127,8 +127,8 @@ class DensityModel:
             data: table with all columns that were fitted; None: what was measured of the rows that were held out.
 
         Returns:
-            ``log_likelihood``, its ``standard_error``, the ``rows`` and how many lie ``outside`` the bounds, which are left
-            out of the mean.
+            ``log_likelihood``, its ``standard_error``, the ``rows`` and how many lie ``outside`` the bounds, which are
+            left out of the mean.
         """
         if data is None:
             score = self.facts["log likelihood"]
