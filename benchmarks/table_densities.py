@@ -2,10 +2,10 @@
 
     python benchmarks/table_densities.py --out benchmarks/results/table_densities.json     # resumable
 
-Each estimator is fitted to the same 100,000 draws of a law in the plane for the same time (a mixture and a kernel density
-take what they take; a kernel density is of 20,000 of them). KL = mean (log p - log q) on fresh draws with its paired
-standard error, which can
-approach 0 and never be below it by more than chance; and the seconds that the log-density of 10,000 points takes.
+Each estimator is fitted to the same 100,000 draws of a law in the plane for the same time (a mixture and a kernel
+density take what they take; a kernel density is of 20,000 of them). KL = mean (log p - log q) on fresh draws with its
+paired standard error, which can approach 0 and never be below it by more than chance; and the seconds that the
+log-density of 10,000 points takes.
 ``nsf`` is zuko's neural spline flow: what is learned beside it was trained for as long, in the same run.
 """
 
