@@ -1,6 +1,8 @@
 """Densities of tables from end to end: labels, bounds, weights, what is given, files."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import undrift
 from undrift.cli.main import main
 from undrift.data.rows import write_rows
 from undrift.errors import UsageError
+from undrift.model import density_training
 
 
 def chain(n=3000, seed=0):
@@ -159,6 +162,22 @@ def test_held_out_rows_of_no_weight_leave_no_score():
     assert model.describe()["held out"] == part.sum() and model.describe()["log likelihood"] == {}
     with pytest.raises(UsageError, match="held out"):
         model.evaluate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_fit_that_is_stopped_leaves_nothing_and_says_so(number, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    chain(200).to_csv("chain.csv", index=False)
+    words = ["train", "chain.csv", "--estimator", "kde", "--out", "RUN"]
+    with monkeypatch.context() as patched:
+        patched.setattr(density_training, "fit_density", lambda *args, **kwargs: os.kill(os.getpid(), number))
+        assert main(words) == code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("nothing was written to RUN; type the same command again")
+    assert [path.name for path in tmp_path.iterdir()] == ["chain.csv"]
+    assert main(words) == 0
+    assert main([*words, "--resume"]) == 2
+    assert "--overwrite to fit RUN anew" in capsys.readouterr().err
 
 
 PROBLEM = """
