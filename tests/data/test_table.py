@@ -168,14 +168,22 @@ def test_a_chain_that_holds_its_burn_in_is_remarked_on(tmp_path):
     assert table.remarks == () and len(table.names) == 20
 
 
+def test_the_number_of_a_draw_is_no_parameter():
+    drawn = frame().assign(sample=0, realization=np.arange(len(frame())))
+    assert open_table(drawn).names == open_table(frame()).names
+    assert "realization" in open_table(drawn, variables="a,realization").names
+    assert "realization" in open_table(drawn.assign(realization=0.5 + drawn["a"])).names
+
+
 def test_bounds_come_from_a_file_or_a_mapping(tmp_path):
     (tmp_path / "b.ranges").write_text("a N 50\nb 0 50 periodic\nother 1 1\n")
     expected = [[-np.inf, 50], [0, 50]]
     table = open_table(frame(), bounds=tmp_path / "b.ranges")
     np.testing.assert_array_equal(table.bounds, expected)
     np.testing.assert_array_equal(table.periodic, [False, True])
-    table = open_table(frame(), bounds={"a": (None, 50), "b": (0, 50)}, periodic="b")
-    np.testing.assert_array_equal(table.bounds, expected)
+    for spoken in ({"a": (None, 50), "b": (0, 50)}, "a=N/50, b=0/50"):
+        table = open_table(frame(), bounds=spoken, periodic="b")
+        np.testing.assert_array_equal(table.bounds, expected)
     np.testing.assert_array_equal(table.periodic, [False, True])
 
 
@@ -277,6 +285,8 @@ def test_the_chain_of_the_faults_is_sound_without_them(tmp_path):
 USAGE = {
     "twice": ({"variables": "a,a"}, "variables names 'a' twice"),
     "open circle": ({"periodic": "b", "bounds": {"b": (0, None)}}, "b is periodic and its bounds are 0, inf"),
+    "typed bounds": ({"bounds": "a=0:1"}, "got 'a=0:1' among the bounds"),
+    "bounds typed twice": ({"bounds": "a=0/1,a=0/2"}, "each name once"),
     "falling bounds": ({"bounds": {"a": (1, 0)}}, r"the bounds of 'a' are \(1, 0\)"),
     "share": ({"ignore_rows": 1.5}, "ignore_rows is 1.5, expected a share"),
     "negative share": ({"ignore_rows": -1}, "ignore_rows is -1, expected a share"),

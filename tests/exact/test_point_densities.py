@@ -5,6 +5,7 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
+from undrift.distributions.estimators import Choice, fit_density
 from undrift.distributions.kernel_density import KernelDensity, fit_kernel_density
 from undrift.distributions.mixture import fit_mixture
 from undrift.distributions.point_flow import fit_point_flow
@@ -153,6 +154,27 @@ def test_what_is_given_moves_the_density(kind):
     np.testing.assert_allclose(found, norm.logpdf(at, told, 0.5)[:, 0], atol=0.15)
     drawn = law.draw(rng.standard_normal((4000, law.numbers)), np.full((4000, 1), 1.0))
     assert drawn.mean() == pytest.approx(1, abs=0.1) and drawn.std() == pytest.approx(0.5, rel=0.1)
+
+
+def test_the_budget_ends_the_choice_of_a_mixture():
+    """Of N(0, 1) one Gaussian is chosen; without time the first number that is tried."""
+    y, rest = np.random.default_rng(9).standard_normal((600, 1)), {"steps": None, "patience": None, "seed": 0}
+    choice, ones, out = Choice("mixture", 0, ""), np.ones(600), some_out(600)
+    found = [fit_density(choice, y, ones, None, left_out=out, budget=b, **rest)[1] for b in (None, 1e-6)]
+    assert [one["components"] for one in found] == [1, 6]
+
+
+def test_rows_that_choose_are_centres_and_points_in_the_end():
+    """Those left out lie at 9 alone: the density that comes back has a tenth of its mass there."""
+    y, out = np.random.default_rng(10).standard_normal((1000, 1)), some_out(1000)
+    y[out] += 9
+    for law in (
+        fit_mixture(y, np.ones(1000), None, left_out=out),
+        fit_kernel_density(y, np.ones(1000), None, left_out=out),
+    ):
+        side = np.linspace(5, 20, 1501)
+        mass = np.exp(law.log_prob(side[:, None])[0]).sum() * 0.01
+        assert mass == pytest.approx(0.1, abs=0.02)
 
 
 def test_a_kernel_density_is_given_nothing():

@@ -76,7 +76,11 @@ IgnoreRows = Annotated[
     Parameter(help="Share of each chain that is left out at its beginning, or number of rows if 1 or more. Default 0."),
 ]
 Bounds = Annotated[
-    str | None, Parameter(help="File of the ranges of parameters: a line NAME LOW HIGH each, N where open.")
+    str | None,
+    Parameter(
+        help="Ranges of parameters, as a=0/1,b=0/N with N where open, or a file of lines NAME LOW HIGH. Default those "
+        "of the file beside a chain."
+    ),
 ]
 Past = Annotated[
     int | None,
@@ -102,7 +106,7 @@ Given = Annotated[
         help="Files of what is given, on any grid, joined on time with DATA; PAIR.npz:lr is one variable of a file.",
     ),
 ]
-Variables = Annotated[str | None, Parameter(help="Names to take, as a,b. Default all fields.")]
+Variables = Annotated[str | None, Parameter(help="Names to take, as a,b. Default all fields; of a table all columns.")]
 Static = Annotated[
     str | None,
     Parameter(
@@ -113,14 +117,17 @@ Covariates = Annotated[str | None, Parameter(help="Names of numbers per sample t
 Dims = Annotated[str | None, Parameter(help="Names of the axes for NumPy and HDF5, as sample,z,y,x.")]
 Periodic = Annotated[
     str | None,
-    Parameter(help="Spatial dims that close on themselves, as x or y,x; none for no dim. Default a global longitude."),
+    Parameter(
+        help="Spatial dims that close on themselves, as x or y,x; none for no dim. Default a global longitude. Of a "
+        "table the columns that do, such as angles, with their --bounds."
+    ),
 ]
 Select = Annotated[str | None, Parameter(help="Part of the data, as lat=35/60,lon=-10/30 (inclusive).")]
 Holdout = Annotated[
     str | None,
     Parameter(
         help="Samples kept out of training, as year=2070/2099,scenario=E1 (both must hold) or 20%. Default 20%: the "
-        "end of the record."
+        "end of the record; of a table 10% of its rows, at random."
     ),
 ]
 

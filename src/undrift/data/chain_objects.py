@@ -66,11 +66,18 @@ def _of_array(array: NDArray, name: str) -> Columns:
 
 
 def from_frame(frame: Any, name: str, first: int = 0, word: str = "row") -> Columns:
-    """The columns of a data frame; those named chain and draw, of ArviZ, tell the chains and are no parameters."""
+    """The columns of a data frame.
+
+    Those named chain and draw, of ArviZ, tell the chains and are no parameters; nor are realization, and sample beside
+    it, where they number draws of a density.
+    """
     values = {str(column): numbers(frame[column]) for column in frame.columns}
     if len(values) != frame.shape[1]:
         raise DataError(f"{name}: has two columns of one name; there are {', '.join(map(str, frame.columns))}")
     columns = Columns.of_one(name, values, first, word)
+    if _counts(values.get("realization")):
+        beside = ("realization", "sample") if _counts(values.get("sample")) else ("realization",)
+        columns = replace(columns, parameters=tuple(n for n in columns.parameters if n not in beside))
     if "chain" not in values or not np.isfinite(values["chain"]).all():
         return columns
     known, chain = np.unique(values["chain"], return_inverse=True)
@@ -81,6 +88,11 @@ def from_frame(frame: Any, name: str, first: int = 0, word: str = "row") -> Colu
         parameters=tuple(n for n in columns.parameters if n not in ("chain", "draw")),
         sequential=True,
     )
+
+
+def _counts(column: NDArray[np.float64] | None) -> bool:
+    """Whether a column numbers its rows: whole numbers from 0 up."""
+    return column is not None and bool((np.isfinite(column) & (column >= 0) & (column == np.round(column))).all())
 
 
 def numbers(column: Any) -> NDArray[np.float64]:

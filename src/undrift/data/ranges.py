@@ -9,7 +9,7 @@ from typing import Any
 
 from undrift.errors import DataError, UsageError
 
-__all__ = ["read_paramnames", "read_ranges", "spoken_bounds"]
+__all__ = ["read_paramnames", "read_ranges", "spoken_bounds", "typed_bounds"]
 
 _YES, _NO = ("t", "true", "periodic"), ("f", "false", "n")
 Ranges = tuple[dict[str, tuple[float, float]], set[str]]
@@ -59,6 +59,28 @@ def spoken_bounds(bounds: Mapping[str, Sequence[Any]]) -> Ranges:
                 f"the bounds of {name!r} are {pair!r}, expected a lower and an upper number, as (0, 1), None where open"
             ) from None
     return known, periodic
+
+
+def typed_bounds(text: str) -> dict[str, tuple[float, float]]:
+    """Bounds by name of text such as ``a=0/1,b=0/N``, N where open.
+
+    Raises:
+        UsageError: a part has another form.
+    """
+    known = {}
+    for part in text.split(","):
+        name, _, pair = part.rpartition("=")
+        try:
+            low, high = pair.split("/")
+            if not name.strip() or name.strip() in known:
+                raise ValueError
+            known[name.strip()] = _pair([low.strip(), high.strip()])
+        except ValueError:
+            raise UsageError(
+                f"got {part.strip()!r} among the bounds, expected each name once with a lower and an upper number, as "
+                "a=0/1,b=0/N with N where open, or the name of a file"
+            ) from None
+    return known
 
 
 def _pair(words: Sequence[Any]) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from undrift.data.burn_in import burn_in_remarks
 from undrift.data.chain_files import read_chain_path
 from undrift.data.chain_objects import columns_of_object
 from undrift.data.columns import Columns, absent
-from undrift.data.ranges import read_ranges, spoken_bounds
+from undrift.data.ranges import read_ranges, spoken_bounds, typed_bounds
 from undrift.errors import DataError, UsageError
 
 __all__ = ["Table", "is_table", "open_table"]
@@ -94,8 +94,8 @@ def open_table(
             .paramnames), fixed in .ranges, weights, likelihoods nor covariates.
         covariates: the columns that condition the others.
         ignore_rows: burn-in: the share of each chain below 1, or the number of its rows.
-        bounds: (low, high) by name, None or inf where open, or the path of a file in the form of .ranges; they replace
-            those that a chain root has beside it. Nothing else is taken for a bound.
+        bounds: (low, high) by name, None or inf where open, or the path of a file in the form of .ranges, or text as
+            "a=0/1,b=0/N"; they replace those that a chain root has beside it. Nothing else is taken for a bound.
         periodic: names of parameters whose bounds are one place, as those of angles.
 
     Raises:
@@ -151,6 +151,8 @@ def _bounds(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """(D, 2) bounds and (D,) whether they are periodic: as asked, else as the file beside the chain says."""
     known, turning = dict(columns.bounds), set(columns.periodic)
+    if isinstance(asked, str) and "=" in asked and not Path(asked).exists():
+        asked = typed_bounds(asked)
     if isinstance(asked, Mapping):
         known, turning = spoken_bounds(asked)
         for name in known:
@@ -166,7 +168,8 @@ def _bounds(
     for name, (low, high) in zip(names, limits, strict=True):
         if name in turning and not (np.isfinite(low) and np.isfinite(high)):
             raise UsageError(
-                f"{name} is periodic and its bounds are {low:g}, {high:g}; give both, as bounds={{{name!r}: (0, 360)}}"
+                f"{name} is periodic and its bounds are {low:g}, {high:g}; give both, as --bounds {name}=0/360 "
+                f"(bounds={{{name!r}: (0, 360)}})"
             )
     return limits, np.array([name in turning for name in names], bool)
 

@@ -21,6 +21,7 @@ ESTIMATORS = ("flow-matching", "diffusion", "nsf", "kde", "mixture")
 _FEW = 300  # effective points below which a mixture is fitted
 _SMALL = (5_000, 128)  # effective points below which a perceptron has this width
 _WIDTH, _LAYERS = 256, 4
+_MIXTURE = 60.0  # seconds after which no further number of components is tried
 _LEARNING_RATE, _EMA = 3e-3, 0.1
 
 
@@ -71,7 +72,7 @@ def fit_density(
         weights: of each, (n,).
         given: what is given with each, (n, K), or None.
         left_out: points that only tell how smooth the density is, or when to stop, (n,).
-        budget: seconds of a training.
+        budget: seconds of a training, or in which numbers of components are tried.
         steps: of a training, in place of a budget.
         patience: validations without a new best after which a training stops.
         seed: of all that is drawn.
@@ -84,7 +85,8 @@ def fit_density(
         found = fit_kernel_density(y, weights, given, left_out=left_out, seed=seed)
         return found, {"bandwidth": found.bandwidth}
     if choice.estimator == "mixture":
-        mixture = fit_mixture(y, weights, given, left_out=left_out, seed=seed)
+        seconds = {} if budget is None else {"seconds": min(budget, _MIXTURE)}
+        mixture = fit_mixture(y, weights, given, left_out=left_out, seed=seed, **seconds)
         return mixture, {"components": len(mixture.joint.weights)}
     settings = Settings(
         budget=budget if steps is None else None, steps=steps, learning_rate=_LEARNING_RATE, weight_decay=0.0,
