@@ -155,6 +155,16 @@ def test_rows_that_are_written_and_remarks_of_a_chain(tmp_path, caplog):
     assert "burn-in" in caplog.text
 
 
+def test_copies_of_a_row_are_held_out_together():
+    """Each row three times: the width of kernels and the score are as of each row once, but for which are drawn."""
+    once = undrift.fit(chain(600), estimator="kde", progress=False).describe()
+    thrice = chain(600).loc[np.repeat(np.arange(600), 3)]
+    found = undrift.fit(thrice, estimator="kde", progress=False).describe()
+    assert found["training"]["bandwidth"] > 0.6 * once["training"]["bandwidth"]
+    error = np.hypot(once["log likelihood"]["standard error"], found["log likelihood"]["standard error"])
+    assert abs(found["log likelihood"]["held out"] - once["log likelihood"]["held out"]) < 4 * error
+
+
 def test_held_out_rows_of_no_weight_leave_no_score():
     rows = chain(300)
     part = np.random.default_rng([0, 5]).random(300) < 0.1

@@ -56,7 +56,7 @@ def fit_density_config(
     for remark in table.remarks:
         logger.warning("%s", remark)
     rng = np.random.default_rng([t.seed, 5])
-    part = rng.random(len(table.values))
+    part = _alike(table, rng.random(len(table.values)))
     share = _share(config.data.holdout)
     held, stop = part < share, (part >= share) & (part < share + _STOP * (1 - share))
     seen = _rows(table, ~held)
@@ -86,6 +86,13 @@ def fit_density_config(
     if folder is not None:
         model.save(folder, overwrite=overwrite)
     return model
+
+
+def _alike(table: Table, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One number for rows that are the same, as of a chain that stays where it is: no row has its copy elsewhere."""
+    rows = np.hstack([table.values, table.given])
+    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return numbers[first][which.reshape(-1)]
 
 
 def _refuse_idle(config: Config) -> None:
