@@ -190,6 +190,13 @@ def test_a_fit_that_is_stopped_leaves_nothing_and_says_so(number, code, tmp_path
     assert "--overwrite to fit RUN anew" in capsys.readouterr().err
 
 
+def test_nested_sampling_that_is_stopped_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "problem.py").write_text(PROBLEM.replace("return -float", "raise KeyboardInterrupt; return -float"))
+    assert main(["nested", "problem.py", "--out", "RUN"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1].endswith("type the same command with --resume to go on")
+
+
 PROBLEM = """
 import math
 parameters = {"x": "x", "y": "y_0"}
@@ -232,6 +239,7 @@ def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, 
         (["log-prob", "DENSITY", "draws.csv", "--out", "F.txt"], ".nc or .csv"),
         (["nested", "absent.py", "--out", "R2"], "absent.py"),
         (["nested", "draws.csv", "--out", "R2"], "cannot be run"),
+        (["nested", "problem.py", "--out", "draws.csv"], "is a file"),
     ):
         assert main(words) in (2, 3), words
         assert text in capsys.readouterr().err

@@ -11,8 +11,8 @@ from typing import Any
 
 from undrift.cli.options import Flag, Json, Seed, set_threads
 from undrift.cli.output import emit_json, facts, note
+from undrift.cli.stopping import stopped_saying
 from undrift.errors import DataError, UsageError
-from undrift.train.signals import ended_by_signals
 
 
 def nested(
@@ -47,9 +47,11 @@ def nested(
         resume: Go on with the state in OUT.
     """
     path, folder = Path(problem), Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{out} is a file; name a folder with --out")
     if (folder / "settings.json").exists() and not resume:
         raise UsageError(f"{out} holds the state of a run; type --resume to go on with it, or another --out")
-    with ended_by_signals(lambda: "type the same command with --resume to go on"):
+    with stopped_saying(lambda: "type the same command with --resume to go on"):
         log_likelihood, prior_transform, parameters = _problem(path)
         from undrift.infer.nested import nested as run
 
