@@ -186,7 +186,8 @@ class DensityModel:
         return self.parameters.encode_given(open_table(given, variables=names).values)
 
     def _attrs(self) -> dict[str, Any]:
-        return {"source": f"undrift {undrift.__version__}", "estimator": self.facts["estimator"]}
+        attrs = {"source": f"undrift {undrift.__version__}", "estimator": self.facts["estimator"]}
+        return attrs | ({"remarks": "; ".join(self.facts["remarks"])} if self.facts["remarks"] else {})
 
     def describe(self) -> dict[str, Any]:
         """What it is and how it was fitted, as JSON has it."""
