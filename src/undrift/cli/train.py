@@ -106,8 +106,8 @@ def train(
     """
     arguments = {
         "data": list(data) or None, "task": task, "factor": factor, "past": past, "future": future,
-        "members": members, "longest": longest, "estimator": estimator, "ignore_rows": ignore_rows, "dequantize": dequantize,
-        "bounds": bounds, "given": given, "variables": variables,
+        "members": members, "longest": longest, "estimator": estimator, "ignore_rows": ignore_rows,
+        "dequantize": dequantize, "bounds": bounds, "given": given, "variables": variables,
         "static": static, "covariates": covariates, "dims": dims, "periodic": periodic, "select": select,
         "holdout": holdout, "crop": crop, "budget": budget, "steps": steps, "baselines": baselines, "device": device,
         "seed": seed, "fork": fork,
