@@ -120,7 +120,7 @@ class DensityModel:
         return xr.Dataset(fields, {"sample": np.arange(len(found))}, self._attrs())
 
     @suggests_options
-    def evaluate(self, data: Any = None) -> dict[str, float]:
+    def evaluate(self, data: Any = None) -> dict[str, Any]:
         """The mean log-likelihood of a table, in nats a row, by its weights.
 
         Args:
