@@ -15,7 +15,7 @@ fit has thin tails or nothing at all.
 
 from __future__ import annotations
 
-__all__ = ["explore", "finish", "refine"]
+__all__ = ["counting", "explore", "finish", "refine", "wanted"]
 
 import math
 from collections.abc import Callable
