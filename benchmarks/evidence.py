@@ -4,8 +4,9 @@
 
 The pull is (ln Z - truth) / reported error: mean 0 and spread 1 where errors are honest. Calls times squared error
 does not depend on how long a sampler ran, so it compares samplers of different lengths. dynesty runs with each of its
-ways to propose and fewer live points where dimensions are many. Of few runs the
-smaller of dynesty's measured and reported error is taken, in its favour. Every run is kept in the file; the same command goes on where it was stopped, and `--table` only prints.
+ways to propose and fewer live points where dimensions are many; the smaller of its measured and its reported error is
+taken, in its favour. Every run is kept in the file; the same command goes on where it was stopped, and `--table` only
+prints.
 
 Shells, egg-box: Feroz and Hobson 2008 (arXiv:0809.3437), sec. 6. The four sbibm tasks (Lueckmann et al. 2021,
 arXiv:2101.04653) take their observations from sbibm's wheel, with likelihoods normalised over the data.

@@ -115,8 +115,8 @@ def test_what_a_draw_counts_is_foretold(measured):
     log_l, log_u = np.array([0.0, 1.0, -1.0]), np.array([0.1, 0.9, -0.3])
     v = np.array([0.5, 0.2, 0.3])
     expected = (v @ np.exp(log_l)) ** 2 / (v @ np.exp(log_l + log_u))
-    found = counting(np.log(v), log_l, log_u)
-    measured(counting, "effective share of a draw", "(E w)^2 / E w^2 by numpy", expected, found, within=1e-12)
+    share = counting(np.log(v), log_l, log_u)
+    measured(counting, "effective share of a draw", "(E w)^2 / E w^2 by numpy", expected, share, within=1e-12)
     measured(refine, "effective share of draws, foretold over found", "1", 1, counts / found, within=0.1)
     assert found > 0.8
 

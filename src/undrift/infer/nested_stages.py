@@ -85,9 +85,13 @@ def explore(rounds: Rounds, live: int, dlogz: float, most_calls: float, say: Say
             return GaussianMixture.together([fitted, wide, before], LEVEL_SHARES).pruned(1e-3)
 
         found = rounds.draw("levels", proposal, live)
-        # The wide copy begins where the first mean comes again.
-        repeated = np.flatnonzero((found.proposal.means == found.proposal.means[0]).all(axis=1))
-        components = int(repeated[1]) if len(repeated) > 1 else 1
+        components = _components(found.proposal)
+
+
+def _components(proposal: GaussianMixture) -> int:
+    """How many components a level's fit had: its wide copy begins where the first mean comes again."""
+    repeated = np.flatnonzero((proposal.means == proposal.means[0]).all(axis=1))
+    return int(repeated[1]) if len(repeated) > 1 else 1
 
 
 def refine(rounds: Rounds, live: int, precision: float, most_calls: float, say: Say) -> tuple[GaussianMixture, float]:
