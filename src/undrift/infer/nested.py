@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 RELIABLE = 0.7  # of the Pareto shape
 ATTEMPTS = 3
+FEWEST = 8  # final draws to a live point: of fewer, skew weights would make low estimates look sure
 
 
 @suggests_options
@@ -101,7 +102,7 @@ def nested(
         for _ in range(ATTEMPTS):
             proposal, counts = refine(rounds, live, precision, most_calls, say)
             left = most_calls - calls.made
-            count = max(int(min(max(wanted(counts, precision), 4 * live), left)), 100)
+            count = max(int(min(max(wanted(counts, precision), FEWEST * live), left)), 100)
             final, log_w = finish(rounds, proposal, count, say)
             shape = pareto_shape(log_w)
             if shape <= RELIABLE or calls.made + 10 * live > most_calls:
