@@ -170,11 +170,12 @@ def _fit_window_laws(
 ) -> None:
     """The law of windows, that of their motion where it is told or wanted, and their texture where they have any.
 
-    The law is that of latents as they are drawn where it is dry, which takes a texture of what no window tells.
+    After an anamorphosis the law is that of latents as they are drawn where it is dry, which takes a texture of what no
+    window tells.
     """
     frames = codec.layout.frames
     textured = frames > 1 and any(t.kind in ("censored", "bounded") for t in codec.transforms)
-    if textured:
+    if textured and codec.anamorphosis is not None:
         codec.texture = fit_texture(codec, part, past)
     codec.window_laws = window_laws_of(codec, part, maps and linear)
     if 1 < past < frames and (motion or (motion is None and not maps)):
