@@ -197,6 +197,13 @@ def test_stopped_and_resumed_the_numbers_are_the_same(tmp_path):
         nested(lambda t: gaussian(t) + 1, box, 2, seed=5, out=tmp_path / "run", resume=True, **SMALL)
 
 
+def test_no_more_calls_than_may_be():
+    for most in (1200, 1700, 2500):
+        found = nested(gaussian, box, 2, seed=5, **(SMALL | {"precision": 1e-3}), most_calls=most)
+        assert found.calls <= most
+        assert abs(found.log_z - exact(2)) < 4 * found.log_z_error
+
+
 def test_a_pool_gives_the_same_numbers():
     one = nested(gaussian, box, 2, seed=6, **SMALL)
     with ThreadPool(2) as pool:
@@ -257,6 +264,7 @@ def test_a_flat_likelihood_has_its_value():
 def test_bad_arguments_are_told():
     for wrong, text in (
         ({"ndim": 0}, "ndim is 0"), ({"live": 3}, "live is 3"), ({"precision": 0}, "precision is 0"), ({"names": ["a"]}, "names has 1"),
+        ({"most_calls": 900}, "most_calls is 900, expected at least 1200"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=text):
             nested(gaussian, box, **({"ndim": 2, **SMALL} | wrong))
