@@ -1,6 +1,8 @@
 """Densities of tables from end to end: labels, bounds, weights, what is given, files."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,9 @@ from scipy.stats import norm, poisson
 
 import undrift
 from undrift.cli.main import main
+from undrift.data.rows import write_rows
 from undrift.errors import UsageError
+from undrift.model import density_training
 
 
 def chain(n=3000, seed=0):
@@ -86,6 +90,21 @@ def test_what_is_given_is_a_row_or_a_table():
     for wrong in ({}, {"at": {"x": 1.0}}):
         with pytest.raises(UsageError, match="given a"):
             model.sample(realizations=2, **wrong)
+    with pytest.raises(UsageError, match="one of them"):
+        model.sample(table, at={"a": 1.0})
+    with pytest.raises(UsageError, match="one of them"):
+        model.log_prob(rows[["b"]], rows[["a"]], at={"a": 1.0})
+    with pytest.raises(UsageError, match="at a is nan"):
+        model.sample(at={"a": np.nan})
+
+
+def test_rows_outside_the_bounds_and_of_no_weight_are_not_scored(model):
+    rows = chain(60, seed=6)
+    rows.loc[:4, "c"] = 3.0
+    found = model.evaluate(rows.assign(weight=np.where(np.arange(60) % 2, 2.0, 0.0)))
+    kept = rows.iloc[5::2]
+    assert (found["rows"], found["outside"]) == (len(kept), 2)
+    assert found["log_likelihood"] == pytest.approx(float(model.log_prob(kept).log_prob.mean()))
 
 
 def test_held_out_rows_are_scored_and_learning_by_heart_is_told(caplog):
@@ -110,6 +129,8 @@ def test_bad_input_gets_one_sentence():
         ({"holdout": "year=2000"}, "holdout"),
         ({"static": "z"}, "static"),
         ({"resume": True}, "one go"),
+        ({"set": {"train.batch": 8}}, "train.batch"),
+        ({"set": {"net.channels": 16}}, "net.channels"),
     ):
         with pytest.raises(UsageError, match=message):
             undrift.fit(chain(100), **wrong)
@@ -117,6 +138,7 @@ def test_bad_input_gets_one_sentence():
         undrift.fit(chain(500), task=undrift.Density("kde"), covariates="a", variables="b", progress=False)
 
 
+<<<<<<< HEAD
 def test_counts_are_refused_or_spread_over_their_steps():
     """Of Poisson counts the log-density at the rungs is the logarithm of their shares, for steps of 1."""
     rows = pd.DataFrame({"n": np.random.default_rng(6).poisson(30, 4000).astype(float)})
@@ -126,6 +148,48 @@ def test_counts_are_refused_or_spread_over_their_steps():
     found = model.log_prob(pd.DataFrame({"n": [25.0, 30.0, 36.0]}))
     np.testing.assert_allclose(found.log_prob, poisson.logpmf([25, 30, 36], 30), atol=0.1)
     assert "spread over its step of 1" in found.attrs["remarks"]
+=======
+def test_rows_that_are_written_and_remarks_of_a_chain(tmp_path, caplog):
+    rows = chain(120).rename(columns={"a": "$H_0$ [km/s]"})
+    model = undrift.fit(rows, estimator="kde", progress=False)
+    draws = model.sample(realizations=3)
+    with pytest.raises(UsageError, match=r"slash.*draws.csv"):
+        write_rows(draws, tmp_path / "draws.nc")
+    write_rows(draws, tmp_path / "draws.csv")
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "draws.csv")["$H_0$ [km/s]"], draws["$H_0$ [km/s]"])
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        undrift.fit(rows, out=tmp_path / "file")
+    walk = chain(400).assign(chain=0)
+    walk.loc[:39, "a"] += 50
+    undrift.fit(walk, dry_run=True)
+    assert "burn-in" in caplog.text
+
+
+def test_held_out_rows_of_no_weight_leave_no_score():
+    rows = chain(300)
+    part = np.random.default_rng([0, 5]).random(300) < 0.1
+    model = undrift.fit(rows.assign(weight=np.where(part, 0.0, 1.0)), estimator="kde", progress=False)
+    assert model.describe()["held out"] == part.sum() and model.describe()["log likelihood"] == {}
+    with pytest.raises(UsageError, match="held out"):
+        model.evaluate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_fit_that_is_stopped_leaves_nothing_and_says_so(number, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    chain(200).to_csv("chain.csv", index=False)
+    words = ["train", "chain.csv", "--estimator", "kde", "--out", "RUN"]
+    with monkeypatch.context() as patched:
+        patched.setattr(density_training, "fit_density", lambda *args, **kwargs: os.kill(os.getpid(), number))
+        assert main(words) == code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("nothing was written to RUN; type the same command again")
+    assert [path.name for path in tmp_path.iterdir()] == ["chain.csv"]
+    assert main(words) == 0
+    assert main([*words, "--resume"]) == 2
+    assert "--overwrite to fit RUN anew" in capsys.readouterr().err
+>>>>>>> de782c45e9c6e46e9042625ac671ffe4f9c08a0f
 
 
 PROBLEM = """
@@ -166,6 +230,7 @@ def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, 
     for words, text in (
         (["report", "DENSITY"], "density of parameters"),
         (["sample", "DENSITY", "--out", "d.nc", "--nfe", "3"], "--nfe"),
+        (["evaluate", "DENSITY", "--truth", "draws.csv", "--out", "scores.json"], "got --out"),
         (["log-prob", "DENSITY", "draws.csv", "--out", "F.txt"], ".nc or .csv"),
         (["nested", "absent.py", "--out", "R2"], "absent.py"),
         (["nested", "draws.csv", "--out", "R2"], "cannot be run"),

@@ -46,7 +46,11 @@ def evaluate(
         overwrite: Replace OUT.
     """
     if (Path(ensemble) / "config.toml").is_file():
-        return _density(ensemble, truth, json)
+        others = {
+            "run": run, "out": out, "thresholds": thresholds, "bootstrap": bootstrap != 200, "seed": seed,
+            "overwrite": overwrite, "dry-run": dry_run,
+        }  # fmt: skip
+        return _density(ensemble, truth, [name for name, value in others.items() if value], json)
     if not truth:
         raise UsageError(f"got no --truth to score {ensemble} against; type --truth FILE")
     if out is not None:
@@ -86,7 +90,7 @@ def _numbers(text: str | None) -> list[float]:
         raise UsageError(f"got --thresholds {text}, expected numbers with commas between them, such as 0.5,2") from None
 
 
-def _density(run: str, truth: list[str] | None, json: bool) -> int:
+def _density(run: str, truth: list[str] | None, idle: list[str], json: bool) -> int:
     """The log-likelihood of rows of a table."""
     from undrift.cli.runs import open_any
     from undrift.model import DensityModel
@@ -94,6 +98,8 @@ def _density(run: str, truth: list[str] | None, json: bool) -> int:
     model = open_any(run, device="cpu")
     if not isinstance(model, DensityModel):
         raise UsageError(f"{run} is a model of fields; what is scored are ensembles that undrift sample draws from it")
+    if idle:
+        raise UsageError(f"got --{idle[0]}, of ensembles of fields; of a density type --truth and --json alone")
     if truth and len(truth) != 1:
         raise UsageError(f"got {len(truth)} files with --truth; a density is scored by the rows of one table")
     found = model.evaluate(truth[0] if truth else None)

@@ -37,6 +37,7 @@ from undrift.cli.options import (
     tell_reversed,
 )
 from undrift.cli.output import emit_json, facts, note
+from undrift.cli.stopping import stopped_saying
 from undrift.errors import CheckpointError, UsageError
 from undrift.train.signals import ended_by_signals
 
@@ -137,6 +138,10 @@ def _resolved(
     from undrift.config import refuse_idle_options
 
     resolved = resolve(_base(out, resume, arguments["fork"]), file, arguments, settings)
+    if resume and resolved.task.name == "density":
+        raise UsageError(
+            f"a density is fitted in one go, so that there is nothing to resume; type --overwrite to fit {out} anew"
+        )
     refuse_idle_options(arguments, resolved.task.name, resolved.data.given)
     if resume and not Path(out).exists():
         raise CheckpointError(f"{out} does not exist, so there is nothing to resume; leave --resume out to begin")
@@ -148,14 +153,21 @@ def _resolved(
 def _trained(config: Config, out: str, resume: bool, overwrite: bool, dry_run: bool) -> dict[str, Any]:
     """Train, and describe the model; with ``dry_run`` what would be done."""
     mark = _mark(out)
+    if config.task.name == "density":
+        with stopped_saying(lambda: f"nothing was written to {out}; type the same command again"):
+            return _described(config, out, resume, overwrite, dry_run)
     # Before torch is imported, which takes seconds; the training loop has handlers of its own.
     with ended_by_signals(lambda: "nothing was written" if dry_run else _again(config, out, overwrite, mark)):
-        tell_reversed("--holdout", config.data.holdout)
-        from undrift.model import fit_config
+        return _described(config, out, resume, overwrite, dry_run)
 
-        set_threads()
-        model = fit_config(config, out=out, resume=resume, overwrite=overwrite, dry_run=dry_run)
-        return model if isinstance(model, dict) else model.describe()
+
+def _described(config: Config, out: str, resume: bool, overwrite: bool, dry_run: bool) -> dict[str, Any]:
+    tell_reversed("--holdout", config.data.holdout)
+    from undrift.model import fit_config
+
+    set_threads()
+    model = fit_config(config, out=out, resume=resume, overwrite=overwrite, dry_run=dry_run)
+    return model if isinstance(model, dict) else model.describe()
 
 
 def _mark(out: str) -> int | None:

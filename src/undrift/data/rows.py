@@ -19,6 +19,8 @@ def write_rows(rows: xr.Dataset, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in (".nc", ".csv"):
         raise UsageError(f"rows are written to .nc or .csv, not to {path.name!r}")
+    if path.suffix == ".nc" and (name := next((str(v) for v in (*rows.data_vars, *rows.attrs) if "/" in str(v)), "")):
+        raise UsageError(f"NetCDF has no name with a slash, such as {name!r}; type --out {path.with_suffix('.csv')}")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         if path.suffix == ".csv":

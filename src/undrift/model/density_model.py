@@ -17,7 +17,7 @@ from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
 from undrift.distributions.estimators import density_from_arrays
 from undrift.distributions.points import PointDensity
-from undrift.errors import CheckpointError, DataError, UsageError, suggests_options
+from undrift.errors import CheckpointError, DataError, UsageError, check_number, suggests_options
 from undrift.process import Key, normal
 from undrift.train.manifest import read_manifest, verify_manifest
 from undrift.train.run import staged
@@ -127,8 +127,8 @@ class DensityModel:
             data: table with all columns that were fitted; None: what was measured of the rows that were held out.
 
         Returns:
-            ``log_likelihood``, its ``standard_error``, the ``rows`` and how many lie ``outside`` the bounds, which are
-            left out of the mean.
+            ``log_likelihood``, its ``standard_error``, the ``rows`` of positive weight that they are of, and how many
+            more lie ``outside`` the bounds, which are left out.
         """
         if data is None:
             score = self.facts["log likelihood"]
@@ -138,13 +138,13 @@ class DensityModel:
             return dict(zip(names, (score["held out"], score["standard error"], score["rows"]))) | {"outside": 0}
         table = open_table(data, variables=self.names, covariates=self.facts["given_names"] or None)
         found, _ = self.log_prob_of(table)
-        inside = np.isfinite(found) & (table.weights > 0)
+        counted, inside = table.weights > 0, np.isfinite(found) & (table.weights > 0)
         if not inside.any():
             raise DataError(f"{table.source}: every row lies outside the bounds of the density")
         share = table.weights[inside] / table.weights[inside].sum()
         mean = float(share @ found[inside])
         error = float(np.sqrt((share**2 * (found[inside] - mean) ** 2).sum()))
-        rows = {"rows": int((table.weights > 0).sum()), "outside": int((~np.isfinite(found)).sum())}
+        rows = {"rows": int(inside.sum()), "outside": int((counted & ~inside).sum())}
         return {"log_likelihood": mean, "standard_error": error, **rows}
 
     def log_prob_of(self, table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -176,8 +176,11 @@ class DensityModel:
                 raise UsageError("the density was fitted with nothing given; leave it out, or fit with covariates")
             return None
         if at is not None:
+            if given is not None:
+                raise UsageError("got a table of what is given, and at; expected one of them")
             if set(at) != set(names):
                 raise UsageError(f"at names {', '.join(at)}; the density is given {', '.join(names)}")
+            check_number(**{f"at {name}": at[name] for name in names})
             return self.parameters.encode_given(np.array([[float(at[name]) for name in names]]))
         if given is None:
             raise UsageError(

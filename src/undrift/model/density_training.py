@@ -24,6 +24,12 @@ logger = logging.getLogger(__name__)
 _BUDGET = 180.0  # seconds, unless told otherwise
 _HOLDOUT, _STOP = 0.1, 0.1  # shares of rows: never seen, and such that only tell when to stop
 _PATIENCE = 20  # validations, of which a training has twenty at most
+_HEEDED = {
+    "data": ("paths", "variables", "covariates", "periodic", "holdout"),
+    "task": ("name",),
+    "train": ("budget", "steps", "patience", "seed", "device"),
+    "density": ("estimator", "ignore_rows", "bounds"),
+}  # settings; all others are of fields
 _GAP = 4.0  # standard errors beyond which training rows are likelier than left-out ones by no chance
 
 
@@ -38,13 +44,18 @@ def fit_density_config(
 ) -> DensityModel | dict[str, Any]:
     """What ``undrift.fit`` does of a table, from a resolved configuration."""
     folder = None if out is None else Path(out)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; name a directory to write the run to")
     if folder is not None and folder.exists() and any(folder.iterdir()) and not overwrite:
         raise UsageError(f"{folder} exists; type --overwrite (overwrite=True) to replace it")
     config = config.model_copy(deep=True)
     t, d = config.train, config.density
     if t.steps is None and t.budget is None:
         t.budget = _BUDGET
+    _refuse_idle(config)
     table = table_of(config, data)
+    for remark in table.remarks:
+        logger.warning("%s", remark)
     rng = np.random.default_rng([t.seed, 5])
     part = rng.random(len(table.values))
     share = _share(config.data.holdout)
@@ -78,6 +89,17 @@ def fit_density_config(
     if folder is not None:
         model.save(folder, overwrite=overwrite)
     return model
+
+
+def _refuse_idle(config: Config) -> None:
+    """Refuse settings that no estimator heeds."""
+    usual = Config()
+    for section in Config.model_fields:
+        for name, value in getattr(config, section):
+            if name not in _HEEDED.get(section, ()) and value != getattr(getattr(usual, section), name):
+                raise UsageError(
+                    f"{section}.{name} is {value}, which the density of a table knows nothing of; leave it out"
+                )
 
 
 def _share(holdout: str | None) -> float:
@@ -120,12 +142,13 @@ def _scored(
     model: DensityModel, table: Table, held: NDArray[np.bool_], seen: NDArray[np.bool_]
 ) -> dict[str, float | int]:
     """Weighted mean log-likelihood of rows that are held out, in nats, beside that of as many that were not."""
-    count, rng = min(int(held.sum()), 2000), np.random.default_rng(0)
-    if count == 0:
+    weighed = table.weights > 0
+    count, rng = min(int((held & weighed).sum()), 2000), np.random.default_rng(0)
+    if count == 0 or not (seen & weighed).any():
         return {}
     means, errors = [], []
     for rows in (held, seen):
-        at = rng.permutation(np.flatnonzero(rows & (table.weights > 0)))[:count]
+        at = rng.permutation(np.flatnonzero(rows & weighed))[:count]
         one = _rows(table, np.isin(np.arange(len(table.values)), at))
         found = model.log_prob_of(one)[0]
         share = one.weights / one.weights.sum()
