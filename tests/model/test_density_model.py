@@ -138,7 +138,6 @@ def test_bad_input_gets_one_sentence():
         undrift.fit(chain(500), task=undrift.Density("kde"), covariates="a", variables="b", progress=False)
 
 
-<<<<<<< HEAD
 def test_counts_are_refused_or_spread_over_their_steps():
     """Of Poisson counts the log-density at the rungs is the logarithm of their shares, for steps of 1."""
     rows = pd.DataFrame({"n": np.random.default_rng(6).poisson(30, 4000).astype(float)})
@@ -148,7 +147,8 @@ def test_counts_are_refused_or_spread_over_their_steps():
     found = model.log_prob(pd.DataFrame({"n": [25.0, 30.0, 36.0]}))
     np.testing.assert_allclose(found.log_prob, poisson.logpmf([25, 30, 36], 30), atol=0.1)
     assert "spread over its step of 1" in found.attrs["remarks"]
-=======
+
+
 def test_rows_that_are_written_and_remarks_of_a_chain(tmp_path, caplog):
     rows = chain(120).rename(columns={"a": "$H_0$ [km/s]"})
     model = undrift.fit(rows, estimator="kde", progress=False)
@@ -189,7 +189,6 @@ def test_a_fit_that_is_stopped_leaves_nothing_and_says_so(number, code, tmp_path
     assert main(words) == 0
     assert main([*words, "--resume"]) == 2
     assert "--overwrite to fit RUN anew" in capsys.readouterr().err
->>>>>>> de782c45e9c6e46e9042625ac671ffe4f9c08a0f
 
 
 PROBLEM = """
