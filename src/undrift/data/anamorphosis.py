@@ -169,30 +169,30 @@ def fit_levels(u: Array, low: float, periodic: Sequence[bool], weights: Array | 
 
 def _of_cell(values: Array, low: float, weights: Array) -> tuple[Array, Array]:
     """Levels and scores (S, K) of a cell from values (n,), NaN where missing, and their weights (S, n)."""
-    there = np.isfinite(values)
-    order = np.argsort(values[there])
-    values, weights = values[there][order], weights[:, there][:, order]
+    order = np.argsort(values)[: np.isfinite(values).sum()]  # what is missing comes last
+    values, weights = values[order], weights[:, order]
     year = _dry_share(values, low, np.ones(len(values)))
     levels, scores = np.empty((2, len(weights), len(_SHARES)))
-    for one, score, weight in zip(levels, scores, weights):
-        weight = weight if (weight > 0).sum() >= _FEW else np.ones(len(values))
-        dry = _dry_share(values, low, weight)
+    for one, score, season in zip(levels, scores, weights):
+        which = np.flatnonzero(season)
+        own, weight = (values[which], season[which]) if len(which) >= _FEW else (values, np.ones(len(values)))
+        dry = _dry_share(own, low, weight)
         shares = dry + (1 - dry) * np.array(_SHARES)
         score[:] = ndtri(shares) - ndtri(dry) + ndtri(year)
         if len(values) < 2:  # of cells that never have a value
             one[:] = score
             continue
-        counted = weight > 0
-        middle = (np.cumsum(weight) - weight / 2)[counted]
-        one[:] = np.interp(middle[0] + shares * (middle[-1] - middle[0]), middle, values[counted])
+        middle = np.cumsum(weight) - weight / 2
+        one[:] = np.interp(middle[0] + shares * (middle[-1] - middle[0]), middle, own)
         if np.isfinite(low):
             one[0] = low
     return levels, scores
 
 
 def _dry_share(values: Array, low: float, weight: Array) -> float:
-    """Share of the weight at the threshold, within what is known of it."""
-    return float(np.clip(weight[values <= low].sum() / max(weight.sum(), 1e-300), *_DRY))
+    """Share of the weight of sorted values that are at the threshold, within what is known of it."""
+    dry = weight[: np.searchsorted(values, low, side="right")].sum()
+    return min(max(dry / max(weight.sum(), 1e-300), _DRY[0]), _DRY[1])
 
 
 def _moved(u: np.ndarray, steps: Sequence[int], periodic: Sequence[bool]) -> np.ndarray:
