@@ -42,25 +42,25 @@ def test_scores_are_those_of_the_law(shaped, row):
     expected = scores_of(u[:, 1, 0, 0], DRY[row])
     p = ndtr(expected)
     error = np.sqrt(p * (1 - p) / (3 * COUNT)) / (np.exp(-(expected**2) / 2) / np.sqrt(2 * np.pi))
-    found = shaped.normal(u)
+    found = shaped.normal(u, None)
     assert (found[:, 0] == 0).all()  # another channel
     assert (np.abs(found[:, 1, 3 * row + 1] - expected[:, None]) < 4 * error[:, None] + 0.02).all()
-    threshold = shaped.normal(np.full((1, 2, 12, 3), LOW))[0, 1, 3 * row + 1]
+    threshold = shaped.normal(np.full((1, 2, 12, 3), LOW), None)[0, 1, 3 * row + 1]
     np.testing.assert_allclose(threshold, ndtri(DRY[row]), atol=0.06)
 
 
 def test_the_map_has_an_inverse_and_keeps_what_is_dry_or_missing(shaped):
     rng = np.random.default_rng(1)
     u = rng.normal(size=(20, 2, 12, 3)) * 3
-    np.testing.assert_allclose(shaped.latents(shaped.normal(u)), u, atol=1e-9)
+    np.testing.assert_allclose(shaped.latents(shaped.normal(u, None), None), u, atol=1e-9)
     u[0], u[1] = -np.inf, np.nan
-    found = shaped.normal(u)
+    found = shaped.normal(u, None)
     assert np.isneginf(found[0]).all() and np.isnan(found[1]).all()
-    at = shaped.at(1, np.array([0.2, 1.0]), np.array([3.6, -0.3]))
+    at = shaped.at(1, np.array([0.2, 1.0]), np.array([3.6, -0.3]), None)
     cells = np.zeros((2, 2, 12, 3))
     cells[:, 1] = np.array([0.2, 1.0])[:, None, None]
-    np.testing.assert_allclose(at, shaped.normal(cells)[:, 1, 4, 0])
-    assert (shaped.at(0, np.array([0.2]), np.zeros(2)) == 0.2).all()
+    np.testing.assert_allclose(at, shaped.normal(cells, None)[:, 1, 4, 0])
+    assert (shaped.at(0, np.array([0.2]), np.zeros(2), None) == 0.2).all()
 
 
 def test_rain_where_it_never_fell_or_always_as_much_has_scores_of_the_unit_scale():
@@ -69,12 +69,12 @@ def test_rain_where_it_never_fell_or_always_as_much_has_scores_of_the_unit_scale
     levels, scores = fit_levels(u, LOW, (False, False))
     shaped = Anamorphosis(np.array([[0]]), levels[None], scores[None])
     wet = np.ones((1, 1, 6, 9))
-    assert (shaped.normal(wet) < 25).all()
-    np.testing.assert_allclose(shaped.latents(shaped.normal(wet)), wet, atol=1e-9)
+    assert (shaped.normal(wet, None) < 25).all()
+    np.testing.assert_allclose(shaped.latents(shaped.normal(wet, None), None), wet, atol=1e-9)
     flat = np.repeat(np.random.default_rng(0).random((300, 1, 1)) < 0.5, 6, axis=1) * 1.0  # of two values, none dry
     levels, scores = fit_levels(flat, -np.inf, (False, False))
     shaped = Anamorphosis(np.array([[0]]), levels[None], scores[None])
-    assert (np.abs(shaped.normal(np.array([-1.0, 2.0]).reshape(2, 1, 1, 1) * np.ones((1, 1, 6, 1)))) < 15).all()
+    assert (np.abs(shaped.normal(np.array([-1.0, 2.0]).reshape(2, 1, 1, 1) * np.ones((1, 1, 6, 1)), None)) < 15).all()
 
 
 def test_a_year_of_rain_drawn_from_its_scores_has_the_spread_of_the_record():

@@ -15,7 +15,7 @@ from undrift.infer.nested import nested
 from undrift.infer.nested_calls import Calls
 from undrift.infer.nested_result import NestedResult
 from undrift.infer.nested_rounds import Rounds, log_normal
-from undrift.infer.nested_stages import explore, finish, refine, wanted
+from undrift.infer.nested_stages import counting, explore, finish, refine, wanted
 from undrift.infer.pareto import pareto_shape
 
 SMALL = {"live": 150, "precision": 0.05, "progress": False}
@@ -51,6 +51,8 @@ def test_pulls_have_mean_zero_and_spread_one(measured):
 def test_the_posterior_is_that_of_the_likelihood():
     found = nested(gaussian, box, 3, seed=1, live=200, precision=0.02, progress=False)
     size = 1 / np.square(found.weights).sum()
+    # The relative variance of n weights is n / size - 1.
+    assert found.log_z_error == pytest.approx(math.sqrt(1 / size - 1 / len(found.weights)), rel=1e-3)
     mean = found.weights @ found.samples
     assert np.abs(mean).max() < 4 * WIDTH / math.sqrt(size)
     variance = found.weights @ np.square(found.samples)
@@ -88,11 +90,11 @@ def test_the_balance_weights_are_those_of_the_prior(measured):
     rounds.draw("levels", lambda: narrow, n // 4)
     v = np.exp(rounds.log_v)
     first, second = v @ rounds.y[:, 0], v @ np.square(rounds.y[:, 0])
-    for name, value, expected, f in (
-        ("1", v.sum(), 1, 1), ("y", first, 0, rounds.y[:, 0]), ("y^2", second, 1, rounds.y[:, 0] ** 2),
-    ):  # fmt: skip
-        error = 4 * math.sqrt(np.square(v * f).sum())
-        measured(Rounds, f"sum of weights times {name}", "the standard normal", expected, value, within=error)
+    # The largest weight is about 2 / n, so that the sums have errors of about 1 / sqrt(n).
+    for name, value, expected in (("1", v.sum(), 1), ("y", first, 0), ("y^2", second, 1)):
+        measured(
+            Rounds, f"sum of weights times {name}", "the standard normal", expected, value, within=6 / math.sqrt(n)
+        )
 
 
 def test_the_calls_are_made_at_the_normals_quantiles(agrees):
@@ -110,6 +112,11 @@ def test_what_a_draw_counts_is_foretold(measured):
     proposal, counts = refine(rounds, 300, 0.02, math.inf, lambda _: None)
     _, log_w = finish(rounds, proposal, 5000, lambda _: None)
     found = effective_size(np.exp(log_w)) / 5000
+    log_l, log_u = np.array([0.0, 1.0, -1.0]), np.array([0.1, 0.9, -0.3])
+    v = np.array([0.5, 0.2, 0.3])
+    expected = (v @ np.exp(log_l)) ** 2 / (v @ np.exp(log_l + log_u))
+    share = counting(np.log(v), log_l, log_u)
+    measured(counting, "effective share of a draw", "(E w)^2 / E w^2 by numpy", expected, share, within=1e-12)
     measured(refine, "effective share of draws, foretold over found", "1", 1, counts / found, within=0.1)
     assert found > 0.8
 
@@ -190,6 +197,13 @@ def test_stopped_and_resumed_the_numbers_are_the_same(tmp_path):
         nested(lambda t: gaussian(t) + 1, box, 2, seed=5, out=tmp_path / "run", resume=True, **SMALL)
 
 
+def test_no_more_calls_than_may_be():
+    for most in (1200, 1700, 2500):
+        found = nested(gaussian, box, 2, seed=5, **(SMALL | {"precision": 1e-3}), most_calls=most)
+        assert found.calls <= most
+        assert abs(found.log_z - exact(2)) < 4 * found.log_z_error
+
+
 def test_a_pool_gives_the_same_numbers():
     one = nested(gaussian, box, 2, seed=6, **SMALL)
     with ThreadPool(2) as pool:
@@ -250,6 +264,7 @@ def test_a_flat_likelihood_has_its_value():
 def test_bad_arguments_are_told():
     for wrong, text in (
         ({"ndim": 0}, "ndim is 0"), ({"live": 3}, "live is 3"), ({"precision": 0}, "precision is 0"), ({"names": ["a"]}, "names has 1"),
+        ({"most_calls": 900}, "most_calls is 900, expected at least 1200"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=text):
             nested(gaussian, box, **({"ndim": 2, **SMALL} | wrong))

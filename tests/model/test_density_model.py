@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, poisson
 
 import undrift
 from undrift.cli.main import main
@@ -136,6 +136,17 @@ def test_bad_input_gets_one_sentence():
             undrift.fit(chain(100), **wrong)
     with pytest.raises(UsageError, match="knows of nothing"):
         undrift.fit(chain(500), task=undrift.Density("kde"), covariates="a", variables="b", progress=False)
+
+
+def test_counts_are_refused_or_spread_over_their_steps():
+    """Of Poisson counts the log-density at the rungs is the logarithm of their shares, for steps of 1."""
+    rows = pd.DataFrame({"n": np.random.default_rng(6).poisson(30, 4000).astype(float)})
+    with pytest.raises(undrift.DataError, match="--dequantize"):
+        undrift.fit(rows, estimator="mixture", progress=False)
+    model = undrift.fit(rows, estimator="mixture", dequantize=True, progress=False)
+    found = model.log_prob(pd.DataFrame({"n": [25.0, 30.0, 36.0]}))
+    np.testing.assert_allclose(found.log_prob, poisson.logpmf([25, 30, 36], 30), atol=0.1)
+    assert "spread over its step of 1" in found.attrs["remarks"]
 
 
 def test_rows_that_are_written_and_remarks_of_a_chain(tmp_path, caplog):

@@ -56,6 +56,7 @@ def train(
     longest: Longest = None,
     estimator: Estimator = None,
     ignore_rows: IgnoreRows = None,
+    dequantize: Annotated[bool | None, Parameter(negative="", show_default=False)] = None,
     bounds: Bounds = None,
     given: Given = None,
     variables: Variables = None,
@@ -89,6 +90,7 @@ def train(
         data: NetCDF, Zarr, NumPy or HDF5 files, or globs in quotes; PAIR.npz:hr is one variable of a file.
             With --resume or --fork they may be left out.
         out: The run directory to write.
+        dequantize: Of --task density: spread values that lie on even steps, as counts do, over their steps.
         crop: Cells along each side of a training window, or auto. Default auto.
         budget: Wall clock of the training loop, as 90s, 3m or 2h; all of it is used unless train.patience is set.
             Default 3m.
@@ -106,7 +108,7 @@ def train(
     arguments = {
         "data": list(data) or None, "task": task, "factor": factor, "past": past, "future": future,
         "members": members, "longest": longest, "estimator": estimator, "ignore_rows": ignore_rows,
-        "bounds": bounds, "given": given, "variables": variables,
+        "dequantize": dequantize, "bounds": bounds, "given": given, "variables": variables,
         "static": static, "covariates": covariates, "dims": dims, "periodic": periodic, "select": select,
         "holdout": holdout, "crop": crop, "budget": budget, "steps": steps, "baselines": baselines, "device": device,
         "seed": seed, "fork": fork,

@@ -174,6 +174,8 @@ class Density(Section):
     """auto: by the number of samples."""
     ignore_rows: float = Field(default=0.0, ge=0)
     """Share of each chain that is left out at its beginning, or number of rows if 1 or more."""
+    dequantize: bool = False
+    """Spread values that lie on even steps, as counts and packed data do, over their steps."""
     bounds: str | dict[str, list[float | None]] | None = None
     """File of ranges, or name -> low and high; what is absent is open."""
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from undrift.data.amplitude import Activity, clipped, log_amplitude
-from undrift.data.anamorphosis import Anamorphosis
+from undrift.data.anamorphosis import Anamorphosis, seasons_at
 from undrift.data.censored import residuals
 from undrift.data.coarse_law import CoarseLaw, with_means
 from undrift.data.conditioned import given_frames, given_states, unsure_of_coarse
@@ -104,7 +104,7 @@ class Codec:
         self.high = np.array([t.thresholds[1] for t in transforms]).reshape(-1, *[1] * len(layout.space))
         self.anamorphosis: Anamorphosis | None = None
         if "anamorphosis_levels" in arrays:
-            self.shaped(Anamorphosis.from_arrays(arrays))
+            self.shaped(Anamorphosis.from_arrays(arrays, len(layout.space)))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays that, with the layouts and transforms, make the codec again."""
@@ -137,7 +137,14 @@ class Codec:
     def shaped(self, anamorphosis: Anamorphosis) -> None:
         """Take latents after an anamorphosis from now on; nothing else is fitted yet."""
         self.anamorphosis, whole = anamorphosis, (1, *self.mask.shape)
-        self.low, self.high = (anamorphosis.normal(np.broadcast_to(v, whole))[0] for v in (self.low, self.high))
+        first = None if anamorphosis.seasons == 1 else np.eye(1, anamorphosis.seasons)  # thresholds are the same in all
+        self.low, self.high = (anamorphosis.normal(np.broadcast_to(v, whole), first)[0] for v in (self.low, self.high))
+
+    def seasons(self, features: np.ndarray) -> np.ndarray | None:
+        """Weights (n, S) of the seasons of the anamorphosis, from covariates (n, F); None where it has one season."""
+        if self.anamorphosis is None or self.anamorphosis.seasons == 1:
+            return None
+        return seasons_at(features, self.anamorphosis.seasons)
 
     def widened(self, factor: np.ndarray) -> None:
         """Multiply the standard deviation of what is left of each channel, (C,)."""
@@ -219,7 +226,7 @@ class Codec:
             std = std.copy()
         for i, curve in self.curves.items():
             std[:, i] *= curve.widened(owns[i])
-        return Predicted(mean, std)
+        return Predicted(mean, std, self.seasons(part.features))
 
     def own(self, part: Given, channel: int) -> np.ndarray:
         """Latents of what is given of a target channel itself, on its cells, (n, *space), NaN where none ever is.
@@ -317,7 +324,9 @@ class Codec:
         r, _ = self.residual(known, prediction, window, draw)
         there = np.isfinite(known) & ~self.mask[(slice(None), *window)][None]
         if self.motion_laws is not None and ahead is None and known.shape[1:] == self.mask.shape:
-            ahead = self.motion_laws.seen(np.where(there, self.latents(known), np.nan), self.mask, fold)
+            ahead = self.motion_laws.seen(
+                np.where(there, self.latents(known, prediction.seasons), np.nan), self.mask, fold
+            )
         found = given_frames(self.window_laws, self.motion_laws, r, there, prediction, fold, window, ahead or [])
         return found if self.coarse_law is None else unsure_of_coarse(*found, prediction, there, unsure)
 
@@ -370,7 +379,7 @@ class Codec:
         draw: np.random.Generator | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Residuals and weights of windows (n, C, *window) in the data's units, given what is predicted of them."""
-        u = self.latents(raw)
+        u = self.latents(raw, prediction.seasons)
         ranks = None if draw is None or self.texture is None else self.texture.ranks_at(np.isinf(u), draw)
         r = residuals(u, prediction.mean, prediction.std, self.low, self.high, draw, ranks)
         # masked cells are learned to be 0, which is what the sampler's network then meets beside every coast
@@ -397,10 +406,15 @@ class Codec:
         out["static"] = static.astype(np.float32)
         return out
 
-    def latents(self, raw: np.ndarray) -> np.ndarray:
-        """Target values (n, C, *space) as latents, -inf and inf at point masses, NaN where missing."""
+    def latents(self, raw: np.ndarray, seasons: np.ndarray | None) -> np.ndarray:
+        """Target values (n, C, *space) as latents, -inf and inf at point masses, NaN where missing.
+
+        Args:
+            raw: the values.
+            seasons: of each, see :meth:`seasons`.
+        """
         u = np.stack([t.encode(raw[:, i]) for i, t in enumerate(self.transforms)], 1)
-        return u if self.anamorphosis is None else self.anamorphosis.normal(u)
+        return u if self.anamorphosis is None else self.anamorphosis.normal(u, seasons)
 
     def decode(
         self,
@@ -423,7 +437,7 @@ class Codec:
             for i in np.flatnonzero(self.conserves):
                 put = None if known is None else np.broadcast_to(known[:, i], u[:, i].shape)
                 u[:, i] = conserved(u[:, i], blocks[:, i], self.factor, self.transforms[i], self.mask[i], put)
-        u = u if self.anamorphosis is None else self.anamorphosis.latents(u)
+        u = u if self.anamorphosis is None else self.anamorphosis.latents(u, prediction.seasons)
         x = np.stack([t.decode(u[:, i]) for i, t in enumerate(self.transforms)], 1)
         x[np.broadcast_to(self.mask, x.shape)] = np.nan
         return x.astype(np.float32)

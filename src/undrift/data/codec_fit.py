@@ -117,11 +117,11 @@ def fit_codec(
     codec = _blank(target, given, rows, transforms or {}, told, linear)
     years = _years(codec.covariates) if cycles else 0.0
     if windows and years and maps and given is None and not motion:
-        fit_anamorphosis(codec, target, rows)
+        fit_anamorphosis(codec, target, rows, covariates)
     dates, at = np.unique(date_of(target, rows), return_inverse=True)
     fold = folds(len(dates), number_of_folds, _FOLD_PIECES if windows and 0 < years < _FEW_YEARS else 1)[at]
     part = TrainingPart(target, given, rows, fold, covariates)
-    _standardise(codec, target, given, rows, factor)
+    _standardise(codec, part, factor)
     if given is not None and codec.given is not None:
         codec.given.law = fit_given_law(codec.given, given, rows)
     lively = given is not None or not (windows or leads)
@@ -170,11 +170,12 @@ def _fit_window_laws(
 ) -> None:
     """The law of windows, that of their motion where it is told or wanted, and their texture where they have any.
 
-    The law is that of latents as they are drawn where it is dry, which takes a texture of what no window tells.
+    After an anamorphosis the law is that of latents as they are drawn where it is dry, which takes a texture of what no
+    window tells.
     """
     frames = codec.layout.frames
     textured = frames > 1 and any(t.kind in ("censored", "bounded") for t in codec.transforms)
-    if textured:
+    if textured and codec.anamorphosis is not None:
         codec.texture = fit_texture(codec, part, past)
     codec.window_laws = window_laws_of(codec, part, maps and linear)
     if 1 < past < frames and (motion or (motion is None and not maps)):
@@ -223,17 +224,17 @@ def _transforms(
     return chosen, mask
 
 
-def _standardise(
-    codec: Codec, target: Fields, given: Fields | None, rows: np.ndarray, factor: Sequence[int] | None
-) -> None:
+def _standardise(codec: Codec, training: TrainingPart, factor: Sequence[int] | None) -> None:
     """Means and standard deviations per cell of what the network and the predictor see, and which means are kept."""
+    target, given = training.target, training.given
     latent, coarse, fine = Running(), Running(), Running()
     codec.factor = None if factor is None else tuple(factor)
     codec.conserves = np.array([factor is not None and b is not None and codec.members == 1 for b in codec.base])
     blocks = np.zeros((2, len(codec.base)), dtype=int)
-    for part in chunks(target, rows):
+    for part in chunks(target, training.rows):
         values = target.read(part)
-        latents = codec.latents(values)
+        features = codec.covariates.basis({k: v[part] for k, v in training.covariates.items()}, len(part))
+        latents = codec.latents(values, codec.seasons(features))
         codec.patchy |= bool((np.isnan(latents) & ~codec.mask).any())
         latent.add(np.clip(latents, codec.low, codec.high))
         if given is not None and codec.given is not None:

@@ -4,6 +4,7 @@ Each function also tells what the network sees of what is given so.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def unsure_of_coarse(
         unsure: standard deviation that missing coarse values leave, same shape; None where none is missing.
     """
     if unsure is not None:
-        after = Predicted(after.mean, np.where(there, after.std, np.hypot(after.std, unsure)))
+        after = replace(after, std=np.where(there, after.std, np.hypot(after.std, unsure)))
     doubt = np.where(there, 0, np.log(after.std / before.std)).astype(np.float32)
     expected = fields.pop("expected")
     return after, fields | {"doubt": doubt, "expected": expected}
@@ -97,4 +98,4 @@ def given_states(
 
 def _updated(prediction: Predicted, mean: np.ndarray, std: np.ndarray) -> Predicted:
     """Of latents whose standardised residuals have this mean and standard deviation."""
-    return Predicted(prediction.mean + prediction.std * mean, prediction.std * std)
+    return replace(prediction, mean=prediction.mean + prediction.std * mean, std=prediction.std * std)

@@ -1,7 +1,8 @@
 """What a codec makes of samples: the numbers that a network sees, and what is predicted of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -35,14 +36,24 @@ class Predicted:
     Attributes:
         mean: the prediction, (n, C, *window).
         std: standard deviation of what it leaves over, same shape.
+        seasons: weights of the seasons of the latents' anamorphosis, (n, S); None where it has one, or there is none.
     """
 
     mean: np.ndarray
     std: np.ndarray
+    seasons: np.ndarray | None = None
 
     def __getitem__(self, index: Any) -> "Predicted":
-        """Part of both."""
-        return Predicted(self.mean[index], self.std[index])
+        """Part of all, by an index of samples or one whose first item is."""
+        samples = index[0] if isinstance(index, tuple) else index
+        return Predicted(self.mean[index], self.std[index], None if self.seasons is None else self.seasons[samples])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The samples of some one after the other."""
+        mean, std = (np.concatenate([getattr(p, name) for p in parts]) for name in ("mean", "std"))
+        seasons = [p.seasons for p in parts if p.seasons is not None]
+        return cls(mean, std, np.concatenate(seasons) if seasons else None)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ where R is the amount of rain in it, and the loss of each counts ``(1 / W) / p(w
 is that of windows and samples that are drawn evenly (importance sampling), and no weight exceeds ``1 / (1 - share)^2``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -25,15 +26,17 @@ Window = tuple[slice, ...] | None
 BLOCK = 8  # cells along each side over which amounts are summed
 
 
-def amounts_of(codec: Codec, target: Fields, rows: np.ndarray) -> Array:
+def amounts_of(codec: Codec, target: Fields, rows: np.ndarray, covariates: Mapping[str, np.ndarray]) -> Array:
     """How far values are above a point mass at their lower bound, by sample and block of 8 cells a side, (n, *blocks).
 
     In the units of latents, summed over channels and cells; missing values and channels without a point mass count 0.
+    Covariates are name -> value of each sample of the target.
     """
     atoms = np.array([t.kind == "censored" for t in codec.transforms])
     out = []
     for row in rows:
-        latents = codec.latents(target.read(np.array([row])))[0, atoms]
+        features = codec.covariates.basis({name: value[[row]] for name, value in covariates.items()}, 1)
+        latents = codec.latents(target.read(np.array([row])), codec.seasons(features))[0, atoms]
         total = np.nan_to_num(np.maximum(latents - codec.low[atoms], 0)).sum(0)
         for axis, size in enumerate(total.shape):
             total = np.add.reduceat(total, np.arange(0, size, BLOCK), axis=axis)

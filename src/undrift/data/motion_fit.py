@@ -37,7 +37,7 @@ def fit_motion(codec: Codec, part: TrainingPart, past: int, wanted: bool | None)
 
     def windows() -> Iterator[np.ndarray]:
         for at in some:
-            yield codec.latents(part.target.read(part.rows[[at]]))[0].reshape(-1, frames, *shape)
+            yield codec.latents(part.target.read(part.rows[[at]]), None)[0].reshape(-1, frames, *shape)
 
     low, high = (v.ravel()[::frames] for v in (codec.low, codec.high))
     laws = fit_motion_laws(windows(), part.fold[some], past=past, low=low, high=high, periodic=codec.layout.periodic)
@@ -60,8 +60,8 @@ def _surprise(codec: Codec, part: TrainingPart, past: int) -> float:
     """Mean negative log-likelihood of frames ahead given those before, by laws without their fold."""
     frames, out = codec.layout.frames, []
     for at in spread(len(part), _SCORED)[:, None]:
-        u = codec.latents(part.target.read(part.rows[at]))
         _, prediction = part.encode(codec, at, known=part.up_to(past, at))
+        u = codec.latents(part.target.read(part.rows[at]), prediction.seasons)
         for channel in np.flatnonzero(np.arange(len(codec.layout.channels)) % frames >= past):
             there = ~np.isnan(u[0, channel])
             seen, mean, std = (v[0, channel][there] for v in (u, prediction.mean, prediction.std))

@@ -47,7 +47,7 @@ def fit_prediction(
         if training.given is not None and codec.given is not None:
             raw = codec.given.filled(training.given.read(which).astype(np.float64), None)
         given, _ = codec.predictors(raw, training.told(at), len(at))
-        return given, codec.latents(training.target.read(which))
+        return given, codec.latents(training.target.read(which), codec.seasons(given.features))
 
     def read(at: np.ndarray) -> tuple[Given, np.ndarray]:
         part, u = parts(at)

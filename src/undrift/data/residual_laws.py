@@ -27,7 +27,7 @@ _PIECES = 10  # of a record that is too long to be read as a whole
 
 def season_of(codec: Codec, part: TrainingPart) -> np.ndarray:
     """How the variance of out-of-fold residuals goes with the time of year."""
-    draw = np.random.default_rng(0)
+    draw = None if codec.anamorphosis is None else np.random.default_rng(0)
 
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for at in in_blocks_of(np.arange(len(part))):

@@ -63,7 +63,11 @@ class TrainingPart:
         )
 
     def residuals(self, codec: Codec, at: np.ndarray) -> np.ndarray:
-        """Of the training samples at these positions, (n, C, *space), drawn at point masses: they have a variance."""
-        draw = np.random.default_rng(0)
+        """Of the training samples at these positions, (n, C, *space).
+
+        At point masses they are drawn where an anamorphosis makes latents normal, so that their law has the variance of
+        the record; latents that a power makes are not, and are medians.
+        """
+        draw = None if codec.anamorphosis is None else np.random.default_rng(0)
         parts = [self.encode(codec, block, draw)[0].x for block in in_blocks_of(at)]
         return np.concatenate([x for x in parts if x is not None])

@@ -215,7 +215,10 @@ def _ends(windows: _Windows, part: SpectralGuess, problem: Problem) -> dict[tupl
         if told is None:
             continue
         mean, std = windows.predicted[i]
-        drawn = problem.codec.decode(finished[i][None], Predicted(mean[None], std[None]))
+        features = problem.codec.covariates.basis({k: v[[row]] for k, v in problem.covariates.items()}, 1)
+        drawn = problem.codec.decode(
+            finished[i][None], Predicted(mean[None], std[None], problem.codec.seasons(features))
+        )
         shape = (1, -1, task.frames, *drawn.shape[2:])
         told.reshape(shape)[:, :, : task.past] = drawn.reshape(shape)[:, :, -task.past :]
         known[after, m] = told

@@ -101,7 +101,7 @@ class WindowDraws:
             )
         condition = Condition.concatenate(conditions).to(self.device)
         z = torch.from_numpy(np.array(noise, dtype=np.float32)).to(self.device)
-        whole = Predicted(*(np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std")))
+        whole = Predicted.joined(predicted)
         around = None if guided is None else guided(whole)
         x = self.law.sample(condition, z, nfe=self.nfe, member=numbers[0], guided=around, finish=True)
         return self.codec.decode(x.cpu().numpy(), whole, np.concatenate(blocks) if blocks else None, known)

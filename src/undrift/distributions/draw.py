@@ -175,11 +175,11 @@ class Drawing:
                 x = x.cpu().numpy()
                 for at in _runs(part):
                     i, first = part[at[0]]
-                    mean, std = (np.concatenate([getattr(known[k][1], name) for k in at]) for name in ("mean", "std"))
+                    predicted = Predicted.joined([known[k][1] for k in at])
                     kept = [known[k][0].blocks for k in at]
                     blocks = None if kept[0] is None else np.concatenate([b for b in kept if b is not None])
                     put = frames(i)
-                    values = self.codec.decode(x[at], Predicted(mean, std), blocks, put)
+                    values = self.codec.decode(x[at], predicted, blocks, put)
                     constraint = None if self.constraint is None else self.constraint([i] * len(at))
                     if constraint is not None:
                         values = projected(values, constraint, self.codec, self.shell)
@@ -197,7 +197,7 @@ class Drawing:
     ) -> Callable[[Denoiser], Denoiser] | None:
         """What goes around the denoiser: the constraint, around what guides it."""
         assert self.constraint is not None
-        predicted = Predicted(*(np.concatenate([getattr(p, name) for p in known]) for name in ("mean", "std")))
+        predicted = Predicted.joined(known)
         rows = self.law.micro_batch
         constraint = self.constraint(samples + samples[-1:] * (rows - len(samples)))
         around = constrained_by(constraint, self.codec, self.shell, predicted, rows)

@@ -98,7 +98,6 @@ def drawn_of(
         noise = torch.from_numpy(z).to(device)
         r = law.sample(condition, noise, nfe=nfe, member=k).cpu().numpy()
         added = None if alone is None else r - alone.sample(condition, noise, nfe=nfe).cpu().numpy()
-        mean, std = (np.concatenate([getattr(p, name) for p in predicted]) for name in ("mean", "std"))
         vector = np.concatenate([e.vector for e in encoded])
         reached = np.concatenate([e.fields.get("reached", np.zeros_like(e.weight)) for e in encoded]) > 0
-        yield Drawn(part, vector, x, r, added, weight, Predicted(mean, std), reached)
+        yield Drawn(part, vector, x, r, added, weight, Predicted.joined(predicted), reached)

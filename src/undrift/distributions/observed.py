@@ -38,13 +38,14 @@ def guide_of(
         predicted: of the field, whose residuals are drawn, (1, C, *space).
     """
     layout, values, errors, channels = codec.layout, [], [], []
+    seasons = None if predicted.seasons is None else predicted.seasons[0]
     for frame, name, at, value, error in (
         (f, *row) for f, s in seen for row in zip(s.variables, s.positions, s.values, s.errors)
     ):
         channel = layout.channels_of(name)[frame]
         transform = codec.transforms[channel]
         near = transform.continuous(np.array([value - error / 2, value, value + error / 2]))
-        near = near if codec.anamorphosis is None else codec.anamorphosis.at(channel, near, at)
+        near = near if codec.anamorphosis is None else codec.anamorphosis.at(channel, near, at, seasons)
         channels.append(channel)
         values.append(near[1])
         errors.append(max(abs(near[2] - near[0]), 1e-6))

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 RELIABLE = 0.7  # of the Pareto shape
 ATTEMPTS = 3
+FEWEST = 8  # final draws to a live point: of fewer, skew weights would make low estimates look sure
 
 
 @suggests_options
@@ -83,6 +84,11 @@ def nested(
     check_whole(4 * ndim + 20, live=live)
     check_whole(0, seed=seed)
     _check_positive(dlogz=dlogz, precision=precision, most_calls=most_calls)
+    if most_calls < 8 * live:
+        raise UsageError(
+            f"most_calls is {most_calls:g}, expected at least {8 * live}, eight a live point; type fewer live "
+            f"points, of which {4 * ndim + 20} are the fewest"
+        )
     names = _named(names, ndim, "names")
     labels = list(names) if labels is None else _named(labels, ndim, "labels")
     calls = Calls(log_likelihood, prior_transform, ndim, pool=pool, most_failures=most_failures)
@@ -97,14 +103,14 @@ def nested(
         def say(note: str) -> None:
             tick(calls.made, f"{calls.made:,} calls, {note}")
 
-        history = explore(rounds, live, dlogz, most_calls, say)
+        history = explore(rounds, live, dlogz, most_calls - 4 * live, say)
         for _ in range(ATTEMPTS):
-            proposal, counts = refine(rounds, live, precision, most_calls, say)
+            proposal, counts = refine(rounds, live, precision, most_calls - 2 * live, say)
             left = most_calls - calls.made
-            count = max(int(min(max(wanted(counts, precision), 4 * live), left)), 100)
+            count = int(min(max(wanted(counts, precision), FEWEST * live), left))
             final, log_w = finish(rounds, proposal, count, say)
             shape = pareto_shape(log_w)
-            if shape <= RELIABLE or calls.made + 10 * live > most_calls:
+            if shape <= RELIABLE or calls.made + 12 * live > most_calls:
                 break
             for part in final:  # what they found that the proposal overlooked is learned, and fresh ones are drawn
                 rounds.weigh(part)

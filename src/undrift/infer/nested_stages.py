@@ -8,14 +8,14 @@
 3. Final: that many draws from the last mixture, now frozen. The evidence is the mean of L pi / q over these alone, so
    that it is unbiased whatever q is worth; a poor q costs calls, which the error shows.
 
-A sixth of each frozen proposal is defensive (Hesterberg 1995): the fit with wider components, which together have the
+A fifth of each fit's proposal is defensive (Hesterberg 1995): the fit with wider components, which together have the
 tails of a Student t, and a ladder of the proposals of the levels, from the prior up. They bound the weights where the
 fit has thin tails or nothing at all.
 """
 
 from __future__ import annotations
 
-__all__ = ["explore", "finish", "refine"]
+__all__ = ["counting", "explore", "finish", "refine", "wanted"]
 
 import math
 from collections.abc import Callable
@@ -30,13 +30,13 @@ from undrift.infer.pareto import pareto_shape
 LADDER_SHARE = 0.05
 PILOT_LADDER = 0.25
 LADDER_STEPS = 7
-WIDER = ((0.8, 0.06), (3.5, 0.04))  # standard deviations times 1 + the first / sqrt(D), and the share
+WIDER = ((0.8, 0.1), (3.5, 0.05))  # standard deviations times 1 + the first / sqrt(D), and the share
 PILOTS = 8
 LEVEL_SHARES = np.array([0.65, 0.2, 0.15])  # of a level's fit, its wider copy and the level before
 CALM = 0.6  # Pareto shape of a pilot's weights
 FITS_KEPT = 3
 FREEZING_STEPS = 30
-KEPT = 0.25
+KEPT = 0.4
 MOST_COMPONENTS = 64
 MOST_FITTED = 5_000
 FINAL_BLOCK = 20_000
@@ -85,7 +85,13 @@ def explore(rounds: Rounds, live: int, dlogz: float, most_calls: float, say: Say
             return GaussianMixture.together([fitted, wide, before], LEVEL_SHARES).pruned(1e-3)
 
         found = rounds.draw("levels", proposal, live)
-        components = int(np.sum(found.proposal.weights > 0)) // 2
+        components = _components(found.proposal)
+
+
+def _components(proposal: GaussianMixture) -> int:
+    """How many components a level's fit had: its wide copy begins where the first mean comes again."""
+    repeated = np.flatnonzero((proposal.means == proposal.means[0]).all(axis=1))
+    return int(repeated[1]) if len(repeated) > 1 else 1
 
 
 def refine(rounds: Rounds, live: int, precision: float, most_calls: float, say: Say) -> tuple[GaussianMixture, float]:
@@ -200,7 +206,7 @@ def _fit(rounds: Rounds, log_w: np.ndarray, among: np.ndarray, begin: int, most:
     judge = rng.random(len(y)) < 0.25
     if judge.sum() < 8 or (~judge).sum() < 8:
         judge = np.arange(len(y)) % 2 == 1
-    return climb(y[~judge], w[~judge], (y[judge], w[judge]), rng=rng, begin=begin, most=most)
+    return climb(y[~judge], w[~judge], (y[judge], w[judge]), rng=rng, begin=begin, most=most, steps=40)
 
 
 def _defended(fitted: GaussianMixture, ladder: GaussianMixture, share: float) -> GaussianMixture:

@@ -120,7 +120,7 @@ class DensityModel:
         return xr.Dataset(fields, {"sample": np.arange(len(found))}, self._attrs())
 
     @suggests_options
-    def evaluate(self, data: Any = None) -> dict[str, float]:
+    def evaluate(self, data: Any = None) -> dict[str, Any]:
         """The mean log-likelihood of a table, in nats a row, by its weights.
 
         Args:
@@ -189,7 +189,8 @@ class DensityModel:
         return self.parameters.encode_given(open_table(given, variables=names).values)
 
     def _attrs(self) -> dict[str, Any]:
-        return {"source": f"undrift {undrift.__version__}", "estimator": self.facts["estimator"]}
+        attrs = {"source": f"undrift {undrift.__version__}", "estimator": self.facts["estimator"]}
+        return attrs | ({"remarks": "; ".join(self.facts["remarks"])} if self.facts["remarks"] else {})
 
     def describe(self) -> dict[str, Any]:
         """What it is and how it was fitted, as JSON has it."""

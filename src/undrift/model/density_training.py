@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from undrift.config import Config
+from undrift.data.atoms import dequantized
 from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
 from undrift.distributions.estimators import chosen, fit_density
@@ -27,8 +28,7 @@ _HEEDED = {
     "data": ("paths", "variables", "covariates", "periodic", "holdout"),
     "task": ("name",),
     "train": ("budget", "steps", "patience", "seed", "device"),
-    "density": ("estimator", "ignore_rows", "bounds"),
-}  # settings; all others are of fields
+}  # settings beside those of [density]; all others are of fields
 _GAP = 4.0  # standard errors beyond which training rows are likelier than left-out ones by no chance
 
 
@@ -62,12 +62,14 @@ def fit_density_config(
     seen = _rows(table, ~held)
     choice = chosen(d.estimator, seen.effective, len(table.names), len(table.given_names), t.budget)
     logger.info("the density is estimated by %s: %s", choice.estimator, choice.reason)
+    for remark in table.remarks:
+        logger.info("%s: %s", table.source, remark)
     facts: dict[str, Any] = {
         "task": "density", "estimator": choice.estimator, "reason": choice.reason,
         "names": list(table.names), "labels": list(table.labels), "given_names": list(table.given_names),
         "rows": len(table.values), "effective": round(table.effective, 1), "held out": int(held.sum()),
         "bounds": [[None if np.isinf(v) else float(v) for v in pair] for pair in table.bounds],
-        "periodic": [bool(v) for v in table.periodic],
+        "periodic": [bool(v) for v in table.periodic], "remarks": list(table.remarks),
     }  # fmt: skip
     if dry_run:
         length = f"{t.steps} steps" if t.steps is not None else f"{t.budget:g} s of training"
@@ -98,7 +100,7 @@ def _alike(table: Table, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
 def _refuse_idle(config: Config) -> None:
     """Refuse settings that no estimator heeds."""
     usual = Config()
-    for section in Config.model_fields:
+    for section in sorted(set(Config.model_fields) - {"density"}):
         for name, value in getattr(config, section):
             if name not in _HEEDED.get(section, ()) and value != getattr(getattr(usual, section), name):
                 raise UsageError(
@@ -128,10 +130,11 @@ def table_of(config: Config, data: Any = None) -> Table:
     if d.bounds is not None:
         bounds = d.bounds if isinstance(d.bounds, str) else {k: tuple(v) for k, v in d.bounds.items()}
     periodic = [name for name in config.data.periodic if name != "none"]
-    return open_table(
+    table = open_table(
         paths[0] if paths else data, variables=config.data.variables or None,
         covariates=config.data.covariates or None, ignore_rows=d.ignore_rows, bounds=bounds, periodic=periodic,
     )  # fmt: skip
+    return dequantized(table, config.train.seed) if d.dequantize else table
 
 
 def _rows(table: Table, at: NDArray[np.bool_]) -> Table:

@@ -70,6 +70,7 @@ def fit(
     longest: str | float | None = None,
     estimator: str | None = None,
     ignore_rows: float | None = None,
+    dequantize: bool | None = None,
     bounds: Mapping[str, Sequence[float | None]] | str | None = None,
     given: Data | None = None,
     variables: str | Sequence[str] | None = None,
@@ -108,6 +109,7 @@ def fit(
         longest: lead time such as "24h", a number where times are numbers.
         estimator: of a density: "flow-matching", "diffusion", "nsf", "kde", "mixture" or "auto", the default.
         ignore_rows: share of each chain that is left out at its beginning, or number of rows if 1 or more.
+        dequantize: spread values that lie on even steps, as counts and packed data do, over their steps.
         bounds: of parameters, name -> (low, high), None where open, or a file of ranges.
         factor: fine cells per coarse cell when what is given is the mean of the data over blocks: 4 by default for
             downscaling; with windows the coarse sequence is given beside masked frames.
@@ -144,7 +146,8 @@ def fit(
         task = "density"
     arguments = {
         "factor": factor, "past": past, "future": future, "members": members, "longest": longest, "given": given,
-        "estimator": estimator, "ignore_rows": ignore_rows, "bounds": bounds,
+        "estimator": estimator, "ignore_rows": ignore_rows, "dequantize": dequantize,
+        "bounds": bounds,
         "variables": variables, "static": static, "covariates": covariates,
         "dims": dims, "periodic": periodic, "select": select, "holdout": holdout, "crop": crop, "budget": budget,
         "steps": steps, "baselines": baselines, "device": device, "seed": seed,

@@ -14,11 +14,13 @@ class Density:
         estimator: "flow-matching", "diffusion", "nsf" (a spline flow), "kde", "mixture", or "auto": by the number of
             samples.
         ignore_rows: share of each chain that is left out at its beginning, or number of rows if above 1.
+        dequantize: spread values that lie on even steps, as counts and packed data do, over their steps.
         bounds: name -> (low, high), or the path of a file of ranges; None or "none" where open.
     """
 
     estimator: str | None = None
     ignore_rows: float | None = None
+    dequantize: bool | None = None
     bounds: Mapping[str, Sequence[float | None]] | str | None = None
 
     name = "density"

@@ -54,7 +54,7 @@ class Aheads:
             if back:
                 frames, past = codec.motion_laws.of(None).frames, codec.motion_laws.of(None).past
                 values.reshape(-1, frames, *values.shape[2:])[:, :past] = np.nan
-            (found,) = codec.motion_laws.seen(codec.latents(values), codec.mask, self.fold[[row]])
+            (found,) = codec.motion_laws.seen(codec.latents(values, None), codec.mask, self.fold[[row]])
             if found is None:
                 return None
             most = max(1, _NUMBERS // (3 * found.mean.size))

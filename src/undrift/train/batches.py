@@ -43,7 +43,7 @@ def batches(problem: Problem, config: Config) -> tuple[Callable[[int], Batch], l
     rows, size = problem.fit_rows, config.train.batch
     shared = None if isinstance(problem.task, Window | LeadTime) else _shared_errors(problem)
     windows = Windows(len(rows), size, problem.codec.layout.shape, problem.crop, config.train.seed)
-    source = source_of(problem.codec, problem.pair.target, rows, windows, config.train.wet)
+    source = source_of(problem.codec, problem.pair.target, rows, windows, config.train.wet, problem.covariates)
 
     def batch(step: int) -> Batch:
         at, window, counts = source.draw(step)

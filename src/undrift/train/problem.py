@@ -1,6 +1,6 @@
 """What a network is trained on: encoded samples, each predicted without its own fold."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -147,7 +147,7 @@ class Problem:
                 fields[name][which] = encoded.fields[name]
         mean, std = predicted.mean.copy(), np.array(predicted.std)
         mean[which], std[which] = own.mean, own.std
-        return Predicted(mean, std)
+        return replace(predicted, mean=mean, std=std)
 
     def initial(self, rows: np.ndarray, lags: np.ndarray, window: tuple[slice, ...] | None) -> Initial:
         """States in ``rows`` (n, past) that others are asked after, each predicted without its own fold."""
@@ -213,7 +213,7 @@ class Problem:
         if numbers * len(rows) > _KEPT_NUMBERS:
             return
         fields: dict[str, list[np.ndarray]] = {}
-        vectors, means, stds = [], [], []
+        vectors, predicted = [], []
         for start in range(0, len(rows), _READ):
             at = rows[start : start + _READ]
             values = {k: v[at] for k, v in self.covariates.items()}
@@ -224,13 +224,12 @@ class Problem:
                 if name != "target known":  # of each batch, and after what is given of windows: the order of channels
                     fields.setdefault(name, []).append(value[:1] if name == "static" else value)
             vectors.append(encoded.vector)
-            means.append(prediction.mean)
-            stds.append(prediction.std)
+            predicted.append(prediction)
         static = {k: np.broadcast_to(v[0][0], (len(rows), *v[0].shape[1:])) for k, v in fields.items() if k == "static"}
         kept = {k: static[k] if k in static else np.concatenate(v) for k, v in fields.items()}
         self._place = np.full(len(self.pair.target), -1)
         self._place[rows] = np.arange(len(rows))
         self._kept = (
             Encoded(None, None, kept, np.concatenate(vectors)),
-            Predicted(np.concatenate(means), np.concatenate(stds)),
+            Predicted.joined(predicted),
         )

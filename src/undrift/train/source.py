@@ -1,5 +1,7 @@
 """Which windows a training draws: evenly, or more of those with rain."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from undrift.data.codec import Codec
@@ -14,7 +16,12 @@ _WET = 0.5  # of the draws goes with the amount of rain
 
 
 def source_of(
-    codec: Codec, target: Fields, rows: np.ndarray, windows: Windows, share: float | None
+    codec: Codec,
+    target: Fields,
+    rows: np.ndarray,
+    windows: Windows,
+    share: float | None,
+    covariates: Mapping[str, np.ndarray],
 ) -> Windows | Importance:
     """What draws the windows of a training.
 
@@ -24,6 +31,7 @@ def source_of(
         rows: samples that are drawn from.
         windows: that draws them evenly.
         share: of the draws that goes with the amount of rain; None: half of those of windows of frames with rain.
+        covariates: name -> value of each sample of the fields.
 
     Raises:
         UsageError: a share is asked for, and there is nothing like rain.
@@ -35,4 +43,4 @@ def source_of(
         return windows
     if not rainy:
         raise UsageError(f"train.wet={share:g}, and no variable has a point mass at 0, as rain has; leave it out")
-    return Importance(windows, amounts_of(codec, target, rows), share)
+    return Importance(windows, amounts_of(codec, target, rows, covariates), share)
