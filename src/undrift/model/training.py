@@ -390,7 +390,7 @@ def _look_ahead(run: RunDirectory, config: Config) -> None:
 
 def _told_config(config: Config) -> dict[str, Any]:
     """The settings that must be the same for a training to be gone on with."""
-    free = {"train": {"device", "save_every", "save_steps"}, "sample": True}
+    free = {"train": {"device", "save_every", "save_steps"}, "sample": True, "density": True}
     return config.model_dump(mode="json", exclude=free)
 
 
