@@ -121,7 +121,7 @@ TABLE = [
     ("sample run --out e.nc --seed -1", 2, "seed -1"),
     ("evaluate good.nc --truth good.nc --seed -1", 2, "seed -1"),
     ("train good.nc --set train.budget=3m --set train.steps=5 --out new", 2, "both say how long"),
-    ("evaluate good.nc", 2, "--truth requires an argument"),
+    ("evaluate good.nc", 2, "got no --truth"),
     ("evaluate absent.nc --truth good.nc", 3, "absent.nc does not exist"),
     ("evaluate good.nc --truth good.nc", 3, "good.nc has no dim of members"),
     ("evaluate good.nc --truth good.nc --out scores.csv", 2, "ends in .json or .nc"),
