@@ -19,8 +19,8 @@ __all__ = ["ESTIMATORS", "Choice", "chosen", "density_from_arrays", "fit_density
 Array = NDArray[np.float64]
 ESTIMATORS = ("flow-matching", "diffusion", "nsf", "kde", "mixture")
 _FEW = 300  # effective points below which a mixture is fitted
-_SMALL = (5_000, 128)  # effective points below which a perceptron has this width
-_WIDTH, _LAYERS = 256, 4
+_FEW_ROWS, _FEW_NUMBERS = 5_000, 3  # effective points, and numbers of a point, of which a perceptron is narrow
+_NARROW, _WIDTH, _LAYERS = 128, 256, 4
 _MIXTURE = 60.0  # seconds after which no further number of components is tried
 _LEARNING_RATE, _EMA = 3e-3, 0.1
 
@@ -42,7 +42,7 @@ class Choice:
 
 def chosen(estimator: str, number: float, size: int, given: int, budget: float | None) -> Choice:
     """What fits so many effective points of so many numbers, and the time that there is."""
-    width = _SMALL[1] if number < _SMALL[0] else _WIDTH
+    width = _NARROW if number < _FEW_ROWS or size <= _FEW_NUMBERS else _WIDTH
     facts = f"{number:,.0f} effective points of {size} numbers"
     if estimator != "auto":
         return Choice(estimator, width, f"asked for; {facts}")
