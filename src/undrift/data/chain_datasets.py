@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from undrift.data.chain_objects import without_dollars
 from undrift.data.columns import LOG_LIKELIHOODS, WEIGHTS, Columns
+from undrift.data.netcdf import open_dataset
 from undrift.data.sources import read_path
 from undrift.errors import DataError
 
@@ -40,7 +41,8 @@ def read_netcdf(path: Path) -> Columns:
 def _group(path: Path, name: str) -> xr.Dataset | None:
     """A group of a file, None where there is none or the file has no groups."""
     try:
-        with xr.open_dataset(path, group=name, engine="zarr" if path.is_dir() else "netcdf4") as ds:
+        zarr = path.is_dir()
+        with xr.open_dataset(path, group=name, engine="zarr") if zarr else open_dataset(path, group=name) as ds:
             return ds.load()
     except (OSError, KeyError, ValueError, RuntimeError):
         return None

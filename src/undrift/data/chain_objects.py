@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from undrift.data.columns import Columns
-from undrift.errors import DataError, UsageError, described
+from undrift.errors import DataError, described, needs_extra
 
 __all__ = ["columns_of_object", "from_frame", "from_samples", "load_extra", "numbers", "without_dollars"]
 
@@ -26,10 +26,8 @@ def load_extra(name: str, what: str) -> Any:
     """
     from importlib import import_module
 
-    try:
+    with needs_extra("bayes", what):
         return import_module(name)
-    except ImportError as error:
-        raise UsageError(f"{what} needs the extra 'bayes' ({name}); type pip install 'undrift[bayes]'") from error
 
 
 def columns_of_object(source: Any, name: str | None = None) -> Columns:

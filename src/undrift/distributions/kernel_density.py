@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp, ndtr
 
-from undrift.errors import UsageError
+from undrift.errors import UsageError, needs_extra
 
 __all__ = ["KernelDensity", "fit_kernel_density"]
 
@@ -41,7 +41,8 @@ class KernelDensity:
 
     @cached_property
     def _tree(self) -> Any:
-        from sklearn.neighbors import KernelDensity as Tree
+        with needs_extra("bayes", "a kernel density"):
+            from sklearn.neighbors import KernelDensity as Tree
 
         return Tree(bandwidth=self.bandwidth).fit(self.centres, sample_weight=self.weights)
 

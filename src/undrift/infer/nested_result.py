@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from undrift.errors import UsageError
+from undrift.data.rows import write_rows
+from undrift.errors import UsageError, needs_extra
 from undrift.train.durable import write_text
 
 
@@ -100,10 +101,8 @@ class NestedResult:
 
     def to_anesthetic(self, *, seed: int = 0) -> Any:
         """The NestedSamples of anesthetic from `nested_run`: its live points tell ln Z less well than we."""
-        try:
+        with needs_extra("bayes", "to_anesthetic"):
             from anesthetic import NestedSamples
-        except ImportError as error:
-            raise UsageError("to_anesthetic needs the extra 'bayes'; type pip install 'undrift[bayes]'") from error
         theta, log_l, birth = self.nested_run(seed=seed)
         return NestedSamples(
             data=theta, logL=log_l, logL_birth=birth, columns=list(self.names), labels=[f"${x}$" for x in self.labels]
@@ -134,7 +133,7 @@ class NestedResult:
 
     def to_netcdf(self, path: str | Path) -> None:
         """Write `to_dataset` to a NetCDF file."""
-        self.to_dataset().to_netcdf(path)
+        write_rows(self.to_dataset(), path)
 
     def to_getdist(self, root: str | Path, bounds: dict[str, tuple[float, float]] | None = None) -> None:
         """Write ``root.txt`` (weight, -ln L, parameters), ``root.paramnames`` and ``root.ranges``, as getdist reads.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from undrift.errors import DataError, UsageError
+from undrift.errors import DataError, needs_extra
 
 __all__ = ["TwoSample", "c2st"]
 
@@ -56,12 +56,10 @@ def c2st(first: NDArray, second: NDArray, seed: int = 1) -> TwoSample:
         )
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise DataError("a sample holds NaN or infinite values, expected finite numbers")
-    try:
+    with needs_extra("bayes", "c2st"):
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.model_selection import KFold, cross_val_score
         from sklearn.neural_network import MLPClassifier
-    except ImportError as error:
-        raise UsageError("c2st needs the extra 'bayes' (scikit-learn); type pip install 'undrift[bayes]'") from error
     mean, std = first.mean(axis=0), first.std(axis=0, ddof=1)
     if not (std > 0).all():
         raise DataError(f"column {int(np.argmin(std))} of the first sample is constant, expected one that varies")

@@ -4,7 +4,6 @@ __all__ = ["read_scores", "to_table", "write_scores"]
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from undrift.data.netcdf import open_dataset, write_dataset
+from undrift.data.rows import renamed
 from undrift.errors import DataError, UsageError
 from undrift.verify.leads import LEAD, lead_text
 
@@ -87,8 +87,7 @@ def write_scores(scores: xr.Dataset, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in (".json", ".nc"):
         raise UsageError(f"scores are written to .json or .nc, not to {path.name!r}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with renamed(path) as partial:
         if path.suffix == ".json":
             content = {
                 "schema": _SCHEMA,
@@ -100,11 +99,6 @@ def write_scores(scores: xr.Dataset, path: str | Path) -> Path:
             partial.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
         else:
             write_dataset(scores, partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
