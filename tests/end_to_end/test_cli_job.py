@@ -640,7 +640,7 @@ def test_an_evaluation_that_is_stopped_leaves_no_part_of_its_file(run, folder, c
     def stopped(number):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("undrift.verify.table.os.fsync", stopped)
+    monkeypatch.setattr("undrift.data.rows.os.fsync", stopped)
     _, err = call(capsys, "evaluate", "ens.nc", "--truth", "tas.nc", "--out", "stopped.json", code=75)
     assert sorted(os.listdir(folder)) == before
     assert err.splitlines()[-1].endswith("stopped by SIGTERM; nothing was written to stopped.json; "
