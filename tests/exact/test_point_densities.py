@@ -160,7 +160,7 @@ def test_the_budget_ends_the_choice_of_a_mixture():
     """Of N(0, 1) one Gaussian is chosen; without time the first number that is tried."""
     y, rest = np.random.default_rng(9).standard_normal((600, 1)), {"steps": None, "patience": None, "seed": 0}
     choice, ones, out = Choice("mixture", 0, ""), np.ones(600), some_out(600)
-    found = [fit_density(choice, y, ones, None, left_out=out, budget=b, **rest)[1] for b in (None, 1e-6)]
+    found = [fit_density(choice, y, ones, None, left_out=out, budget=b, **rest)[2] for b in (None, 1e-6)]
     assert [one["components"] for one in found] == [1, 6]
 
 

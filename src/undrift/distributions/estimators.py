@@ -1,16 +1,19 @@
 """Which estimator of a density, how large, and for how long."""
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from undrift.distributions.kernel_density import KernelDensity, fit_kernel_density
 from undrift.distributions.mixture import Mixture, fit_mixture
 from undrift.distributions.point_flow import PointFlow, fit_point_flow
 from undrift.distributions.points import PointDensity
+from undrift.distributions.residual import Residual, fit_predictor
 from undrift.distributions.spline_flow import SplineFlow, fit_spline_flow
 from undrift.train.settings import Progress, Settings
 
@@ -22,6 +25,7 @@ _FEW = 300  # effective points below which a mixture is fitted
 _FEW_ROWS, _FEW_NUMBERS = 5_000, 3  # effective points, and numbers of a point, of which a perceptron is narrow
 _NARROW, _WIDTH, _LAYERS = 128, 256, 4
 _MIXTURE = 60.0  # seconds after which no further number of components is tried
+_TRIED = 0.25  # of a budget for a mixture that is tried before a diffusion
 _LEARNING_RATE, _EMA = 3e-3, 0.1
 
 
@@ -30,7 +34,7 @@ class Choice:
     """An estimator and why it was chosen.
 
     Attributes:
-        estimator: one of ``ESTIMATORS``.
+        estimator: one of ``ESTIMATORS``, or "auto": the likelier of a mixture and a diffusion.
         width: of the hidden layers, where there are any.
         reason: one sentence.
     """
@@ -48,7 +52,10 @@ def chosen(estimator: str, number: float, size: int, given: int, budget: float |
         return Choice(estimator, width, f"asked for; {facts}")
     if number < _FEW:
         return Choice("mixture", width, f"{facts} are too few for a network")
-    return Choice("diffusion", width, f"{facts}: a perceptron {_LAYERS} layers deep and {width} wide")
+    perceptron = f"a perceptron {_LAYERS} layers deep and {width} wide"
+    if given:
+        return Choice("auto", width, f"{facts}: a mixture or {perceptron}, whichever makes left-out rows likelier")
+    return Choice("diffusion", width, f"{facts}: {perceptron}")
 
 
 def fit_density(
@@ -63,7 +70,7 @@ def fit_density(
     patience: int | None,
     seed: int,
     progress: Progress | None = None,
-) -> tuple[PointDensity, dict[str, Any]]:
+) -> tuple[str, PointDensity, dict[str, Any]]:
     """Fit an estimator to weighted points of unit scale.
 
     Args:
@@ -79,8 +86,46 @@ def fit_density(
         progress: see :func:`undrift.train.loop.train`.
 
     Returns:
-        The density, and how it went.
+        The estimator, the density, and how it went.
     """
+    rest: dict[str, Any] = {"steps": steps, "patience": patience, "seed": seed, "progress": progress}
+    if choice.estimator != "auto":
+        found, how = _fitted(choice, y, weights, given, left_out=left_out, budget=budget, **rest)
+        return choice.estimator, found, how
+    judges = left_out & (np.cumsum(left_out) % 2 == 0)  # neither of them sees these
+    seen, begun = np.where(judges, 0.0, weights), time.perf_counter()
+    tried: dict[str, tuple[PointDensity, dict[str, Any]]] = {}
+    for name in ("mixture", "diffusion"):
+        seconds = budget
+        if budget is not None:
+            seconds = _TRIED * budget if name == "mixture" else max(budget - (time.perf_counter() - begun), 1.0)
+        tried[name] = _fitted(
+            replace(choice, estimator=name), y, seen, given, left_out=left_out, budget=seconds, **rest
+        )
+    if not weights[judges].any():
+        return "diffusion", *tried["diffusion"]
+    told = None if given is None else given[judges]
+    scores = {
+        n: float(np.average(f.log_prob(y[judges], told)[0], weights=weights[judges])) for n, (f, _) in tried.items()
+    }
+    best = max(scores, key=lambda name: scores[name])
+    found, how = tried[best]
+    return best, found, how | {"left-out log likelihood": scores}
+
+
+def _fitted(
+    choice: Choice,
+    y: Array,
+    weights: Array,
+    given: Array | None,
+    *,
+    left_out: NDArray[np.bool_],
+    budget: float | None,
+    steps: int | None,
+    patience: int | None,
+    seed: int,
+    progress: Progress | None,
+) -> tuple[PointDensity, dict[str, Any]]:
     if choice.estimator == "kde":
         found = fit_kernel_density(y, weights, given, left_out=left_out, seed=seed)
         return found, {"bandwidth": found.bandwidth}
@@ -93,6 +138,17 @@ def fit_density(
         ema=_EMA, patience=patience, seed=seed,
     )  # fmt: skip
     rest: dict[str, Any] = {"left_out": left_out, "settings": settings, "progress": progress}
+    if given is None:
+        return _network(choice, y, weights, None, rest)
+    slope, factor = fit_predictor(y, weights, given)
+    left = solve_triangular(factor, (y - given @ slope.T).T, lower=True).T
+    net, how = _network(choice, left, weights, given, rest)
+    return Residual(net, slope, factor), how
+
+
+def _network(
+    choice: Choice, y: Array, weights: Array, given: Array | None, rest: dict[str, Any]
+) -> tuple[PointDensity, dict[str, Any]]:
     if choice.estimator == "nsf":
         spline, trained = fit_spline_flow(y, weights, given, **rest)
         return spline, trained.to_dict()
@@ -112,4 +168,4 @@ _KINDS: Mapping[str, Callable[[Mapping[str, np.ndarray]], PointDensity]] = {
 
 def density_from_arrays(estimator: str, arrays: Mapping[str, np.ndarray]) -> PointDensity:
     """The density that :meth:`PointDensity.to_arrays` made arrays of."""
-    return _KINDS[estimator](arrays)
+    return Residual.around(_KINDS[estimator](arrays), arrays)

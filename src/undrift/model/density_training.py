@@ -78,7 +78,7 @@ def fit_density_config(
     y, _ = parameters.encode(seen.values)
     told = parameters.encode_given(seen.given) if table.given_names else None
     with track("fitting the density", None, enabled=progress):
-        density, how = fit_density(
+        facts["estimator"], density, how = fit_density(
             choice, y, seen.weights, told, left_out=stop[~held], budget=t.budget, steps=t.steps,
             patience=t.patience or _PATIENCE, seed=t.seed,
         )  # fmt: skip

@@ -63,7 +63,7 @@ def c2st(first: NDArray, second: NDArray, seed: int = 1) -> TwoSample:
     mean, std = first.mean(axis=0), first.std(axis=0, ddof=1)
     if not (std > 0).all():
         raise DataError(f"column {int(np.argmin(std))} of the first sample is constant, expected one that varies")
-    rows = (np.concatenate([first, second]) - mean) / std
+    rows = ((np.concatenate([first, second]) - mean) / std).astype(np.float32)  # as sbibm's, and a quarter faster
     of_second = np.repeat([0, 1], len(first))
     width = _WIDTH * first.shape[1]
     network = MLPClassifier((width, width), activation="relu", solver="adam", max_iter=1000, random_state=seed)
