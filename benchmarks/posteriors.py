@@ -86,7 +86,8 @@ def said(name: str, one: dict) -> str:
         text += f", KL {one['kl']:.3f} +- {one['kl_error']:.3f}"
     values = np.array([v["c2st"] for v in one["observations"].values()])
     if len(values):
-        error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        alone = next(iter(one["observations"].values()))["error"]
+        error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else alone
         text += f", C2ST {values.mean():.3f} +- {error:.3f} over {len(values)} observations"
     return text
 
