@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.optimize import linear_sum_assignment
 
 from undrift.denoise.denoiser import Denoiser
 from undrift.objective import FlowMatching, ScoreMatching, Uniform
@@ -76,6 +77,15 @@ def test_the_weight_of_a_condition_is_that_of_the_share(share):
     assert np.mean(far + weight * apart <= np.diag(far)[:, None]) == pytest.approx(share, abs=1e-4)
     assert condition_weight(far, apart, 1.0) == 0
     assert weight > condition_weight(far, apart, 2 * share) > 0
+
+
+def test_conditional_transport_weighs_a_condition_by_that_weight():
+    x, c, base = normal((80, 2), 30), normal((80, 1), 31), DataToData(normal((80, 2), 32))
+    drawn = base(x, generator(33))
+    far = (x[:, None] - drawn[None]).square().sum(2).numpy()
+    apart = (c[:, None] - c[None]).square().sum(2).numpy()
+    best = linear_sum_assignment(far + condition_weight(far, apart, 0.1) * apart)[1]
+    torch.testing.assert_close(ConditionalOT(base, 0.1)(x, generator(33), c), drawn[best])
 
 
 def test_classes_are_never_crossed_and_z_tells_nothing_of_them(measured):
