@@ -106,7 +106,7 @@ class MinibatchOT(Coupling):
     def __call__(self, x: Tensor, generator: torch.Generator, given: Tensor | None = None) -> Tensor:
         """See :class:`Coupling`."""
         z = self.base(x, generator)
-        return _taken(z, linear_sum_assignment(_squares(x, z))[1])
+        return _taken(z, _nearest(x, z))
 
 
 class ConditionalOT(Coupling):
@@ -161,7 +161,7 @@ class ConditionalOT(Coupling):
                 )
             for one in which.unique():
                 rows = (which == one).nonzero().flatten()
-                found = linear_sum_assignment(_squares(x[rows], z[rows]))[1]
+                found = _nearest(x[rows], z[rows])
                 columns[rows.cpu().numpy()] = rows.cpu().numpy()[found]
         else:
             cost, apart = _squares(x, z), _squares(given, given)
@@ -186,6 +186,15 @@ def condition_weight(cost: NDArray[np.float64], apart: NDArray[np.float64], shar
     if left >= len(limit):
         return 0.0
     return max(float(np.nextafter(limit[max(left, 0)], np.inf)), 0.0)
+
+
+def _nearest(x: Tensor, z: Tensor) -> NDArray[np.intp]:
+    """Which z each x has where the summed squared distance is least; on a line the one of its own rank."""
+    if x[0].numel() > 1:
+        return linear_sum_assignment(_squares(x, z))[1]
+    columns = np.empty(len(x), np.intp)
+    columns[x.flatten().argsort().cpu().numpy()] = z.flatten().argsort().cpu().numpy()
+    return columns
 
 
 def _taken(z: Tensor, columns: NDArray[np.intp]) -> Tensor:
