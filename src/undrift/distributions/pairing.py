@@ -15,7 +15,7 @@ __all__ = ["COUPLINGS", "coupling_of", "drawn_rows", "paired"]
 Array = NDArray[np.float64]
 COUPLINGS = ("independent", "ot", "conditional-ot")
 _CLASSES, _SHARE = 64, 0.05  # different conditions up to which they are classes, and the share where they are numbers
-_ROWS = 1024  # matched at once: the time of an assignment grows as their cube
+_ROWS = 2048  # matched at once, of each class: the time of an assignment grows as their cube
 
 
 def coupling_of(name: str, base: Tensor | None, given: Array | None) -> Coupling:
@@ -59,21 +59,23 @@ def paired(
     """Rows, drawn by their odds, and the other ends of their paths.
 
     Args:
-        coupling: of 1024 rows at once.
+        coupling: of 2048 rows at once, of each class where it matches classes.
         x: points, (n, D).
         odds: of each, (n,).
         given: what is given with each, (n, K), or None.
-        number: of pairs, to a multiple of 1024.
+        number: of pairs at least.
         seed: of the draws.
-        seconds: after which no more are matched, though 1024 are in any case.
+        seconds: after which no more are matched, though some are in any case.
 
     Returns:
         Numbers of rows, (pairs,), and z, (pairs, D).
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, at_once = torch.Generator().manual_seed(seed), _ROWS
+    if given is not None and isinstance(coupling, ConditionalOT) and coupling.share is None:
+        at_once *= len(given.unique(dim=0))
     begun, rows, ends = time.monotonic(), [], []
     while sum(map(len, rows)) < number and (not rows or seconds is None or time.monotonic() - begun < seconds):
-        at = drawn_rows(odds, _ROWS, generator)
+        at = drawn_rows(odds, at_once, generator)
         rows.append(at)
         ends.append(coupling(x[at], generator, None if given is None else given[at]))
     return torch.cat(rows), torch.cat(ends)

@@ -41,7 +41,7 @@ Array = NDArray[np.float64]
 _BATCH = 1024
 _EMBEDDING, _HIGHEST = 12, 6.0  # a network that is smooth in time has its density in few steps
 _NFE = 64  # of a draw
-_PAIRS, _MATCHING = 65_536, 0.2  # that are matched, and the share of a budget after which no more are
+_PAIRS, _MATCHING = 32_768, 0.2  # that are matched, and the share of a budget after which no more are
 _STEP = 0.01  # of the differences that are a score
 _SIGMAS = (0.002, 30.0)  # of a diffusion of points of unit scale
 _LEVELS = (-2.0, 1.6)  # mean and deviation of the logarithm of the noise levels that a diffusion is learned at
@@ -183,7 +183,7 @@ def fit_point_flow(
         width: of the perceptron.
         layers: of the perceptron.
         coupling: of points with where the flow begins, one of :data:`undrift.distributions.pairing.COUPLINGS`. Those by
-            transport match 65,536 pairs before the training, of rows that are drawn by their weights, for a fifth of a
+            transport match 32,768 pairs before the training, of rows that are drawn by their weights, for a fifth of a
             budget at most.
         base: rows where the flow begins, noise if None.
         progress: see :func:`undrift.train.loop.train`.

@@ -122,9 +122,7 @@ class DensityModel:
             UsageError: the density was fitted without a base.
         """
         if not isinstance(self.density, PointFlow) or self.density.base is None:
-            raise UsageError(
-                "the density was fitted without a base, so that it carries no rows; fit with base="
-            )
+            raise UsageError("the density was fitted without a base, so that it carries no rows; fit with base=")
         table, told = open_table(data, variables=self.names), self._told(given, at)
         with np.errstate(all="ignore"):
             y, jacobian = self.parameters.encode(table.values)
