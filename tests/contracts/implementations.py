@@ -65,6 +65,7 @@ from undrift.process import (
     NCSN,
     VE,
     Coloured,
+    ConditionalOT,
     Cosine,
     DataToData,
     DiscreteBetas,
@@ -130,6 +131,7 @@ NOISES = {
 COUPLINGS = {
     "independent": Independent(),
     "optimal transport": MinibatchOT(),
+    "conditional transport": ConditionalOT(),
     "data to data": DataToData(torch.arange(24.0, device=CPU).reshape(4, 6)),
 }
 TARGETS = {

@@ -101,7 +101,8 @@ def test_minibatch_transport_is_the_best_of_all_permutations(measured):
 @pytest.mark.parametrize("name", COUPLINGS)
 def test_a_coupling_says_whether_its_z_knows_x(name):
     x = torch.linspace(-1, 1, 30, dtype=torch.float64, device=CPU).reshape(5, 6)
-    one, other = (COUPLINGS[name](of, generator(4)) for of in (x, x.flip(0)))
+    given = torch.zeros(5, 1, dtype=torch.float64, device=CPU)
+    one, other = (COUPLINGS[name](of, generator(4), given) for of in (x, x.flip(0)))
     assert COUPLINGS[name].knows_x == (not torch.equal(one, other))
     assert not (COUPLINGS[name].independent and COUPLINGS[name].knows_x)
 

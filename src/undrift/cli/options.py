@@ -71,6 +71,20 @@ Estimator = Annotated[
     Literal["auto", "flow-matching", "diffusion", "nsf", "kde", "mixture"] | None,
     Parameter(help="Of --task density: nsf is a spline flow, kde a kernel density. Default auto: by the rows."),
 ]
+Coupling = Annotated[
+    Literal["independent", "ot", "conditional-ot"] | None,
+    Parameter(
+        help="Of --estimator flow-matching: rows are paired with where the flow begins by chance, by optimal transport "
+        "or, with --covariates, by transport among rows of like covariates. Default independent."
+    ),
+]
+Base = Annotated[
+    str | None,
+    Parameter(
+        help="Of --estimator flow-matching: a table of another law with the columns of DATA, whose rows take the place "
+        "of noise; such a flow has no log-density."
+    ),
+]
 IgnoreRows = Annotated[
     float | None,
     Parameter(help="Share of each chain that is left out at its beginning, or number of rows if 1 or more. Default 0."),

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from undrift.cli.options import (
+    Base,
     Bounds,
+    Coupling,
     Covariates,
     Dims,
     DryRun,
@@ -58,6 +60,8 @@ def train(
     ignore_rows: IgnoreRows = None,
     dequantize: Annotated[bool | None, Parameter(negative="", show_default=False)] = None,
     bounds: Bounds = None,
+    coupling: Coupling = None,
+    base: Base = None,
     given: Given = None,
     variables: Variables = None,
     static: Static = None,
@@ -108,7 +112,8 @@ def train(
     arguments = {
         "data": list(data) or None, "task": task, "factor": factor, "past": past, "future": future,
         "members": members, "longest": longest, "estimator": estimator, "ignore_rows": ignore_rows,
-        "dequantize": dequantize, "bounds": bounds, "given": given, "variables": variables,
+        "dequantize": dequantize, "bounds": bounds, "coupling": coupling, "base": base, "given": given,
+        "variables": variables,
         "static": static, "covariates": covariates, "dims": dims, "periodic": periodic, "select": select,
         "holdout": holdout, "crop": crop, "budget": budget, "steps": steps, "baselines": baselines, "device": device,
         "seed": seed, "fork": fork,

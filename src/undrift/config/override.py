@@ -53,6 +53,7 @@ def overlaid(config: Config, top: Config) -> Config:
     return result
 
 
+DENSITY = ("estimator", "ignore_rows", "bounds", "dequantize", "coupling", "base")  # options of the density of a table
 ARGUMENTS = {
     "data": "data.paths",
     "task": "task.name",
@@ -65,7 +66,7 @@ ARGUMENTS = {
         name: f"data.{name}"
         for name in ("given", "variables", "static", "covariates", "dims", "periodic", "select", "holdout")
     },
-    **{name: f"density.{name}" for name in ("estimator", "ignore_rows", "bounds", "dequantize")},
+    **{name: f"density.{name}" for name in DENSITY},
     **{name: f"train.{name}" for name in ("crop", "budget", "steps", "baselines", "device", "seed", "fork")},
 }
 """Arguments of `undrift.fit`, which are options of `undrift train` too, and the keys that they set."""
@@ -90,7 +91,7 @@ def refuse_idle_options(arguments: Mapping[str, object], task: str | None, given
             raise UsageError(f"got --{name} {arguments[name]}, {what}; type --task {' or '.join(tasks)} beside it")
     if arguments.get("members") is not None and task != "enrich":
         raise UsageError(f"got --members {arguments['members']}, members that are given; type --task enrich beside it")
-    for name in ("estimator", "ignore_rows", "bounds", "dequantize"):
+    for name in DENSITY:
         if arguments.get(name) is not None and task != "density":
             option = name.replace("_", "-")
             raise UsageError(

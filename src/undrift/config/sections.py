@@ -178,6 +178,10 @@ class Density(Section):
     """Spread values that lie on even steps, as counts and packed data do, over their steps."""
     bounds: str | dict[str, list[float | None]] | None = None
     """File of ranges, or name -> low and high; what is absent is open."""
+    coupling: Literal["independent", "ot", "conditional-ot"] = "independent"
+    """Of flow matching: how rows are paired with where the flow begins, by chance or by optimal transport."""
+    base: str | None = None
+    """Of flow matching: the table of another law, whose rows take the place of noise."""
 
 
 class Config(Section):

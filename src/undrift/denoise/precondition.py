@@ -23,7 +23,7 @@ from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.estimate import Estimate
 from undrift.denoise.guess import GaussianGuess, Guess, SpectralGuess, by_rows
 from undrift.nets.precision import evaluate
-from undrift.process import Process
+from undrift.process import Noise, Process, White
 from undrift.tasks.batch import Condition
 
 __all__ = ["Preconditioned", "coefficients"]
@@ -45,9 +45,18 @@ class Preconditioned(Denoiser):
         process: the noising process.
         guess: the Gaussian guess; white with unit variance if None.
         precision: dtype of the network's arithmetic; all else is float32 and coefficients float64.
+        noise: the law of z, white if None; of another one of mean 0 and mean square 1 the coefficients hold too.
     """
 
-    def __init__(self, net: nn.Module, process: Process, guess: Guess, precision: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        process: Process,
+        guess: Guess,
+        precision: torch.dtype = torch.float32,
+        noise: Noise | None = None,
+    ) -> None:
+        self.noise = White() if noise is None else noise
         self.net = net
         self.process = process
         self.guess = guess
@@ -75,7 +84,7 @@ class Preconditioned(Denoiser):
         f = self.network(self.net, c_in * seen, numbers.ratio, condition, self.precision)
         found = [guess.estimate(seen, f, n.tail, n.gain, n.c_out) for guess, n in zip(guesses, parts)]
         x = condition.blanked(by_rows(found, rows))
-        return Estimate(x, (y - x) / numbers.divisor, self.process, t)
+        return Estimate(x, (y - x) / numbers.divisor, self.process, t, self.noise)
 
     def _numbers(self, guess: GaussianGuess | SpectralGuess, x_t: Tensor, t: Tensor) -> "_Numbers":
         """All that depends on the times alone; of one time for all rows it is remembered, for the next micro-batch."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from undrift.distributions.base import Base
 from undrift.distributions.kernel_density import KernelDensity, fit_kernel_density
 from undrift.distributions.mixture import Mixture, fit_mixture
 from undrift.distributions.point_flow import PointFlow, fit_point_flow
@@ -69,6 +70,8 @@ def fit_density(
     steps: int | None,
     patience: int | None,
     seed: int,
+    coupling: str = "independent",
+    base: Base | None = None,
     progress: Progress | None = None,
 ) -> tuple[str, PointDensity, dict[str, Any]]:
     """Fit an estimator to weighted points of unit scale.
@@ -83,6 +86,8 @@ def fit_density(
         steps: of a training, in place of a budget.
         patience: validations without a new best after which a training stops.
         seed: of all that is drawn.
+        coupling: of flow matching, see :func:`undrift.distributions.point_flow.fit_point_flow`.
+        base: of flow matching, likewise.
         progress: see :func:`undrift.train.loop.train`.
 
     Returns:
@@ -152,7 +157,7 @@ def _network(
     if choice.estimator == "nsf":
         spline, trained = fit_spline_flow(y, weights, given, **rest)
         return spline, trained.to_dict()
-    rest |= {"width": choice.width, "layers": _LAYERS}
+    rest |= {"width": choice.width, "layers": _LAYERS, "coupling": coupling, "base": base}
     flow, trained = fit_point_flow(choice.estimator, y, weights, given, **rest)
     return flow, trained.to_dict()
 

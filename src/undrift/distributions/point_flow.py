@@ -4,12 +4,14 @@ Both learn the same thing, a field of velocities that carries white noise to the
 density by the change of variables (:mod:`undrift.infer.density`). A diffusion is learned at noise levels around those
 where the law is undecided (Karras et al. 2022, https://arxiv.org/abs/2206.00364); a flow on straight lines from noise
 to points (Lipman et al. 2023, https://arxiv.org/abs/2210.02747), which may be matched to cross less (Tong et al. 2023,
-https://arxiv.org/abs/2302.00482).
+https://arxiv.org/abs/2302.00482). A flow may begin at the rows of another table in place of noise: then it draws, and
+carries rows to rows, and has no density, as that of the rows is not known.
 """
 
 import math
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -19,13 +21,18 @@ from torch import Tensor
 
 from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned
+from undrift.distributions.base import Base
+from undrift.distributions.pairing import coupling_of, paired
 from undrift.distributions.points import condition_of, in_parts, validation_of
+from undrift.errors import UsageError
 from undrift.infer import log_prob, sample
 from undrift.nets import MLP
 from undrift.objective import EDMWeight, FlowMatching, LogNormal, ScoreMatching
-from undrift.process import EDM, Process, RectifiedFlow
-from undrift.solve.grid import EvenTime
-from undrift.tasks.batch import Condition
+from undrift.process import EDM, Coupling, Process, RectifiedFlow
+from undrift.solve.grid import EvenTime, TimeGrid
+from undrift.solve.solver import Solver
+from undrift.solve.step_size import Adaptive
+from undrift.tasks.batch import Batch, Condition
 from undrift.train.settings import Progress, Settings, Trained
 from undrift.train.tensors import fit
 
@@ -36,6 +43,7 @@ _BATCH = 1024
 _EMBEDDING, _HIGHEST = 12, 6.0  # a network that is smooth in time has its density in few steps
 _NFE = 64  # of a draw
 _LEAST = 1e-4  # noise where the density of straight lines begins
+_PAIRS, _MATCHING = 32_768, 0.2  # that are matched, and the share of a budget after which no more are
 _STEP = 0.01  # of the differences that are a score
 _SIGMAS = (0.002, 30.0)  # of a diffusion of points of unit scale
 _LEVELS = (-2.0, 1.6)  # mean and deviation of the logarithm of the noise levels that a diffusion is learned at
@@ -49,34 +57,75 @@ class PointFlow:
         kind: "diffusion" or "flow-matching".
         net: of which it is made.
         tolerance: of a log-density, in nats.
+        base: rows where a flow begins; white noise if None.
     """
 
     kind: str
     net: MLP
     tolerance: float = 1e-3
+    base: Base | None = None
 
     @property
     def numbers(self) -> int:
-        """Standard normal numbers of which one draw is made."""
-        return self.net.sizes["size"]
+        """Standard normal numbers of which one draw is made: one chooses a row of a base."""
+        return self.net.sizes["size"] if self.base is None else 1
 
     @property
     def denoiser(self) -> Preconditioned:
         """The denoiser of the network."""
-        return _denoiser(self.kind, self.net)
+        return _denoiser(self.kind, self.net, self.base)
 
     def draw(self, z: Array, given: Array | None = None) -> Array:
-        """Points (n, D) of standard normal numbers (n, D)."""
-        denoiser = self.denoiser
-        process = denoiser.process
-        sigma = float(process.sigma(torch.tensor(process.t_max, dtype=torch.float64)))
-        parts = []
-        for x, told in in_parts(z, given):
-            parts.append(sample(denoiser, sigma * x, _told(told), nfe=_NFE).x.numpy())
-        return np.concatenate(parts).astype(np.float64) if parts else np.empty((0, self.numbers))
+        """Points (n, D) of standard normal numbers (n, numbers)."""
+        if self.base is not None:
+            return self._carried(self.base.drawn(z), given)
+        process = _process(self.kind)
+        return self._carried(float(process.sigma(torch.tensor(process.t_max, dtype=torch.float64))) * z, given)
+
+    def transport(
+        self,
+        x: Array,
+        given: Array | None = None,
+        *,
+        nfe: int = _NFE,
+        solver: Solver | None = None,
+        grid: TimeGrid | Adaptive | None = None,
+    ) -> Array:
+        """Where the flow carries points (n, D) of the law of its base, (n, D); see :func:`undrift.infer.sample`.
+
+        Raises:
+            UsageError: it begins at noise.
+        """
+        if self.base is None:
+            raise UsageError(
+                "the flow begins at noise, so that it carries no rows; fit with a base, the table of another law"
+            )
+        return self._carried(self.base.seen(x), given, nfe, solver, grid)
+
+    def _carried(
+        self,
+        start: Array,
+        given: Array | None,
+        nfe: int = _NFE,
+        solver: Solver | None = None,
+        grid: TimeGrid | Adaptive | None = None,
+    ) -> Array:
+        denoiser, parts = self.denoiser, []
+        for x, told in in_parts(start, given):
+            parts.append(sample(denoiser, x, _told(told), nfe=nfe, solver=solver, grid=grid).x.numpy())
+        return np.concatenate(parts).astype(np.float64) if parts else np.empty((0, start.shape[1]))
 
     def log_prob(self, y: Array, given: Array | None = None) -> tuple[Array, Array]:
-        """Log-density of points (n, D) in nats, and its estimated error, (n,) each."""
+        """Log-density of points (n, D) in nats, and its estimated error, (n,) each.
+
+        Raises:
+            UsageError: the flow begins at rows of a table.
+        """
+        if self.base is not None:
+            raise UsageError(
+                "the flow begins at the rows of a table, whose density is not known, so that it has none; fit without "
+                "a base for a log-density"
+            )
         values, errors = [], []
         denoiser = self.denoiser
         t = torch.tensor(denoiser.process.t_max, dtype=torch.float64)
@@ -96,7 +145,7 @@ class PointFlow:
     def score(self, y: Array, given: Array | None = None) -> Array:
         """Gradient of the log-density at points (n, D), by central differences."""
         out = np.empty_like(y)
-        for i, away in enumerate(_STEP * np.eye(self.numbers)):
+        for i, away in enumerate(_STEP * np.eye(self.net.sizes["size"])):
             told = None if given is None else np.concatenate([given, given])
             above, below = np.split(self.log_prob(np.concatenate([y + away, y - away]), told)[0], 2)
             out[:, i] = (above - below) / (2 * _STEP)
@@ -106,6 +155,7 @@ class PointFlow:
         """Arrays that hold it."""
         facts = {"flow": np.array(int(self.kind == "flow-matching"))}
         facts |= {f"shape_{name}": np.array(value) for name, value in self.net.sizes.items()}
+        facts |= {} if self.base is None else self.base.to_arrays()
         return facts | {f"net.{name}": value.numpy() for name, value in self.net.state_dict().items()}
 
     @classmethod
@@ -114,7 +164,8 @@ class PointFlow:
         net = MLP(**{name.removeprefix("shape_"): v.item() for name, v in arrays.items() if name.startswith("shape_")})
         state = {n.removeprefix("net."): torch.from_numpy(v) for n, v in arrays.items() if n.startswith("net.")}
         net.load_state_dict(state)
-        return cls("flow-matching" if int(arrays["flow"]) else "diffusion", net.eval())
+        base = Base.from_arrays(arrays) if "base_rows" in arrays else None
+        return cls("flow-matching" if int(arrays["flow"]) else "diffusion", net.eval(), base=base)
 
 
 def fit_point_flow(
@@ -127,6 +178,8 @@ def fit_point_flow(
     settings: Settings,
     width: int = 256,
     layers: int = 4,
+    coupling: str = "independent",
+    base: Base | None = None,
     progress: Progress | None = None,
 ) -> tuple[PointFlow, Trained]:
     """Learn the density of weighted points.
@@ -140,30 +193,64 @@ def fit_point_flow(
         settings: how long.
         width: of the perceptron.
         layers: of the perceptron.
+        coupling: of points with where the flow begins, one of :data:`undrift.distributions.pairing.COUPLINGS`. Those by
+            transport match 32,768 pairs before the training, of rows that are drawn by their weights, for a fifth of a
+            budget at most.
+        base: rows where the flow begins, noise if None.
         progress: see :func:`undrift.train.loop.train`.
+
+    Raises:
+        UsageError: a coupling that does not go with what is given.
     """
     torch.manual_seed(settings.seed)
     features = 0 if given is None else given.shape[1]
     net = MLP(y.shape[1], width=width, layers=layers, vector_features=features, embedding=_EMBEDDING, highest=_HIGHEST)
-    denoiser = _denoiser(kind, net)
-    objective = FlowMatching() if kind == "flow-matching" else ScoreMatching(EDMWeight(1.0), LogNormal(*_LEVELS))
-    x, odds = torch.from_numpy(y).float(), torch.from_numpy(weights)
-    condition = condition_of(given)
+    denoiser = _denoiser(kind, net, base)
+    pairing = coupling_of(coupling, None if base is None else torch.from_numpy(base.rows), given)
+    rest = {"model": denoiser, "batch": _BATCH, "progress": progress}
+    x, odds, condition = torch.from_numpy(y).float(), torch.from_numpy(weights), condition_of(given)
     keep = torch.from_numpy(~left_out)
+    if pairing.knows_x:
+        validation, seen, settings = _matched(pairing, x, odds, condition, keep, settings)
+        found = fit(
+            net, FlowMatching(), seen.x, seen.condition, z=seen.z, settings=settings, validation=validation, **rest
+        )
+        return PointFlow(kind, net, base=base), found
+    objective = FlowMatching(pairing) if kind == "flow-matching" else ScoreMatching(EDMWeight(1.0), LogNormal(*_LEVELS))
     validation = validation_of(x, condition, odds * ~keep, settings.seed)
     found = fit(
-        net, objective, x[keep], condition.index(keep), odds=odds[keep], model=denoiser, settings=settings,
-        batch=_BATCH, validation=validation, progress=progress,
+        net, objective, x[keep], condition.index(keep), odds=odds[keep], settings=settings, validation=validation,
+        **rest,
     )  # fmt: skip
-    return PointFlow(kind, net), found
+    return PointFlow(kind, net, base=base), found
+
+
+def _matched(
+    coupling: Coupling, x: Tensor, odds: Tensor, condition: Condition, keep: Tensor, settings: Settings
+) -> tuple[list[Batch] | None, Batch, Settings]:
+    """Pairs of points that are left out, those of the others, and what is left of the time."""
+    begun, number = time.monotonic(), _PAIRS if settings.steps is None else min(_PAIRS, settings.steps * _BATCH)
+    seconds = None if settings.budget is None else _MATCHING * settings.budget
+    given, parts = condition.vector(), []
+    for which, pairs, seed in ((~keep, _BATCH, settings.seed + 1), (keep, number, settings.seed)):
+        if not bool((odds[which] > 0).any()):
+            parts.append(None)
+            continue
+        told = None if given is None else given[which]
+        rows, z = paired(coupling, x[which], odds[which], told, number=pairs, seed=seed, seconds=seconds)
+        parts.append(Batch.of(x[which][rows], condition.index(which).index(rows), z=z))
+    if settings.budget is not None:
+        settings = replace(settings, budget=settings.budget - (time.monotonic() - begun))
+    left_out, seen = parts
+    return None if left_out is None else [left_out], seen, settings
 
 
 def _process(kind: str) -> Process:
     return RectifiedFlow() if kind == "flow-matching" else EDM(sigma_min=_SIGMAS[0], sigma_max=_SIGMAS[1])
 
 
-def _denoiser(kind: str, net: MLP) -> Preconditioned:
-    return Preconditioned(net, _process(kind), GaussianGuess())
+def _denoiser(kind: str, net: MLP, base: Base | None) -> Preconditioned:
+    return Preconditioned(net, _process(kind), GaussianGuess(), noise=None if base is None else base.noise)
 
 
 def _told(given: Tensor | None) -> Condition:

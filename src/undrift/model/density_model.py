@@ -16,9 +16,13 @@ from undrift.config import Config, dump_config, load_config, parse_realizations,
 from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
 from undrift.distributions.estimators import density_from_arrays
+from undrift.distributions.point_flow import PointFlow
 from undrift.distributions.points import PointDensity
 from undrift.errors import CheckpointError, DataError, UsageError, check_number, suggests_options
 from undrift.process import Key, normal
+from undrift.solve.grid import TimeGrid
+from undrift.solve.solver import Solver
+from undrift.solve.step_size import Adaptive
 from undrift.train.manifest import read_manifest, verify_manifest
 from undrift.train.run import staged
 from undrift.train.weights import load_tensors, save_tensors
@@ -90,6 +94,48 @@ class DensityModel:
             out = out.assign_attrs({f"given_{name}": float(value) for name, value in at.items()})
         return out
 
+    @suggests_options
+    def transport(
+        self,
+        data: Any,
+        given: Any = None,
+        *,
+        at: Mapping[str, float] | None = None,
+        nfe: int = 64,
+        solver: Solver | None = None,
+        grid: TimeGrid | Adaptive | None = None,
+    ) -> xr.Dataset:
+        """Carry rows of the law of the base to rows of the law that was learned.
+
+        Args:
+            data: table with the columns of the parameters.
+            given: table of what is given, one row for each of ``data`` or one for all.
+            at: one row of what is given, for all rows.
+            nfe: evaluations of the network at most.
+            solver: of :mod:`undrift.solve`, see :func:`undrift.infer.sample`.
+            grid: of times, likewise.
+
+        Returns:
+            Dataset of the parameters over (sample,), as the rows of ``data``.
+
+        Raises:
+            UsageError: the density was fitted without a base.
+        """
+        if not isinstance(self.density, PointFlow) or self.density.base is None:
+            raise UsageError("the density was fitted without a base, so that it carries no rows; fit with base=")
+        table, told = open_table(data, variables=self.names), self._told(given, at)
+        with np.errstate(all="ignore"):
+            y, jacobian = self.parameters.encode(table.values)
+        if not (np.isfinite(y).all() and np.isfinite(jacobian).all()):
+            raise DataError(f"{table.source}: a row lies outside the bounds of the parameters; drop it")
+        found = self.density.transport(y, self._for_each(told, len(y)), nfe=nfe, solver=solver, grid=grid)
+        values = self.parameters.decode(found)
+        fields = {
+            name: ("sample", values[:, i], {"long_name": label})
+            for i, (name, label) in enumerate(zip(self.names, self.facts["labels"]))
+        }
+        return xr.Dataset(fields, {"sample": np.arange(len(values))}, self._attrs())
+
     def _drawn(self, seed: int, row: int, which: slice, told: NDArray[np.float64] | None) -> NDArray[np.float64]:
         width, count = self.density.numbers, which.stop - which.start
         part = slice(which.start * width, which.stop * width)
@@ -131,6 +177,7 @@ class DensityModel:
             more lie ``outside`` the bounds, which are left out.
         """
         if data is None:
+            self._check_density()
             score = self.facts["log likelihood"]
             if not score:
                 raise UsageError("no row was held out; name a table, or fit with holdout='10%'")
@@ -147,6 +194,13 @@ class DensityModel:
         rows = {"rows": int(inside.sum()), "outside": int((counted & ~inside).sum())}
         return {"log_likelihood": mean, "standard_error": error, **rows}
 
+    def _check_density(self) -> None:
+        if self.facts.get("base"):
+            raise UsageError(
+                f"the flow begins at {self.facts['base']}, whose density is not known, so that it has no log-density; "
+                "fit without a base for one"
+            )
+
     def log_prob_of(self, table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Log-densities and their errors, (n,) each, of a table with all columns that were fitted."""
         told = self.parameters.encode_given(table.given) if self.facts["given_names"] else None
@@ -155,18 +209,24 @@ class DensityModel:
     def _log_prob(
         self, values: NDArray[np.float64], told: NDArray[np.float64] | None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        self._check_density()
         with np.errstate(all="ignore"):
             y, jacobian = self.parameters.encode(values)
-        if told is not None and len(told) == 1:
-            told = np.repeat(told, len(y), 0)
-        if told is not None and len(told) != len(y):
-            raise DataError(f"{len(y)} rows of data and {len(told)} of what is given; expected as many, or one")
+        told = self._for_each(told, len(y))
         found, error = np.full(len(values), -np.inf), np.zeros(len(values))
         inside = np.isfinite(y).all(1) & np.isfinite(jacobian)
         if inside.any():
             value, off = self.density.log_prob(y[inside], None if told is None else told[inside])
             found[inside], error[inside] = value + jacobian[inside], off
         return found, error
+
+    def _for_each(self, told: NDArray[np.float64] | None, rows: int) -> NDArray[np.float64] | None:
+        """What is given, with one row for each."""
+        if told is not None and len(told) == 1:
+            return np.repeat(told, rows, 0)
+        if told is not None and len(told) != rows:
+            raise DataError(f"{rows} rows of data and {len(told)} of what is given; expected as many, or one")
+        return told
 
     def _told(self, given: Any, at: Mapping[str, float] | None) -> NDArray[np.float64] | None:
         """What is given, scaled, (rows, K), or None where the density has nothing given."""

@@ -12,8 +12,9 @@ from undrift.config import Config
 from undrift.data.atoms import dequantized
 from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
+from undrift.distributions.base import Base
 from undrift.distributions.estimators import chosen, fit_density
-from undrift.errors import UsageError
+from undrift.errors import DataError, UsageError
 from undrift.model.density_model import DensityModel
 from undrift.progress import track
 
@@ -36,6 +37,7 @@ def fit_density_config(
     config: Config,
     *,
     data: Any = None,
+    base: Any = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -60,7 +62,8 @@ def fit_density_config(
     share = _share(config.data.holdout)
     held, stop = part < share, (part >= share) & (part < share + _STOP * (1 - share))
     seen = _rows(table, ~held)
-    choice = chosen(d.estimator, seen.effective, len(table.names), len(table.given_names), t.budget)
+    begun = _base_of(config, base, table)
+    choice = chosen(_estimator(config, begun), seen.effective, len(table.names), len(table.given_names), t.budget)
     logger.info("the density is estimated by %s: %s", choice.estimator, choice.reason)
     for remark in table.remarks:
         logger.info("%s: %s", table.source, remark)
@@ -70,6 +73,8 @@ def fit_density_config(
         "rows": len(table.values), "effective": round(table.effective, 1), "held out": int(held.sum()),
         "bounds": [[None if np.isinf(v) else float(v) for v in pair] for pair in table.bounds],
         "periodic": [bool(v) for v in table.periodic], "remarks": list(table.remarks),
+        "coupling": d.coupling if choice.estimator == "flow-matching" else None,
+        "base": None if begun is None else f"{len(begun.values)} rows of {begun.source}",
     }  # fmt: skip
     if dry_run:
         length = f"{t.steps} steps" if t.steps is not None else f"{t.budget:g} s of training"
@@ -80,14 +85,55 @@ def fit_density_config(
     with track("fitting the density", None, enabled=progress):
         facts["estimator"], density, how = fit_density(
             choice, y, seen.weights, told, left_out=stop[~held], budget=t.budget, steps=t.steps,
-            patience=t.patience or _PATIENCE, seed=t.seed,
+            patience=t.patience or _PATIENCE, seed=t.seed, coupling=d.coupling,
+            base=None if begun is None else _encoded(begun, parameters),
         )  # fmt: skip
     facts["training"] = how
     model = DensityModel(config, parameters, density, facts)
-    facts["log likelihood"] = _scored(model, table, held, ~held & ~stop)
+    facts["log likelihood"] = {} if begun is not None else _scored(model, table, held, ~held & ~stop)
     if folder is not None:
         model.save(folder, overwrite=overwrite)
     return model
+
+
+def _estimator(config: Config, base: Table | None) -> str:
+    """The one that is asked for; of a coupling or a base the one that heeds it."""
+    d = config.density
+    asked = [name for name, said in (("coupling", d.coupling != "independent"), ("base", base is not None)) if said]
+    if not asked:
+        return d.estimator
+    if d.estimator not in ("auto", "flow-matching"):
+        raise UsageError(
+            f"--{asked[0]} is of flow matching, and --estimator {d.estimator} knows nothing of it; "
+            "type --estimator flow-matching"
+        )
+    given = bool(config.data.covariates)
+    if (d.coupling == "ot" and given) or (d.coupling == "conditional-ot" and not given):
+        other = "conditional-ot" if given else "ot"
+        raise UsageError(
+            f"--coupling {d.coupling} with{'' if given else 'out'} covariates would "
+            + ("make where the flow begins depend on them" if given else "have nothing to heed")
+            + f"; type --coupling {other}"
+        )
+    return "flow-matching"
+
+
+def _base_of(config: Config, base: Any, table: Table) -> Table | None:
+    """The table where a flow begins, in the columns of the data."""
+    source = base if config.density.base is None else config.density.base
+    return None if source is None else open_table(source, variables=table.names)
+
+
+def _encoded(base: Table, parameters: Parameters) -> Base:
+    with np.errstate(all="ignore"):
+        y, jacobian = parameters.encode(base.values)
+    beyond = ~(np.isfinite(y).all(1) & np.isfinite(jacobian)) & (base.weights > 0)
+    if beyond.any():
+        raise DataError(
+            f"{base.source}: row {int(np.flatnonzero(beyond)[0]) + 1} of the base lies outside the bounds of the "
+            f"parameters, as {int(beyond.sum())} do; drop them, or widen --bounds"
+        )
+    return Base.of(y, base.weights)
 
 
 def _alike(table: Table, numbers: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -83,12 +83,14 @@ def configure(
     base = base if config is None else overlaid(base, load_config(config))
     name = task if task is None or isinstance(task, str) else task.name
     given = dict(arguments, task=name, data=paths_of(data) or None, given=paths_of(arguments["given"]) or None)
+    given["base"] = next(iter(paths_of(arguments["base"])), None)  # a table in memory is passed beside
     refuse_idle_options(given, name or base.task.name, arguments["given"] is not None or base.data.given)
     for one in () if task is None or isinstance(task, str) else dataclasses.fields(task):
         said, beside = getattr(task, one.name), given[one.name]
-        if beside is not None and said is not None and beside != said:
+        if beside is not None and said is not None and (one.name == "base" or beside != said):
             raise UsageError(f"got {one.name}={beside!r} beside {task!r}; leave one of them out")
         given[one.name] = said if beside is None else beside
+    given["base"] = next(iter(paths_of(given["base"])), None)
     given["longest"] = _lead(given["longest"])
     for name in ("select", "holdout"):
         given[name] = _selection(given[name])
@@ -96,6 +98,11 @@ def configure(
     for name in ("variables", "static", "covariates", "dims", "periodic"):
         given[name] = _names(name, given[name])
     return apply_settings(apply_arguments(base, given), dict(settings or {}))
+
+
+def base_of(task: str | Task | Density | None, base: Any) -> Any:
+    """Where a flow begins, of the argument or of the task."""
+    return task.base if base is None and isinstance(task, Density) else base
 
 
 def open_data(config: Config, data: Data | None, given: Data | None) -> tuple[Fields, Fields | None]:

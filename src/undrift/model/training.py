@@ -28,7 +28,7 @@ from undrift.model.density_training import fit_density_config
 from undrift.model.field_model import FieldModel, load
 from undrift.model.files import Parts, facts_of, plain, write_files
 from undrift.model.fork import begin_with
-from undrift.model.opening import Data, configure, open_data
+from undrift.model.opening import Data, base_of, configure, open_data
 from undrift.nets.members import member_of, number_of
 from undrift.objective.denoising import DenoisingScoreMatching, Regression
 from undrift.process import EDM
@@ -72,6 +72,8 @@ def fit(
     ignore_rows: float | None = None,
     dequantize: bool | None = None,
     bounds: Mapping[str, Sequence[float | None]] | str | None = None,
+    coupling: str | None = None,
+    base: Any = None,
     given: Data | None = None,
     variables: str | Sequence[str] | None = None,
     static: str | Sequence[str] | None = None,
@@ -111,6 +113,8 @@ def fit(
         ignore_rows: share of each chain that is left out at its beginning, or number of rows if 1 or more.
         dequantize: spread values that lie on even steps, as counts and packed data do, over their steps.
         bounds: of parameters, name -> (low, high), None where open, or a file of ranges.
+        coupling: of the density by flow matching, "independent", "ot" or "conditional-ot"; see :class:`Density`.
+        base: of the density by flow matching, a table whose rows take the place of noise; see :class:`Density`.
         factor: fine cells per coarse cell when what is given is the mean of the data over blocks: 4 by default for
             downscaling; with windows the coarse sequence is given beside masked frames.
         given: what is given, where it is a dataset of its own, joined on the labels of the samples; ``pair.npz:lr`` is
@@ -147,15 +151,15 @@ def fit(
     arguments = {
         "factor": factor, "past": past, "future": future, "members": members, "longest": longest, "given": given,
         "estimator": estimator, "ignore_rows": ignore_rows, "dequantize": dequantize,
-        "bounds": bounds,
+        "bounds": bounds, "coupling": coupling, "base": base,
         "variables": variables, "static": static, "covariates": covariates,
         "dims": dims, "periodic": periodic, "select": select, "holdout": holdout, "crop": crop, "budget": budget,
         "steps": steps, "baselines": baselines, "device": device, "seed": seed,
         "fork": None if fork is None else str(fork),
     }  # fmt: skip
     return fit_config(
-        configure(data, task, config, set, arguments), data=data, given=given, out=out, resume=resume,
-        overwrite=overwrite, dry_run=dry_run, progress=progress, net=net,
+        configure(data, task, config, set, arguments), data=data, given=given, base=base_of(task, base), out=out,
+        resume=resume, overwrite=overwrite, dry_run=dry_run, progress=progress, net=net,
     )  # fmt: skip
 
 
@@ -164,6 +168,7 @@ def fit_config(
     *,
     data: Data | None = None,
     given: Data | None = None,
+    base: Any = None,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -175,7 +180,11 @@ def fit_config(
     if config.task.name == "density":
         if net is not None or resume:
             raise UsageError("the density of a table is fitted in one go, by a net of ours; leave net and resume out")
-        return fit_density_config(config, data=data, out=out, overwrite=overwrite, dry_run=dry_run, progress=progress)
+        return fit_density_config(
+            config, data=data, base=base, out=out, overwrite=overwrite, dry_run=dry_run, progress=progress
+        )
+    if base is not None:
+        raise UsageError("got base, where the density of a table begins; leave it out, or pass task='density'")
     begun = time.perf_counter()
     if net is not None and out is not None:
         raise UsageError(

@@ -31,22 +31,30 @@ class _OnPaths:
 
     times: Times
     coupling: Coupling | None = None
+    takes_pairs: bool = False
 
     def _ends(self, batch: Batch, model: Denoiser, generator: torch.Generator) -> Estimate:
         """The clean fields, the other ends of their paths, and times.
 
         Raises:
             ValueError: the coupling's law of z is not that in which the denoiser believes, or z is chosen by x though
-                something is given, see :class:`undrift.process.Coupling`.
+                something is given, see :class:`undrift.process.Coupling`; or the batch comes with a z that is not for
+                this objective.
         """
         check_denoiser(model, "model")
+        if batch.z is not None:
+            self._check_pairs()
+            return Estimate(
+                batch.x, batch.z, model.process, self.times(len(batch), model.process, generator), model.noise
+            )
         coupling = Independent(model.noise) if self.coupling is None else self.coupling
-        given = [*batch.condition.fields, *batch.condition.vectors]
-        if given and coupling.knows_x:
+        condition = {**batch.condition.fields, **batch.condition.vectors}
+        given = list(condition.values())
+        if given and coupling.knows_x and not coupling.heeds_given:
             raise ValueError(
-                f"the coupling is {type(coupling).__name__}, whose z knows x, and {given[0]!r} is given: its z would "
-                "depend on what is given, and that of a draw does not; use FlowMatching() or another coupling that "
-                "does not know x"
+                f"the coupling is {type(coupling).__name__}, whose z knows x, and {next(iter(condition))!r} is given: "
+                "its z would depend on what is given, and that of a draw does not; use FlowMatching(), another "
+                "coupling that does not know x, or ConditionalOT"
             )
         if not coupling.noise.is_law_of(model.noise):
             one, other = type(coupling.noise).__name__, type(model.noise).__name__
@@ -55,7 +63,13 @@ class _OnPaths:
                 "give the denoiser noise=coupling.noise"
             )
         t = self.times(len(batch), model.process, generator)
-        return Estimate(batch.x, coupling(batch.x, generator), model.process, t, model.noise)
+        told = torch.cat([values.flatten(1) for values in given], 1) if given else None
+        return Estimate(batch.x, coupling(batch.x, generator, told), model.process, t, model.noise)
+
+    def _check_pairs(self) -> None:
+        if not self.takes_pairs or self.coupling is not None:
+            reason = "has a coupling of its own" if self.takes_pairs else "needs z that does not know x"
+            raise ValueError(f"the batch has its z, and {type(self).__name__} {reason}; use FlowMatching()")
 
 
 class ScoreMatching(_OnPaths):
@@ -150,13 +164,15 @@ class FlowMatching(_OnPaths):
     Lipman et al. (2023), https://arxiv.org/abs/2210.02747, eq. 14; Albergo et al. (2023),
     https://arxiv.org/abs/2303.08797, with the bridge; time runs towards noise here, so theirs is minus this velocity.
     The minimiser is the velocity of the flow that carries one law into the other, whatever the coupling; with something
-    given, of a coupling whose z does not know x.
+    given, of a coupling whose z does not know x, or heeds what is given. A batch may bring its z with it.
 
     Args:
         coupling: of x and z, independent with the denoiser's law of noise if None.
         bridge: noise between the ends, none if None.
         times: law of t, uniform if None.
     """
+
+    takes_pairs = True
 
     def __init__(
         self, coupling: Coupling | None = None, bridge: Bridge | None = None, times: Times | None = None

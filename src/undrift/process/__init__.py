@@ -1,7 +1,7 @@
 """Noising processes, the laws of their noise, the joint laws of their ends, and keyed numbers."""
 
 from undrift.process.check import check_process
-from undrift.process.coupling import Bridge, Coupling, DataToData, Independent, MinibatchOT
+from undrift.process.coupling import Bridge, ConditionalOT, Coupling, DataToData, Independent, MinibatchOT
 from undrift.process.custom import FromSchedule, FromSDE
 from undrift.process.discrete_betas import DiscreteBetas
 from undrift.process.edm import EDM
@@ -18,6 +18,7 @@ __all__ = [
     "VE",
     "Bridge",
     "Coloured",
+    "ConditionalOT",
     "Cosine",
     "Coupling",
     "DataToData",

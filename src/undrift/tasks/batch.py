@@ -92,6 +92,7 @@ class Batch:
         fold: the fold of the record that each window is from, (B,); what was fitted to the record leaves that fold out.
         member: which of several networks it is for, counted on and on, see :func:`undrift.nets.members.member_of`.
         importance: what each loss counts, (B,), where some windows are drawn more often than others; None: 1.
+        z: the other end of each path, (B, C, *space), where it is matched before; None: the objective draws it.
     """
 
     x: Tensor
@@ -100,12 +101,15 @@ class Batch:
     fold: Tensor
     member: int = 0
     importance: Tensor | None = None
+    z: Tensor | None = None
 
     @classmethod
-    def of(cls, x: Tensor, condition: Condition | None = None, weight: Tensor | None = None) -> Self:
+    def of(
+        cls, x: Tensor, condition: Condition | None = None, weight: Tensor | None = None, z: Tensor | None = None
+    ) -> Self:
         """A batch (B, ...) of one fold, all of whose cells are known unless a weight is given."""
         fold = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        return cls(x, condition or Condition(), torch.ones_like(x) if weight is None else weight, fold)
+        return cls(x, condition or Condition(), torch.ones_like(x) if weight is None else weight, fold, z=z)
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -115,7 +119,7 @@ class Batch:
         importance = None if self.importance is None else self.importance.to(device)
         return type(self)(
             self.x.to(device), self.condition.to(device), self.weight.to(device), self.fold.to(device), self.member,
-            importance,
+            importance, None if self.z is None else self.z.to(device),
         )  # fmt: skip
 
 

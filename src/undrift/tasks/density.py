@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Density"]
 
@@ -16,11 +17,17 @@ class Density:
         ignore_rows: share of each chain that is left out at its beginning, or number of rows if above 1.
         dequantize: spread values that lie on even steps, as counts and packed data do, over their steps.
         bounds: name -> (low, high), or the path of a file of ranges; None or "none" where open.
+        coupling: of flow matching, how rows are paired with where the flow begins: "independent"; "ot", by optimal
+            transport of minibatches; or "conditional-ot", by transport among rows of like covariates.
+        base: of flow matching, a table of another law with the same columns, whose rows take the place of noise: the
+            flow carries its law to that of the data, and has no log-density.
     """
 
     estimator: str | None = None
     ignore_rows: float | None = None
     dequantize: bool | None = None
     bounds: Mapping[str, Sequence[float | None]] | str | None = None
+    coupling: str | None = None
+    base: Any = None
 
     name = "density"

@@ -31,6 +31,7 @@ def fit(
     *,
     weight: Tensor | None = None,
     odds: Tensor | None = None,
+    z: Tensor | None = None,
     model: object | None = None,
     settings: Settings,
     batch: int = 256,
@@ -48,6 +49,8 @@ def fit(
         weight: 1 where x is known, else 0, of the shape of x; everywhere 1 if None. A set of few is one of many of
             which some are not known. Where it is 0, x may be NaN.
         odds: how often each sample is drawn, (n,), up to a factor: the weights of a weighted sample; all alike if None.
+        z: the other end of the path of each sample, of the shape of x, where they are matched before; see
+            :class:`undrift.tasks.batch.Batch`.
         model: what the objective is told of the network, such as a denoiser around it; the network itself if None.
         settings: how long, by steps or by wall clock, and how.
         batch: samples in a step, drawn with replacement by the step's number.
@@ -56,7 +59,7 @@ def fit(
 
     Raises:
         ValueError: x has no samples or is not finite where it is known, the condition another number of rows, the
-            weight or the odds another shape, the odds no number above 0, or the batch no sample.
+            weight, the odds or z another shape, the odds no number above 0, or the batch no sample.
         TypeError: an argument of another kind.
         UndriftError: the loss was not finite ten times in a row, or does not depend on the network.
     """
@@ -68,6 +71,8 @@ def fit(
     check_rows("x", x, condition)
     if weight is not None:
         _check_weight(weight, x)
+    if z is not None:
+        _check_ends(z, x)
     known, advice = None if weight is None else weight > 0, "finite numbers, or weight=torch.isfinite(x).float()"
     check_finite("x", x, condition, known, advice)
     given, x = condition or Condition(), torch.where(torch.isfinite(x), x, 0.0)
@@ -80,7 +85,8 @@ def fit(
         else:
             drawn = torch.rand(batch, generator=generator, device=x.device, dtype=torch.float64)
             rows = torch.searchsorted(below, drawn * below[-1], right=True).clamp(max=len(x) - 1)
-        return Batch.of(x[rows], given.index(rows), None if weight is None else weight[rows])
+        some = None if weight is None else weight[rows]
+        return Batch.of(x[rows], given.index(rows), some, None if z is None else z[rows])
 
     found = train(
         net, _Around(objective, model), batches, settings=settings, validation=validation, device=x.device,
@@ -99,6 +105,13 @@ def _below(odds: Tensor, x: Tensor) -> Tensor:
     if not bool((odds >= 0).all() and odds.isfinite().all() and (odds > 0).any()):
         raise ValueError("odds has numbers below 0 or not finite, or no number above 0")
     return odds.to(x.device, torch.float64).cumsum(0)
+
+
+def _check_ends(z: Tensor, x: Tensor) -> None:
+    if not isinstance(z, Tensor) or z.shape != x.shape:
+        got = tuple(z.shape) if isinstance(z, Tensor) else described(z)
+        raise ValueError(f"z is {got}, expected the shape of x, {tuple(x.shape)}, as a tensor")
+    check_finite("z", z, None)
 
 
 def _check_weight(weight: Tensor, x: Tensor) -> None:

@@ -1,0 +1,152 @@
+"""Flows from the rows of one table to those of another, and couplings: moments, files and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import norm
+
+import undrift
+from undrift.cli.main import main
+from undrift.distributions import pairing, point_flow
+from undrift.distributions.base import Base
+from undrift.distributions.pairing import coupling_of, drawn_rows, paired
+from undrift.errors import DataError, UsageError
+from undrift.process import ConditionalOT, DataToData, MinibatchOT
+from undrift.solve.runge_kutta import DORMAND_PRINCE, Euler, RungeKutta
+from undrift.solve.step_size import Adaptive
+
+MEAN, FACTOR = np.array([1.0, -2.0]), np.array([[2.0, 0.0], [1.0, 0.8]])
+
+
+def table(n, seed, mean=MEAN, factor=FACTOR):
+    return pd.DataFrame(np.random.default_rng(seed).normal(size=(n, 2)) @ factor.T + mean, columns=["a", "b"])
+
+
+def base(n=2000, seed=1):
+    return table(n, seed, np.array([9.0, 7.0]), 0.5 * np.eye(2))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_pairs():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairing, "_ROWS", 256)
+        patch.setattr(point_flow, "_PAIRS", 4096)
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(few_pairs):
+    task = undrift.Density("flow-matching", coupling="ot", base=base())
+    return undrift.fit(table(2000, 0), task=task, steps=200, progress=False)
+
+
+def test_a_flow_carries_one_table_to_the_law_of_another(model):
+    """A flow of matched Gaussians is straight: one step of Euler, which of unmatched ones ends at the mean, does it."""
+    begun = base(1500, 5)
+    for how in ({"nfe": 1, "solver": Euler()}, {"nfe": 500, "solver": RungeKutta(DORMAND_PRINCE), "grid": Adaptive()}):
+        found = model.transport(begun, **how).to_dataframe()
+        np.testing.assert_allclose(found.mean(), MEAN, atol=0.25)
+        np.testing.assert_allclose(np.cov(found.T), FACTOR @ FACTOR.T, atol=0.7)
+
+
+def test_a_draw_begins_at_a_row_of_the_base(model):
+    whole = model.sample(realizations=600, seed=3)
+    np.testing.assert_allclose([whole.a.mean(), whole.b.mean()], MEAN, atol=0.35)
+    part = model.sample(realizations="20:30", seed=3)
+    np.testing.assert_array_equal(part.a, whole.a[20:30])
+    ends = model.transport(base())
+    near = np.abs(whole.a.values[:50, None] - ends.a.values[None]).min(1)
+    assert near.max() < 1e-4
+
+
+def test_a_flow_from_rows_has_no_density_and_says_so(model):
+    for ask in (lambda: model.log_prob(table(3, 2)), lambda: model.evaluate(), lambda: model.evaluate(table(3, 2))):
+        with pytest.raises(UsageError, match="begins at 2000 rows of .*, whose density is not known"):
+            ask()
+    with pytest.raises(UsageError, match="has none; fit without a base"):
+        model.density.log_prob(np.zeros((2, 2)))
+
+
+def test_a_saved_flow_carries_the_same_and_the_command_line_knows_it(tmp_path, capsys):
+    table(600, 0).to_csv(tmp_path / "to.csv", index=False)
+    base(500).to_csv(tmp_path / "from.csv", index=False)
+    words = ["train", str(tmp_path / "to.csv"), "--estimator", "flow-matching", "--coupling", "ot", "--steps", "5"]
+    assert main([*words, "--base", str(tmp_path / "from.csv"), "--out", str(tmp_path / "RUN")]) == 0
+    flow = undrift.load(tmp_path / "RUN")
+    facts = flow.describe()
+    assert (facts["coupling"], facts["log likelihood"]) == ("ot", {}) and "500 rows of" in facts["base"]
+    task = undrift.Density(coupling="ot", base=tmp_path / "from.csv")
+    again = undrift.fit(tmp_path / "to.csv", task=task, steps=5, progress=False)
+    np.testing.assert_array_equal(again.transport(base(20)).a, flow.transport(base(20)).a)
+    assert main(["sample", str(tmp_path / "RUN"), "--realizations", "9", "--out", str(tmp_path / "d.csv")]) == 0
+    assert main(["log-prob", str(tmp_path / "RUN"), str(tmp_path / "to.csv"), "--out", str(tmp_path / "p.nc")]) == 2
+    assert "whose density is not known" in capsys.readouterr().err
+
+
+def test_what_no_coupling_or_base_can_do_is_refused(model):
+    rows = table(400, 0)
+    refused = {
+        "--coupling is of flow matching, and --estimator kde": {"estimator": "kde", "coupling": "ot"},
+        "--base is of flow matching, and --estimator nsf": {"estimator": "nsf", "base": base(50)},
+        "type --coupling conditional-ot": {"variables": "a", "covariates": "b", "coupling": "ot"},
+        "type --coupling ot": {"coupling": "conditional-ot"},
+        "input should be 'independent', 'ot' or": {"coupling": "best"},
+    }
+    for sentence, options in refused.items():
+        with pytest.raises(UsageError, match=sentence):
+            undrift.fit(rows, progress=False, **options)
+    with pytest.raises(DataError, match="row 1 of the base lies outside the bounds"):
+        undrift.fit(rows.abs() * 0.01, base=base(50), bounds={"a": (0, 1)}, steps=2, progress=False)
+    with pytest.raises(UsageError, match="got base, where the density of a table begins"):
+        undrift.fit(rows.to_xarray(), task="emulate", base=base(50))
+    plain = undrift.fit(rows, estimator="flow-matching", coupling="ot", steps=2, progress=False)
+    with pytest.raises(UsageError, match="fitted without a base"):
+        plain.transport(rows)
+    assert np.isfinite(plain.log_prob(rows.head(3)).log_prob).all()
+
+
+def test_rows_of_a_pairing_are_drawn_by_their_weights():
+    weights = torch.tensor([0.0, 1.0, 2.0, 5.0], dtype=torch.float64)
+    rows = drawn_rows(weights, 800, torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(np.bincount(rows, minlength=4), [0, 100, 200, 500], atol=1)
+    x = torch.tensor(np.random.default_rng(0).normal(size=(4, 2)))
+    at, z = paired(DataToData(x + 1), x, weights, None, number=2000, seed=1)
+    assert len(at) == len(z) == 2048
+    np.testing.assert_allclose(np.bincount(at, minlength=4) / 2048, weights / 8, atol=2e-3)
+
+
+def test_a_base_of_weighted_rows_has_their_law():
+    rng = np.random.default_rng(1)
+    x, weights = np.stack([rng.normal(size=4000), rng.normal(size=4000)], 1), np.zeros(4000)
+    weights[:] = norm.pdf(x[:, 0], 1, 1) / norm.pdf(x[:, 0], 0, 1)  # of N(1, 1)
+    found = Base.of(x, weights)
+    np.testing.assert_allclose(found.mean, [1, 0], atol=0.12)
+    np.testing.assert_allclose((found.rows**2).mean(), 1, rtol=1e-5)
+    np.testing.assert_allclose(found.rows.mean(0), 0, atol=1e-5)
+    every = found.drawn(norm.ppf((np.arange(4000) + 0.5) / 4000)[:, None])
+    np.testing.assert_array_equal(np.sort(every[:, 0]), np.sort(found.rows[:, 0]))
+    np.testing.assert_allclose(found.seen(found.mean + 2 * found.scale), 2)
+
+
+def test_covariates_are_classes_or_numbers():
+    rng = np.random.default_rng(2)
+    assert isinstance(coupling_of("ot", None, None), MinibatchOT)
+    classes = coupling_of("conditional-ot", None, rng.choice([0.0, 1.0, 4.0], (500, 1)))
+    numbers = coupling_of("conditional-ot", None, rng.normal(size=(500, 1)))
+    assert isinstance(classes, ConditionalOT) and isinstance(numbers, ConditionalOT)
+    assert classes.share is None and numbers.share == 0.05
+
+
+def test_a_conditional_flow_heeds_its_classes():
+    """Given c in {-1, 1}: a is N(3 c, 1/4), begun at N(0, 1) whatever c is."""
+    rng = np.random.default_rng(3)
+    c = rng.choice([-1.0, 1.0], 3000)
+    rows = pd.DataFrame({"a": 3 * c + 0.5 * rng.normal(size=3000), "c": c})
+    begun = pd.DataFrame({"a": rng.normal(size=2000)})
+    task = undrift.Density(coupling="conditional-ot", base=begun)
+    flow = undrift.fit(rows, task=task, covariates="c", variables="a", steps=150, progress=False)
+    for value in (-1.0, 1.0):
+        found = flow.transport(begun, at={"c": value}, nfe=1, solver=Euler()).a
+        assert float(found.mean()) == pytest.approx(3 * value, abs=0.25)
+        assert float(found.std()) == pytest.approx(0.5, abs=0.15)
