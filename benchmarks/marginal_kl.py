@@ -4,14 +4,15 @@
 
 The prior is uniform within the bounds. Of all parameters together the reference is anesthetic's D_KL, with the error of
 its 500 resampled volumes; of one parameter a histogram of a hundred bins, less the (bins - 1) / 2n by which it is too
-large (Miller 1955), with a bootstrap error. ``gap`` is (ours - reference) / both errors. Where ln Z is known, <ln L> - ln Z
-is one more reference of the joint divergence, free of the noise of the volumes.
+large (Miller 1955), with a bootstrap error. ``gap`` is (ours - reference) / both errors. Where ln Z is known,
+<ln L> - ln Z is one more reference of the joint divergence, free of the noise of the volumes.
 """
 
 import argparse
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,9 +39,10 @@ def histogram(table: Table, column: int) -> tuple[float, float]:
 
 def measured(root: str, bounds: str, log_z: float | None, estimator: str) -> dict:
     """What one chain gives."""
-    np.random.seed(0)  # which anesthetic resamples volumes with
-    samples, table = read_chains(root), open_table(root, bounds=bounds)
-    stats = samples.stats(nsamples=VOLUMES)
+    np.random.seed(0)  # noqa: NPY002  (anesthetic resamples volumes with the global generator)
+    samples: Any = read_chains(root)
+    table = open_table(root, bounds=bounds)
+    stats: Any = samples.stats(nsamples=VOLUMES)
     assert table.log_evidence is not None
     rows = {"all": (tuple(table.names), (float(stats.D_KL.mean()), float(stats.D_KL.std())))}
     rows |= {name: ((name,), histogram(table, i)) for i, name in enumerate(table.names)}

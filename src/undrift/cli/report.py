@@ -69,13 +69,22 @@ def report(
         realizations: How many are drawn for each sample. Default sample.realizations of RUN, 20 unless it was set.
         overwrite: Replace OUT.
     """
-    if (ensemble is None) != (truth is None):
-        raise UsageError("--ensemble and --truth belong together; without both, the held-out samples are drawn")
     if not out.endswith((".html", ".htm")):
         raise UsageError(f"got --out {out}, expected a name that ends in .html")
     refuse_existing(out, overwrite or dry_run)
     _enough(realizations)
     with stopped_saying(lambda: f"nothing was written to {out}; type the same command again"):
+        from undrift.cli.report_table import is_of_parameters, report_parameters
+
+        if is_of_parameters(run):
+            unheeded = {"ensemble": ensemble, "nfe": nfe, "dry-run": dry_run}
+            _refuse(run, [name for name, value in unheeded.items() if value])
+            return report_parameters(
+                run, truth=truth, out=out, realizations=realizations, seed=seed, overwrite=overwrite,
+                verify=not no_verify, json=json,
+            )  # fmt: skip
+        if (ensemble is None) != (truth is None):
+            raise UsageError("--ensemble and --truth belong together; without both, the held-out samples are drawn")
         from undrift.cli.runs import open_run, tell_scores
         from undrift.model import evaluate as scored
 
@@ -166,6 +175,11 @@ def _by_lead(model: FieldModel, drawn: dict[str, Any]) -> tuple[xr.Dataset | Non
         notes.append("They are given the fine frames up to their start, and no coarse frame.")
     absent = scores.attrs.get("baselines_absent", "")
     return scores, [*notes, *(f"{text[:1].upper()}{text[1:]}." for text in absent.split("; ") if text)]
+
+
+def _refuse(run: str, options: list[str]) -> None:
+    if options:
+        raise UsageError(f"got --{options[0]}, of models of fields; {run} is of parameters: leave it out")
 
 
 def _enough(realizations: int | None) -> None:

@@ -4,6 +4,7 @@ The marginal posterior has no density of its own until one is fitted to the chai
 arXiv:2207.11457). Here the density that is taken at a row was fitted without that row.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,17 +71,16 @@ def marginal_kl(
     ratio = at - log_prior.mean(0)
     unseen = information(ratio[fold, rows], table.weights)
     seen = [information(one[fold != k], table.weights[fold != k]) for k, one in enumerate(ratio)]
-    parts = [(0.5 * (np.mean([one.divergence for one in seen]) - unseen.divergence),
-              0.5 * (np.mean([one.dimensionality for one in seen]) - unseen.dimensionality))]  # fmt: skip
+    parts = [unseen.divergence_error, 0.5 * float(np.mean([one.divergence for one in seen]) - unseen.divergence)]
+    others = [
+        unseen.dimensionality_error,
+        0.5 * float(np.mean([one.dimensionality for one in seen]) - unseen.dimensionality),
+    ]
     if len(log_prior) > 1:
         each = [information(at[fold, rows] - one, table.weights) for one in log_prior]
-        parts.append((_jackknife([one.divergence for one in each]), _jackknife([one.dimensionality for one in each])))
-    return Information(
-        unseen.divergence,
-        float(np.linalg.norm([unseen.divergence_error, *(first for first, _ in parts)])),
-        unseen.dimensionality,
-        float(np.linalg.norm([unseen.dimensionality_error, *(second for _, second in parts)])),
-    )
+        parts.append(_jackknife([one.divergence for one in each]))
+        others.append(_jackknife([one.dimensionality for one in each]))
+    return Information(unseen.divergence, math.hypot(*parts), unseen.dimensionality, math.hypot(*others))
 
 
 def _jackknife(values: list[float]) -> float:
@@ -118,7 +118,7 @@ def _priors(
     prior: Any, table: Table, bounds: Any, estimator: str, folds: int, budget: float, seed: int
 ) -> list[LogDensity]:
     """The log-density of the prior; several where it is fitted to samples, each without a fold of them."""
-    if callable(prior):
+    if isinstance(prior, Callable):
         return [prior]
     if prior is not None:
         return _fitted(open_table(prior, variables=table.names, bounds=bounds), estimator, folds, budget, seed)[0]

@@ -1,8 +1,8 @@
 """How much a posterior tells beyond its prior, from the log ratio of their densities.
 
-With r_i = ln p(theta_i) - ln pi(theta_i) at draws of the posterior, the Kullback-Leibler divergence is the mean of r and
-the Bayesian model dimensionality 2 var r: the number of parameters that a Gaussian posterior constrains (Handley and
-Lemos 2019, arXiv:1903.06682, equations 9 and 17).
+With r_i = ln p(theta_i) - ln pi(theta_i) at draws of the posterior, the Kullback-Leibler divergence is the mean of r
+and the Bayesian model dimensionality 2 var r: the number of parameters that a Gaussian posterior constrains (Handley
+and Lemos 2019, arXiv:1903.06682, equations 9 and 17).
 """
 
 from __future__ import annotations
@@ -52,8 +52,10 @@ def information(log_ratio: Floats, weights: Floats | None = None) -> Information
     w = np.ones(len(log_ratio)) if weights is None else np.asarray(weights, np.float64)
     r, w = log_ratio[w > 0], w[w > 0]
     if not len(r) or not np.isfinite(r).all():
-        raise DataError(f"{(~np.isfinite(r)).sum()} of {len(r)} rows have a log ratio that is not finite: the posterior "
-                        "or the prior has density zero there; expected rows within the prior")  # fmt: skip
+        raise DataError(
+            f"{(~np.isfinite(r)).sum()} of {len(r)} rows have a log ratio that is not finite: the posterior or the "
+            "prior has density zero there; expected rows within the prior"
+        )
     w = w / w.sum()
     mean = float(w @ r)
     square = np.square(r - mean)
