@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["report", "section_of"]
+__all__ = ["report", "section_of", "trained_by"]
 
 import shlex
 import tempfile
@@ -213,7 +213,7 @@ def _write(
             members, truth = asked_frames(members, truth) if FRAME in members.dims else (members, truth)
             scores = score(members, truth, model)
         again = shlex.join(["undrift", "report", run, *typed, "--out", out])
-        title, commands = Path(run).name, [*_trained_by(run), again]
+        title, commands = Path(run).name, [*trained_by(run), again]
         section = section_of(model, members, truth, given, scores, title=title, commands=commands, own=own)
         section.by_lead, section.notes = by_lead, [*section.notes, *notes]
         if by_lead is not None:
@@ -340,7 +340,7 @@ def _named(name: str, attrs: Mapping) -> str:
     return f"{name} ({inside})" if inside else name
 
 
-def _trained_by(run: str) -> list[str]:
+def trained_by(run: str) -> list[str]:
     """The line that trains the run again."""
     from undrift.cli.train import command_line
     from undrift.config import load_config

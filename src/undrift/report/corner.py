@@ -68,7 +68,7 @@ def corner(
         dpi: dots per 100 CSS pixels.
     """
     count = min(len(names), MOST)
-    shown = [parameter_label(name, label) for name, label in zip(names, labels, strict=True)]
+    shown = [parameter_label(name, label, 14 if count > 3 else 24) for name, label in zip(names, labels, strict=True)]
     limits = [_limits(parts, i) for i in range(count)]
     with look():
         side = float(np.clip(2.6 * count, 4.2, 11.0))

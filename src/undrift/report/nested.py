@@ -111,7 +111,7 @@ def _evidence(posterior: xr.Dataset, run: xr.Dataset, told: Information, names: 
 
 
 def _by_anesthetic(run: xr.Dataset, names: list[str]) -> tuple[str, str, str] | None:
-    """ln Z with its error sqrt(D / n) (Skilling 2006), D and the dimensionality; None where it is not installed."""
+    """Ln Z with its error sqrt(D / n) (Skilling 2006), D and the dimensionality; None where it is not installed."""
     try:
         from anesthetic import NestedSamples
     except ImportError:
@@ -199,16 +199,15 @@ def _from_below(log_l: Floats, mass: Floats) -> float:
 def _evidence_by_level(posterior: xr.Dataset, run: xr.Dataset) -> Picture:
     calls, log_z = run["level_calls"].values, run["level_log_z"].values
     value, error = float(posterior.attrs["log_z"]), float(posterior.attrs["log_z_error"])
-    known = np.isfinite(log_z)
+    known = np.isfinite(log_z) & (np.arange(len(log_z)) >= len(log_z) // 2)
     with look():
         figure = new_figure(*SIZE)
         axes = figure.add_subplot()
-        axes.plot(calls[known], log_z[known], "o-", color=MODEL, ms=4, label="levels so far")
+        axes.plot(calls[known], log_z[known], "o-", color=MODEL, ms=4, label="levels so far, the later half")
         axes.axhline(value, color=TRUTH, lw=1.2, label="final draws")
         if np.isfinite(error):
             axes.axhspan(value - 2 * error, value + 2 * error, color="#f0b429", alpha=0.3, lw=0)
-        near = log_z[known][len(log_z[known]) // 2 :]
-        span = max(float(np.abs(near - value).max(initial=0.0)), 6 * error if np.isfinite(error) else 0.0, 1e-3)
+        span = max(float(np.abs(log_z[known] - value).max(initial=0.0)), 6 * error if np.isfinite(error) else 0.0, 1e-3)
         axes.set_ylim(value - 1.3 * span, value + 1.3 * span)
         axes.set(xlabel="calls of the likelihood", ylabel="ln Z [nat]")
         axes.grid(axis="y")
