@@ -44,8 +44,8 @@ def nested(
     ln L in nats; prior_transform(u), which returns the parameters of a point of
     the unit cube; and parameters, a list of their names or a dict from names to
     LaTeX labels. It is run: type files that you trust. RUN gets posterior.nc,
-    the chain chain.txt for getdist and anesthetic, and the state that --resume
-    goes on with.
+    run.nc (how it went, for undrift report), the chain chain.txt for getdist
+    and anesthetic, and the state that --resume goes on with.
 
     Args:
         problem: The Python file.
@@ -65,6 +65,7 @@ def nested(
     again = "type the same command with --resume to go on"
     with stopped_saying(lambda: again):
         log_likelihood, prior_transform, parameters = _problem(path)
+        from undrift.data.rows import write_rows
         from undrift.infer.nested import nested as run
 
         set_threads()
@@ -80,6 +81,7 @@ def nested(
                 f"a process that called the likelihood died, of too little memory perhaps; {again}"
             ) from error
     found.to_netcdf(folder / "posterior.nc")
+    write_rows(found.run_dataset(), folder / "run.nc")
     found.to_getdist(folder / "chain")
     told = {
         "ln Z": found.log_z, "error": found.log_z_error, "reliable": found.reliable, "calls": found.calls,
@@ -90,7 +92,7 @@ def nested(
         emit_json(told)
     else:
         facts({**told, "ln Z": f"{found.log_z:.4f} +- {found.log_z_error:.4f}"})
-        note(f"next: undrift train {folder / 'chain'} --task density --out DENSITY")
+        note(f"next: undrift report {out}, or undrift train {folder / 'chain'} --task density --out DENSITY")
     return 0
 
 

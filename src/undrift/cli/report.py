@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["report", "section_of"]
+__all__ = ["report", "section_of", "trained_by"]
 
 import shlex
 import tempfile
@@ -69,13 +69,22 @@ def report(
         realizations: How many are drawn for each sample. Default sample.realizations of RUN, 20 unless it was set.
         overwrite: Replace OUT.
     """
-    if (ensemble is None) != (truth is None):
-        raise UsageError("--ensemble and --truth belong together; without both, the held-out samples are drawn")
     if not out.endswith((".html", ".htm")):
         raise UsageError(f"got --out {out}, expected a name that ends in .html")
     refuse_existing(out, overwrite or dry_run)
     _enough(realizations)
     with stopped_saying(lambda: f"nothing was written to {out}; type the same command again"):
+        from undrift.cli.report_table import is_of_parameters, report_parameters
+
+        if is_of_parameters(run):
+            unheeded = {"ensemble": ensemble, "nfe": nfe, "dry-run": dry_run}
+            _refuse(run, [name for name, value in unheeded.items() if value])
+            return report_parameters(
+                run, truth=truth, out=out, realizations=realizations, seed=seed, overwrite=overwrite,
+                verify=not no_verify, json=json,
+            )  # fmt: skip
+        if (ensemble is None) != (truth is None):
+            raise UsageError("--ensemble and --truth belong together; without both, the held-out samples are drawn")
         from undrift.cli.runs import open_run, tell_scores
         from undrift.model import evaluate as scored
 
@@ -168,6 +177,11 @@ def _by_lead(model: FieldModel, drawn: dict[str, Any]) -> tuple[xr.Dataset | Non
     return scores, [*notes, *(f"{text[:1].upper()}{text[1:]}." for text in absent.split("; ") if text)]
 
 
+def _refuse(run: str, options: list[str]) -> None:
+    if options:
+        raise UsageError(f"got --{options[0]}, of models of fields; {run} is of parameters: leave it out")
+
+
 def _enough(realizations: int | None) -> None:
     if realizations is not None and realizations < 2:
         raise UsageError(f"got --realizations {realizations}; a spread needs at least 2")
@@ -199,7 +213,7 @@ def _write(
             members, truth = asked_frames(members, truth) if FRAME in members.dims else (members, truth)
             scores = score(members, truth, model)
         again = shlex.join(["undrift", "report", run, *typed, "--out", out])
-        title, commands = Path(run).name, [*_trained_by(run), again]
+        title, commands = Path(run).name, [*trained_by(run), again]
         section = section_of(model, members, truth, given, scores, title=title, commands=commands, own=own)
         section.by_lead, section.notes = by_lead, [*section.notes, *notes]
         if by_lead is not None:
@@ -326,7 +340,7 @@ def _named(name: str, attrs: Mapping) -> str:
     return f"{name} ({inside})" if inside else name
 
 
-def _trained_by(run: str) -> list[str]:
+def trained_by(run: str) -> list[str]:
     """The line that trains the run again."""
     from undrift.cli.train import command_line
     from undrift.config import load_config

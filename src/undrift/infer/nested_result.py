@@ -131,6 +131,20 @@ class NestedResult:
         }
         return found
 
+    def run_dataset(self, *, seed: int = 0) -> Any:
+        """How it went, as an xarray Dataset: `nested_run` over `point`, and `history` over `level`."""
+        import xarray as xr
+
+        theta, log_l, birth = self.nested_run(seed=seed)
+        columns = zip(self.names, self.labels, theta.T, strict=True)
+        found = xr.Dataset({name: ("point", column, {"long_name": label}) for name, label, column in columns})
+        nat = {"units": "nat"}
+        found["log_likelihood"] = ("point", log_l, nat)
+        found["log_likelihood_birth"] = ("point", birth, nat | {"long_name": "contour at birth"})
+        for name in self.history[0] if self.history else ():
+            found[f"level_{name}"] = ("level", [level[name] for level in self.history])
+        return found
+
     def to_netcdf(self, path: str | Path) -> None:
         """Write `to_dataset` to a NetCDF file."""
         write_rows(self.to_dataset(), path)

@@ -18,7 +18,7 @@ from undrift.errors import DataError, UsageError
 from undrift.model.density_model import DensityModel
 from undrift.progress import track
 
-__all__ = ["fit_density_config"]
+__all__ = ["fit_density_config", "held_and_stop", "part_of", "split_of", "table_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +57,8 @@ def fit_density_config(
     table = table_of(config, data)
     for remark in table.remarks:
         logger.warning("%s", remark)
-    rng = np.random.default_rng([t.seed, 5])
-    part = _alike(table, rng.random(len(table.values)))
-    share = _share(config.data.holdout)
-    held, stop = part < share, (part >= share) & (part < share + _STOP * (1 - share))
-    seen = _rows(table, ~held)
+    held, stop = held_and_stop(config, table)
+    seen = part_of(table, ~held)
     begun = _base_of(config, base, table)
     choice = chosen(_estimator(config, begun), seen.effective, len(table.names), len(table.given_names), t.budget)
     logger.info("the density is estimated by %s: %s", choice.estimator, choice.reason)
@@ -136,8 +133,18 @@ def _encoded(base: Table, parameters: Parameters) -> Base:
     return Base.of(y, base.weights)
 
 
-def _alike(table: Table, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One number for rows that are the same, as of a chain that stays where it is: no row has its copy elsewhere."""
+def held_and_stop(config: Config, table: Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows (n,) of the table of a configuration are held out, and which others tell when to stop."""
+    part, share = split_of(table, np.random.default_rng([config.train.seed, 5])), _share(config.data.holdout)
+    return part < share, (part >= share) & (part < share + _STOP * (1 - share))
+
+
+def split_of(table: Table, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A uniform number of each row to split by, (n,), one for rows that are the same: no row has its copy elsewhere.
+
+    A chain that stays where it is has such rows.
+    """
+    numbers = rng.random(len(table.values))
     rows = np.hstack([table.values, table.given])
     _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     return numbers[first][which.reshape(-1)]
@@ -183,7 +190,8 @@ def table_of(config: Config, data: Any = None) -> Table:
     return dequantized(table, config.train.seed) if d.dequantize else table
 
 
-def _rows(table: Table, at: NDArray[np.bool_]) -> Table:
+def part_of(table: Table, at: NDArray[np.bool_]) -> Table:
+    """The rows of a table where a mask (n,) holds."""
     likelihood = None if table.log_likelihood is None else table.log_likelihood[at]
     return replace(
         table, values=table.values[at], weights=table.weights[at], given=table.given[at], log_likelihood=likelihood
@@ -201,7 +209,7 @@ def _scored(
     means, errors = [], []
     for rows in (held, seen):
         at = rng.permutation(np.flatnonzero(rows & weighed))[:count]
-        one = _rows(table, np.isin(np.arange(len(table.values)), at))
+        one = part_of(table, np.isin(np.arange(len(table.values)), at))
         found = model.log_prob_of(one)[0]
         share = one.weights / one.weights.sum()
         means.append(float(share @ found))

@@ -20,12 +20,21 @@ from undrift.errors import UsageError
 from undrift.report.channel import Channel, Limits, Source, channel_maps, score_maps
 from undrift.report.lead_table import lead_tables
 from undrift.report.leads import lead_plots
+from undrift.report.picture import Picture
 from undrift.report.plots import score_plots
 from undrift.report.style import count, number, units_text
-from undrift.report.tables import calibration_table, law_table, overview_table, score_table, sequence_table, shift_table
+from undrift.report.tables import (
+    Table,
+    calibration_table,
+    law_table,
+    overview_table,
+    score_table,
+    sequence_table,
+    shift_table,
+)
 from undrift.report.training import training_plots
 
-__all__ = ["Section", "write_page"]
+__all__ = ["Part", "Section", "write_page"]
 
 MOST_BYTES = 5_000_000
 _ATTRIBUTION = (
@@ -40,6 +49,17 @@ _ATTRIBUTION = (
     "history",
 )
 _LADDER = (Limits(150, 6, 3), Limits(110, 6, 3), Limits(90, 4, 2), Limits(72, 2, 1), Limits(60, 1, 1))
+
+
+@dataclass
+class Part:
+    """A heading with what stands under it, in this order: words, tables, a wide picture each, and plots in columns."""
+
+    title: str
+    lines: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    wide: list[Picture] = field(default_factory=list)
+    plots: list[Picture] = field(default_factory=list)
 
 
 @dataclass
@@ -59,6 +79,7 @@ class Section:
         facts: data, fingerprint, versions, seeds, sizes, times; `commands` are shown as how to reproduce it.
         notes: further lines at the section's end.
         warnings: lines that stand before the figures.
+        parts: of what is no field, such as a density of parameters.
     """
 
     title: str
@@ -73,6 +94,7 @@ class Section:
     facts: Mapping[str, object] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
 
 
 def write_page(
@@ -136,6 +158,7 @@ def _section(section: Section, order: int, limits: Limits) -> SimpleNamespace:
     training = training_plots(section.metrics, dpi=limits.dpi)
     anchors = [(f"s{order}", section.title)]
     anchors += [(f"s{order}c{i + 1}", c.title) for i, c in enumerate(channels)] if len(channels) > 1 else []
+    anchors += [(f"s{order}p{i + 1}", part.title) for i, part in enumerate(section.parts)]
     anchors += [(f"s{order}leads", "By lead time")] * bool(leads)
     anchors += [(f"s{order}training", "Training")] * bool(training)
     anchors += [(f"s{order}reproduce", "How to reproduce it")] * bool(commands)
@@ -145,6 +168,7 @@ def _section(section: Section, order: int, limits: Limits) -> SimpleNamespace:
         verdict=section.verdict,
         warnings=section.warnings,
         channels=channels,
+        parts=section.parts,
         overview=overview_table(section.scores) if section.scores is not None else None,
         left_out=f"{left} further fields are not shown; their scores are in the scores file." if left else "",
         leads=leads,

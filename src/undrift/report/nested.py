@@ -1,0 +1,235 @@
+"""What the page shows of a nested run: evidence, posterior, and how the likelihood's contours were climbed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from undrift.report.corner import MOST, Samples, corner, parameter_label
+from undrift.report.page import Part, Section
+from undrift.report.picture import Picture, new_figure, render
+from undrift.report.plots import SIZE, captioned
+from undrift.report.style import MODEL, TRUTH, count, look, number
+from undrift.report.tables import Cell, Column, Row, Table
+from undrift.verify.information import Information, information
+
+__all__ = ["log_volumes", "nested_section", "parameter_table", "with_error"]
+
+Floats = NDArray[np.float64]
+_FEW = 400  # effective draws below which quantiles are rough
+
+
+def nested_section(posterior: xr.Dataset, run: xr.Dataset, *, title: str, commands: Sequence[str]) -> Section:
+    """What the page shows of one nested run.
+
+    Args:
+        posterior: `NestedResult.to_dataset`, as posterior.nc holds it.
+        run: `NestedResult.run_dataset`, as run.nc holds it.
+        title: its heading.
+        commands: that make it again.
+    """
+    names = [str(name) for name in posterior.data_vars if name not in ("weights", "log_likelihood")]
+    labels = [str(posterior[name].attrs.get("long_name", name)) for name in names]
+    values = np.stack([posterior[name].values for name in names], axis=1)
+    weights, log_l = posterior["weights"].values, posterior["log_likelihood"].values
+    told = information(log_l - float(posterior.attrs["log_z"]), weights)
+    draws = Samples("posterior", values, weights)
+    parts = [
+        Part("Evidence", tables=[_evidence(posterior, run, told, names)]),
+        Part(
+            "Posterior",
+            tables=[parameter_table(names, [draws])],
+            wide=[corner([draws], names, labels, title="Posterior")],
+        ),
+        Part("The run", plots=[_climb(run), _evidence_by_level(posterior, run)], wide=[_trace(run, names, labels)]),
+    ]
+    return Section(
+        title=title,
+        question=[f"Asked: the evidence and the posterior of {', '.join(names)}."],
+        verdict=_verdict(posterior, told, len(names)),
+        parts=parts,
+        facts={"commands": list(commands)},
+    )
+
+
+def with_error(value: float, error: float) -> str:
+    """``-4.381 ± 0.011``: the error with two digits and the value to the same place."""
+    if not (np.isfinite(error) and error > 0):
+        return f"{number(value, 4)} ± {'?' if not np.isfinite(error) else '0'}"
+    places = max(1 - int(np.floor(np.log10(error))), 0)
+    return f"{value:.{places}f} ± {error:.{places}f}".replace("-", "−")
+
+
+def _effective(weights: Floats) -> float:
+    return float(weights.sum() ** 2 / np.square(weights).sum())
+
+
+def _verdict(posterior: xr.Dataset, told: Information, parameters: int) -> list[str]:
+    attrs = posterior.attrs
+    shape, draws = float(attrs["pareto_shape"]), _effective(posterior["weights"].values)
+    calls, failed = int(attrs["calls"]), int(attrs["failed_calls"])
+    lines = []
+    if attrs["reliable"] == "true":
+        lines.append(f"good: ln Z = {with_error(float(attrs['log_z']), float(attrs['log_z_error']))}. The weights' tail "
+                     f"has the Pareto shape {number(shape, 2)}, and up to 0.7 their error can be told.")  # fmt: skip
+    else:
+        lines.append(f"bad: ln Z is about {number(float(attrs['log_z']), 4)}, without an error: the weights' tail has the "
+                     f"Pareto shape {number(shape, 2)}, above 0.7. Type more --live points.")  # fmt: skip
+    lines.append(f"info: the posterior is {with_error(told.divergence, told.divergence_error)} nats from the prior and "
+                 f"constrains about {number(told.dimensionality, 2)} of {parameters} parameters.")  # fmt: skip
+    if draws < _FEW:
+        lines.append(f"warn: the posterior draws are worth {number(draws)} equally weighted ones: quantiles are rough.")
+    if failed:
+        lines.append(f"warn: {count(failed)} of {count(calls)} calls of the likelihood raised or returned NaN; they count "
+                     "as likelihood zero.")  # fmt: skip
+    return lines
+
+
+def _evidence(posterior: xr.Dataset, run: xr.Dataset, told: Information, names: list[str]) -> Table:
+    """Evidence and what was learned, by the weights of the final draws and by anesthetic from the run."""
+    attrs, other = posterior.attrs, _by_anesthetic(run, names)
+    rows = [
+        ("ln Z [nat]", with_error(float(attrs["log_z"]), float(attrs["log_z_error"])), 0),
+        ("Kullback-Leibler divergence from the prior [nat]", with_error(told.divergence, told.divergence_error), 1),
+        ("Bayesian model dimensionality", with_error(told.dimensionality, told.dimensionality_error), 2),
+        ("Pareto shape of the weights", number(float(attrs["pareto_shape"]), 2), 3),
+        ("Calls of the likelihood", count(int(attrs["calls"])), 3),
+        ("Failed calls", count(int(attrs["failed_calls"])), 3),
+        ("Final draws", count(posterior.sizes["sample"]), 3),
+        ("Worth, in equally weighted draws", number(_effective(posterior["weights"].values)), 3),
+    ]
+    columns = [Column(""), Column("by importance", "final draws")]
+    if other is None:
+        return Table("Evidence.", columns, [Row(name, [Cell(text)]) for name, text, _ in rows])
+    columns.append(Column("by anesthetic", "the run as one with live points"))
+    cells = [*other, "–"]
+    return Table("Evidence.", columns, [Row(name, [Cell(text), Cell(cells[k])]) for name, text, k in rows],
+                 ["The run as one with live points tells ln Z less well: volumes are guessed, not known."])  # fmt: skip
+
+
+def _by_anesthetic(run: xr.Dataset, names: list[str]) -> tuple[str, str, str] | None:
+    """Ln Z with its error sqrt(D / n) (Skilling 2006), D and the dimensionality; None where it is not installed."""
+    try:
+        from anesthetic import NestedSamples
+    except ImportError:
+        return None
+    samples = NestedSamples(
+        data=np.stack([run[name].values for name in names], 1),
+        logL=run["log_likelihood"].values, logL_birth=run["log_likelihood_birth"].values, columns=names,
+    )  # fmt: skip
+    divergence, live = float(samples.D_KL()), int(np.isneginf(run["log_likelihood_birth"].values).sum())
+    error = float(np.sqrt(max(divergence, 0) / live))
+    return with_error(float(samples.logZ()), error), number(divergence), number(float(samples.d_G()))
+
+
+def parameter_table(names: Sequence[str], parts: Sequence[Samples]) -> Table:
+    """Mean, standard deviation and quantiles of each parameter, of one or more samples."""
+    rows = []
+    for i, name in enumerate(names):
+        for part in parts:
+            x, w = part.values[:, i], part.weights / part.weights.sum()
+            mean = float(w @ x)
+            deviation = float(np.sqrt(w @ np.square(x - mean)))
+            order = np.argsort(x)
+            total = np.cumsum(w[order]) - 0.5 * w[order]
+            quantiles = np.interp([0.025, 0.5, 0.975], total, x[order])
+            cells = [Cell(number(v, _digits(v, deviation))) for v in (mean, deviation, *quantiles)]
+            rows.append(Row(name if len(parts) == 1 else f"{name}, {part.name}", cells))
+    columns = [Column(""), *(Column(n) for n in ("mean", "standard deviation", "2.5 %", "median", "97.5 %"))]
+    return Table("Parameters.", columns, rows)
+
+
+def _digits(value: float, deviation: float) -> int:
+    """Digits at which a hundredth of a standard deviation is seen."""
+    if not (deviation > 0 and value != 0):
+        return 3
+    return int(np.clip(3 + np.floor(np.log10(abs(value))) - np.floor(np.log10(deviation)), 3, 9))
+
+
+def log_volumes(log_l: Floats, birth: Floats) -> Floats:
+    """Mean ln X of the contours (n,) of a run by rising ln L: the sum of -1 / n_i, n_i the points alive at each."""
+    alive = np.searchsorted(np.sort(birth), log_l, "left") - np.arange(len(log_l))
+    return -np.cumsum(1 / np.maximum(alive, 1))
+
+
+def _order(run: xr.Dataset) -> tuple[NDArray[np.intp], Floats, Floats]:
+    """Points by rising ln L, their ln L, and -ln X."""
+    log_l, birth = run["log_likelihood"].values, run["log_likelihood_birth"].values
+    order = np.argsort(log_l, kind="stable")
+    return order, log_l[order], -log_volumes(log_l[order], birth[order])
+
+
+def _mass(log_l: Floats, depth: Floats) -> Floats:
+    """Posterior mass per unit of ln X, L X, with the largest as one."""
+    log_mass = log_l - depth
+    return np.exp(log_mass - log_mass.max())
+
+
+def _climb(run: xr.Dataset) -> Picture:
+    _, log_l, depth = _order(run)
+    mass = _mass(log_l, depth)
+    with look():
+        figure = new_figure(SIZE[0], 4.6)
+        top, low = figure.subplots(2, 1, sharex=True, height_ratios=[1.5, 1])
+        top.plot(depth, log_l, color=TRUTH, lw=1.4, label="points of the run")
+        level, volume = run["level_log_l"].values, run["level_log_volume"].values
+        known = np.isfinite(level) & np.isfinite(volume)
+        top.plot(-volume[known], level[known], "o", color=MODEL, ms=4, label="contours that were learned")
+        top.set_ylim(_from_below(log_l, mass), log_l.max() + 0.05 * np.ptp(log_l[mass > 1e-3]))
+        top.set_ylabel("ln L [nat]")
+        top.legend(loc="lower right")
+        low.fill_between(depth, mass, color=MODEL, alpha=0.35, lw=0)
+        low.plot(depth, mass, color=MODEL, lw=1.2)
+        low.set(xlabel="−ln X, X the prior volume above the contour", ylabel="posterior mass", ylim=(0, 1.08))
+        low.set_xlim(0, depth.max())
+    text = f"The likelihood's contour against the prior volume within it, and where the posterior is: {len(log_l)} points, "
+    text += f"{int(known.sum())} contours."
+    return captioned(render(figure, text, title="The climb", vector=True), text)
+
+
+def _from_below(log_l: Floats, mass: Floats) -> float:
+    """Where the axis begins: the first contours of a prior are far below all that matters."""
+    top, heavy = float(log_l.max()), log_l[mass > 1e-6].min()
+    return float(max(np.quantile(log_l, 0.1), top - 6 * (top - heavy)))
+
+
+def _evidence_by_level(posterior: xr.Dataset, run: xr.Dataset) -> Picture:
+    calls, log_z = run["level_calls"].values, run["level_log_z"].values
+    value, error = float(posterior.attrs["log_z"]), float(posterior.attrs["log_z_error"])
+    known = np.isfinite(log_z) & (np.arange(len(log_z)) >= len(log_z) // 2)
+    with look():
+        figure = new_figure(*SIZE)
+        axes = figure.add_subplot()
+        axes.plot(calls[known], log_z[known], "o-", color=MODEL, ms=4, label="levels so far, the later half")
+        axes.axhline(value, color=TRUTH, lw=1.2, label="final draws")
+        if np.isfinite(error):
+            axes.axhspan(value - 2 * error, value + 2 * error, color="#f0b429", alpha=0.3, lw=0)
+        span = max(float(np.abs(log_z[known] - value).max(initial=0.0)), 6 * error if np.isfinite(error) else 0.0, 1e-3)
+        axes.set_ylim(value - 1.3 * span, value + 1.3 * span)
+        axes.set(xlabel="calls of the likelihood", ylabel="ln Z [nat]")
+        axes.grid(axis="y")
+        axes.legend()
+    text = "ln Z by the levels so far, which are biased while contours are learned, and by the final draws with two "
+    text += "standard errors (yellow)."
+    return captioned(render(figure, text, title="Evidence against calls", vector=True), text)
+
+
+def _trace(run: xr.Dataset, names: list[str], labels: list[str]) -> Picture:
+    order, log_l, depth = _order(run)
+    mass, shown = _mass(log_l, depth), min(len(names), MOST)
+    with look():
+        figure = new_figure(9.0, 0.7 + 1.25 * shown)
+        grid = figure.subplots(shown, 1, squeeze=False, sharex=True)[:, 0]
+        for axes, name, text in zip(grid, names, labels):
+            axes.scatter(depth, run[name].values[order], c=mass, s=5, cmap="Blues", vmin=-0.5, vmax=1, lw=0)
+            axes.set_ylabel(parameter_label(name, text, 16))
+        grid[-1].set_xlabel("−ln X, X the prior volume above the contour")
+        grid[-1].set_xlim(0, depth.max())
+        figure.align_ylabels()
+    text = "Each point of the run at its prior volume; the darker, the more of the posterior lies there."
+    if shown < len(names):
+        text += f" The first {shown} of {len(names)} parameters."
+    return captioned(render(figure, f"Trace of {', '.join(names[:shown])}. {text}", title="Trace"), text)
