@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from undrift.distributions.gaussian_process import GaussianProcess, fit_gaussian_process
 from undrift.distributions.kernel_density import KernelDensity, fit_kernel_density
 from undrift.distributions.mixture import Mixture, fit_mixture
 from undrift.distributions.point_flow import PointFlow, fit_point_flow
@@ -17,7 +18,7 @@ from undrift.train.settings import Progress, Settings
 __all__ = ["ESTIMATORS", "Choice", "chosen", "density_from_arrays", "fit_density"]
 
 Array = NDArray[np.float64]
-ESTIMATORS = ("flow-matching", "diffusion", "nsf", "kde", "mixture")
+ESTIMATORS = ("flow-matching", "diffusion", "nsf", "kde", "mixture", "gp")
 _FEW = 300  # effective points below which a mixture is fitted
 _FEW_ROWS, _FEW_NUMBERS = 5_000, 3  # effective points, and numbers of a point, of which a perceptron is narrow
 _NARROW, _WIDTH, _LAYERS = 128, 256, 4
@@ -62,6 +63,7 @@ def fit_density(
     steps: int | None,
     patience: int | None,
     seed: int,
+    log_density: Array | None = None,
     progress: Progress | None = None,
 ) -> tuple[PointDensity, dict[str, Any]]:
     """Fit an estimator to weighted points of unit scale.
@@ -76,6 +78,7 @@ def fit_density(
         steps: of a training, in place of a budget.
         patience: validations without a new best after which a training stops.
         seed: of all that is drawn.
+        log_density: of each point, up to a constant, (n,), which a Gaussian process learns.
         progress: see :func:`undrift.train.loop.train`.
 
     Returns:
@@ -88,6 +91,9 @@ def fit_density(
         seconds = {} if budget is None else {"seconds": min(budget, _MIXTURE)}
         mixture = fit_mixture(y, weights, given, left_out=left_out, seed=seed, **seconds)
         return mixture, {"components": len(mixture.joint.weights)}
+    if choice.estimator == "gp":
+        process = fit_gaussian_process(y, weights, given, log_density=log_density, left_out=left_out, seed=seed)
+        return process, {"points": len(process.points), "log normaliser error": process.normaliser_error}
     settings = Settings(
         budget=budget if steps is None else None, steps=steps, learning_rate=_LEARNING_RATE, weight_decay=0.0,
         ema=_EMA, patience=patience, seed=seed,
@@ -104,6 +110,7 @@ def fit_density(
 _KINDS: Mapping[str, Callable[[Mapping[str, np.ndarray]], PointDensity]] = {
     "kde": KernelDensity.from_arrays,
     "mixture": Mixture.from_arrays,
+    "gp": GaussianProcess.from_arrays,
     "nsf": SplineFlow.from_arrays,
     "flow-matching": PointFlow.from_arrays,
     "diffusion": PointFlow.from_arrays,

@@ -1,7 +1,6 @@
 """From a table of samples to a density of parameters."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ from numpy.typing import NDArray
 
 from undrift.config import Config
 from undrift.data.atoms import dequantized
+from undrift.data.autocorrelation import blocks
+from undrift.data.log_density import log_density_of
 from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
 from undrift.distributions.estimators import chosen, fit_density
@@ -56,10 +57,10 @@ def fit_density_config(
     for remark in table.remarks:
         logger.warning("%s", remark)
     rng = np.random.default_rng([t.seed, 5])
-    part = _alike(table, rng.random(len(table.values)))
+    part = _alike(table, _numbers(table, rng))
     share = _share(config.data.holdout)
     held, stop = part < share, (part >= share) & (part < share + _STOP * (1 - share))
-    seen = _rows(table, ~held)
+    seen = table.take(~held)
     choice = chosen(d.estimator, seen.effective, len(table.names), len(table.given_names), t.budget)
     logger.info("the density is estimated by %s: %s", choice.estimator, choice.reason)
     for remark in table.remarks:
@@ -71,16 +72,23 @@ def fit_density_config(
         "bounds": [[None if np.isinf(v) else float(v) for v in pair] for pair in table.bounds],
         "periodic": [bool(v) for v in table.periodic], "remarks": list(table.remarks),
     }  # fmt: skip
+    log_density = None
+    if choice.estimator == "gp":
+        if d.dequantize:
+            raise UsageError("--dequantize moves the samples from where their log-densities are; type --estimator kde")
+        log_density, facts["log density"] = log_density_of(seen)
     if dry_run:
         length = f"{t.steps} steps" if t.steps is not None else f"{t.budget:g} s of training"
-        return facts | {"time": length if choice.estimator not in ("kde", "mixture") else "seconds"}
+        return facts | {"time": length if choice.estimator not in ("kde", "mixture", "gp") else "seconds"}
     parameters = Parameters.fit(seen)
-    y, _ = parameters.encode(seen.values)
+    y, jacobian = parameters.encode(seen.values)
+    if log_density is not None:
+        log_density = log_density - jacobian
     told = parameters.encode_given(seen.given) if table.given_names else None
     with track("fitting the density", None, enabled=progress):
         density, how = fit_density(
             choice, y, seen.weights, told, left_out=stop[~held], budget=t.budget, steps=t.steps,
-            patience=t.patience or _PATIENCE, seed=t.seed,
+            patience=t.patience or _PATIENCE, seed=t.seed, log_density=log_density,
         )  # fmt: skip
     facts["training"] = how
     model = DensityModel(config, parameters, density, facts)
@@ -88,6 +96,14 @@ def fit_density_config(
     if folder is not None:
         model.save(folder, overwrite=overwrite)
     return model
+
+
+def _numbers(table: Table, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A uniform number for each row; one for neighbours that a chain in order has not forgotten between them."""
+    if table.chain is None:
+        return rng.random(len(table.values))
+    block = blocks(table.values, table.chain)
+    return rng.random(int(block.max()) + 1)[block]
 
 
 def _alike(table: Table, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -137,13 +153,6 @@ def table_of(config: Config, data: Any = None) -> Table:
     return dequantized(table, config.train.seed) if d.dequantize else table
 
 
-def _rows(table: Table, at: NDArray[np.bool_]) -> Table:
-    likelihood = None if table.log_likelihood is None else table.log_likelihood[at]
-    return replace(
-        table, values=table.values[at], weights=table.weights[at], given=table.given[at], log_likelihood=likelihood
-    )
-
-
 def _scored(
     model: DensityModel, table: Table, held: NDArray[np.bool_], seen: NDArray[np.bool_]
 ) -> dict[str, float | int]:
@@ -155,7 +164,7 @@ def _scored(
     means, errors = [], []
     for rows in (held, seen):
         at = rng.permutation(np.flatnonzero(rows & weighed))[:count]
-        one = _rows(table, np.isin(np.arange(len(table.values)), at))
+        one = table.take(np.isin(np.arange(len(table.values)), at))
         found = model.log_prob_of(one)[0]
         share = one.weights / one.weights.sum()
         means.append(float(share @ found))
