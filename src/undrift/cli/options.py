@@ -68,8 +68,8 @@ Task = Annotated[
     ),
 ]
 Estimator = Annotated[
-    Literal["auto", "flow-matching", "diffusion", "nsf", "kde", "mixture"] | None,
-    Parameter(help="Of --task density: nsf is a spline flow, kde a kernel density. Default auto: by the rows."),
+    Literal["auto", "flow-matching", "diffusion", "nsf", "kde", "mixture", "gp"] | None,
+    Parameter(help="Of --task density: nsf is a spline flow, gp is of columns of log-densities. Default auto."),
 ]
 Coupling = Annotated[
     Literal["independent", "ot", "conditional-ot"] | None,

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from undrift.data.chain_objects import without_dollars
-from undrift.data.columns import LOG_LIKELIHOODS, WEIGHTS, Columns
+from undrift.data.columns import LOG_LIKELIHOODS, LOG_POSTERIORS, LOG_PRIORS, WEIGHTS, Columns
 from undrift.data.netcdf import open_dataset
 from undrift.data.sources import read_path
 from undrift.errors import DataError
@@ -26,13 +26,14 @@ _SAMPLES = ("sample", "draw", "realization")
 def read_netcdf(path: Path) -> Columns:
     """A NetCDF or Zarr file: its group posterior where it has one, as ArviZ writes them, else its variables.
 
-    Weights or log-likelihoods of one number per draw that stand in the group sample_stats are taken too.
+    Weights, log-likelihoods, log-priors or log-posteriors of one number per draw in the group sample_stats are
+    taken too.
     """
     posterior = _group(path, "posterior")
     if posterior is None:
         return from_dataset(read_path(path, None, None, None), str(path))
     stats = _group(path, "sample_stats") or xr.Dataset()
-    for name in (*WEIGHTS, *LOG_LIKELIHOODS):
+    for name in (*WEIGHTS, *LOG_LIKELIHOODS, *LOG_PRIORS, *LOG_POSTERIORS):
         if name in stats and name not in posterior and stats[name].dims == _CHAINS:
             posterior = posterior.assign({name: stats[name]})
     return from_dataset(posterior, str(path))

@@ -139,6 +139,7 @@ def _chains(root: Path, paths: list[Path]) -> Columns:
         )
     data = np.concatenate([part for part, _ in parts])
     names = names or [f"x{i}" for i in range(data.shape[1] - 2)]
+    log_posterior = np.where(data[:, 1] >= _ZERO, -np.inf, -data[:, 1])
     columns = Columns(
         source=str(root),
         values=dict(zip(names, data[:, 2:].T, strict=True)),
@@ -149,7 +150,8 @@ def _chains(root: Path, paths: list[Path]) -> Columns:
         word="line",
         labels=labels,
         weights=data[:, 0],
-        log_likelihood=np.where(data[:, 1] >= _ZERO, -np.inf, -data[:, 1]),
+        log_likelihood=log_posterior,
+        log_posterior=log_posterior,
         sequential=True,
     )
     return _beside(root, columns, derived)

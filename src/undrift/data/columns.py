@@ -11,10 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from undrift.errors import DataError, UsageError, check_number
 
-__all__ = ["LOG_LIKELIHOODS", "WEIGHTS", "Columns", "absent", "split_marked"]
+__all__ = ["LOG_LIKELIHOODS", "LOG_POSTERIORS", "LOG_PRIORS", "WEIGHTS", "Columns", "absent", "split_marked"]
 
 WEIGHTS = ("weight", "weights")
 LOG_LIKELIHOODS = ("logL", "log_likelihood", "loglikelihood", "loglike")
+LOG_PRIORS = ("log_prior", "logprior")
+LOG_POSTERIORS = ("log_posterior", "logposterior", "logpost")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Columns:
         labels: LaTeX by name, without dollar signs, for those that have one.
         weights: (n,), None where all count alike.
         log_likelihood: (n,), None where the source has none.
+        log_prior: (n,), None where the source has none.
+        log_posterior: (n,) up to a constant, None where the source has none.
         chain: (n,) number of the chain, into ``origins``.
         line: (n,) where the row stands in its origin.
         origins: name of each chain's file or part.
@@ -49,6 +53,8 @@ class Columns:
     labels: Mapping[str, str] = field(default_factory=dict)
     weights: NDArray[np.float64] | None = None
     log_likelihood: NDArray[np.float64] | None = None
+    log_prior: NDArray[np.float64] | None = None
+    log_posterior: NDArray[np.float64] | None = None
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     periodic: tuple[str, ...] = ()
     log_evidence: tuple[float, float] | None = None
@@ -80,6 +86,8 @@ class Columns:
             line=self.line[rows],
             weights=some(self.weights),
             log_likelihood=some(self.log_likelihood),
+            log_prior=some(self.log_prior),
+            log_posterior=some(self.log_posterior),
         )
 
     def unmarked(self, names: Iterable[str]) -> Columns:
@@ -89,6 +97,8 @@ class Columns:
             self,
             weights=None if asked & set(WEIGHTS) & set(self.values) else self.weights,
             log_likelihood=None if asked & set(LOG_LIKELIHOODS) & set(self.values) else self.log_likelihood,
+            log_prior=None if asked & set(LOG_PRIORS) & set(self.values) else self.log_prior,
+            log_posterior=None if asked & set(LOG_POSTERIORS) & set(self.values) else self.log_posterior,
         )
 
     def without_burn_in(self, ignore_rows: float) -> Columns:
@@ -170,14 +180,15 @@ class Columns:
 
 
 def split_marked(columns: Columns) -> Columns:
-    """Weights and log-likelihoods taken out of the parameters by their names."""
-    weight = next((name for name in columns.parameters if name in WEIGHTS), None)
-    value = next((name for name in columns.parameters if name in LOG_LIKELIHOODS), None)
+    """Weights, log-likelihoods, log-priors and log-posteriors taken out of the parameters by their names."""
+    marks = {
+        "weights": WEIGHTS, "log_likelihood": LOG_LIKELIHOODS, "log_prior": LOG_PRIORS, "log_posterior": LOG_POSTERIORS
+    }  # fmt: skip
+    found = {kind: next((n for n in columns.parameters if n in names), None) for kind, names in marks.items()}
     return replace(
         columns,
-        parameters=tuple(name for name in columns.parameters if name not in (weight, value)),
-        weights=columns.weights if weight is None else columns.values[weight],
-        log_likelihood=columns.log_likelihood if value is None else columns.values[value],
+        parameters=tuple(name for name in columns.parameters if name not in found.values()),
+        **{kind: columns.values[name] for kind, name in found.items() if name is not None},
     )
 
 

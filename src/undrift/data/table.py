@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,17 @@ class Table:
         weights: (n,) float64, at least 0 and not all 0.
         log_likelihood: (n,) float64 as the source has it (of GetDist's chains the log-posterior), -inf where the
             weight is 0 for it; None where there is none.
+        log_prior: (n,) float64 log-density of the prior up to a constant, None where there is none.
+        log_posterior: (n,) float64 log-density of the parameters up to a constant, None where there is none.
         bounds: (D, 2) float64, -inf and inf where open.
         periodic: (D,) bool; both bounds are finite where it holds.
         given: (n, K) float64 conditions; K = 0 where there are none.
         given_names: of the K conditions.
         source: what the table was read from.
         log_evidence: ln Z and its standard deviation where the source is a nested run, else None.
+        unused: parameters of the source that are neither among the names nor given.
+        chain: (n,) numbers of the chains whose rows are in the order in which they were drawn; None where no order is
+            known.
         remarks: sentences about what a reader should know: a chain that seems to hold its burn-in.
     """
 
@@ -55,6 +60,16 @@ class Table:
     source: str
     log_evidence: tuple[float, float] | None = None
     remarks: tuple[str, ...] = ()
+    log_prior: NDArray[np.float64] | None = None
+    log_posterior: NDArray[np.float64] | None = None
+    unused: tuple[str, ...] = ()
+    chain: NDArray[np.intp] | None = None
+
+    def take(self, rows: NDArray) -> Table:
+        """Some of the rows."""
+        beside = ("log_likelihood", "log_prior", "log_posterior", "chain")
+        some = {name: None if (v := getattr(self, name)) is None else v[rows] for name in beside}
+        return replace(self, values=self.values[rows], weights=self.weights[rows], given=self.given[rows], **some)
 
     @property
     def effective(self) -> float:
@@ -114,7 +129,7 @@ def open_table(
         raise DataError(f"{columns.source}: has no rows")
     columns = columns.unmarked(names + given_names)
     values, given = columns.matrix(names), columns.matrix(given_names)
-    limits, cyclic = _bounds(columns, names, bounds, _names(periodic, "periodic"))
+    limits, cyclic, unmet = _bounds(columns, names, bounds, _names(periodic, "periodic"))
     _check_within(columns, names, values, limits)
     weights = columns.checked_weights()
     return Table(
@@ -129,7 +144,11 @@ def open_table(
         given_names=given_names,
         source=columns.source,
         log_evidence=columns.log_evidence,
-        remarks=burn_in_remarks(columns, names, weights),
+        remarks=burn_in_remarks(columns, names, weights) + unmet,
+        log_prior=columns.log_prior,
+        log_posterior=columns.log_posterior,
+        unused=tuple(name for name in columns.parameters if name not in names + given_names),
+        chain=columns.chain if columns.sequential else None,
     )
 
 
@@ -148,9 +167,10 @@ def _names(given: Sequence[str] | str | None, option: str) -> tuple[str, ...]:
 
 def _bounds(
     columns: Columns, names: tuple[str, ...], asked: Bounds | None, cyclic: tuple[str, ...]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(D, 2) bounds and (D,) whether they are periodic: as asked, else as the file beside the chain says."""
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], tuple[str, ...]]:
+    """(D, 2) bounds, (D,) whether they are periodic: as asked, else as the file beside the chain says; and a remark."""
     known, turning = dict(columns.bounds), set(columns.periodic)
+    unmet: tuple[str, ...] = ()
     if isinstance(asked, str) and "=" in asked and not Path(asked).exists():
         asked = typed_bounds(asked)
     if isinstance(asked, Mapping):
@@ -160,6 +180,7 @@ def _bounds(
                 raise absent(f"bounds of {columns.source}", name, columns.values)
     elif asked is not None:
         known, turning = read_ranges(Path(asked))
+        unmet = _unmet(Path(asked), known, columns)
     for name in cyclic:
         if name not in names:
             raise absent(f"periodic of {columns.source}", name, names)
@@ -171,7 +192,19 @@ def _bounds(
                 f"{name} is periodic and its bounds are {low:g}, {high:g}; give both, as --bounds {name}=0/360 "
                 f"(bounds={{{name!r}: (0, 360)}})"
             )
-    return limits, np.array([name in turning for name in names], bool)
+    return limits, np.array([name in turning for name in names], bool), unmet
+
+
+def _unmet(path: Path, known: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
+    """A remark about names of a file of bounds that no column has; one that has no column at all is refused."""
+    strange = [name for name in known if name not in columns.values]
+    if known and len(strange) == len(known):
+        raise absent(f"{path}, bounds of {columns.source}", strange[0], columns.values)
+    there = ", ".join(list(columns.values)[:20])
+    return tuple(
+        f"{path}: the bounds of {name!r} are of no column of {columns.source} and not used; there are {there}"
+        for name in strange
+    )
 
 
 def _check_within(columns: Columns, names: tuple[str, ...], values: NDArray, limits: NDArray) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from undrift.distributions.base import Base
+from undrift.distributions.gaussian_process import GaussianProcess, fit_gaussian_process
 from undrift.distributions.kernel_density import KernelDensity, fit_kernel_density
 from undrift.distributions.mixture import Mixture, fit_mixture
 from undrift.distributions.point_flow import PointFlow, fit_point_flow
@@ -21,7 +22,7 @@ from undrift.train.settings import Progress, Settings
 __all__ = ["ESTIMATORS", "Choice", "chosen", "density_from_arrays", "fit_density"]
 
 Array = NDArray[np.float64]
-ESTIMATORS = ("flow-matching", "diffusion", "nsf", "kde", "mixture")
+ESTIMATORS = ("flow-matching", "diffusion", "nsf", "kde", "mixture", "gp")
 _FEW = 300  # effective points below which a mixture is fitted
 _FEW_ROWS, _FEW_NUMBERS = 5_000, 3  # effective points, and numbers of a point, of which a perceptron is narrow
 _NARROW, _WIDTH, _LAYERS = 128, 256, 4
@@ -72,6 +73,7 @@ def fit_density(
     seed: int,
     coupling: str = "independent",
     base: Base | None = None,
+    log_density: Array | None = None,
     progress: Progress | None = None,
 ) -> tuple[str, PointDensity, dict[str, Any]]:
     """Fit an estimator to weighted points of unit scale.
@@ -88,12 +90,16 @@ def fit_density(
         seed: of all that is drawn.
         coupling: of flow matching, see :func:`undrift.distributions.point_flow.fit_point_flow`.
         base: of flow matching, likewise.
+        log_density: of each point, up to a constant, (n,), which a Gaussian process learns.
         progress: see :func:`undrift.train.loop.train`.
 
     Returns:
         The estimator, the density, and how it went.
     """
-    rest: dict[str, Any] = {"steps": steps, "patience": patience, "seed": seed, "progress": progress}
+    rest: dict[str, Any] = {
+        "steps": steps, "patience": patience, "seed": seed, "progress": progress, "coupling": coupling, "base": base,
+        "log_density": log_density,
+    }  # fmt: skip
     if choice.estimator != "auto":
         found, how = _fitted(choice, y, weights, given, left_out=left_out, budget=budget, **rest)
         return choice.estimator, found, how
@@ -129,6 +135,9 @@ def _fitted(
     steps: int | None,
     patience: int | None,
     seed: int,
+    coupling: str,
+    base: Base | None,
+    log_density: Array | None,
     progress: Progress | None,
 ) -> tuple[PointDensity, dict[str, Any]]:
     if choice.estimator == "kde":
@@ -138,6 +147,9 @@ def _fitted(
         seconds = {} if budget is None else {"seconds": min(budget, _MIXTURE)}
         mixture = fit_mixture(y, weights, given, left_out=left_out, seed=seed, **seconds)
         return mixture, {"components": len(mixture.joint.weights)}
+    if choice.estimator == "gp":
+        process = fit_gaussian_process(y, weights, given, log_density=log_density, left_out=left_out, seed=seed)
+        return process, {"points": len(process.points), "log normaliser error": process.normaliser_error}
     settings = Settings(
         budget=budget if steps is None else None, steps=steps, learning_rate=_LEARNING_RATE, weight_decay=0.0,
         ema=_EMA, patience=patience, seed=seed,
@@ -165,6 +177,7 @@ def _network(
 _KINDS: Mapping[str, Callable[[Mapping[str, np.ndarray]], PointDensity]] = {
     "kde": KernelDensity.from_arrays,
     "mixture": Mixture.from_arrays,
+    "gp": GaussianProcess.from_arrays,
     "nsf": SplineFlow.from_arrays,
     "flow-matching": PointFlow.from_arrays,
     "diffusion": PointFlow.from_arrays,

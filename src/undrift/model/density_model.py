@@ -152,7 +152,8 @@ class DensityModel:
             at: one row of what is given, for all rows.
 
         Returns:
-            Dataset of ``log_prob`` and ``log_prob_error`` over (sample,); outside the bounds -inf.
+            Dataset of ``log_prob`` and ``log_prob_error`` over (sample,); outside the bounds -inf. Where a
+            row is too far out for the numbers of an estimator it is -inf too, with an infinite error.
         """
         beside = self.facts["given_names"] if given is None and at is None else []
         table = open_table(data, variables=self.names, covariates=beside or None)
@@ -217,7 +218,9 @@ class DensityModel:
         inside = np.isfinite(y).all(1) & np.isfinite(jacobian)
         if inside.any():
             value, off = self.density.log_prob(y[inside], None if told is None else told[inside])
-            found[inside], error[inside] = value + jacobian[inside], off
+            unknown = ~np.isfinite(value)  # so far out that squares overflow
+            found[inside] = np.where(unknown, -np.inf, value + jacobian[inside])
+            error[inside] = np.where(unknown, np.inf, off)
         return found, error
 
     def _for_each(self, told: NDArray[np.float64] | None, rows: int) -> NDArray[np.float64] | None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from undrift.data.table import Table, open_table
 from undrift.errors import DataError
 from undrift.model.density_model import DensityModel
-from undrift.model.density_training import held_and_stop, part_of, table_of
+from undrift.model.density_training import held_and_stop, table_of
 from undrift.verify.c2st import TwoSample, c2st
 from undrift.verify.calibration import posterior_ranks, tarp_ranks
 
@@ -68,7 +68,7 @@ def unseen_rows(model: DensityModel, truth: Sequence[str] = ()) -> Table:
         )
     if not (held & (table.weights > 0)).any():
         raise DataError("no row was held out; type --truth TABLE, or train with --holdout 10%")
-    return part_of(table, held)
+    return table.take(held)
 
 
 def score_density(model: DensityModel, held: Table, *, draws: int = _DRAWS, seed: int = 0) -> DensityScores:
@@ -93,7 +93,7 @@ def score_density(model: DensityModel, held: Table, *, draws: int = _DRAWS, seed
     held_rows, half = rows.values, len(rows.values) // 2
     drawn = _matrix(model, rows.given[half : 2 * half], realizations=1, seed=seed)[:, 0]
     pair = np.hstack([rows.values, rows.given])[:half], np.hstack([drawn, rows.given[half : 2 * half]])
-    rows = part_of(rows, np.arange(len(rows.values)) < _MOST_SIMULATIONS)
+    rows = rows.take(np.arange(len(rows.values)) < _MOST_SIMULATIONS)
     truth = rows.values
     many = _matrix(model, rows.given, realizations=draws, seed=seed)
     return DensityScores(
@@ -111,7 +111,7 @@ def thinned(table: Table, most: int, seed: int) -> Table:
     kept = first[rng.random(len(weights)) < weights / weights.max()]
     at = np.zeros(len(rows), bool)
     at[rng.permutation(kept)[:most]] = True
-    return part_of(table, at)
+    return table.take(at)
 
 
 def _likelihood(model: DensityModel, held: Table) -> tuple[float, float]:

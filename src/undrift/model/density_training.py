@@ -1,7 +1,6 @@
 """From a table of samples to a density of parameters."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ from numpy.typing import NDArray
 
 from undrift.config import Config
 from undrift.data.atoms import dequantized
+from undrift.data.autocorrelation import blocks
+from undrift.data.log_density import log_density_of
 from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
 from undrift.distributions.base import Base
@@ -18,7 +19,7 @@ from undrift.errors import DataError, UsageError
 from undrift.model.density_model import DensityModel
 from undrift.progress import track
 
-__all__ = ["fit_density_config", "held_and_stop", "part_of", "split_of", "table_of"]
+__all__ = ["fit_density_config", "held_and_stop", "split_of", "table_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def fit_density_config(
     for remark in table.remarks:
         logger.warning("%s", remark)
     held, stop = held_and_stop(config, table)
-    seen = part_of(table, ~held)
+    seen = table.take(~held)
     begun = _base_of(config, base, table)
     choice = chosen(_estimator(config, begun), seen.effective, len(table.names), len(table.given_names), t.budget)
     logger.info("the density is estimated by %s: %s", choice.estimator, choice.reason)
@@ -73,17 +74,24 @@ def fit_density_config(
         "coupling": d.coupling if choice.estimator == "flow-matching" else None,
         "base": None if begun is None else f"{len(begun.values)} rows of {begun.source}",
     }  # fmt: skip
+    log_density = None
+    if choice.estimator == "gp":
+        if d.dequantize:
+            raise UsageError("--dequantize moves the samples from where their log-densities are; type --estimator kde")
+        log_density, facts["log density"] = log_density_of(seen)
     if dry_run:
         length = f"{t.steps} steps" if t.steps is not None else f"{t.budget:g} s of training"
-        return facts | {"time": length if choice.estimator not in ("kde", "mixture") else "seconds"}
+        return facts | {"time": length if choice.estimator not in ("kde", "mixture", "gp") else "seconds"}
     parameters = Parameters.fit(seen)
-    y, _ = parameters.encode(seen.values)
+    y, jacobian = parameters.encode(seen.values)
+    if log_density is not None:
+        log_density = log_density - jacobian
     told = parameters.encode_given(seen.given) if table.given_names else None
     with track("fitting the density", None, enabled=progress):
         facts["estimator"], density, how = fit_density(
             choice, y, seen.weights, told, left_out=stop[~held], budget=t.budget, steps=t.steps,
             patience=t.patience or _PATIENCE, seed=t.seed, coupling=d.coupling,
-            base=None if begun is None else _encoded(begun, parameters),
+            base=None if begun is None else _encoded(begun, parameters), log_density=log_density,
         )  # fmt: skip
     facts["training"] = how
     model = DensityModel(config, parameters, density, facts)
@@ -144,7 +152,7 @@ def split_of(table: Table, rng: np.random.Generator) -> NDArray[np.float64]:
 
     A chain that stays where it is has such rows.
     """
-    numbers = rng.random(len(table.values))
+    numbers = _numbers(table, rng)
     rows = np.hstack([table.values, table.given])
     _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     return numbers[first][which.reshape(-1)]
@@ -174,6 +182,14 @@ def _share(holdout: str | None) -> float:
     return share
 
 
+def _numbers(table: Table, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A uniform number for each row; one for neighbours that a chain in order has not forgotten between them."""
+    if table.chain is None:
+        return rng.random(len(table.values))
+    block = blocks(table.values, table.chain)
+    return rng.random(int(block.max()) + 1)[block]
+
+
 def table_of(config: Config, data: Any = None) -> Table:
     """The table of a configuration, or of what was passed beside it."""
     paths, d = config.data.paths, config.density
@@ -190,14 +206,6 @@ def table_of(config: Config, data: Any = None) -> Table:
     return dequantized(table, config.train.seed) if d.dequantize else table
 
 
-def part_of(table: Table, at: NDArray[np.bool_]) -> Table:
-    """The rows of a table where a mask (n,) holds."""
-    likelihood = None if table.log_likelihood is None else table.log_likelihood[at]
-    return replace(
-        table, values=table.values[at], weights=table.weights[at], given=table.given[at], log_likelihood=likelihood
-    )
-
-
 def _scored(
     model: DensityModel, table: Table, held: NDArray[np.bool_], seen: NDArray[np.bool_]
 ) -> dict[str, float | int]:
@@ -209,7 +217,7 @@ def _scored(
     means, errors = [], []
     for rows in (held, seen):
         at = rng.permutation(np.flatnonzero(rows & weighed))[:count]
-        one = part_of(table, np.isin(np.arange(len(table.values)), at))
+        one = table.take(np.isin(np.arange(len(table.values)), at))
         found = model.log_prob_of(one)[0]
         share = one.weights / one.weights.sum()
         means.append(float(share @ found))

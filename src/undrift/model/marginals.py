@@ -15,7 +15,7 @@ from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
 from undrift.distributions.estimators import chosen, fit_density
 from undrift.errors import UsageError, check_number, check_whole
-from undrift.model.density_training import part_of, split_of
+from undrift.model.density_training import split_of
 from undrift.verify.information import Information, information
 
 __all__ = ["marginal_kl"]
@@ -92,7 +92,7 @@ def _fitted(
 ) -> tuple[list[LogDensity], NDArray[np.intp]]:
     """Densities of the rows without each fold, and the fold of each row, (n,)."""
     fold = np.minimum((split_of(table, np.random.default_rng([seed, 7])) * folds).astype(np.intp), folds - 1)
-    return [_log_density(part_of(table, fold != k), estimator, budget / folds, seed) for k in range(folds)], fold
+    return [_log_density(table.take(fold != k), estimator, budget / folds, seed) for k in range(folds)], fold
 
 
 def _log_density(table: Table, estimator: str, budget: float, seed: int) -> LogDensity:

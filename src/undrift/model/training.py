@@ -109,7 +109,8 @@ def fit(
         future: frames of a window after it, 8 by default.
         members: members of a date that one more is given when an ensemble is enriched, 2 by default.
         longest: lead time such as "24h", a number where times are numbers.
-        estimator: of a density: "flow-matching", "diffusion", "nsf", "kde", "mixture" or "auto", the default.
+        estimator: of a density: "flow-matching", "diffusion", "nsf", "kde", "mixture", "gp" (of
+            log-densities that come with the samples) or "auto", the default.
         ignore_rows: share of each chain that is left out at its beginning, or number of rows if 1 or more.
         dequantize: spread values that lie on even steps, as counts and packed data do, over their steps.
         bounds: of parameters, name -> (low, high), None where open, or a file of ranges.

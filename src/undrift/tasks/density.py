@@ -12,8 +12,9 @@ class Density:
     """Learn the law of the columns of a table, given its covariates where it has any.
 
     Attributes:
-        estimator: "flow-matching", "diffusion", "nsf" (a spline flow), "kde", "mixture", or "auto": by the number of
-            samples, and given covariates by the log-likelihood of left-out ones.
+        estimator: "flow-matching", "diffusion", "nsf" (a spline flow), "kde", "mixture", "gp" (a Gaussian process
+            through log-densities that come with the samples), or "auto": by the number of samples, and given
+            covariates by the log-likelihood of left-out ones.
         ignore_rows: share of each chain that is left out at its beginning, or number of rows if above 1.
         dequantize: spread values that lie on even steps, as counts and packed data do, over their steps.
         bounds: name -> (low, high), or the path of a file of ranges; None or "none" where open.
