@@ -80,6 +80,17 @@ class Anamorphosis:
                 out[i, channels] = _interpolated(x[i, channels], _mixed(old, weights), _mixed(new, weights))
         return out
 
+    def log_slope(self, u: Array, seasons: Array | None) -> Array:
+        """``log |dv / du|`` of :meth:`normal` at latents (n, C, *space), 0 for other channels."""
+        out = np.zeros(u.shape)
+        for channels, old, new in zip(self.channels, self.levels, self.scores):
+            for i, weights in enumerate([None] * len(u) if seasons is None else seasons):
+                knots, values = _mixed(old, weights), _mixed(new, weights)
+                piece = _pieces(u[i, channels], knots)
+                slope = np.diff(values, axis=0) / np.diff(knots, axis=0)
+                out[i, channels] = np.log(np.take_along_axis(slope, piece, axis=0))
+        return out
+
     def at(self, channel: int, u: Array, position: Array, seasons: Array | None) -> Array:
         """Normal scores of latents (n,) of one channel at a position in cells, by the map of the nearest cell.
 
@@ -135,11 +146,17 @@ def _interpolated(x: Array, knots: Array, values: Array) -> Array:
     """Piecewise linear maps of x (..., *space), by knots and values (K, *space) of each cell."""
     count, cells = len(knots), np.arange(knots[0].size)
     flat, old, new = x.reshape(-1, len(cells)), knots.reshape(count, -1), values.reshape(count, -1)
-    piece = np.zeros(flat.shape, dtype=np.intp)
-    for knot in old[1:-1]:
-        piece += flat >= knot
+    piece = _pieces(flat, old)
     slope = (new[1:] - new[:-1]) / (old[1:] - old[:-1])
     return (new[piece, cells] + slope[piece, cells] * (flat - old[piece, cells])).reshape(x.shape)
+
+
+def _pieces(x: Array, knots: Array) -> NDArray[np.intp]:
+    """The piece between knots (K, *cells) in which each of x (..., *cells) is, the outer ones going on."""
+    piece = np.zeros(x.shape, dtype=np.intp)
+    for knot in knots[1:-1]:
+        piece += x >= knot
+    return piece
 
 
 def fit_levels(u: Array, low: float, periodic: Sequence[bool], weights: Array | None = None) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from undrift.data.table import Table
 from undrift.errors import DataError
 
-__all__ = ["check_atoms", "dequantized", "steps"]
+__all__ = ["check_atoms", "dequantized", "ladder", "steps"]
 
 _REPEATED = 0.2  # share of rows that repeat a value on even steps
 _ATOM = 0.05  # share of rows that have one value, or that are there twice
@@ -28,7 +28,7 @@ def steps(table: Table) -> NDArray[np.float64]:
 
     The rows of a chain that stays where it is repeat too, but not on even steps.
     """
-    return np.array([_step(column) for column in table.values[table.weights > 0].T])
+    return np.array([ladder(column) for column in table.values[table.weights > 0].T])
 
 
 def check_atoms(table: Table) -> None:
@@ -41,7 +41,7 @@ def check_atoms(table: Table) -> None:
     for name, x, bounds, turns in zip(table.names, table.values.T, table.bounds, table.periodic, strict=True):
         for bound in () if turns else bounds[np.isfinite(bounds)]:
             share = table.weights[x == bound].sum() / table.weights.sum()
-            if share > _ON_BOUND and not _step(x):
+            if share > _ON_BOUND and not ladder(x):
                 raise DataError(
                     f"{table.source}: {100 * share:.1f} % of the weight of {name} is exactly at its bound {bound:g}, "
                     "where a density has no value; drop those rows, or leave the column out by naming the others as "
@@ -89,7 +89,7 @@ def _moves(table: Table) -> NDArray[np.float64]:
     return distinct if stays > _ATOM * len(rows) else rows
 
 
-def _step(x: NDArray[np.float64]) -> float:
+def ladder(x: NDArray[np.float64]) -> float:
     """The even step on which values repeat, else 0."""
     known = np.unique(x)
     if len(x) < _FEWEST or len(known) < 2 or 1 - len(known) / len(x) < _REPEATED:

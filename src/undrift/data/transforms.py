@@ -85,6 +85,13 @@ class Transform:
         """Latents without the mark of point masses: what a predictor is given, finite wherever x is."""
         return (self._f(np.asarray(x, dtype=np.float64)) - self.mean) / self.std
 
+    def log_slope(self, x: np.ndarray) -> np.ndarray:
+        """``log |du / dx|`` of :meth:`continuous`, float64; infinite at 0 where f is a root."""
+        x = np.asarray(x, dtype=np.float64)
+        with np.errstate(divide="ignore"):
+            root = 0.0 if self.power == 1 else np.log(self.power) + (self.power - 1) * np.log(np.abs(x))
+        return root - np.log(self.std) + np.zeros_like(x)
+
     def decode(self, u: np.ndarray) -> np.ndarray:
         """Values in the variable's units, float64, inside the bounds."""
         v = np.clip(self.mean + self.std * np.asarray(u, dtype=np.float64), *self.bounds)

@@ -69,6 +69,13 @@ class Denoiser(ABC):
         variance = None if found.variance is None else found.variance.detach()
         return replace(found, x=found.x.detach(), z=found.z.detach(), variance=variance), back
 
+    def linear_part(self, x_t: Tensor, t: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor] | None:
+        """A symmetric matrix near ``d x / d x_t``: what multiplies fields (B, C, *space) by it, and its diagonal.
+
+        None where none is known. The trace of the rest is what random signs have to estimate.
+        """
+        return None
+
     @staticmethod
     def from_callable(
         fn: Callable[..., Tensor],

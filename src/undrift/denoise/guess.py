@@ -12,6 +12,7 @@ directions share what is left of the variance. On small domains the components a
 localised (:mod:`undrift.denoise.localised`) where that serves held-out blocks better.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,6 +86,13 @@ class GaussianGuess(nn.Module):
             modes = self.modes.to(y.dtype)
             out = out + (gain * (flat @ modes.T)) @ modes
         return out.reshape(y.shape)
+
+    def diagonal(self, tail: Tensor, gain: Tensor, shape: Sequence[int]) -> Tensor:
+        """Of the matrix that :meth:`shrink` multiplies by, float64, (1 or B, *shape)."""
+        out = tail.double().expand(len(tail), math.prod(shape))
+        if len(self.variances):
+            out = out + gain.double() @ self.modes.double() ** 2
+        return out.reshape(-1, *shape)
 
     def parts(self, condition: Condition, rows: int) -> list[tuple["GaussianGuess", Tensor]]:
         """Each guess that rows (B,) of a batch have, and which they are: itself, and all."""

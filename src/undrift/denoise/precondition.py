@@ -14,6 +14,7 @@ of C, the
 empirical orthogonal functions of the field, make the untrained denoiser that of a Gaussian field with these modes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -85,6 +86,15 @@ class Preconditioned(Denoiser):
         found = [guess.estimate(seen, f, n.tail, n.gain, n.c_out) for guess, n in zip(guesses, parts)]
         x = condition.blanked(by_rows(found, rows))
         return Estimate(x, (y - x) / numbers.divisor, self.process, t, self.noise)
+
+    def linear_part(self, x_t: Tensor, t: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor] | None:
+        """That of the guess, where it is one Gaussian with known modes."""
+        guess = self.guess
+        if type(guess) is not GaussianGuess:
+            return None
+        n = self._numbers(guess, x_t, t)
+        diagonal = guess.diagonal(n.tail, n.gain, x_t.shape[1:])
+        return lambda v: guess.shrink(v, n.tail, n.gain) / n.alpha, diagonal / n.alpha.double()
 
     def _numbers(self, guess: GaussianGuess | SpectralGuess, x_t: Tensor, t: Tensor) -> "_Numbers":
         """All that depends on the times alone; of one time for all rows it is remembered, for the next micro-batch."""

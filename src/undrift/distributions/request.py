@@ -212,12 +212,13 @@ def _numbers(text: str) -> Any:
     return text
 
 
-def request_at(at: str | Mapping[str, Any], codec: Codec) -> Request:
+def request_at(at: str | Mapping[str, Any], codec: Codec, *, partly: bool = False) -> Request:
     """Samples by their labels alone: all combinations of the values, ranges of whole numbers included.
 
     Args:
         at: "year=2085,scenario=E1" or "year=2070/2099,scenario=E1"; as a mapping also lists of values.
         codec: the model's codec, whose covariates are asked for.
+        partly: whether some of them may be absent.
     """
     names = codec.covariates.names
     chosen: dict[str, list[Any]] = {}
@@ -232,18 +233,20 @@ def request_at(at: str | Mapping[str, Any], codec: Codec) -> Request:
         elif is_range:
             values = values[:1]
         chosen[key] = values
-    missing = [n for n in names if n not in chosen]
+    missing = [n for n in names if n not in chosen and not partly]
     unknown = [k for k in chosen if k not in names]
     if missing or unknown:
         near = difflib.get_close_matches(unknown[0].lower(), missing, n=1) if unknown else []
         said = f"names {unknown[0]!r}" if unknown else f"lacks {missing[0]!r}"
         meant = f": did you mean {near[0]!r}?" if near else ";"
         raise UsageError(f"--at {said}{meant} the model is given {', '.join(names) or 'no covariate'}")
+    names = [n for n in names if n in chosen]
     labels = xr.Dataset(coords={n: (n, _array(chosen[n], codec, n)) for n in names})
     mesh = list(itertools.product(*(labels[n].values for n in names)))
     covariates = {n: np.array([row[i] for row in mesh]) for i, n in enumerate(names)}
     digests = [";".join(f"{n}={plain(v)}" for n, v in sorted(zip(names, row))) for row in mesh]
-    return Request(labels, tuple(names), digests, None, covariates, outside=codec.covariates.outside(covariates))
+    outside = {} if partly else codec.covariates.outside(covariates)
+    return Request(labels, tuple(names), digests, None, covariates, outside=outside)
 
 
 def _date(text: str, calendar: str) -> Any:

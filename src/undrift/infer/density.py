@@ -115,7 +115,8 @@ def log_prob(
         solver: of the ODE; the classical Runge-Kutta method of order 4 if None.
         grid: times of a run; equal steps in ``log(sigma / (alpha + sigma))`` if None.
         trace: "exact", with as many pullbacks as a field has numbers, or "hutchinson", with random signs (Hutchinson
-            1989, doi:10.1080/03610918908812806); exact up to 32 numbers if None.
+            1989, doi:10.1080/03610918908812806); exact up to 32 numbers if None. Of the denoiser's
+            :meth:`linear_part` the trace is known, and signs are for the rest.
         probes: vectors of signs for each row, the same all along the run; at least 2, as their spread is the error.
         base: ``base(x_t, t) -> (B,)``, the log-density at t_max, taken as exact.
         least: ratio sigma / alpha at which the run begins where sigma(t_min) is 0.
@@ -214,11 +215,14 @@ class _Flow:
         x_t = flat.reshape(-1, *self.shape).to(self.dtype)
         condition = None if self.condition is None else self.condition.index(rows)
         found, back = self.denoiser.pullback(x_t, t.expand(len(flat)), condition)
+        part = None if self.exact else self.denoiser.linear_part(x_t, t.expand(len(flat)))
+        known = x_t.new_zeros(1, dtype=torch.float64) if part is None else part[1].flatten(1).sum(1)
         parts = []
         for signs in self.directions:
             one = signs if self.exact else signs[rows]
             one = one.reshape(-1, *self.shape).expand_as(x_t)
-            parts.append((back(one) * one).flatten(1).double().sum(1))
+            rest = back(one) if part is None else back(one) - part[0](one)
+            parts.append((rest * one).flatten(1).double().sum(1) + known)
         traces = torch.stack(parts, 1)
         return found, traces.sum(1, keepdim=True) if self.exact else traces
 

@@ -28,6 +28,7 @@ from undrift.distributions.windows import told_as_given
 from undrift.errors import UsageError, suggests_options
 from undrift.model.density_model import DensityModel, is_density, load_density
 from undrift.model.describe import described
+from undrift.model.field_density import log_prob_of_fields
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
 from undrift.model.requests import coarse_from, frames_from, knows_coarse, request_of, sequence_from, task_of_forecast
@@ -261,6 +262,46 @@ class FieldModel:
             return forecast.in_memory(progress)
         forecast.to_file(out, overwrite, progress)
         return open_ensemble(out)
+
+    @suggests_options
+    def log_prob(
+        self,
+        data: Data,
+        given: Data | None = None,
+        *,
+        at: str | Mapping[str, Any] | None = None,
+        probes: int = 16,
+        tolerance: float = 1.0,
+        nfe: int = 200,
+        seed: int = 0,
+        dequantize: bool = False,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Log-density of fields, in nats in the units of the data, of models that emulate or downscale.
+
+        Args:
+            data: fields on the cells of training: files or a Dataset.
+            given: what is given for them, joined by labels, of a model that is given fields.
+            at: covariates that are told, such as "scenario=E1"; the others are those of the data.
+            probes: vectors of random signs for the trace; its standard error falls with their root.
+            tolerance: of the discretisation, in nats a field: steps are doubled until it is met, or
+            nfe: calls of each network are used.
+            seed: of the signs.
+            dequantize: spread values that lie on even steps, as packed data do, over their steps.
+            progress: show a progress bar.
+
+        Returns:
+            Dataset over the dims that count samples: ``log_prob``, ``log_prob_error``, the sum of its parts ``error_*``.
+            The attribute ``numbers`` says how many values of a field count; cells that never have one do not.
+
+        Raises:
+            UsageError: fields of the model keep block means that are given, or its task is another.
+            DataError: values are missing or at bounds, or lie on even steps.
+        """
+        return log_prob_of_fields(
+            self, data, given, at, probes=probes, tolerance=tolerance, nfe=nfe, seed=seed, dequantize=dequantize,
+            progress=progress,
+        )  # fmt: skip
 
     def _law(self) -> Diffusion:
         precision = precision_of(self.config.train.precision, self.device)
