@@ -128,6 +128,7 @@ def test_gaps_duplicates_and_disorder_of_time_in_every_calendar(calendar):
     gappy = check(data.isel(time=order))
     day = {"noleap": "2001-02-19", "360_day": "2001-02-20", None: "2001-02-19"}[calendar]
     assert f"after {day}" in only(gappy, "warning", "2 gaps in time", "23 steps are missing")
+    only(check(data.isel(time=np.r_[0:50, 51:200])), "warning", "1 gap in time", "1 step is missing")
     only(gappy, "info", f"{calendar or 'standard'} calendar")
     shuffled = check(data.isel(time=np.r_[10:200, 0:10]))
     only(shuffled, "warning", "not in order", "1 steps back")

@@ -187,11 +187,11 @@ def test_a_forecast_that_is_gone_on_with_knows_the_residual_of_what_was_there(wi
 
 BAD = {
     "half": (2, "got --constraint half, expected means=COARSE.nc, integral=SUMS.nc, divergence=u,v, or bounds"),
-    "w>=0": (2, "got --constraint w>=0, and the model has u, v"),
+    "w>=0": (2, "got --constraint w>=0, and the model has no w; there are u, v"),
     "u>0": (2, "got --constraint u>0, expected means="),
     "2<=u<=1": (2, "u cannot be at least 2 and at most 1"),
     "divergence=u": (2, "expected components along x, y, such as divergence=u,v"),
-    "divergence=u,w": (2, "the model has u, v"),
+    "divergence=u,w": (2, "the model has no w; there are u, v"),
     "means=absent.nc": (3, "absent.nc does not exist"),
     "means={}/wide.nc": (3, "has 5 cells along y, expected a number that divides the model's 8"),
     "means={}/other.nc": (3, "expected some of u, v"),

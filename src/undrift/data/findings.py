@@ -223,7 +223,8 @@ def time_axis(fields: Fields) -> Iterator[Line]:
         if gaps.size:
             lost = int(np.round(step[gaps] / usual - 1).sum())
             where = ", ".join(f"after {plain(times[i])}" for i in gaps[:3]) + (", ..." if gaps.size > 3 else "")
-            yield "warning", f"{gaps.size} gaps in {layout.time} ({lost} steps are missing): {where}"
+            missing = f"{lost} step{'s are' if lost > 1 else ' is'} missing"
+            yield "warning", f"{gaps.size} gap{'s' * (gaps.size > 1)} in {layout.time} ({missing}): {where}"
         short = int((step < 0.5 * usual).sum())
         if short:
             yield "warning", f"{short} steps of {layout.time} are shorter than half of the usual {describe_step(times)}"

@@ -119,7 +119,7 @@ class Typed:
     def _variable(self, word: str, name: str) -> str:
         if name not in self.layout.variables:
             meant = near(name, self.layout.variables)
-            raise UsageError(f"got --constraint {word}, and the model has {', '.join(self.layout.variables)}; {meant}")
+            raise UsageError(f"got --constraint {word}, and the model has no {name}; {meant}")
         return name
 
     def _bound(self, word: str, found: re.Match[str]) -> None:
