@@ -154,9 +154,11 @@ def _fitted(
         budget=budget if steps is None else None, steps=steps, learning_rate=_LEARNING_RATE, weight_decay=0.0,
         ema=_EMA, patience=patience, seed=seed,
     )  # fmt: skip
-    rest: dict[str, Any] = {"left_out": left_out, "settings": settings, "progress": progress}
-    if given is None:
-        return _network(choice, y, weights, None, rest)
+    rest = {"left_out": left_out, "settings": settings, "progress": progress}
+    if choice.estimator != "nsf":
+        rest |= {"width": choice.width, "layers": _LAYERS, "coupling": coupling, "base": base}
+    if given is None or base is not None:  # the rows of a base are carried as they are
+        return _network(choice, y, weights, given, rest)
     slope, factor = fit_predictor(y, weights, given)
     left = solve_triangular(factor, (y - given @ slope.T).T, lower=True).T
     net, how = _network(choice, left, weights, given, rest)
@@ -169,7 +171,6 @@ def _network(
     if choice.estimator == "nsf":
         spline, trained = fit_spline_flow(y, weights, given, **rest)
         return spline, trained.to_dict()
-    rest |= {"width": choice.width, "layers": _LAYERS, "coupling": coupling, "base": base}
     flow, trained = fit_point_flow(choice.estimator, y, weights, given, **rest)
     return flow, trained.to_dict()
 

@@ -100,7 +100,7 @@ def _log_density(table: Table, estimator: str, budget: float, seed: int) -> LogD
     y, _ = parameters.encode(table.values)
     choice = chosen(estimator, table.effective, len(table.names), 0, budget)
     stop = split_of(table, np.random.default_rng([seed, 8])) < _STOP
-    density, _ = fit_density(
+    _, density, _ = fit_density(
         choice, y, table.weights, None, left_out=stop, budget=budget, steps=None, patience=_PATIENCE, seed=seed
     )
 
