@@ -8,6 +8,7 @@ https://arxiv.org/abs/2302.00482). A flow may begin at the rows of another table
 carries rows to rows, and has no density, as that of the rows is not known.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from undrift.infer import log_prob, sample
 from undrift.nets import MLP
 from undrift.objective import EDMWeight, FlowMatching, LogNormal, ScoreMatching
 from undrift.process import EDM, Coupling, Process, RectifiedFlow
-from undrift.solve.grid import TimeGrid
+from undrift.solve.grid import EvenTime, TimeGrid
 from undrift.solve.solver import Solver
 from undrift.solve.step_size import Adaptive
 from undrift.tasks.batch import Batch, Condition
@@ -42,6 +43,7 @@ _BATCH = 1024
 _EMBEDDING, _HIGHEST = 12, 6.0  # a network that is smooth in time has its density in few steps
 _NFE = 64  # of a draw
 _PAIRS, _MATCHING = 32_768, 0.2  # that are matched, and the share of a budget after which no more are
+_LEAST = 1e-4  # noise where the density of straight lines begins
 _STEP = 0.01  # of the differences that are a score
 _SIGMAS = (0.002, 30.0)  # of a diffusion of points of unit scale
 _LEVELS = (-2.0, 1.6)  # mean and deviation of the logarithm of the noise levels that a diffusion is learned at
@@ -125,8 +127,17 @@ class PointFlow:
                 "a base for a log-density"
             )
         values, errors = [], []
+        denoiser = self.denoiser
+        t = torch.tensor(denoiser.process.t_max, dtype=torch.float64)
+        sigma = float(denoiser.process.sigma(t))
+
+        def base(x: Tensor, t: Tensor) -> Tensor:  # of what is drawn, which is the law that this is the density of
+            return denoiser.noise.log_prob(x / sigma) - self.numbers * math.log(sigma)
+
         for x, told in in_parts(y, given):
-            found = log_prob(self.denoiser, x, _told(told), tolerance=self.tolerance)
+            found = log_prob(
+                denoiser, x, _told(told), tolerance=self.tolerance, grid=EvenTime(), base=base, least=_LEAST
+            )
             values.append(found.log_prob.numpy())
             errors.append(found.error.numpy())
         return np.concatenate(values), np.concatenate(errors)
