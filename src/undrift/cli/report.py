@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # Streamed to disk, so that a long record needs no more memory than a short one. NetCDF refuses names that Zarr has.
 _STREAMED = "holdout.zarr"
+_TOGETHER = "--ensemble and --truth belong together; without both, the held-out samples are drawn"
 
 
 def report(
@@ -69,6 +70,8 @@ def report(
         realizations: How many are drawn for each sample. Default sample.realizations of RUN, 20 unless it was set.
         overwrite: Replace OUT.
     """
+    if ensemble is not None and truth is None:
+        raise UsageError(_TOGETHER)
     if not out.endswith((".html", ".htm")):
         raise UsageError(f"got --out {out}, expected a name that ends in .html")
     refuse_existing(out, overwrite or dry_run)
@@ -84,7 +87,7 @@ def report(
                 verify=not no_verify, json=json,
             )  # fmt: skip
         if (ensemble is None) != (truth is None):
-            raise UsageError("--ensemble and --truth belong together; without both, the held-out samples are drawn")
+            raise UsageError(_TOGETHER)
         from undrift.cli.runs import open_run, tell_scores
         from undrift.model import evaluate as scored
 

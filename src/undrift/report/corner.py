@@ -108,7 +108,7 @@ def _limits(parts: Sequence[Samples], column: int) -> tuple[float, float]:
         at = np.searchsorted(total, np.array([_REACH, 1 - _REACH]) * total[-1])
         ends.append(part.values[order, column][np.minimum(at, len(order) - 1)])
     low, high = np.min(ends, axis=0)[0], np.max(ends, axis=0)[1]
-    margin = 0.04 * (high - low) or max(abs(high), 1.0) * 1e-6
+    margin = 0.1 * (high - low) or max(abs(high), 1.0) * 1e-6
     return float(low - margin), float(high + margin)
 
 
@@ -124,7 +124,7 @@ def _histogram(axes: Axes, part: Samples, column: int, limits: tuple[float, floa
 def _contours(
     axes: Axes, part: Samples, columns: tuple[int, int], limits: tuple[tuple[float, float], ...], *, first: bool
 ) -> None:
-    bins = int(np.clip(_effective(part) ** 0.4, 16, _BINS))
+    bins = int(np.clip(_effective(part) ** 0.4, 20, _BINS))
     x, y = (part.values[:, column] for column in columns)
     table, x_edges, y_edges = np.histogram2d(x, y, bins, limits, weights=part.weights)
     smooth = gaussian_filter(table.T, _SMOOTH, mode="nearest")

@@ -72,22 +72,19 @@ def calibration_part(
     columns = [Column(""), Column("χ²", f"{len(tests[0].counts)} bins"), Column("its p"),
                Column("Kolmogorov-Smirnov distance"), Column("its p")]  # fmt: skip
     caption = f"Ranks of {len(ranks)} unseen rows among {number_of} draws, against the uniform law."
-    table = Table(
-        caption, columns, rows, ["Where the posteriors are the true ones, each p is uniform between 0 and 1."]
-    )
+    table = Table(caption, columns, rows, ["Of the true posteriors each p is uniform between 0 and 1."])
     smallest = min(min(test.chi_square_p, test.distance_p) for test in tests)
     p = min(2 * len(tests) * smallest, 1.0)
     if p < _UNLIKELY:
-        text = f"warn: the posteriors are not calibrated: ranks of unseen rows are as uneven by chance in {number(p, 2)} of cases."
-    else:
         text = (
-            f"good: ranks of unseen rows are as even as those of calibrated posteriors (p {number(p, 2)} of all tests)."
+            f"warn: the posteriors are not calibrated: ranks of unseen rows are uneven (p {number(p, 2)} of all tests)."
         )
+    else:
+        text = f"good: ranks of unseen rows are even, as of calibrated posteriors (p {number(p, 2)} of all tests)."
     plots = [_rank_histogram(test, parameter_label(name, label, 30), name, number_of)
              for test, name, label in list(zip(tests, names, labels))[:MOST]]  # fmt: skip
-    return Part(
-        "Calibration", tables=[table], plots=[_coverage(ranks, distances, number_of, names, labels), *plots]
-    ), text
+    curves = _coverage(ranks, distances, number_of, names, labels)
+    return Part("Calibration", tables=[table], plots=[curves, *plots]), text
 
 
 def _rank_histogram(test: Uniformity, shown: str, name: str, draws: int) -> Picture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -73,18 +74,20 @@ def _verdict(posterior: xr.Dataset, told: Information, parameters: int) -> list[
     calls, failed = int(attrs["calls"]), int(attrs["failed_calls"])
     lines = []
     if attrs["reliable"] == "true":
-        lines.append(f"good: ln Z = {with_error(float(attrs['log_z']), float(attrs['log_z_error']))}. The weights' tail "
-                     f"has the Pareto shape {number(shape, 2)}, and up to 0.7 their error can be told.")  # fmt: skip
+        known = with_error(float(attrs["log_z"]), float(attrs["log_z_error"]))
+        lines.append(f"good: ln Z = {known}. The tail of the weights has the Pareto shape {number(shape, 2)}, and up "
+                     "to 0.7 their error can be told.")  # fmt: skip
     else:
-        lines.append(f"bad: ln Z is about {number(float(attrs['log_z']), 4)}, without an error: the weights' tail has the "
-                     f"Pareto shape {number(shape, 2)}, above 0.7. Type more --live points.")  # fmt: skip
+        about = number(float(attrs["log_z"]), 4)
+        lines.append(f"bad: ln Z is about {about}, without an error: the tail of the weights has the Pareto shape "
+                     f"{number(shape, 2)}, above 0.7. Type more --live points.")  # fmt: skip
     lines.append(f"info: the posterior is {with_error(told.divergence, told.divergence_error)} nats from the prior and "
                  f"constrains about {number(told.dimensionality, 2)} of {parameters} parameters.")  # fmt: skip
     if draws < _FEW:
         lines.append(f"warn: the posterior draws are worth {number(draws)} equally weighted ones: quantiles are rough.")
     if failed:
-        lines.append(f"warn: {count(failed)} of {count(calls)} calls of the likelihood raised or returned NaN; they count "
-                     "as likelihood zero.")  # fmt: skip
+        lines.append(f"warn: {count(failed)} of {count(calls)} calls of the likelihood raised or returned NaN; they "
+                     "count as likelihood zero.")  # fmt: skip
     return lines
 
 
@@ -116,7 +119,7 @@ def _by_anesthetic(run: xr.Dataset, names: list[str]) -> tuple[str, str, str] | 
         from anesthetic import NestedSamples
     except ImportError:
         return None
-    samples = NestedSamples(
+    samples: Any = NestedSamples(
         data=np.stack([run[name].values for name in names], 1),
         logL=run["log_likelihood"].values, logL_birth=run["log_likelihood_birth"].values, columns=names,
     )  # fmt: skip
@@ -185,8 +188,8 @@ def _climb(run: xr.Dataset) -> Picture:
         low.plot(depth, mass, color=MODEL, lw=1.2)
         low.set(xlabel="−ln X, X the prior volume above the contour", ylabel="posterior mass", ylim=(0, 1.08))
         low.set_xlim(0, depth.max())
-    text = f"The likelihood's contour against the prior volume within it, and where the posterior is: {len(log_l)} points, "
-    text += f"{int(known.sum())} contours."
+    text = "The likelihood's contour against the prior volume within it, and where the posterior is: "
+    text += f"{len(log_l)} points, {int(known.sum())} contours."
     return captioned(render(figure, text, title="The climb", vector=True), text)
 
 

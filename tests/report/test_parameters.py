@@ -1,0 +1,181 @@
+"""Pages of nested runs and of densities: their numbers against closed forms, and what they say."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import undrift
+from undrift.cli.main import main
+from undrift.data.table import open_table
+from undrift.errors import DataError
+from undrift.model.density_scores import score_density, thinned, unseen_rows
+from undrift.report.corner import Samples, corner, enclosing, parameter_label
+from undrift.report.density import calibration_part, density_verdict
+from undrift.report.nested import log_volumes, nested_section, parameter_table, with_error
+from undrift.verify.c2st import TwoSample
+
+
+def test_contours_enclose_their_mass():
+    """The density of a normal in the plane at the edge of mass m is (1 - m) of its peak."""
+    x = np.linspace(-6, 6, 601)
+    density = np.exp(-0.5 * (x[:, None] ** 2 + x**2))
+    np.testing.assert_allclose(enclosing(density, (0.683, 0.954)), [0.046, 0.317], rtol=0.01)
+
+
+def test_volumes_shrink_by_one_nth_a_death_and_end_with_the_live_points():
+    """Constant n: ln X = -i / n; then the last n die one by one without births, of n, n - 1, ... points."""
+    n, deaths = 50, 200
+    log_l = np.arange(deaths + n, dtype=float)
+    birth = np.concatenate([np.full(n, -np.inf), log_l[:deaths]])
+    found = log_volumes(log_l, birth)
+    np.testing.assert_allclose(found[:deaths], -np.arange(1, deaths + 1) / n)
+    last = -deaths / n - np.cumsum(1 / np.arange(n, 0, -1))
+    np.testing.assert_allclose(found[deaths:], last)
+
+
+def test_labels_that_are_no_mathematics_are_shown_as_they_are():
+    assert parameter_label("h", r"\Omega_b h^2") == r"$\Omega_b h^2$"
+    assert parameter_label("h", r"\frac{broken") == "h"
+    assert parameter_label("cost_in_$", "cost_in_$") == r"cost_in_\$"
+    assert parameter_label("a_very_long_name", "a_very_long_name", 8) == "a_very_…"
+    assert [with_error(-5.98237, 0.00224), with_error(1234.5, 61.0), with_error(2.0, np.inf)] == [
+        "−5.9824 ± 0.0022", "1234 ± 61", "2.000 ± ?"]  # fmt: skip
+
+
+def test_the_table_of_parameters_heeds_weights():
+    """The weights 1, 2, 1 of 0, 1, 3: mean 5/4, variance 11/4 - 25/16."""
+    table = parameter_table(["x"], [Samples("s", np.array([[0.0], [1.0], [3.0]]), np.array([1.0, 2.0, 1.0]))])
+    assert [cell.text for cell in table.rows[0].cells] == ["1.25", "1.09", "0", "1.00", "3.00"]
+
+
+def nested_files(reliable="true", failed=3, n=500, deaths=4000, seed=0):
+    """A run of n live points with L = X^(-1/2), and 5000 draws with ln L = -2 - chi^2 / 2 where ln Z is -5."""
+    rng = np.random.default_rng(seed)
+    log_l, birth = 0.5 * np.cumsum(rng.exponential(1 / n, deaths)), np.full(deaths, -np.inf)
+    birth[n:] = log_l[:-n]
+    theta = rng.normal(size=(deaths, 2))
+    run = xr.Dataset({"x": ("point", theta[:, 0]), "y": ("point", theta[:, 1])})
+    run["log_likelihood"], run["log_likelihood_birth"] = ("point", log_l), ("point", birth)
+    levels = {"log_l": [-8.0, -6.0, -3.0], "log_volume": [0.0, -2.0, -5.0], "log_z": [-3.0, -1.0, -0.7]}
+    for name, values in {**levels, "calls": [100, 200, 300]}.items():
+        run[f"level_{name}"] = ("level", np.array(values))
+    z = rng.normal(size=(5000, 2))
+    posterior = xr.Dataset({name: ("sample", z[:, i], {"long_name": "a"}) for i, name in enumerate("xy")})
+    posterior["weights"] = ("sample", np.full(5000, 1 / 5000))
+    posterior["log_likelihood"] = ("sample", -2.0 - 0.5 * (z**2).sum(1))
+    posterior.attrs = {"log_z": -5.0, "log_z_error": 0.012, "calls": 23000, "failed_calls": failed,
+                       "pareto_shape": 0.31, "reliable": reliable}  # fmt: skip
+    return posterior, run
+
+
+def test_a_nested_run_in_words():
+    """ln L is -2 - chi^2 / 2 of two numbers and ln Z -5: the divergence is 2 nats, the dimensionality 2."""
+    section = nested_section(*nested_files(), title="run", commands=[])
+    assert section.verdict[0].startswith("good: ln Z = −5.000 ± 0.012.") and "0.31" in section.verdict[0]
+    told = re.search(r"is ([\d.]+) ± ([\d.]+) nats from the prior and constrains about ([\d.]+)", section.verdict[1])
+    assert float(told[1]) == pytest.approx(2.0, abs=4 * float(told[2])) and float(told[2]) == pytest.approx(
+        0.014, abs=1e-3
+    )
+    assert float(told[3]) == pytest.approx(2.0, abs=0.2)
+    assert section.verdict[2].startswith("warn: 3 of 23\u202f000 calls")
+    rows = {row.name: [cell.text for cell in row.cells] for row in section.parts[0].tables[0].rows}
+    assert rows["Failed calls"] == ["3", "–"] and rows["Worth, in equally weighted draws"][0] == "5000"
+    # L = X^(-1/2): Z = 2, and the posterior X^(-1/2) / 2 is 1 - ln 2 from the prior
+    value, error = (float(text) for text in rows["ln Z [nat]"][1].split(" ± "))
+    assert value == pytest.approx(np.log(2), abs=4 * error) and error == pytest.approx(
+        np.sqrt((1 - np.log(2)) / 500), rel=0.2
+    )
+    assert float(rows["Kullback-Leibler divergence from the prior [nat]"][1]) == pytest.approx(1 - np.log(2), abs=0.1)
+    unsure = nested_section(*nested_files("false", 0), title="run", commands=[])
+    assert unsure.verdict[0].startswith("bad: ln Z is about −5.000, without an error")
+    assert len(unsure.verdict) == 2
+
+
+def pairs(n, seed):
+    """theta ~ N(0, 1) and x = theta + e, so that theta given x is N(x / 2, 1 / 2)."""
+    rng = np.random.default_rng(seed)
+    theta = rng.normal(size=n)
+    return pd.DataFrame({"theta": theta, "x": theta + rng.normal(size=n)})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("density")
+    pairs(3000, 0).to_csv(folder / "pairs.csv", index=False)
+    words = ["train", str(folder / "pairs.csv"), "--task", "density", "--covariates", "x", "--estimator", "mixture"]
+    assert main([*words, "--holdout", "20%", "--out", str(folder / "RUN")]) == 0
+    return folder
+
+
+def test_a_density_is_judged_by_the_rows_it_has_not_seen(run):
+    model = undrift.load(run / "RUN")
+    held = unseen_rows(model)
+    assert len(held.values) == model.facts["held out"] and 500 < len(held.values) < 700
+    scores = score_density(model, held)
+    assert scores.log_likelihood[0] == pytest.approx(model.facts["log likelihood"]["held out"])
+    assert scores.ranks.shape == (400, 1) and scores.ranks.max() <= 99 and scores.distance_ranks.shape == (400,)
+    assert abs(scores.two_sample.accuracy - 0.5) < 4 * scores.two_sample.error
+    part, sentence = calibration_part(scores.ranks, scores.distance_ranks, 99, ["theta"], ["theta"])
+    assert sentence.startswith("good: ranks of unseen rows are even")
+    assert part.tables[0].caption == "Ranks of 400 unseen rows among 99 draws, against the uniform law."
+    narrow = np.clip(np.round(49.5 + 1.5 * (scores.ranks - 49.5)), 0, 99).astype(int)
+    part, sentence = calibration_part(narrow, scores.distance_ranks, 99, ["theta"], ["theta"])
+    assert sentence.startswith("warn: the posteriors are not calibrated") and len(part.plots) == 2
+    pairs(2999, 0).to_csv(run / "other.csv", index=False)
+    model.config.data.paths = [str(run / "other.csv")]
+    with pytest.raises(DataError, match="has 2999 rows now, and 3000 when"):
+        unseen_rows(model)
+
+
+def test_rows_are_thinned_by_weight_and_none_comes_twice():
+    weight = np.repeat([0.8, 0.2], 2000)
+    table = open_table(pd.DataFrame({"a": np.r_[np.arange(3999), 3998], "weight": weight}))
+    kept = thinned(table, 10**6, 0).values[:, 0]
+    assert len(set(kept)) == len(kept) and (kept < 2000).sum() == 2000
+    assert (kept >= 2000).sum() == pytest.approx(500, abs=4 * np.sqrt(2000 * 0.25 * 0.75))
+    assert len(thinned(table, 100, 0).values) == 100
+
+
+def test_a_density_that_is_told_apart_or_learned_by_heart_is_warned_of():
+    facts = {"log likelihood": {"held out": -3.0, "of training rows": -1.0, "standard error": 0.1}}
+    far = TwoSample(0.7, 0.02, np.full(5, 0.7))
+    found = density_verdict((-3.0, 0.1), far, facts, own=True)
+    assert found[1].startswith("warn: a classifier tells draws from unseen rows in 0.700 ± 0.020 of cases")
+    assert found[2].startswith("warn: rows of the training are likelier by 2.00 nats")
+    assert density_verdict((-3.0, 0.1), TwoSample(0.53, 0.02, far.folds), facts, own=False)[1].startswith("good")
+
+
+def test_pages_of_the_command_line(run, tmp_path, capsys):
+    problem = tmp_path / "problem.py"
+    problem.write_text(
+        "parameters = {'x': r'\\mu', 'y': 'y'}\nprior_transform = lambda u: 10 * u - 5\n"
+        "log_likelihood = lambda t: -0.5 * float(((t - 1) ** 2).sum()) / 0.04\n"
+    )
+    folder, page = str(tmp_path / "NESTED"), tmp_path / "nested.html"
+    assert main(["nested", str(problem), "--out", folder, "--live", "100", "--precision", "0.05"]) == 0
+    assert main(["report", folder, "--out", str(page)]) == 0
+    text = page.read_text()
+    assert "Bayesian model dimensionality" in text and text.count("<img ") == 4 and "by anesthetic" in text
+    value, error = (float(v.replace("−", "-")) for v in re.search(r"ln Z = (\S+) ± ([\d.]+)\.", text).groups())
+    assert value == pytest.approx(np.log(2 * np.pi * 0.04 / 100), abs=5 * error)
+    density = tmp_path / "density.html"
+    assert main(["report", str(run / "RUN"), "--out", str(density)]) == 0
+    text = density.read_text()
+    assert "undrift train" in text and text.count("<img ") == 3 and "Ranks of 400 unseen rows" in text
+    capsys.readouterr()
+    assert main(["report", str(run / "RUN"), "--nfe", "5", "--out", str(tmp_path / "x.html")]) == 2
+    assert "got --nfe, of models of fields" in capsys.readouterr().err
+    (tmp_path / "NESTED" / "run.nc").unlink()
+    assert main(["report", folder, "--out", str(tmp_path / "y.html")]) == 4
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_a_corner_of_many_parameters_says_what_it_leaves_out():
+    rng = np.random.default_rng(0)
+    names = [f"p{i}" for i in range(9)]
+    rows = Samples("rows", rng.normal(size=(300, 9)), rng.random(300))
+    picture = corner([rows], names, names, title="All", dpi=30)
+    assert picture.caption.endswith("The first 8 of 9 parameters.") and picture.width == picture.height == 1100
