@@ -6,7 +6,8 @@
 The chain is of a bent posterior, a ~ N(0, 1), b given a ~ N(a^2 / 2, 1/4), c and more ~ N(a / 2, 1), drawn from laws
 that are 1.3 times as wide and weighted to the posterior, with the column log_posterior up to a constant. KL is the mean
 of log p - log q over 10,000 fresh draws with its paired standard error; C2ST is the accuracy of sbibm's classifier on
-2,000 draws of each (0.5 is best). Neural estimators may train for the budget on one core, and stop early on rows that are left out.
+2,000 draws of each (0.5 is best). Neural estimators may train for the budget on one core, and stop early
+on rows that are left out.
 """
 
 import argparse
