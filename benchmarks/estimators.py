@@ -95,8 +95,8 @@ def fresh_table(x: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(x, columns=list("abcdefgh")[: x.shape[1]])
 
 
-def figure(folder: Path, budget: float) -> None:
-    """The law and the six densities of one chain of 3,000 rows, in the plane."""
+def figure(folder: Path, estimators: list[str], budget: float) -> None:
+    """The law and the densities of one chain of 300 rows, in the plane."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -106,9 +106,9 @@ def figure(folder: Path, budget: float) -> None:
     grid = np.stack([across.ravel(), up.ravel()], 1)
     rows = chain(300, 2, 0)
     shown = {"exact": log_p(grid)}
-    for estimator in ESTIMATORS:
+    for estimator in estimators:
         shown[estimator] = fitted(rows, estimator, budget).log_prob(fresh_table(grid)).log_prob.values
-    canvas, axes = plt.subplots(1, len(shown), figsize=(10.5, 1.95), sharey=True, layout="constrained")
+    canvas, axes = plt.subplots(1, len(shown), figsize=(1.5 * len(shown), 1.95), sharey=True, layout="constrained")
     for axis, (name, value) in zip(axes, shown.items(), strict=True):
         axis.pcolormesh(across, up, np.exp(value).reshape(across.shape), vmin=0, vmax=0.32, cmap="magma_r")
         axis.set_title(name, fontsize=9)
@@ -127,7 +127,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if asked.figures is not None:
-        return figure(asked.figures, asked.budget)
+        return figure(asked.figures, asked.estimators, asked.budget)
     found = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
     for size in asked.sizes:
         for n in asked.rows:
