@@ -6,7 +6,8 @@
 The chain is of a bent posterior, a ~ N(0, 1), b given a ~ N(a^2 / 2, 1/4), c and more ~ N(a / 2, 1), drawn from laws
 that are 1.3 times as wide and weighted to the posterior, with the column log_posterior up to a constant. KL is the mean
 of log p - log q over 10,000 fresh draws with its paired standard error; C2ST is the accuracy of sbibm's classifier on
-2,000 draws of each (0.5 is best). Neural estimators may train for the budget on one core, and stop early on rows that are left out.
+2,000 draws of each (0.5 is best). Neural estimators may train for the budget on one core, and stop early
+on rows that are left out.
 """
 
 import argparse
@@ -94,8 +95,8 @@ def fresh_table(x: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(x, columns=list("abcdefgh")[: x.shape[1]])
 
 
-def figure(folder: Path, budget: float) -> None:
-    """The law and the six densities of one chain of 3,000 rows, in the plane."""
+def figure(folder: Path, estimators: list[str], budget: float) -> None:
+    """The law and the densities of one chain of 300 rows, in the plane."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -105,9 +106,9 @@ def figure(folder: Path, budget: float) -> None:
     grid = np.stack([across.ravel(), up.ravel()], 1)
     rows = chain(300, 2, 0)
     shown = {"exact": log_p(grid)}
-    for estimator in ESTIMATORS:
+    for estimator in estimators:
         shown[estimator] = fitted(rows, estimator, budget).log_prob(fresh_table(grid)).log_prob.values
-    canvas, axes = plt.subplots(1, len(shown), figsize=(10.5, 1.95), sharey=True, layout="constrained")
+    canvas, axes = plt.subplots(1, len(shown), figsize=(1.5 * len(shown), 1.95), sharey=True, layout="constrained")
     for axis, (name, value) in zip(axes, shown.items(), strict=True):
         axis.pcolormesh(across, up, np.exp(value).reshape(across.shape), vmin=0, vmax=0.32, cmap="magma_r")
         axis.set_title(name, fontsize=9)
@@ -126,7 +127,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if asked.figures is not None:
-        return figure(asked.figures, asked.budget)
+        return figure(asked.figures, asked.estimators, asked.budget)
     found = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
     for size in asked.sizes:
         for n in asked.rows:

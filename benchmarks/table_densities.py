@@ -139,7 +139,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.torchcfm:
         sys.path.append(str(asked.torchcfm))
-    estimators = asked.estimators or [*ESTIMATORS, *(PEERS if asked.torchcfm else ())]
+    estimators = asked.estimators or [*(e for e in ESTIMATORS if e != "gp"), *(PEERS if asked.torchcfm else ())]
     found = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
     for law in asked.laws:
         for estimator in estimators:
