@@ -28,6 +28,7 @@ _FEW_ROWS, _FEW_NUMBERS = 5_000, 3  # effective points, and numbers of a point, 
 _NARROW, _WIDTH, _LAYERS = 128, 256, 4
 _MIXTURE = 60.0  # seconds after which no further number of components is tried
 _TRIED = 0.25  # of a budget for a mixture that is tried before a diffusion
+_BROAD = 2.0  # its deviation, in units of the points
 _LEARNING_RATE, _EMA = 3e-3, 0.1
 
 
@@ -115,13 +116,18 @@ def fit_density(
         )
     if not weights[judges].any():
         return "diffusion", *tried["diffusion"]
-    told = None if given is None else given[judges]
-    scores = {
-        n: float(np.average(f.log_prob(y[judges], told)[0], weights=weights[judges])) for n, (f, _) in tried.items()
-    }
+    told, odds = None if given is None else given[judges], weights[judges]
+    scores = {name: _judged(found, y[judges], told, odds) for name, (found, _) in tried.items()}
     best = max(scores, key=lambda name: scores[name])
     found, how = tried[best]
     return best, found, how | {"left-out log likelihood": scores}
+
+
+def _judged(density: PointDensity, y: Array, given: Array | None, weights: Array) -> float:
+    """Mean log-likelihood with a broad Gaussian of a hundredth beside, for one outlier must not decide."""
+    broad = -0.5 * (y**2).sum(1) / _BROAD**2 - y.shape[1] * (np.log(_BROAD) + 0.5 * np.log(2 * np.pi))
+    log_q = np.logaddexp(np.log(0.99) + density.log_prob(y, given)[0], np.log(0.01) + broad)
+    return float(np.average(log_q, weights=weights))
 
 
 def _fitted(
