@@ -15,7 +15,7 @@ from __future__ import annotations
 __all__ = ["stray_summits"]
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from undrift.infer.gaussian_mixture import GaussianMixture, fit_gaussians
 
@@ -37,7 +37,7 @@ def stray_summits(y: np.ndarray, log_l: np.ndarray, contour: float) -> GaussianM
     y, log_l, near = y[held], log_l[held], 4 * (y.shape[1] + 1)
     if y.shape[1] > MOST_DIMENSIONS or len(y) <= near:
         return None
-    _, rows = cKDTree(y).query(y, near)  # the first is the point itself
+    rows = np.asarray(KDTree(y).query(y, near)[1])  # of each point, itself the first
     values = log_l[rows]
     fall = log_l - values.min(axis=1)
     summits = np.flatnonzero((log_l < contour) & (log_l >= values.max(axis=1)) & (fall > LEVEL))
