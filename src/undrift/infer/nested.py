@@ -26,7 +26,8 @@ from undrift.train.durable import write_text
 log = logging.getLogger(__name__)
 
 RELIABLE = 0.7  # of the Pareto shape
-ATTEMPTS = 3
+CALM = 0.6  # of a check: its shape is known to about 0.1, and the final draws are to be reliable too
+ATTEMPTS = 5
 FEWEST = 8  # final draws to a live point: of fewer, skew weights would make low estimates look sure
 CHECKING = 4  # draws to a live point that judge a frozen proposal before the final ones
 
@@ -54,9 +55,10 @@ def nested(
 
     Contours of rising likelihood are followed by learned mixtures (see `undrift.infer.nested_stages`), and ln Z is
     estimated by importance from fresh draws of the last one, frozen: the mean of L pi / q is unbiased whatever q is.
-    Whether q will do, and how many final draws it takes, is judged by other draws from it: were final draws judged by
-    their own weights, those with a large one would be drawn again, and estimates that are left would be too low and
-    look too sure. The relative variance of the weights is that of all draws from q, which moves less with the estimate.
+    Whether q will do, and how many final draws it takes, is judged by other draws from it: were only final draws judged
+    by their own weights, those with a large one would be drawn again, and estimates that are left would be too low and
+    look too sure. That remains where final draws that passed the check allow no error. The relative variance of the
+    weights is that of all draws from q, which moves less with the estimate.
     ln of an unbiased mean is low by half the squared error (Jensen); as that is half the error in errors, it is not
     corrected. Where the tail of the weights says that no error can be told (Pareto shape above 0.7), `log_z_error` is
     infinite and `reliable` false.
@@ -113,11 +115,16 @@ def nested(
             proposal, _ = refine(rounds, live, precision, most_calls - 2 * live, say)
             count = int(min(CHECKING * live, (most_calls - calls.made) / 2))
             check = weights_of(rounds.draw("check", lambda frozen=proposal: frozen, count))
-            again = 2 * (CHECKING + FEWEST) * live
-            if pareto_shape(check) <= RELIABLE or attempt == ATTEMPTS - 1 or calls.made + again > most_calls:
+            more = attempt < ATTEMPTS - 1 and calls.made + 2 * (CHECKING + FEWEST) * live <= most_calls
+            if more and pareto_shape(check) > CALM:
+                continue
+            count = max(wanted(effective_share(check), precision), FEWEST * live)
+            final, log_w = finish(rounds, proposal, int(min(count, most_calls - calls.made)), say)
+            more = more and calls.made + 2 * (CHECKING + FEWEST) * live <= most_calls
+            if not more or pareto_shape(np.concatenate([check, log_w])) <= RELIABLE:
                 break
-        count = max(wanted(effective_share(check), precision), FEWEST * live)
-        final, log_w = finish(rounds, proposal, int(min(count, most_calls - calls.made)), say)
+            for part in final:  # what they found that the proposal overlooked is learned, and fresh ones are drawn
+                rounds.weigh(part)
     return _result(rounds, final, log_w, check, history, names, labels)
 
 

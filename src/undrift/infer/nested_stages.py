@@ -7,9 +7,8 @@
    arXiv:2306.16923; Williams et al. 2023, arXiv:2302.08526).
 2. Pilots: a mixture is fitted to the posterior weights v L, and its draws tell how many calls the wanted error takes.
 3. Check: draws from the last mixture, now frozen, whose weights tell whether it will do, and how many it takes.
-4. Final: that many. The evidence is the mean of L pi / q over these alone, none of which had a say in q, in their
-   number or in whether they count, so that it is unbiased whatever q is worth; a poor q costs calls, which the error
-   shows.
+4. Final: that many. The evidence is the mean of L pi / q over these alone, none of which had a say in q or in their
+   number, so that it is unbiased whatever q is worth; a poor q costs calls, which the error shows.
 
 A fifth of each fit's proposal is defensive (Hesterberg 1995): the fit with wider components, which together have the
 tails of a Student t, and a ladder of the proposals of the levels, from the prior up. They bound the weights where the
