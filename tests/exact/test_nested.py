@@ -15,7 +15,8 @@ from undrift.infer.nested import nested
 from undrift.infer.nested_calls import Calls
 from undrift.infer.nested_result import NestedResult
 from undrift.infer.nested_rounds import Rounds, log_normal
-from undrift.infer.nested_stages import counting, explore, finish, refine, wanted
+from undrift.infer.nested_stages import counting, effective_share, explore, finish, refine, wanted, weights_of
+from undrift.infer.nested_strays import stray_summits
 from undrift.infer.pareto import pareto_shape
 
 SMALL = {"live": 150, "precision": 0.05, "progress": False}
@@ -51,8 +52,8 @@ def test_pulls_have_mean_zero_and_spread_one(measured):
 def test_the_posterior_is_that_of_the_likelihood():
     found = nested(gaussian, box, 3, seed=1, live=200, precision=0.02, progress=False)
     size = 1 / np.square(found.weights).sum()
-    # The relative variance of n weights is n / size - 1.
-    assert found.log_z_error == pytest.approx(math.sqrt(1 / size - 1 / len(found.weights)), rel=1e-3)
+    # The relative variance of n weights is n / size - 1; the draws that checked the proposal have another.
+    assert found.log_z_error == pytest.approx(math.sqrt(1 / size - 1 / len(found.weights)), rel=0.1)
     mean = found.weights @ found.samples
     assert np.abs(mean).max() < 4 * WIDTH / math.sqrt(size)
     variance = found.weights @ np.square(found.samples)
@@ -152,6 +153,55 @@ def test_all_modes_are_found():
 def test_the_draws_wanted_give_the_precision(measured):
     # Weights of efficiency 1/4 have variance 3: the mean of n of them the relative error sqrt(3 / n).
     measured(wanted, "draws for an error of 0.1 at efficiency 1/4", "3 / 0.1^2", 300, wanted(0.25, 0.1), within=1)
+
+
+def test_the_share_of_a_draw_with_lognormal_weights(measured):
+    """ln w ~ N(0, s^2) has the relative variance exp(s^2) - 1, so a draw counts exp(-s^2)."""
+    n, s = 400_000, 0.5
+    found = effective_share(s * np.random.default_rng(0).standard_normal(n) - 700)
+    measured(effective_share, "share of lognormal weights", "exp(-s^2)", math.exp(-(s**2)), found, within=0.005)
+
+
+def test_weights_are_of_the_prior_over_the_proposal(agrees):
+    wide = GaussianMixture(np.ones(1), np.array([[0.5, 0.0]]), 1.6 * np.eye(2)[None])
+    drawn = Rounds(Calls(gaussian, box, 2), 0, None).draw("check", lambda: wide, 50)
+    u = norm.cdf(drawn.y)
+    log_l = norm(0, WIDTH).logpdf(4 * u - 2).sum(axis=1)
+    expected = log_l + norm.logpdf(drawn.y).sum(axis=1) - norm([0.5, 0], 1.6).logpdf(drawn.y).sum(axis=1)
+    agrees(weights_of, "ln of L pi / q", "scipy's normals", weights_of(drawn), expected, 1e-9)
+
+
+def test_a_summit_below_the_contour_is_climbed_from(agrees):
+    """Two cones of ln L, of one the points to the left of its tip alone: three times the spread of its upper half."""
+    rng = np.random.default_rng(0)
+    high, low = 0.3 * rng.normal(size=(200, 2)), rng.normal(size=(40, 2)) * 0.1 + [5, 0]
+    y = np.concatenate([high, low])
+    log_l = np.concatenate([-np.linalg.norm(high, axis=1), -8 - 20 * np.linalg.norm(low - [5.5, 0], axis=1)])
+    found = stray_summits(y, log_l, -3.0)
+    order = np.argsort(-log_l[200:])
+    distance = np.linalg.norm(low - low[order[0]], axis=1)
+    near = np.argsort(distance)[:12]
+    upper = low[near[np.argsort(-log_l[200:][near])][:6]]
+    k = int(np.argmin(np.linalg.norm(found.means - upper.mean(axis=0), axis=1)))
+    agrees(stray_summits, "mean", "of the upper half of the neighbours", found.means[k], upper.mean(axis=0), 1e-9)
+    covariance = found.factors[k] @ found.factors[k].T
+    expected = 9 * np.cov(upper.T, bias=True)
+    agrees(stray_summits, "covariance", "nine times that of them", covariance, expected, 1e-5)
+    assert stray_summits(y, log_l, -1e9) is None
+    assert stray_summits(np.zeros((100, 7)), -np.arange(100.0), 0.0) is None
+
+
+def test_a_small_mode_whose_points_lie_below_the_contour_is_found():
+    """A cone of ln L in a corner of the prior, of 45 % of the evidence, that rises from below the main mode."""
+
+    def log_likelihood(u):
+        main = -0.5 * np.square(u - 0.3).sum() / 0.01
+        return float(np.logaddexp(main, 8 - 300 * math.hypot(u[0] - 1, u[1] - 1)))
+
+    for seed in (1003, 1004, 1006):  # the contour had passed all of its points
+        rounds = Rounds(Calls(log_likelihood, lambda u: u, 2), seed, None)
+        explore(rounds, 200, 0.5, math.inf, lambda _: None)
+        assert rounds.log_l.max() > 4
 
 
 def test_pareto_shape(measured):

@@ -18,7 +18,7 @@ from undrift.errors import CheckpointError, UsageError, check_number, check_whol
 from undrift.infer.nested_calls import Calls
 from undrift.infer.nested_result import NestedResult
 from undrift.infer.nested_rounds import Round, Rounds
-from undrift.infer.nested_stages import explore, finish, refine, wanted
+from undrift.infer.nested_stages import effective_share, explore, finish, refine, wanted, weights_of
 from undrift.infer.pareto import pareto_shape
 from undrift.progress import track
 from undrift.train.durable import write_text
@@ -26,8 +26,10 @@ from undrift.train.durable import write_text
 log = logging.getLogger(__name__)
 
 RELIABLE = 0.7  # of the Pareto shape
+CALM = 0.6  # of a check: its shape is known to about 0.1, and the final draws are to be reliable too
 ATTEMPTS = 3
 FEWEST = 8  # final draws to a live point: of fewer, skew weights would make low estimates look sure
+CHECKING = 4  # draws to a live point that judge a frozen proposal before the final ones
 
 
 @suggests_options
@@ -53,8 +55,13 @@ def nested(
 
     Contours of rising likelihood are followed by learned mixtures (see `undrift.infer.nested_stages`), and ln Z is
     estimated by importance from fresh draws of the last one, frozen: the mean of L pi / q is unbiased whatever q is.
-    Where the tail of the weights says that no error can be told (Pareto shape above 0.7), `log_z_error` is infinite and
-    `reliable` false.
+    Whether q will do, and how many final draws it takes, is judged by other draws from it: were only final draws judged
+    by their own weights, those with a large one would be drawn again, and estimates that are left would be too low and
+    look too sure. That remains where final draws that passed the check allow no error. The relative variance of the
+    weights is that of all draws from q, which moves less with the estimate.
+    ln of an unbiased mean is low by half the squared error (Jensen); as that is half the error in errors, it is not
+    corrected. Where the tail of the weights says that no error can be told (Pareto shape above 0.7), `log_z_error` is
+    infinite and `reliable` false.
 
     Args:
         log_likelihood: ln L of parameters (ndim,), in nats; -inf is zero likelihood. A call that raises or returns NaN
@@ -104,24 +111,28 @@ def nested(
             tick(calls.made, f"{calls.made:,} calls, {note}")
 
         history = explore(rounds, live, dlogz, most_calls - 4 * live, say)
-        for _ in range(ATTEMPTS):
-            proposal, counts = refine(rounds, live, precision, most_calls - 2 * live, say)
-            left = most_calls - calls.made
-            count = int(min(max(wanted(counts, precision), FEWEST * live), left))
-            final, log_w = finish(rounds, proposal, count, say)
-            shape = pareto_shape(log_w)
-            if shape <= RELIABLE or calls.made + 12 * live > most_calls:
+        for attempt in range(ATTEMPTS):
+            proposal, _ = refine(rounds, live, precision, most_calls - 2 * live, say)
+            count = int(min(CHECKING * live, (most_calls - calls.made) / 2))
+            check = weights_of(rounds.draw("check", lambda frozen=proposal: frozen, count))
+            more = attempt < ATTEMPTS - 1 and calls.made + 2 * (CHECKING + FEWEST) * live <= most_calls
+            if more and pareto_shape(check) > CALM:
+                continue
+            count = max(wanted(effective_share(check), precision), FEWEST * live)
+            final, log_w = finish(rounds, proposal, int(min(count, most_calls - calls.made)), say)
+            more = more and calls.made + 2 * (CHECKING + FEWEST) * live <= most_calls
+            if not more or pareto_shape(np.concatenate([check, log_w])) <= RELIABLE:
                 break
             for part in final:  # what they found that the proposal overlooked is learned, and fresh ones are drawn
                 rounds.weigh(part)
-    return _result(rounds, final, log_w, shape, history, names, labels)
+    return _result(rounds, final, log_w, check, history, names, labels)
 
 
 def _result(
     rounds: Rounds,
     final: list[Round],
     log_w: np.ndarray,
-    shape: float,
+    check: np.ndarray,
     history: list[dict[str, float]],
     names: list[str],
     labels: list[str],
@@ -130,7 +141,9 @@ def _result(
         raise UsageError("log_likelihood is -inf or failed at every final draw: the prior does not meet the likelihood")
     log_z = float(np.logaddexp.reduce(log_w) - math.log(len(log_w)))
     w = np.exp(log_w - log_z)
-    error = float(w.std(ddof=1) / math.sqrt(len(w)))
+    both = np.concatenate([check, log_w])
+    error = math.sqrt((1 / effective_share(both) - 1) / (len(w) - 1))
+    shape = pareto_shape(both)
     reliable = shape <= RELIABLE
     if not reliable:
         log.warning(

@@ -27,7 +27,7 @@ class Round:
     """Draws from one proposal.
 
     Attributes:
-        stage: "levels", "pilot" or "final".
+        stage: "levels", "pilot", "check" or "final".
         proposal: what they were drawn from.
         y: points (n, D), the prior being standard normal.
         theta: their parameters (n, D).

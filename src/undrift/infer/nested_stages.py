@@ -1,12 +1,14 @@
-"""The three stages of nested sampling by importance.
+"""The four stages of nested sampling by importance.
 
 1. Levels: the contour L* rises so that the points above it always are worth `live` equally weighted ones. A mixture q
-   is fitted to the prior within the contour, and its draws join. The prior volume above a contour is the sum of the
+   is fitted to the prior within the contour, and its draws join; summits seen below it are climbed to, too
+   (see `undrift.infer.nested_strays`). The prior volume above a contour is the sum of the
    balance weights v above it (importance nested sampling: Feroz et al. 2013, arXiv:1306.2144; Lange 2023,
    arXiv:2306.16923; Williams et al. 2023, arXiv:2302.08526).
 2. Pilots: a mixture is fitted to the posterior weights v L, and its draws tell how many calls the wanted error takes.
-3. Final: that many draws from the last mixture, now frozen. The evidence is the mean of L pi / q over these alone, so
-   that it is unbiased whatever q is worth; a poor q costs calls, which the error shows.
+3. Check: draws from the last mixture, now frozen, whose weights tell whether it will do, and how many it takes.
+4. Final: that many. The evidence is the mean of L pi / q over these alone, none of which had a say in q or in their
+   number, so that it is unbiased whatever q is worth; a poor q costs calls, which the error shows.
 
 A fifth of each fit's proposal is defensive (Hesterberg 1995): the fit with wider components, which together have the
 tails of a Student t, and a ladder of the proposals of the levels, from the prior up. They bound the weights where the
@@ -15,7 +17,7 @@ fit has thin tails or nothing at all.
 
 from __future__ import annotations
 
-__all__ = ["counting", "explore", "finish", "refine", "wanted"]
+__all__ = ["counting", "effective_share", "explore", "finish", "refine", "wanted", "weights_of"]
 
 import math
 from collections.abc import Callable
@@ -23,8 +25,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from undrift.infer.gaussian_mixture import GaussianMixture, climb
+from undrift.infer.gaussian_mixture import GaussianMixture, climb, effective_size
 from undrift.infer.nested_rounds import Round, Rounds, log_normal
+from undrift.infer.nested_strays import stray_summits
 from undrift.infer.pareto import pareto_shape
 
 LADDER_SHARE = 0.05
@@ -33,6 +36,7 @@ LADDER_STEPS = 7
 WIDER = ((0.8, 0.1), (3.5, 0.05))  # standard deviations times 1 + the first / sqrt(D), and the share
 PILOTS = 8
 LEVEL_SHARES = np.array([0.65, 0.2, 0.15])  # of a level's fit, its wider copy and the level before
+STRAY_SHARE = 0.15
 CALM = 0.6  # Pareto shape of a pilot's weights
 FITS_KEPT = 3
 FREEZING_STEPS = 30
@@ -76,13 +80,19 @@ def explore(rounds: Rounds, live: int, dlogz: float, most_calls: float, say: Say
             above: np.ndarray = above, begin: int = components, before: GaussianMixture = last.proposal
         ) -> GaussianMixture:
             if above.sum() < 2 * dimensions + 2:
-                return GaussianMixture.standard(dimensions)
+                return with_strays(GaussianMixture.standard(dimensions))
             fitted = _fit(rounds, rounds.log_v, above, begin, 32, 1000 + 10 * live)
             # Evenly shared by half: a small mode has to have points at the next level too.
             fitted = replace(fitted, weights=0.5 * fitted.weights + 0.5 / len(fitted.weights))
             wide = fitted.widened(1 + WIDER[0][0] / math.sqrt(dimensions))
             # What this fit overlooks, the last one may have had: its points come with weights that can be fitted.
-            return GaussianMixture.together([fitted, wide, before], LEVEL_SHARES).pruned(1e-3)
+            return with_strays(GaussianMixture.together([fitted, wide, before], LEVEL_SHARES).pruned(1e-3))
+
+        def with_strays(level: GaussianMixture, contour: float = contour) -> GaussianMixture:
+            strays = stray_summits(rounds.y, rounds.log_l, contour)
+            if strays is None:
+                return level
+            return GaussianMixture.together([level, strays], np.array([1 - STRAY_SHARE, STRAY_SHARE]))
 
         found = rounds.draw("levels", proposal, live)
         components = _components(found.proposal)
@@ -167,6 +177,19 @@ def wanted(counts: float, precision: float) -> int:
     return math.ceil((1 / counts - 1) / precision**2)
 
 
+def effective_share(log_w: np.ndarray) -> float:
+    """(mean w)^2 / mean w^2 of draws' own weights, from their logs (n,): 1 / (1 + relative variance)."""
+    if not log_w.max() > -math.inf:
+        return 1e-4
+    w = np.exp(log_w - log_w.max())
+    return max(1e-4, effective_size(w) / len(w))
+
+
+def weights_of(drawn: Round) -> np.ndarray:
+    """The logs of the weights L pi / q of a round's draws (n,)."""
+    return drawn.log_l + log_normal(drawn.y) - drawn.proposal.log_prob(drawn.y)
+
+
 def finish(rounds: Rounds, proposal: GaussianMixture, count: int, say: Say) -> tuple[list[Round], np.ndarray]:
     """The final draws, and the logs of their weights L pi / q."""
     left, parts = count, []
@@ -175,8 +198,7 @@ def finish(rounds: Rounds, proposal: GaussianMixture, count: int, say: Say) -> t
         parts.append(rounds.draw("final", lambda: proposal, min(left, FINAL_BLOCK)))
         left -= len(parts[-1].y)
         say(f"{count - left:,} of {count:,} final draws")
-    y, log_l = np.concatenate([p.y for p in parts]), np.concatenate([p.log_l for p in parts])
-    return parts, log_l + log_normal(y) - proposal.log_prob(y)
+    return parts, np.concatenate([weights_of(part) for part in parts])
 
 
 def _contour(rounds: Rounds, live: int) -> float:
