@@ -122,7 +122,9 @@ def test_the_jacobian_is_that_of_finite_differences(kind):
     """Of a root of rain with an anamorphosis, and of standardised values, of fields given covariates."""
     ds = fields(30, offset=20.0)
     ds["tas"] = np.abs(ds.tas) ** (3 if kind == "power" else 1) * 1e-3 + 1e-3
-    model = tiny_fit(ds.assign_coords(time=np.arange(30.0)), task="emulate", steps=1, set={"codec.transforms.tas": kind})
+    model = tiny_fit(
+        ds.assign_coords(time=np.arange(30.0)), task="emulate", steps=1, set={"codec.transforms.tas": kind}
+    )
     codec, values = model.codec, ds.tas.values[:3, None].astype(np.float64)
     if kind == "power":
         from undrift.data.anamorphosis import Anamorphosis, fit_levels
