@@ -272,7 +272,7 @@ class FieldModel:
         at: str | Mapping[str, Any] | None = None,
         probes: int = 16,
         tolerance: float = 1.0,
-        nfe: int = 200,
+        nfe: int = 256,
         seed: int = 0,
         dequantize: bool = False,
         progress: bool = True,
