@@ -20,7 +20,7 @@ VERBS = {
     "train": "Train a model on files and write a run directory.",
     "sample": "Draw an ensemble from a run.",
     "forecast": "Forecast from given frames, with a run of --task window.",
-    "log-prob": "Write the log-density of rows of a table.",
+    "log-prob": "Write the log-density of rows of a table, or of fields.",
     "nested": "Find the evidence and the posterior of a likelihood of your own.",
     "evaluate": "Score an ensemble against the truth.",
     "report": "Draw, score and write one HTML page about a run.",

@@ -156,9 +156,9 @@ def _values(model: "FieldModel", target: Fields) -> NDArray[np.float64]:
     values = place(target.read(np.arange(len(target)))).astype(np.float64)
     lost = np.isnan(values) & ~codec.mask
     if lost.any():
-        rows = lost.reshape(len(lost), -1).any(1)
+        rows = int(lost.reshape(len(target), -1).any(1).sum())
         raise DataError(
-            f"values are missing in {rows.sum()} of {len(rows)} fields, {int(lost.sum())} numbers in all, that had "
+            f"values are missing in {rows} of {len(target)} fields, {int(lost.sum())} numbers in all, that had "
             "values in training; a density is of whole fields, leave those out"
         )
     return values

@@ -272,7 +272,7 @@ class FieldModel:
         at: str | Mapping[str, Any] | None = None,
         probes: int = 16,
         tolerance: float = 1.0,
-        nfe: int = 200,
+        nfe: int = 256,
         seed: int = 0,
         dequantize: bool = False,
         progress: bool = True,
@@ -291,7 +291,7 @@ class FieldModel:
             progress: show a progress bar.
 
         Returns:
-            Dataset over the dims that count samples: ``log_prob``, ``log_prob_error``, the sum of its parts ``error_*``.
+            Dataset over the dims that count samples: ``log_prob``, and ``log_prob_error``, the sum of ``error_*``.
             The attribute ``numbers`` says how many values of a field count; cells that never have one do not.
 
         Raises:
