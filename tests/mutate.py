@@ -279,6 +279,7 @@ FAULTS = [
           "exact/test_density.py"),
     Fault("infer/density.py", "(y + ratio / 2 * z), h / 2", "(y + ratio * z), h / 2",
           "exact/test_density.py"),
+    Fault("infer/density.py", "more.z - found.z", "more.z", "exact/test_point_densities.py"),
     Fault("infer/density.py", "torch.fmax(moved, raw / torch.where(", "10 * torch.fmax(moved, raw / torch.where(",
           "exact/test_density.py"),
     Fault("infer/density.py", "(x / sigma) - flow.size * math.log(sigma)", "(x / sigma)",

@@ -78,7 +78,7 @@ def test_with_the_exact_base_the_density_is_exact(process, measured):
     name, process = process, PROCESSES[process]
     alpha, sigma = ends(process)
     x, denoiser = draws(6, WIDE, alpha, sigma), exact(WIDE, process)
-    found = log_prob(denoiser, torch.from_numpy(x), base=denoiser.log_prob, tolerance=4e-5, nfe=2048)
+    found = log_prob(denoiser, torch.from_numpy(x), base=denoiser.log_prob, tolerance=2e-5, nfe=2048)
     error = np.abs(found.log_prob.numpy() - density(x, WIDE, alpha, sigma))
     assert found.status == "done" and found.nfe <= 2048
     assert (error <= 2 * found.error.numpy() + 1e-9).all()
@@ -265,8 +265,8 @@ def test_the_start_at_clean_data_is_part_of_the_error():
     assert (found.error - found.truncation).max() < 1e-4
     found = log_prob(denoiser, x, least=0.005, tolerance=1e-6, nfe=2048)
     ratio = (found.truncation / (found.log_prob - expected).abs()).tolist()
-    # at the mean there is the term of the trace alone; off it the score is taken too far from the data and is too small
-    assert 0.9 < ratio[0] < 1.2 and 0.5 < ratio[1] < 1.2
+    # 3/2 of it; at the mean there is the term of the trace alone; off it the score is taken too far from the data and is too small
+    assert 1.35 < ratio[0] < 1.8 and 0.75 < ratio[1] < 1.8
     assert log_prob(denoiser, x, tolerance=1e-3).status == "done"
 
 

@@ -218,6 +218,21 @@ def log_likelihood(theta):
 """
 
 
+def test_processes_find_the_same_evidence_with_what_lies_beside_the_problem(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside_the_problem.py").write_text("WIDTH = 0.02\n")
+    (tmp_path / "problem.py").write_text("from beside_the_problem import WIDTH\n" + PROBLEM.replace("0.02", "WIDTH"))
+    words = ["nested", "problem.py", "--live", "100", "--precision", "0.1", "--json"]
+    found = []
+    for workers in ("1", "2"):
+        assert main([*words, "--workers", workers, "--out", workers]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["ln Z"] == found[1]["ln Z"] == pytest.approx(np.log(2 * np.pi * 0.01 / 16), abs=0.5)
+    (tmp_path / "problem.py").write_text("import os\n" + PROBLEM.replace("return -float", "os._exit(1); return -float"))
+    assert main([*words, "--workers", "2", "--out", "3"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("type the same command with --resume to go on")
+
+
 def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "problem.py").write_text(PROBLEM)

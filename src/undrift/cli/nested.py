@@ -5,14 +5,21 @@ from __future__ import annotations
 __all__ = ["nested"]
 
 import math
+import sys
+import types
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from undrift.cli.options import Flag, Json, Seed, set_threads
 from undrift.cli.output import emit_json, facts, note
 from undrift.cli.stopping import stopped_saying
-from undrift.errors import DataError, UsageError
+from undrift.errors import DataError, UndriftError, UsageError
+
+_MODULE = "undrift_problem"
 
 
 def nested(
@@ -23,6 +30,8 @@ def nested(
     live: int | None = None,
     precision: float = 0.01,
     most_calls: float = math.inf,
+    most_failures: float = 0.1,
+    workers: int = 1,
     seed: Seed = 0,
     resume: Flag = False,
     json: Json = False,
@@ -44,6 +53,8 @@ def nested(
         live: Points that a contour is learned from. Default 1000, or 25 a parameter.
         precision: The standard error of ln Z to draw for.
         most_calls: Calls of the likelihood at most.
+        most_failures: Share of the calls that may raise or return NaN before it stops.
+        workers: Processes that call the likelihood at the same time.
         resume: Go on with the state in OUT.
     """
     path, folder = Path(problem), Path(out)
@@ -51,15 +62,23 @@ def nested(
         raise UsageError(f"{out} is a file; name a folder with --out")
     if (folder / "settings.json").exists() and not resume:
         raise UsageError(f"{out} holds the state of a run; type --resume to go on with it, or another --out")
-    with stopped_saying(lambda: "type the same command with --resume to go on"):
+    again = "type the same command with --resume to go on"
+    with stopped_saying(lambda: again):
         log_likelihood, prior_transform, parameters = _problem(path)
         from undrift.infer.nested import nested as run
 
         set_threads()
-        found = run(
-            log_likelihood, prior_transform, len(parameters), names=list(parameters), labels=list(parameters.values()),
-            live=live, precision=precision, most_calls=most_calls, seed=seed, out=folder, resume=resume,
-        )  # fmt: skip
+        try:
+            with _pool(path, workers) as pool:
+                found = run(
+                    log_likelihood, prior_transform, len(parameters), names=list(parameters),
+                    labels=list(parameters.values()), live=live, precision=precision, most_calls=most_calls,
+                    most_failures=most_failures, pool=pool, seed=seed, out=folder, resume=resume,
+                )  # fmt: skip
+        except BrokenExecutor as error:
+            raise UndriftError(
+                f"a process that called the likelihood died, of too little memory perhaps; {again}"
+            ) from error
     found.to_netcdf(folder / "posterior.nc")
     found.to_getdist(folder / "chain")
     told = {
@@ -75,6 +94,25 @@ def nested(
     return 0
 
 
+def _load(path: Path) -> dict[str, Any]:
+    """The names of a file that is run as a module, which other processes know its functions by."""
+    sys.path.insert(0, str(path.parent.resolve()))  # what lies beside a script can be imported, here too
+    module = types.ModuleType(_MODULE)
+    module.__file__ = str(path)
+    sys.modules[_MODULE] = module
+    exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
+    return vars(module)
+
+
+def _pool(path: Path, workers: int) -> AbstractContextManager[Executor | None]:
+    """Processes that have run the file, or None where there is one."""
+    if workers < 1:
+        raise UsageError(f"workers is {workers}, expected at least 1")
+    if workers == 1:
+        return nullcontext()
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_load, initargs=(path,))
+
+
 def _problem(path: Path) -> tuple[Callable[..., Any], Callable[..., Any], dict[str, str]]:
     """What a file defines.
 
@@ -84,10 +122,8 @@ def _problem(path: Path) -> tuple[Callable[..., Any], Callable[..., Any], dict[s
     """
     if not path.is_file():
         raise DataError(f"{path}: cannot be opened; expected a Python file with log_likelihood and prior_transform")
-    import runpy
-
     try:
-        names = runpy.run_path(str(path))
+        names = _load(path)
     except Exception as error:
         raise DataError(f"{path}: cannot be run ({type(error).__name__}: {error})") from error
     for name in ("log_likelihood", "prior_transform", "parameters"):

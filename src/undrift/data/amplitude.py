@@ -104,6 +104,7 @@ def _fitted(features: Array, square: Array) -> Array:
     return minimize(_loss, np.zeros(features.shape[1]), args=(features, square), jac=True, method="BFGS").x
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a step that is too long has an infinite loss, and is refused
 def choose_weights(features: Array, square: Array, fold: NDArray[np.intp]) -> Array:
     """Weights of the features, zero for those that held-out folds do not ask for.
 

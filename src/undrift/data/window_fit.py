@@ -19,6 +19,7 @@ _AMPLITUDES = 400  # maps x frames at most: their posterior takes a cube of it
 _COUPLED = (0, 4, 8, 16)  # maps that are predicted from each other's past, tried by cross-validation
 _COMMON = (0.1, 0.3, 0.6)  # tried likewise, see fit_law
 _SCORED = 20  # windows of a fold at most
+_NONE = 1e-300  # an error of nothing has a logarithm too
 _IN_PARTS = 6  # likewise, where parts of frames are given, which takes longer
 _VARIES = 1e-6  # of the largest deviation of a cell: less is the rounding of a cell that is always the same
 _PAIRED = 200  # cells whose correlations say how alike cells are
@@ -210,7 +211,7 @@ def fit_window_laws(
                 _errors(law(k, count, coupled, common), amplitudes[k][at, :, :count], beside[k]) + between[k]
                 for k, at in enumerate(some)
             ]
-            errors[count, coupled, common] = float(np.log(np.mean(per_fold, 0)).mean())
+            errors[count, coupled, common] = float(np.log(np.maximum(np.mean(per_fold, 0), _NONE)).mean())
     best = min(errors, key=lambda choice: errors[choice])
     return WindowLaws([law(k, *best) for k in range(number + 1)]), errors
 

@@ -7,6 +7,7 @@ to points (Lipman et al. 2023, https://arxiv.org/abs/2210.02747), which may be m
 https://arxiv.org/abs/2302.00482).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -23,6 +24,7 @@ from undrift.infer import log_prob, sample
 from undrift.nets import MLP
 from undrift.objective import EDMWeight, FlowMatching, LogNormal, ScoreMatching
 from undrift.process import EDM, Process, RectifiedFlow
+from undrift.solve.grid import EvenTime
 from undrift.tasks.batch import Condition
 from undrift.train.settings import Progress, Settings, Trained
 from undrift.train.tensors import fit
@@ -33,6 +35,7 @@ Array = NDArray[np.float64]
 _BATCH = 1024
 _EMBEDDING, _HIGHEST = 12, 6.0  # a network that is smooth in time has its density in few steps
 _NFE = 64  # of a draw
+_LEAST = 1e-4  # noise where the density of straight lines begins
 _STEP = 0.01  # of the differences that are a score
 _SIGMAS = (0.002, 30.0)  # of a diffusion of points of unit scale
 _LEVELS = (-2.0, 1.6)  # mean and deviation of the logarithm of the noise levels that a diffusion is learned at
@@ -75,8 +78,17 @@ class PointFlow:
     def log_prob(self, y: Array, given: Array | None = None) -> tuple[Array, Array]:
         """Log-density of points (n, D) in nats, and its estimated error, (n,) each."""
         values, errors = [], []
+        denoiser = self.denoiser
+        t = torch.tensor(denoiser.process.t_max, dtype=torch.float64)
+        sigma = float(denoiser.process.sigma(t))
+
+        def base(x: Tensor, t: Tensor) -> Tensor:  # of what is drawn, which is the law that this is the density of
+            return denoiser.noise.log_prob(x / sigma) - self.numbers * math.log(sigma)
+
         for x, told in in_parts(y, given):
-            found = log_prob(self.denoiser, x, _told(told), tolerance=self.tolerance)
+            found = log_prob(
+                denoiser, x, _told(told), tolerance=self.tolerance, grid=EvenTime(), base=base, least=_LEAST
+            )
             values.append(found.log_prob.numpy())
             errors.append(found.error.numpy())
         return np.concatenate(values), np.concatenate(errors)

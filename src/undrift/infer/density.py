@@ -42,7 +42,7 @@ __all__ = ["Density", "log_prob"]
 Base = Callable[[Tensor, Tensor], Tensor]
 _EXACT = 32  # numbers of a field up to which the trace is exact if nothing is said
 _SCORE = 5  # times the least ratio: where the score of clean data is taken
-_FIRST = 8  # steps of the coarsest run
+_FIRST = 4  # steps of the coarsest run
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,9 @@ def log_prob(
     Where sigma(t_min) is 0 the noise in x_t is not determined there. The run begins at ``sigma / alpha = rho = least``,
     up to which z grows as rho does: with ``y = x_t / alpha``, ``y += rho z / 2`` and ``r = h / 2``,
     ``h = D - alpha tr(d x / d x_t)``. The next power, ``z = c rho + d rho^3``, is known from z at ``rho / 2``, and what
-    it adds is the error: ``rho / 3 (z(rho) - 2 z(rho / 2))`` in y and ``(h(rho) - 4 h(rho / 2)) / 3`` in r. A network
-    that is not sure of its z there has a larger error, which falls with ``least``.
+    it adds is the error: ``rho / 3 (z(rho) - 2 z(rho / 2))`` in y and ``(h(rho) - 4 h(rho / 2)) / 3`` in r. The z of a
+    network is not quite 0 where nothing is noise, ``z = c + b rho``; then 1/2 stands for 1/3, which is what is taken
+    for all. The gradient of the log-density, which the distance in y is multiplied with, is told by how z grows.
 
     The base is the law of ``sigma(t_max) z``: then the density is that of what the sampler draws, and its distance from
     the law of the data at t_max is a term of the error.
@@ -195,11 +196,11 @@ class _Flow:
         before, trace_before = self.evaluate(float(process.alpha(half)) * y, half, rows)
         h, h_before = self.size - alpha * trace, self.size - float(process.alpha(half)) * trace_before
         z, bent = found.z.flatten(1).double(), (found.z - 2 * before.z).flatten(1).double()
-        # the score: near clean data it does not change, and a network knows it where there is more noise
+        # the score: how z grows, as that of a network need not be 0 where nothing is noise
         above = process.t_of_ratio(t.new_tensor(_SCORE * least))
         more, _ = self.evaluate(float(process.alpha(above)) * y, above, rows)
-        score = _pull(self.denoiser.noise, more.z).flatten(1) / _SCORE
-        self.truncation = ((h - 4 * h_before).mean(1).abs() + (score * bent).sum(1).abs()) / 3
+        score = _pull(self.denoiser.noise, more.z - found.z).flatten(1) / (_SCORE - 1)
+        self.truncation = ((h - 4 * h_before).mean(1).abs() + (score * bent).sum(1).abs()) / 2
         return alpha * (y + ratio / 2 * z), h / 2
 
     def scale(self, t: float, device: torch.device) -> float:

@@ -116,7 +116,7 @@ class Calls:
         if self.failed > max(FEW, self.most_failures * self.made):
             raise UndriftError(
                 f"{self.failed} of {self.made} calls of log_likelihood failed, the last one {wrong}; at most "
-                f"{self.most_failures:.0%} may. Correct it and go on with resume, or type most_failures=0.9"
+                f"{self.most_failures:.0%} may (most_failures). Correct it, or allow more, and go on with resume"
             )
 
 
