@@ -10,9 +10,6 @@ The last fifth of the record is held out and drawn from its means over 4 x 4 cel
 
 CRPS in K, lag-1 autocorrelation and mean lengths of spells (hours above the 90 % and below the 10 % quantile of a cell)
 of the fields, and of their detail: what the means over blocks do not tell.
-
-The same weights of windows then draw the sequence given every third of its coarse frames, and forecast 12 hours from
-every twelfth hour without any coarse frame ahead, beside the baselines of ``undrift evaluate``.
 """
 
 import argparse
@@ -21,7 +18,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 import undrift
@@ -84,28 +80,6 @@ def held(model: undrift.FieldModel) -> xr.Dataset:
     return found["linear predictor"]
 
 
-def thinned(model: undrift.FieldModel, coarse: xr.Dataset, truth: xr.Dataset, count: int) -> dict[str, float]:
-    """Scores of the sequence given every third of its coarse frames."""
-    drawn = model.sample(coarse.isel(time=slice(None, None, 3)), realizations=count, progress=False)
-    scores = undrift.evaluate(drawn, truth, bootstrap=0, progress=False).isel(variable=0)
-    names = {"CRPS": "crps", "spread/skill": "spread_skill", "autocorrelation": "autocorrelation_ensemble"}
-    return {name: float(scores[key]) for name, key in names.items()}
-
-
-def ahead(model: undrift.FieldModel, path: str, truth: xr.Dataset, count: int) -> dict[str, dict[str, float]]:
-    """CRPS by lead of forecasts that know no coarse frame ahead, and of their baselines."""
-    init = ",".join(str(np.datetime_as_string(t, unit="s")) for t in truth.time.values[2:-12:12])
-    forecast = model.forecast(path, init=init, lead="12h", realizations=count, progress=False)
-    scores = undrift.evaluate(forecast, path, run=model, bootstrap=0, progress=False).isel(variable=0)
-    out = {}
-    for lead in (1, 2, 3, 4, 5, 6, 12):
-        one = scores.sel(prediction_timedelta=np.timedelta64(lead, "h"))
-        out[f"{lead} h"] = {"undrift": float(one.crps), "spread/skill": float(one.spread_skill)} | {
-            str(name): float(one.crps_baseline.sel(baseline=name)) for name in one.baseline.values
-        }
-    return {"starts": {"number": forecast.sizes["time"]}, **out}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path")
@@ -125,9 +99,6 @@ def main() -> None:
         drawn = model.sample(coarse, realizations=arguments.realizations, progress=False)
         found[f"seconds, {name}"] = time.perf_counter() - began
         found |= rows(drawn, truth, name, model)
-        found[f"steps, {name}"] = model.facts["steps"]
-    found["every third coarse frame"] = thinned(windows, coarse, truth, arguments.realizations)
-    found["forecasts"] = ahead(windows, arguments.path, truth, arguments.realizations)
     arguments.out.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
