@@ -259,7 +259,7 @@ def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, 
     assert main(["evaluate", "DENSITY"]) == 0
     assert "nats a row" in capsys.readouterr().out
     for words, text in (
-        (["report", "DENSITY"], "density of parameters"),
+        (["report", "DENSITY", "--nfe", "3"], "got --nfe"),
         (["sample", "DENSITY", "--out", "d.nc", "--nfe", "3"], "--nfe"),
         (["evaluate", "DENSITY", "--truth", "draws.csv", "--out", "scores.json"], "got --out"),
         (["log-prob", "DENSITY", "draws.csv", "--out", "F.txt"], ".nc or .csv"),
