@@ -43,6 +43,7 @@ _BATCH = 1024
 _EMBEDDING, _HIGHEST = 12, 6.0  # a network that is smooth in time has its density in few steps
 _NFE = 64  # of a draw
 _LEAST = 1e-4  # noise where the density of straight lines begins
+_FIRST = 4  # steps of the coarsest run, of a network that is smooth in time
 _PAIRS, _MATCHING = 32_768, 0.2  # that are matched, and the share of a budget after which no more are
 _STEP = 0.01  # of the differences that are a score
 _SIGMAS = (0.002, 30.0)  # of a diffusion of points of unit scale
@@ -136,7 +137,14 @@ class PointFlow:
 
         for x, told in in_parts(y, given):
             found = log_prob(
-                denoiser, x, _told(told), tolerance=self.tolerance, grid=EvenTime(), base=base, least=_LEAST
+                denoiser,
+                x,
+                _told(told),
+                tolerance=self.tolerance,
+                grid=EvenTime(),
+                base=base,
+                least=_LEAST,
+                first=_FIRST,
             )
             values.append(found.log_prob.numpy())
             errors.append(found.error.numpy())

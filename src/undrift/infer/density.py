@@ -42,7 +42,6 @@ __all__ = ["Density", "log_prob"]
 Base = Callable[[Tensor, Tensor], Tensor]
 _EXACT = 32  # numbers of a field up to which the trace is exact if nothing is said
 _SCORE = 5  # times the least ratio: where the score of clean data is taken
-_FIRST = 4  # steps of the coarsest run
 
 
 @dataclass(frozen=True)
@@ -87,14 +86,15 @@ def log_prob(
     probes: int = 16,
     base: Base | None = None,
     least: float = 0.001,
+    first: int = 8,
     seed: int = 0,
 ) -> Density:
     """Log-density of fields at t_min, the smallest noise of the process.
 
-    The ODE runs from the field to noise with 8, 16, 32, ... steps. Two runs of a solver of order p are extrapolated
-    (Richardson 1911, doi:10.1098/rsta.1911.0009), ``(2^p fine - coarse) / (2^p - 1)``, and the difference of two of
-    these estimates the error, as of a solver of order p; rows that are within half of the tolerance are not run
-    again.
+    The ODE runs from the field to noise with ``first``, twice, four times, ... as many steps. Two runs of a solver of
+    order p are extrapolated (Richardson 1911, doi:10.1098/rsta.1911.0009), ``(2^p fine - coarse) / (2^p - 1)``, and the
+    difference of two of these estimates the error, as of a solver of order p; rows that are within half of the
+    tolerance are not run again.
 
     Where sigma(t_min) is 0 the noise in x_t is not determined there. The run begins at ``sigma / alpha = rho = least``,
     up to which z grows as rho does: with ``y = x_t / alpha``, ``y += rho z / 2`` and ``r = h / 2``,
@@ -120,6 +120,7 @@ def log_prob(
         probes: vectors of signs for each row, the same all along the run; at least 2, as their spread is the error.
         base: ``base(x_t, t) -> (B,)``, the log-density at t_max, taken as exact.
         least: ratio sigma / alpha at which the run begins where sigma(t_min) is 0.
+        first: steps of the coarsest run; where few see little of the path, two runs agree that are both wrong.
         seed: of the signs, which depend on the position of a row and on nothing else.
 
     Raises:
@@ -129,13 +130,14 @@ def log_prob(
     check_rows("x", x, condition)
     check_denoiser(denoiser)
     check_whole(nfe=nfe, seed=seed)
+    check_whole(1, first=first)
     _check(tolerance, trace, probes, least, base)
     solver = RungeKutta(KUTTA, Angle()) if solver is None else solver
     _check_run(solver, grid)
     exact = trace == "exact" if trace else x[0].numel() <= _EXACT
     flow = _Flow(denoiser, x, condition, _directions(x, None if exact else probes, seed), exact, least)
     besides = 3 if base is None else 0  # calls for the base
-    steps, whole = _first_steps(solver, flow.calls + besides, nfe), nfe - besides
+    steps, whole = _first_steps(first, solver, flow.calls + besides, nfe), nfe - besides
     rows = torch.arange(len(x), device=x.device)
     coarse = _parts(flow, flow.run(rows, solver, grid, steps), base)
     end, found = torch.empty_like(flow.start), torch.empty_like(coarse)
@@ -342,9 +344,8 @@ def _settled(
     return Density(found, error, discretisation, spread, away, flow.truncation, flow.calls, status, steps)
 
 
-def _first_steps(solver: Solver, calls: int, nfe: int) -> int:
+def _first_steps(steps: int, solver: Solver, calls: int, nfe: int) -> int:
     """Steps of the first run, where so many calls are needed besides and one of twice as many steps has to follow."""
-    steps = _FIRST
     while steps > 1 and calls + 3 * steps * solver.evaluations > nfe:
         steps //= 2
     if calls + 3 * steps * solver.evaluations > nfe:
