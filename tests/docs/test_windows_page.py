@@ -30,7 +30,16 @@ def test_a_row_names_a_class(row):
 def test_the_table_has_the_systems():
     assert len(ROWS) >= 14
     named = " ".join(row[0] for row in ROWS)
-    systems = ("MCVD", "Video Diffusion", "FluidDiff", "GenCast", "Nowcasting", "super-resolution", "Translation")
+    systems = (
+        "MCVD",
+        "Video Diffusion",
+        "climate simulations",
+        "FluidDiff",
+        "GenCast",
+        "Nowcasting",
+        "super-resolution",
+        "Translation",
+    )
     guides = ("posterior sampling", "Pseudoinverse", "Moment matching", "Reconstruction guidance", "Replacement")
     for system in (*systems, "enrichment", *guides, "Classifier-free guidance", "Classifier guidance"):
         assert system in named
