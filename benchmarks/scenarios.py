@@ -152,6 +152,7 @@ def drawn(ratio: Array, error: Array, other: dict[str, Array], years: Array, pat
     for one, title in zip(axes, ("trained models", "baselines")):
         one.axhline(0, color="grey", lw=1)
         one.set_yscale("symlog", linthresh=10)
+        one.set_ylim(-6000, 6000)
         one.set_title(title)
         one.set_xlabel("held-out year")
         one.legend(fontsize=8)
