@@ -179,3 +179,11 @@ def test_a_corner_of_many_parameters_says_what_it_leaves_out():
     rows = Samples("rows", rng.normal(size=(300, 9)), rng.random(300))
     picture = corner([rows], names, names, title="All", dpi=30)
     assert picture.caption.endswith("The first 8 of 9 parameters.") and picture.width == picture.height == 1100
+
+
+def test_rows_that_all_lie_outside_have_no_likelihood():
+    bounds = {"theta": (0, 1)}
+    rows = pd.DataFrame({"theta": np.random.default_rng(0).beta(2, 3, 200)})
+    model = undrift.fit(rows, estimator="mixture", bounds=bounds, progress=False)
+    with pytest.raises(DataError, match="every row lies outside the bounds of the density"):
+        score_density(model, unseen_rows(model, [pd.DataFrame({"theta": [2.0, 3.0]})]))
