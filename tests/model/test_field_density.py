@@ -153,6 +153,8 @@ def test_laws_without_a_density_are_refused(emulator, data, trained):
         trained.log_prob(fields(4), coarse(fields(4)), progress=False)
     with pytest.raises(UsageError, match="say what is given: --given"):
         trained.log_prob(fields(4), progress=False)
+    with pytest.raises(UsageError, match="tolerance is -1, expected nats a field"):
+        emulator.log_prob(data, tolerance=-1, progress=False)
     lost = data.isel(year=[0]).copy(deep=True)
     lost.tas.values[0, 5, 5] = np.nan
     with pytest.raises(DataError, match="values are missing in 1 of 1 fields"):

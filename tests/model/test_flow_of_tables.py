@@ -98,6 +98,8 @@ def test_what_no_coupling_or_base_can_do_is_refused(model):
             undrift.fit(rows, progress=False, **options)
     with pytest.raises(DataError, match="row 1 of the base lies outside the bounds"):
         undrift.fit(rows.abs() * 0.01, base=base(50), bounds={"a": (0, 1)}, steps=2, progress=False)
+    with pytest.raises(DataError, match="all rows of the base are the same"):
+        undrift.fit(rows, base=base(1).loc[[0] * 50], steps=2, progress=False)
     with pytest.raises(UsageError, match="got base, where the density of a table begins"):
         undrift.fit(rows.to_xarray(), task="emulate", base=base(50))
     plain = undrift.fit(rows, estimator="flow-matching", coupling="ot", steps=2, progress=False)
@@ -136,6 +138,15 @@ def test_covariates_are_classes_or_numbers():
     numbers = coupling_of("conditional-ot", None, rng.normal(size=(500, 1)))
     assert isinstance(classes, ConditionalOT) and isinstance(numbers, ConditionalOT)
     assert classes.share is None and numbers.share == 0.05
+    few = coupling_of("conditional-ot", None, rng.normal(size=(60, 1)))  # each its own class, of which none has two
+    assert isinstance(few, ConditionalOT) and few.share == 0.05
+
+
+def test_matching_leaves_half_of_a_budget(monkeypatch):
+    """One matching of all pairs takes longer than the whole budget."""
+    monkeypatch.setattr(point_flow, "_PAIRS", 1)
+    found = undrift.fit(table(400, 0), estimator="flow-matching", coupling="ot", budget=0.004, progress=False)
+    assert found.facts["training"]["seconds"] >= 0.002
 
 
 def test_a_conditional_flow_heeds_its_classes():

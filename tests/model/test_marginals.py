@@ -49,5 +49,7 @@ def test_a_density_that_learns_its_rows_by_heart_has_a_large_error():
 def test_what_has_no_prior_is_refused():
     with pytest.raises(UsageError, match="b has no two bounds"):
         marginal_kl(chain(), "b")
+    with pytest.raises(UsageError, match="estimator is 'spline', expected one of auto, flow-matching"):
+        marginal_kl(chain(), "b", estimator="spline")
     with pytest.raises(DataError, match="a log ratio that is not finite"):
         marginal_kl(chain(), "b", prior=lambda x: np.where(x[:, 0] > 0, 0.0, -np.inf))

@@ -179,3 +179,17 @@ def test_a_corner_of_many_parameters_says_what_it_leaves_out():
     rows = Samples("rows", rng.normal(size=(300, 9)), rng.random(300))
     picture = corner([rows], names, names, title="All", dpi=30)
     assert picture.caption.endswith("The first 8 of 9 parameters.") and picture.width == picture.height == 1100
+
+
+def test_rows_that_lie_outside_are_told(tmp_path, capsys):
+    bounds = {"theta": (0, 1)}
+    rows = pd.DataFrame({"theta": np.random.default_rng(0).beta(2, 3, 200)})
+    model = undrift.fit(rows, estimator="mixture", bounds=bounds, progress=False)
+    with pytest.raises(DataError, match="every row lies outside the bounds of the density"):
+        score_density(model, unseen_rows(model, [pd.DataFrame({"theta": [2.0, 3.0]})]))
+    model.save(tmp_path / "RUN")
+    pd.DataFrame({"theta": [0.5, 2.0, 3.0]}).to_csv(tmp_path / "rows.csv", index=False)
+    capsys.readouterr()
+    assert main(["log-prob", str(tmp_path / "RUN"), str(tmp_path / "rows.csv"), "--out", str(tmp_path / "F.csv")]) == 0
+    first = float(model.log_prob(pd.DataFrame({"theta": [0.5]})).log_prob[0])
+    assert f"F.csv: 3 rows, 2 with -inf; of the others mean {first:.4f} nats" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["log_prob", "numbers_of"]
 
+import math
 from typing import TYPE_CHECKING
 
 from undrift.cli.options import Device, Flag, Json, NoVerify, Seed, refuse_existing, set_threads
@@ -73,11 +74,16 @@ def log_prob(
             found = model.log_prob(data, given, at=at, seed=seed, dequantize=dequantize, **counts)
             of = "fields"
         write_rows(found, out)
-    mean, error = float(found.log_prob.mean()), float(found.log_prob_error.max())
+    inside = found.log_prob != -math.inf
+    outside, error = int((~inside).sum()), float(found.log_prob_error.max())
+    mean = float(found.log_prob.where(inside).mean()) if inside.any() else -math.inf
     if json:
-        emit_json({"out": out, of: found.log_prob.size, "mean": mean, "largest error": error})
+        emit_json({"out": out, of: found.log_prob.size, "outside": outside, "mean": mean, "largest error": error})
     else:
-        say(f"{out}: {found.log_prob.size} {of}, mean {mean:.4f} nats, largest error {error:.2g}")
+        told = f"mean {mean:.4f} nats, largest error {error:.2g}"
+        if outside:
+            told = f"{outside} with -inf" + (f"; of the others {told}" if inside.any() else "")
+        say(f"{out}: {found.log_prob.size} {of}, {told}")
     return 0
 
 

@@ -15,6 +15,7 @@ __all__ = ["COUPLINGS", "coupling_of", "drawn_rows", "paired"]
 Array = NDArray[np.float64]
 COUPLINGS = ("independent", "ot", "conditional-ot")
 _CLASSES, _SHARE = 64, 0.05  # different conditions up to which they are classes, and the share where they are numbers
+_FEWEST = 4  # rows of a class in the mean: where all rows differ there is nothing to match within one
 _ROWS = 2048  # matched at once, of each class: the time of an assignment grows as their cube
 
 
@@ -25,7 +26,8 @@ def coupling_of(name: str, base: Tensor | None, given: Array | None) -> Coupling
         name: one of ``COUPLINGS``.
         base: rows of equal weight, (m, D); white noise if None.
         given: what is given with each point, (n, K), or None. Up to 64 different rows are classes, of which only equal
-            ones are matched; others are numbers, see :class:`undrift.process.ConditionalOT`.
+            ones are matched, where they have four points each in the mean; others are numbers, see
+            :class:`undrift.process.ConditionalOT`.
 
     Raises:
         UsageError: transport that does not heed what is given, or nothing is given to be heeded.
@@ -42,7 +44,7 @@ def coupling_of(name: str, base: Tensor | None, given: Array | None) -> Coupling
         return MinibatchOT(ends)
     if given is None:
         raise UsageError("conditional-ot heeds covariates, and there are none; type ot")
-    classes = len(np.unique(given, axis=0)) <= _CLASSES
+    classes = len(np.unique(given, axis=0)) <= min(_CLASSES, len(given) / _FEWEST)
     return ConditionalOT(ends, None if classes else _SHARE)
 
 

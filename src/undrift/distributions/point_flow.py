@@ -202,8 +202,8 @@ def fit_point_flow(
         width: of the perceptron.
         layers: of the perceptron.
         coupling: of points with where the flow begins, one of :data:`undrift.distributions.pairing.COUPLINGS`. Those by
-            transport match 32,768 pairs before the training, of rows that are drawn by their weights, for a fifth of a
-            budget at most.
+            transport match 32,768 pairs before the training, of rows that are drawn by their weights; none is begun
+            after a fifth of a budget, of which half at least is left for the training.
         base: rows where the flow begins, noise if None.
         progress: see :func:`undrift.train.loop.train`.
 
@@ -248,7 +248,8 @@ def _matched(
         rows, z = paired(coupling, x[which], odds[which], told, number=pairs, seed=seed, seconds=seconds)
         parts.append(Batch.of(x[which][rows], condition.index(which).index(rows), z=z))
     if settings.budget is not None:
-        settings = replace(settings, budget=settings.budget - (time.monotonic() - begun))
+        left = settings.budget - (time.monotonic() - begun)
+        settings = replace(settings, budget=max(left, settings.budget / 2))  # one matching may take longer than all
     left_out, seen = parts
     return None if left_out is None else [left_out], seen, settings
 

@@ -184,7 +184,14 @@ class DensityModel:
                 raise UsageError("no row was held out; name a table, or fit with holdout='10%'")
             names = ("log_likelihood", "standard_error", "rows")
             return dict(zip(names, (score["held out"], score["standard error"], score["rows"]))) | {"outside": 0}
-        table = open_table(data, variables=self.names, covariates=self.facts["given_names"] or None)
+        return self.likelihood_of(open_table(data, variables=self.names, covariates=self.facts["given_names"] or None))
+
+    def likelihood_of(self, table: Table) -> dict[str, Any]:
+        """What :meth:`evaluate` says of a table with all columns that were fitted.
+
+        Raises:
+            DataError: no row of positive weight lies within the bounds.
+        """
         found, _ = self.log_prob_of(table)
         counted, inside = table.weights > 0, np.isfinite(found) & (table.weights > 0)
         if not inside.any():

@@ -115,11 +115,8 @@ def thinned(table: Table, most: int, seed: int) -> Table:
 
 
 def _likelihood(model: DensityModel, held: Table) -> tuple[float, float]:
-    found, _ = model.log_prob_of(held)
-    counted = np.isfinite(found) & (held.weights > 0)
-    share = held.weights[counted] / held.weights[counted].sum()
-    mean = float(share @ found[counted])
-    return mean, float(np.sqrt(share**2 @ np.square(found[counted] - mean)))
+    found = model.likelihood_of(held)
+    return found["log_likelihood"], found["standard_error"]
 
 
 def _matrix(model: DensityModel, given: Floats | None = None, *, realizations: int, seed: int) -> Floats:

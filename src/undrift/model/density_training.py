@@ -31,6 +31,7 @@ _HEEDED = {
     "task": ("name",),
     "train": ("budget", "steps", "patience", "seed", "device"),
 }  # settings beside those of [density]; all others are of fields
+_ONE_PLACE = 1e-9  # of points of unit scale: what differs less is rounding
 _GAP = 4.0  # standard errors beyond which training rows are likelier than left-out ones by no chance
 
 
@@ -138,6 +139,8 @@ def _encoded(base: Table, parameters: Parameters) -> Base:
             f"{base.source}: row {int(np.flatnonzero(beyond)[0]) + 1} of the base lies outside the bounds of the "
             f"parameters, as {int(beyond.sum())} do; drop them, or widen --bounds"
         )
+    if np.ptp(y[base.weights > 0], axis=0).max() < _ONE_PLACE:
+        raise DataError(f"{base.source}: all rows of the base are the same, and a flow from one point goes nowhere")
     return Base.of(y, base.weights)
 
 

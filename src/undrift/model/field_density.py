@@ -20,7 +20,7 @@ from undrift.data.place import place_given
 from undrift.data.regrid import join
 from undrift.distributions.field_density import LogDensity, field_log_prob
 from undrift.distributions.request import Request, covariate_of, labels_of, request_at, request_from
-from undrift.errors import DataError, UsageError, check_whole
+from undrift.errors import DataError, UsageError, check_number, check_whole
 from undrift.model.opening import Data
 from undrift.process import Key, uniform
 from undrift.progress import track
@@ -55,6 +55,11 @@ def log_prob_of_fields(
     """See :meth:`undrift.model.FieldModel.log_prob`."""
     seed = valid_seed(seed)
     check_whole(2, probes=probes)
+    check_number(False, tolerance=tolerance)
+    if tolerance < 0:
+        raise UsageError(
+            f"tolerance is {tolerance:g}, expected nats a field, such as 1, or 0 for all steps that there are"
+        )
     _check_task(model)
     target = open_fields(data, dims=model.config.data.dims or None)
     target, request = _request(model, target, given, at)

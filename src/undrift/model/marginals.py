@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
-from undrift.distributions.estimators import chosen, fit_density
+from undrift.distributions.estimators import ESTIMATORS, chosen, fit_density
 from undrift.errors import UsageError, check_number, check_whole
 from undrift.model.density_training import split_of
 from undrift.verify.information import Information, information
 
 __all__ = ["marginal_kl"]
 
+_ESTIMATORS = ("auto", *(name for name in ESTIMATORS if name != "gp"))  # that learns the log-density of all parameters
 _PATIENCE = 20
 _STOP = 0.1  # share of rows that tell how smooth a density is
 
@@ -57,11 +58,13 @@ def marginal_kl(
         seed: of the folds and the fits.
 
     Raises:
-        UsageError: the prior is left out and a parameter lacks a bound.
+        UsageError: the prior is left out and a parameter lacks a bound, or there is no such estimator.
         DataError: a row lies where the prior is zero.
     """
     check_whole(2, folds=folds)
     check_number(False, budget=budget)
+    if estimator not in _ESTIMATORS:
+        raise UsageError(f"estimator is {estimator!r}, expected one of {', '.join(_ESTIMATORS)}")
     table = open_table(chain, variables=variables, bounds=bounds)
     posteriors, fold = _fitted(table, estimator, folds, budget, seed)
     at = np.stack([density(table.values) for density in posteriors])
