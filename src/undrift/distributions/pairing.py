@@ -61,7 +61,7 @@ def paired(
     """Rows, drawn by their odds, and the other ends of their paths.
 
     Args:
-        coupling: of 2048 rows at once, of each class where it matches classes.
+        coupling: of 2048 rows at once, of each class where it matches classes, and of no more than are asked for.
         x: points, (n, D).
         odds: of each, (n,).
         given: what is given with each, (n, K), or None.
@@ -75,6 +75,7 @@ def paired(
     generator, at_once = torch.Generator().manual_seed(seed), _ROWS
     if given is not None and isinstance(coupling, ConditionalOT) and coupling.share is None:
         at_once *= len(given.unique(dim=0))
+    at_once = min(at_once, number)
     begun, rows, ends = time.monotonic(), [], []
     while sum(map(len, rows)) < number and (not rows or seconds is None or time.monotonic() - begun < seconds):
         at = drawn_rows(odds, at_once, generator)
