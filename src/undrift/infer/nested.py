@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 RELIABLE = 0.7  # of the Pareto shape
 CALM = 0.6  # of a check: its shape is known to about 0.1, and the final draws are to be reliable too
-ATTEMPTS = 3
+ATTEMPTS = 6  # at a check that is calm, each of which costs little
 FEWEST = 8  # final draws to a live point: of fewer, skew weights would make low estimates look sure
 CHECKING = 4  # draws to a live point that judge a frozen proposal before the final ones
 
