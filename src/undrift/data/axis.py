@@ -5,7 +5,9 @@ With Phi and phi the distribution function and the density of the standard norma
 - ``between``: u = Phi^-1(s) of the share s = (x - low) / (high - low). A flat law becomes standard normal, and one that
   goes as s^a at an end has there the tail of a normal law of variance 1 / (1 + a): what ends at a bound with a finite
   density, as a posterior cut off by its prior does, keeps a Gaussian tail. The logit of the share gives an exponential
-  one, which no law made from normal numbers has.
+  one, which no law made from normal numbers has. Of a ``flat`` width w it is the quantile of U[-w/2, w/2] + N(0, 1)
+  instead (:mod:`undrift.data.blurred`), straight but for the ends: what is given with a parameter often says how far
+  it is from the data's centre, and a narrow law that depends on it is then as wide in the middle as near the ends.
 - ``log``: u = ln t of the distance t from the only bound.
 - ``decay``: u = Phi^-1(1 - exp(-t / scale)): the exponential law becomes standard normal.
 - ``free``: u = x.
@@ -15,18 +17,22 @@ A periodic parameter is cut open at its emptiest place and is then ``between``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_ndtr, ndtr, ndtri, ndtri_exp
+from scipy.special import log_ndtr, ndtri, ndtri_exp
 
-__all__ = ["KINDS", "Axis", "emptiest", "fit_axis"]
+from undrift.data import blurred
+
+__all__ = ["KINDS", "Axis", "emptiest", "fit_axis", "straightened"]
 
 KINDS = ("free", "between", "log", "decay")
 _LOG_ROOT_2PI = 0.5 * np.log(2 * np.pi)
 _BINS = 720
 _NARROWEST = 0.02  # bandwidth on the circle, radians
+_FLAT = (0.0, *(2.0**k for k in range(1, 10)))
+_ROWS = 20_000  # of which a width is chosen
 
 Floats = NDArray[np.float64]
 
@@ -42,6 +48,7 @@ class Axis:
         cut: where the circle is opened, in [low, high); None where it is none.
         scale: the mean distance from the only bound, for ``decay``.
         inside: how far within the lower and the upper bound a value on them is taken to be.
+        flat: the width of what is straight, for ``between``, in units of a normal deviation.
     """
 
     kind: str = "free"
@@ -50,6 +57,7 @@ class Axis:
     cut: float | None = None
     scale: float = 1.0
     inside: tuple[float, float] = (0.0, 0.0)
+    flat: float = 0.0
 
     def forward(self, x: Floats) -> tuple[Floats, Floats]:
         """(n,) values -> (n,) u and (n,) ln |du/dx|, -inf beyond the bounds."""
@@ -58,8 +66,10 @@ class Axis:
         from_low, from_high, outside = self._distances(x)
         if self.kind == "between":
             width = self.high - self.low
-            u = np.where(from_low < from_high, ndtri(from_low / width), -ndtri(from_high / width))
-            slope = u**2 / 2 + _LOG_ROOT_2PI - np.log(width)
+            sign, nearer = np.where(from_low < from_high, 1.0, -1.0), np.minimum(from_low, from_high)
+            with np.errstate(divide="ignore"):
+                u = sign * blurred.quantile(np.log(nearer) - np.log(width), self.flat)
+            slope = -blurred.log_density(u, self.flat) - np.log(width)
         else:
             sign, t = self._one_sided(from_low, from_high)
             u, slope = self._of_distance(t)
@@ -72,7 +82,8 @@ class Axis:
             return u
         if self.kind == "between":
             width = self.high - self.low
-            x = np.where(u < 0, self.low + width * ndtr(u), self.high - width * ndtr(-u))
+            nearer = width * np.exp(blurred.log_share(-np.abs(u), self.flat))
+            x = np.where(u < 0, self.low + nearer, self.high - nearer)
             if self.cut is None:
                 return np.clip(x, self.low, self.high)
             x = x + (self.cut - self.low)
@@ -88,7 +99,7 @@ class Axis:
         if self.kind == "free":
             return slope, np.zeros_like(x)
         if self.kind == "between":
-            return slope, u * slope
+            return slope, -blurred.slope_of_log_density(u, self.flat) * slope
         from_low, from_high, _ = self._distances(x)
         sign, t = self._one_sided(from_low, from_high)
         if self.kind == "log":
@@ -144,11 +155,30 @@ def fit_axis(x: Floats, weights: Floats, low: float, high: float, periodic: bool
     return max(tried, key=lambda axis: _normal_likelihood(axis, x, weights))
 
 
-def _normal_likelihood(axis: Axis, x: Floats, weights: Floats) -> float:
-    """Mean ln of the density that a normal law of u gives to x, but for a constant."""
+def straightened(axis: Axis, x: Floats, weights: Floats, given: Floats) -> Axis:
+    """The axis with the width of what is straight after which a normal law about a linear predictor is likeliest.
+
+    Args:
+        axis: of any kind; all but ``between`` that are no circle stay as they are.
+        x: (n,) values.
+        weights: (n,), summing to 1.
+        given: (n, K) what is given with each.
+    """
+    if axis.kind != "between" or axis.cut is not None or not given.shape[1]:
+        return axis
+    every = -(-len(x) // _ROWS)
+    x, weights, given = x[::every], weights[::every] / weights[::every].sum(), given[::every]
+    tried = [replace(axis, flat=width) for width in _FLAT]
+    return max(tried, key=lambda one: _normal_likelihood(one, x, weights, given))
+
+
+def _normal_likelihood(axis: Axis, x: Floats, weights: Floats, given: Floats | None = None) -> float:
+    """Mean ln of the density that a normal law of u, about a linear predictor, gives to x, but for a constant."""
     u, slope = axis.forward(x)
-    mean = weights @ u
-    return float(weights @ slope - 0.5 * np.log(weights @ (u - mean) ** 2))
+    known = np.ones((len(x), 1)) if given is None else np.column_stack([np.ones(len(x)), given])
+    root = np.sqrt(weights)
+    left = root * u - (root[:, None] * known) @ np.linalg.lstsq(root[:, None] * known, root * u, rcond=None)[0]
+    return float(weights @ slope - 0.5 * np.log(left @ left))
 
 
 def _inside(x: Floats, low: float, high: float) -> tuple[float, float]:

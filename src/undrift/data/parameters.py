@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from undrift.data.atoms import check_atoms
-from undrift.data.axis import KINDS, Axis, fit_axis
+from undrift.data.axis import KINDS, Axis, fit_axis, straightened
 from undrift.data.table import Table
 from undrift.errors import DataError
 
@@ -54,14 +54,15 @@ class Parameters:
         kept = table.weights > 0
         weights = table.weights[kept] / table.weights.sum()
         values = table.values[kept]
+        given = table.given[kept]
         axes = tuple(
-            fit_axis(column, weights, low, high, bool(turns))
+            straightened(fit_axis(column, weights, low, high, bool(turns)), column, weights, given)
             for column, (low, high), turns in zip(values.T, table.bounds, table.periodic, strict=True)
         )
         u = np.stack([axis.forward(x)[0] for axis, x in zip(axes, values.T, strict=True)], axis=1)
         mean, covariance = _moments(u, weights)
         _check_spread(table, mean, covariance, 1 / float(weights @ weights))
-        given_mean, given_covariance = _moments(table.given[kept], weights)
+        given_mean, given_covariance = _moments(given, weights)
         given_scale = np.sqrt(np.diag(given_covariance))
         for name, centre, scale in zip(table.given_names, given_mean, given_scale, strict=True):
             if scale <= 1e-12 * abs(centre):
@@ -116,6 +117,7 @@ class Parameters:
             "axis_cut": np.array([np.nan if axis.cut is None else axis.cut for axis in self.axes]),
             "axis_scale": np.array([axis.scale for axis in self.axes]),
             "axis_inside": np.array([axis.inside for axis in self.axes]),
+            "axis_flat": np.array([axis.flat for axis in self.axes]),
             "mean": self.mean,
             "factor": self.factor,
             "given_mean": self.given_mean,
@@ -131,6 +133,7 @@ class Parameters:
             arrays["axis_cut"],
             arrays["axis_scale"],
             arrays["axis_inside"],
+            arrays.get("axis_flat", np.zeros(len(arrays["axis_kind"]))),  # of models from before there was one
             strict=True,
         )
         axes = tuple(
@@ -141,8 +144,9 @@ class Parameters:
                 None if np.isnan(cut) else float(cut),
                 float(scale),
                 (float(inside[0]), float(inside[1])),
+                float(flat),
             )
-            for kind, (low, high), cut, scale, inside in columns
+            for kind, (low, high), cut, scale, inside, flat in columns
         )
         mean, factor = np.asarray(arrays["mean"], np.float64), np.asarray(arrays["factor"], np.float64)
         return cls(axes, mean, factor, np.asarray(arrays["given_mean"]), np.asarray(arrays["given_scale"]))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned
+from undrift.distributions.again import annealed
 from undrift.distributions.base import Base
 from undrift.distributions.pairing import coupling_of, paired
 from undrift.distributions.points import condition_of, in_parts, validation_of
@@ -40,6 +41,7 @@ __all__ = ["PointFlow", "fit_point_flow"]
 
 Array = NDArray[np.float64]
 _BATCH = 1024
+_WEIGHT = EDMWeight(1.0)
 _EMBEDDING, _HIGHEST = 12, 6.0  # a network that is smooth in time has its density in few steps
 _NFE = 64  # of a draw
 _LEAST = 1e-4  # noise where the density of straight lines begins
@@ -210,26 +212,29 @@ def fit_point_flow(
     Raises:
         UsageError: a coupling that does not go with what is given.
     """
-    torch.manual_seed(settings.seed)
     features = 0 if given is None else given.shape[1]
-    net = MLP(y.shape[1], width=width, layers=layers, vector_features=features, embedding=_EMBEDDING, highest=_HIGHEST)
-    denoiser = _denoiser(kind, net, base)
     pairing = coupling_of(coupling, None if base is None else torch.from_numpy(base.rows), given)
-    rest = {"model": denoiser, "batch": _BATCH, "progress": progress}
     x, odds, condition = torch.from_numpy(y).float(), torch.from_numpy(weights), condition_of(given)
     keep = torch.from_numpy(~left_out)
     if pairing.knows_x:
         validation, seen, settings = _matched(pairing, x, odds, condition, keep, settings)
-        found = fit(
-            net, FlowMatching(), seen.x, seen.condition, z=seen.z, settings=settings, validation=validation, **rest
+        objective, rest = FlowMatching(), {"z": seen.z}
+    else:
+        validation = validation_of(x, condition, odds * ~keep, settings.seed)
+        objective = FlowMatching(pairing) if kind == "flow-matching" else ScoreMatching(_WEIGHT, LogNormal(*_LEVELS))
+        seen, rest = Batch.of(x[keep], condition.index(keep)), {"odds": odds[keep]}
+
+    def once(settings: Settings) -> tuple[MLP, Trained]:
+        torch.manual_seed(settings.seed)
+        net = MLP(
+            y.shape[1], width=width, layers=layers, vector_features=features, embedding=_EMBEDDING, highest=_HIGHEST
         )
-        return PointFlow(kind, net, base=base), found
-    objective = FlowMatching(pairing) if kind == "flow-matching" else ScoreMatching(EDMWeight(1.0), LogNormal(*_LEVELS))
-    validation = validation_of(x, condition, odds * ~keep, settings.seed)
-    found = fit(
-        net, objective, x[keep], condition.index(keep), odds=odds[keep], settings=settings, validation=validation,
-        **rest,
-    )  # fmt: skip
+        return net, fit(
+            net, objective, seen.x, seen.condition, model=_denoiser(kind, net, base), settings=settings, batch=_BATCH,
+            validation=validation, progress=progress, **rest,
+        )  # fmt: skip
+
+    net, found = annealed(once, settings)
     return PointFlow(kind, net, base=base), found
 
 

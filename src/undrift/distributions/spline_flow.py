@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from undrift.distributions.again import annealed
 from undrift.distributions.points import condition_of, in_parts, validation_of
 from undrift.errors import needs_extra
 from undrift.tasks.batch import Batch
@@ -110,17 +111,22 @@ def fit_spline_flow(
         settings: how long.
         progress: see :func:`undrift.train.loop.train`.
     """
-    torch.manual_seed(settings.seed)
     shape = {"size": y.shape[1], "given": 0 if given is None else given.shape[1], **_SHAPE}
-    net = _flow(**shape)
 
     def loss(batch: Batch, model: Any, key: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         return -model(batch.condition.vector()).log_prob(batch.x), {}
 
     x, keep = torch.from_numpy(y).float(), torch.from_numpy(~left_out)
     odds, condition = torch.from_numpy(weights), condition_of(given)
-    found = fit(
-        net, loss, x[keep], condition.index(keep), odds=odds[keep], settings=settings, batch=_BATCH,
-        validation=validation_of(x, condition, odds * ~keep, settings.seed), progress=progress,
-    )  # fmt: skip
+    validation = validation_of(x, condition, odds * ~keep, settings.seed)
+
+    def once(settings: Settings) -> tuple[nn.Module, Trained]:
+        torch.manual_seed(settings.seed)
+        net = _flow(**shape)
+        return net, fit(
+            net, loss, x[keep], condition.index(keep), odds=odds[keep], settings=settings, batch=_BATCH,
+            validation=validation, progress=progress,
+        )  # fmt: skip
+
+    net, found = annealed(once, settings)
     return SplineFlow(net, shape), found
