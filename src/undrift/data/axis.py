@@ -31,7 +31,7 @@ KINDS = ("free", "between", "log", "decay")
 _LOG_ROOT_2PI = 0.5 * np.log(2 * np.pi)
 _BINS = 720
 _NARROWEST = 0.02  # bandwidth on the circle, radians
-_FLAT = (0.0, *(2.0**k for k in range(1, 10)))
+_FLAT, _WORTH = tuple(2.0**k for k in range(1, 10)), 0.02  # widths, and the nats that one has to gain
 _ROWS = 20_000  # of which a width is chosen
 
 Floats = NDArray[np.float64]
@@ -169,7 +169,9 @@ def straightened(axis: Axis, x: Floats, weights: Floats, given: Floats) -> Axis:
     every = -(-len(x) // _ROWS)
     x, weights, given = x[::every], weights[::every] / weights[::every].sum(), given[::every]
     tried = [replace(axis, flat=width) for width in _FLAT]
-    return max(tried, key=lambda one: _normal_likelihood(one, x, weights, given))
+    best = max(tried, key=lambda one: _normal_likelihood(one, x, weights, given))
+    gain = _normal_likelihood(best, x, weights, given) - _normal_likelihood(axis, x, weights, given)
+    return best if gain > _WORTH else axis
 
 
 def _normal_likelihood(axis: Axis, x: Floats, weights: Floats, given: Floats | None = None) -> float:
