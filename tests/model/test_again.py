@@ -6,44 +6,51 @@ from undrift.distributions.again import annealed
 from undrift.train.settings import Settings, Trained
 
 
-def trained(settings, stop, best_step, best_loss, steps=1000, seconds=10.0):
+def trained(settings, best_step, best_loss, last, steps=1000, seconds=10.0):
     return Trained(
         net=None, steps=steps, seconds=seconds, startup_seconds=0.0, saving_seconds=0.0, images=0,
-        images_per_second=0.0, skipped=0, stop=stop, best_step=best_step, best_loss=best_loss,
+        images_per_second=0.0, skipped=0, stop="", best_step=best_step, best_loss=best_loss,
+        history=[(best_step, best_loss), (steps, last)],
     )  # fmt: skip
 
 
-def run(first, second_loss, settings):
+def run(settings, first, *others):
+    """The net (which training it is of), how it went, and the settings of all trainings."""
     asked = []
 
     def once(settings):
         asked.append(settings)
-        return len(asked), first if len(asked) == 1 else trained(settings, "steps", settings.steps, second_loss)
+        if len(asked) == 1:
+            return 1, first
+        best, loss, last = others[len(asked) - 2]
+        return len(asked), trained(settings, best, loss, last, steps=settings.steps, seconds=settings.steps / 100)
 
-    return annealed(once, settings), asked
+    return *annealed(once, settings), asked
 
 
-BUDGET = Settings(budget=100.0, patience=15, validate_every=0.01)
+BUDGET = Settings(budget=100.0, patience=5, worse=0.02)
 
 
-@pytest.mark.parametrize(("second_loss", "kept"), [(0.4, 2), (0.6, 1)])
-def test_the_second_is_a_little_longer_than_until_the_best_and_kept_where_it_is_better(second_loss, kept):
-    (net, how), asked = run(trained(BUDGET, "patience", 500, 0.5), second_loss, BUDGET)
-    assert (net, how.best_loss) == (kept, min(second_loss, 0.5))
-    second = asked[1]
-    assert (second.steps, second.budget, second.patience) == (650, None, None)
+@pytest.mark.parametrize(("loss", "kept"), [(0.4, 2), (0.6, 1)])
+def test_the_second_is_a_little_longer_than_until_the_best_and_kept_where_it_is_better(loss, kept):
+    net, how, asked = run(BUDGET, trained(BUDGET, 500, 0.5, 0.53), (650, loss, loss))
+    assert (net, how.best_loss) == (kept, min(loss, 0.5))
+    assert len(asked) == 2 and (asked[1].steps, asked[1].budget, asked[1].patience) == (650, None, None)
+
+
+def test_a_second_that_was_at_its_best_early_too_is_followed_by_a_third():
+    net, how, asked = run(BUDGET, trained(BUDGET, 500, 0.5, 0.9), (100, 0.45, 0.6), (130, 0.42, 0.42))
+    assert (net, how.best_loss) == (3, 0.42) and [one.steps for one in asked] == [None, 650, 130]
 
 
 def test_it_takes_no_longer_than_there_is_time():
-    first = trained(BUDGET, "patience", 900, 0.5, seconds=91.0)  # 9 s are left: 0.9 * 9 * 1000 / 91 steps
-    assert len(run(first, 0.4, BUDGET)[1]) == 1  # 89 steps are not worth while
-    first = trained(BUDGET, "patience", 150, 0.5, seconds=91.0)
-    assert run(first, 0.4, BUDGET)[1][1].steps == 89
+    first = trained(BUDGET, 900, 0.5, 0.9, seconds=91.0)  # 9 s are left: 0.9 * 9 * 1000 / 91 steps
+    assert len(run(BUDGET, first)[2]) == 1  # 89 steps are not worth while
+    first = trained(BUDGET, 150, 0.5, 0.9, seconds=91.0)
+    assert run(BUDGET, first, (89, 0.4, 0.4))[2][1].steps == 89
 
 
-@pytest.mark.parametrize(
-    ("settings", "stop"), [(BUDGET, "budget"), (Settings(steps=1000, patience=3), "patience")]
-)  # fmt: skip
-def test_a_training_that_used_its_time_or_counts_its_steps_is_the_only_one(settings, stop):
-    (net, _), asked = run(trained(settings, stop, 500, 0.5), 0.4, settings)
+@pytest.mark.parametrize(("settings", "last"), [(BUDGET, 0.51), (Settings(steps=1000, worse=0.02), 0.9)])
+def test_a_training_that_stays_about_as_good_or_counts_its_steps_is_the_only_one(settings, last):
+    net, _, asked = run(settings, trained(settings, 500, 0.5, last))
     assert net == 1 and len(asked) == 1

@@ -284,6 +284,14 @@ def test_patience_stops_and_the_best_weights_are_kept(tmp_path):
     assert not under_trained(stopped.history)
 
 
+def test_patience_lasts_until_the_loss_is_as_much_worse_as_asked():
+    # from the sixth step on the loss is 1, 3, 5, 7, 9: the third without a new best is 6 worse, the fourth 8
+    for worse, steps in ((6.0, 12), (7.0, 14)):
+        settings = replace(STEPS, patience=3, worse=worse)
+        found = train(make_net(), worse_after(6), make_batch, settings=settings, validation=[make_batch(50)])
+        assert (found.stop, found.steps, found.best_step) == ("patience", steps, 6)
+
+
 def test_the_best_weights_and_the_patience_survive_a_resume(tmp_path):
     settings = replace(STEPS, patience=3)
     whole = train(make_net(), worse_after(6), make_batch, settings=settings, validation=[make_batch(50)])

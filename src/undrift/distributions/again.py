@@ -13,26 +13,40 @@ from undrift.train.settings import Settings, Trained
 __all__ = ["annealed"]
 
 Net = TypeVar("Net")
+_MOST = 3
 _LONGER = 1.3  # than until the best: with a falling rate rows are learned by heart later
 _OF_TIME = 0.9  # that is left
 _FEWEST = 0.5  # of the steps until the best, below which it is not worth while
-_VALIDATIONS = 20
 
 
 def annealed(once: Callable[[Settings], tuple[Net, Trained]], settings: Settings) -> tuple[Net, Trained]:
-    """What a training gives, or the same training ended by a falling rate, whichever validates better.
+    """What a training gives, or the same training ended by a falling rate where it validates better, and so on.
 
     Args:
         once: a training from its beginning, by settings.
-        settings: of the first. By steps, or where its patience lasts, it is the only one.
+        settings: of the first. By steps, or where its last validation is not worse than its best by what the settings
+            say, it is the only one.
     """
     net, found = once(settings)
-    if settings.budget is None or found.stop != "patience" or found.best_step is None or found.best_loss is None:
+    if settings.budget is None:
         return net, found
-    time_for = int(_OF_TIME * (settings.budget - found.seconds) * found.steps / found.seconds)
-    steps = min(round(_LONGER * found.best_step), time_for)
-    if steps < max(1, _FEWEST * found.best_step):
-        return net, found
-    other, again = once(replace(settings, budget=None, steps=steps, patience=None, validate_every=1 / _VALIDATIONS))
-    better = again.best_loss is not None and again.best_loss < found.best_loss
-    return (other, again) if better else (net, found)
+    left = settings.budget - found.seconds
+    for _ in range(_MOST):
+        steps = _next_steps(found, settings.worse, left)
+        if steps is None:
+            break
+        other, again = once(replace(settings, budget=None, steps=steps, patience=None))
+        left -= again.seconds
+        if again.best_loss is None or found.best_loss is None or again.best_loss >= found.best_loss:
+            break
+        net, found = other, again
+    return net, found
+
+
+def _next_steps(found: Trained, worse: float, left: float) -> int | None:
+    """Of a training that ends where this one was at its best, in the seconds that are left; None if there is no need."""
+    last = found.history[-1][1] if found.history else None
+    if found.best_step is None or found.best_loss is None or (last is not None and last < found.best_loss + worse):
+        return None
+    steps = min(round(_LONGER * found.best_step), int(_OF_TIME * left * found.steps / found.seconds))
+    return steps if steps >= max(1, _FEWEST * found.best_step) else None

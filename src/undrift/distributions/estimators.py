@@ -30,7 +30,7 @@ _MIXTURE = 60.0  # seconds after which no further number of components is tried
 _TRIED = 0.25  # of a budget for a mixture that is tried before a diffusion
 _BROAD = 2.0  # its deviation, in units of the points
 _LEARNING_RATE, _EMA = 3e-3, 0.1
-_VALIDATE_EVERY = 0.01  # of a training: few rows are learned by heart soon
+_WORSE = 0.02  # than its best has the loss to be before a training that learns rows by heart is stopped
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _fitted(
         return process, {"points": len(process.points), "log normaliser error": process.normaliser_error}
     settings = Settings(
         budget=budget if steps is None else None, steps=steps, learning_rate=_LEARNING_RATE, weight_decay=0.0,
-        ema=_EMA, patience=patience, validate_every=_VALIDATE_EVERY, seed=seed,
+        ema=_EMA, patience=patience, worse=_WORSE, seed=seed,
     )  # fmt: skip
     rest = {"left_out": left_out, "settings": settings, "progress": progress}
     if choice.estimator != "nsf":

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _BUDGET = 180.0  # seconds, unless told otherwise
 _HOLDOUT, _STOP = 0.1, 0.1  # shares of rows: never seen, and such that only tell when to stop
-_PATIENCE = 15  # validations, of which a training has a hundred at most
+_PATIENCE = 5  # validations, of which a training has twenty at most
 _HEEDED = {
     "data": ("paths", "variables", "covariates", "periodic", "holdout"),
     "task": ("name",),

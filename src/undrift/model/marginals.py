@@ -21,7 +21,7 @@ from undrift.verify.information import Information, information
 __all__ = ["marginal_kl"]
 
 _ESTIMATORS = ("auto", *(name for name in ESTIMATORS if name != "gp"))  # that learns the log-density of all parameters
-_PATIENCE = 20
+_PATIENCE = 5
 _STOP = 0.1  # share of rows that tell how smooth a density is
 
 Array = NDArray[np.float64]

@@ -192,13 +192,18 @@ class _Loop:
     def _done(self) -> str | None:
         """Why there is no further step, or None."""
         counters, clock, settings = self.state.counters, self.state.clock, self.settings
-        if settings.patience is not None and counters.since_best >= settings.patience:
+        if settings.patience is not None and counters.since_best >= settings.patience and self._worse():
             return "patience"
         if settings.steps is not None:
             return "steps" if counters.step >= settings.steps else None
         assert settings.budget is not None
         needed = clock.step + self._validation_seconds()
         return "budget" if counters.step > 0 and clock.trained + needed > settings.budget else None
+
+    def _worse(self) -> bool:
+        """Whether the last validation is as much worse than the best as the settings ask for."""
+        best, last = self.state.counters.best_loss, self.state.counters.history[-1][1]
+        return best is None or last is None or last >= best + self.settings.worse
 
     def _validation_due(self) -> bool:
         counters, clock, settings = self.state.counters, self.state.clock, self.settings

@@ -33,6 +33,7 @@ class Settings:
         ema: Width of the weights' average as a share of the training, in [0, 0.288].
         validate_every: Share of the training between two validations.
         patience: Validations without a new best after which the training stops; None never stops early.
+        worse: By how much the last validation has to be worse than the best for that.
         save_every: Seconds between checkpoints.
         save_steps: Steps between checkpoints, in place of seconds.
         seed: Of all that is drawn.
@@ -48,6 +49,7 @@ class Settings:
     ema: float = 0.05
     validate_every: float = 0.05
     patience: int | None = None
+    worse: float = 0.0
     save_every: float = 60.0
     save_steps: int | None = None
     seed: int = 0
@@ -72,6 +74,7 @@ class Settings:
             "clip": self.clip > 0,
             "validate_every": self.validate_every > 0,
             "patience": self.patience is None or self.patience >= 1,
+            "worse": self.worse >= 0,
             "save_every": self.save_every > 0,
             "save_steps": self.save_steps is None or self.save_steps >= 1,
         }
@@ -84,7 +87,7 @@ class Settings:
         return (self.steps or 0) > (old.get("steps") or 0) or (self.budget or 0) > (old.get("budget") or 0)
 
 
-_NUMBERS = ("learning_rate", "weight_decay", "warmup", "clip", "ema", "validate_every", "save_every")
+_NUMBERS = ("learning_rate", "weight_decay", "warmup", "clip", "ema", "validate_every", "worse", "save_every")
 _EXPECTED = {
     "steps": "expected a whole number of at least 1",
     "budget": "expected seconds above 0",
@@ -95,6 +98,7 @@ _EXPECTED = {
     "clip": "expected a number above 0",
     "validate_every": "expected a share above 0",
     "patience": "expected a whole number of at least 1, or none",
+    "worse": "expected a number of at least 0",
     "save_every": "expected seconds above 0",
     "save_steps": "expected a whole number of at least 1, or none",
 }
@@ -142,8 +146,9 @@ class Trained:
 
 
 def to_record(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON-able values."""
-    return {**asdict(settings), "betas": list(settings.betas)}
+    """The settings as JSON-able values; runs from before ``worse`` go on as those without it."""
+    record = {**asdict(settings), "betas": list(settings.betas)}
+    return record if settings.worse else {name: value for name, value in record.items() if name != "worse"}
 
 
 def settings_of(config: Config) -> Settings:
