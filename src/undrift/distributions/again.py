@@ -44,7 +44,7 @@ def annealed(once: Callable[[Settings], tuple[Net, Trained]], settings: Settings
 
 
 def _next_steps(found: Trained, worse: float, left: float) -> int | None:
-    """Of a training that ends where this one was at its best, in the seconds that are left; None if there is no need."""
+    """Of a training that ends where this one was at its best, within the seconds left; None where there is no need."""
     last = found.history[-1][1] if found.history else None
     if found.best_step is None or found.best_loss is None or (last is not None and last < found.best_loss + worse):
         return None
