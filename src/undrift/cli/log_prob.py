@@ -67,7 +67,10 @@ def log_prob(
         set_threads()
         model = open_any(run, verify=not no_verify, device=device)
         if isinstance(model, DensityModel):
-            idle = {"probes": probes is not None, "tolerance": tolerance is not None, "dequantize": dequantize}
+            idle = {
+                "probes": probes is not None, "tolerance": tolerance is not None, "dequantize": dequantize,
+                "seed": seed,
+            }  # fmt: skip
             found, of = _rows(model, data, given, at, [name for name, typed in idle.items() if typed]), "rows"
         else:
             counts = {"probes": 16 if probes is None else probes, "tolerance": 1.0 if tolerance is None else tolerance}

@@ -27,7 +27,7 @@ from undrift.train.manifest import read_manifest, verify_manifest
 from undrift.train.run import staged
 from undrift.train.weights import load_tensors, save_tensors
 
-__all__ = ["DensityModel", "is_density", "load_density"]
+__all__ = ["DensityModel", "is_density", "load_density", "refuse_device"]
 
 _WEIGHTS = "model.safetensors"
 _DRAWS = 1000
@@ -287,6 +287,14 @@ def is_density(path: str | Path) -> bool:
     """Whether a run directory holds a density of parameters."""
     file = Path(path) / "manifest.json"
     return file.is_file() and "density" in _extra(read_manifest(Path(path)))
+
+
+def refuse_device(name: str) -> None:
+    """Refuse a device that a density of parameters would not heed."""
+    if name not in ("auto", "cpu"):
+        raise UsageError(
+            f"device is {name}, and a density of parameters is fitted, drawn and evaluated on the CPU; type cpu"
+        )
 
 
 def _extra(manifest: Mapping[str, Any]) -> Mapping[str, Any]:

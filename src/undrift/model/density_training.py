@@ -16,7 +16,7 @@ from undrift.data.table import Table, open_table
 from undrift.distributions.base import Base
 from undrift.distributions.estimators import chosen, fit_density
 from undrift.errors import DataError, UsageError
-from undrift.model.density_model import DensityModel
+from undrift.model.density_model import DensityModel, refuse_device
 from undrift.progress import track
 
 __all__ = ["fit_density_config", "held_and_stop", "split_of", "table_of"]
@@ -56,6 +56,7 @@ def fit_density_config(
     if t.steps is None and t.budget is None:
         t.budget = _BUDGET
     _refuse_idle(config)
+    refuse_device(t.device)
     table = table_of(config, data)
     for remark in table.remarks:
         logger.warning("%s", remark)
