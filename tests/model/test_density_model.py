@@ -134,8 +134,9 @@ def test_bad_input_gets_one_sentence():
     ):
         with pytest.raises(UsageError, match=message):
             undrift.fit(chain(100), **wrong)
-    with pytest.raises(UsageError, match="knows of nothing"):
-        undrift.fit(chain(500), task=undrift.Density("kde"), covariates="a", variables="b", progress=False)
+    for name in ("kde", "gp"):
+        with pytest.raises(UsageError, match=f"--estimator {name} takes no covariates"):
+            undrift.fit(chain(500), task=undrift.Density(name), covariates="a", variables="b", dry_run=True)
 
 
 def test_counts_are_refused_or_spread_over_their_steps():
@@ -206,6 +207,15 @@ def test_nested_sampling_that_is_stopped_says_how_to_go_on(tmp_path, monkeypatch
     (tmp_path / "problem.py").write_text(PROBLEM.replace("return -float", "raise KeyboardInterrupt; return -float"))
     assert main(["nested", "problem.py", "--out", "RUN"]) == 130
     assert capsys.readouterr().err.splitlines()[-1].endswith("type the same command with --resume to go on")
+
+
+def test_what_is_typed_next_names_what_has_to_be_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    chain(400).to_csv("chain.csv", index=False)
+    words = ["train", "chain.csv", "--estimator", "mixture", "--covariates", "b,c", "--out", "RUN"]
+    assert main(words) == 0
+    assert "next: undrift sample RUN --at b=VALUE,c=VALUE --out DRAWS.csv\n" in capsys.readouterr().err
+    assert main(["sample", "RUN", "--at", "b=1,c=1", "--out", "DRAWS.csv"]) == 0
 
 
 PROBLEM = """

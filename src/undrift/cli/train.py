@@ -124,9 +124,16 @@ def train(
         emit_json(described)
     else:
         facts(described)
-        verb = f"sample {out} --out DRAWS.csv" if resolved.task.name == "density" else f"report {out}"
-        note("nothing was written (--dry-run)" if dry_run else f"next: undrift {verb}")
+        note("nothing was written (--dry-run)" if dry_run else f"next: {_next(out, described)}")
     return 0
+
+
+def _next(out: str, described: dict[str, Any]) -> str:
+    """The line that is typed after a training."""
+    if described["task"] != "density":
+        return shlex.join(["undrift", "report", out])
+    at = ",".join(f"{name}=VALUE" for name in described["given_names"])
+    return shlex.join(["undrift", "sample", out, *(["--at", at] if at else []), "--out", "DRAWS.csv"])
 
 
 def _resolved(

@@ -17,12 +17,14 @@ from undrift.distributions.point_flow import PointFlow, fit_point_flow
 from undrift.distributions.points import PointDensity
 from undrift.distributions.residual import Residual, fit_predictor
 from undrift.distributions.spline_flow import SplineFlow, fit_spline_flow
+from undrift.errors import UsageError
 from undrift.train.settings import Progress, Settings
 
 __all__ = ["ESTIMATORS", "Choice", "chosen", "density_from_arrays", "fit_density"]
 
 Array = NDArray[np.float64]
 ESTIMATORS = ("flow-matching", "diffusion", "nsf", "kde", "mixture", "gp")
+_UNCONDITIONAL = ("kde", "gp")
 _FEW = 300  # effective points below which a mixture is fitted
 _FEW_ROWS, _FEW_NUMBERS = 5_000, 3  # effective points, and numbers of a point, of which a perceptron is narrow
 _NARROW, _WIDTH, _LAYERS = 128, 256, 4
@@ -48,7 +50,16 @@ class Choice:
 
 
 def chosen(estimator: str, number: float, size: int, given: int, budget: float | None) -> Choice:
-    """What fits so many effective points of so many numbers, and the time that there is."""
+    """What fits so many effective points of so many numbers, given some, and the time that there is.
+
+    Raises:
+        UsageError: an estimator that takes nothing that is given is asked for, and something is.
+    """
+    if given and estimator in _UNCONDITIONAL:
+        raise UsageError(
+            f"--estimator {estimator} takes no covariates; type --estimator mixture or flow-matching, or leave "
+            "--covariates out"
+        )
     width = _NARROW if number < _FEW_ROWS or size <= _FEW_NUMBERS else _WIDTH
     facts = f"{number:,.0f} effective points of {size} numbers"
     if estimator != "auto":
