@@ -283,3 +283,8 @@ def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, 
     ):
         assert main(words) in (2, 3), words
         assert text in capsys.readouterr().err
+    for words in (["inspect", "RUN"], ["sample", "RUN", "--out", "d.nc"], ["evaluate", "RUN", "--truth", "draws.csv"],
+                  ["log-prob", "RUN", "draws.csv", "--out", "G.csv"]):  # fmt: skip
+        assert main(words) == 4
+        said = capsys.readouterr().err
+        assert "type undrift report RUN for its evidence" in said and "undrift train RUN/chain --task density" in said

@@ -45,7 +45,9 @@ def evaluate(
         bootstrap: Replicates of the block bootstrap behind the intervals; 0 for none.
         overwrite: Replace OUT.
     """
-    if (Path(ensemble) / "config.toml").is_file():
+    from undrift.train.run import is_nested
+
+    if (Path(ensemble) / "config.toml").is_file() or is_nested(Path(ensemble)):
         others = {
             "run": run, "out": out, "thresholds": thresholds, "bootstrap": bootstrap != 200, "seed": seed,
             "overwrite": overwrite, "dry-run": dry_run,
