@@ -665,6 +665,8 @@ FAULTS = [
     Fault("report/nested.py", "max(divergence, 0) / live)", "max(divergence, 0)) / live", "report/test_parameter_pages.py"),
     Fault("report/corner.py", "mass * total[-1]", "(1 - mass) * total[-1]", "report/test_parameter_pages.py"),
     Fault("model/density_scores.py", "< weights / weights.max()", "< weights", "report/test_parameter_pages.py"),
+    Fault("verify/likelihood.py", "norm(share * (found", "norm(2 * share * (found", "report/test_parameter_pages.py"),
+    Fault("verify/likelihood.py", "_GAP * math.sqrt(2) * error", "_GAP * error", "report/test_parameter_pages.py"),
     Fault("model/marginals.py", "ratio[fold, rows]", "ratio[0]", "model/test_marginals.py"),
     Fault("verify/c2st.py", "np.concatenate([first, second]) - mean) / std", "np.concatenate([first, second]) - mean)",
           "verify/test_calibration.py"),

@@ -108,6 +108,9 @@ def _density(run: str, truth: list[str] | None, idle: list[str], json: bool) -> 
     if json:
         emit_json({"run": run, **found})
     else:
-        of = f"{found['rows']} rows" + (f", {found['outside']} more outside the bounds" if found["outside"] else "")
-        say(f"log-likelihood {found['log_likelihood']:.4f} +- {found['standard_error']:.4f} nats a row ({of})")
+        of = ("one row" if found["rows"] == 1 else f"{found['rows']} rows") + (
+            f", {found['outside']} more outside the bounds" if found["outside"] else ""
+        )
+        error = "" if found["standard_error"] is None else f" +- {found['standard_error']:.4f}"
+        say(f"log-likelihood {found['log_likelihood']:.4f}{error} nats a row ({of})")
     return 0

@@ -96,7 +96,7 @@ def _density(
         rows = Samples("unseen rows", scores.rows, np.ones(len(scores.rows)))
     draws = Samples("draws", scores.draws, np.ones(len(scores.draws)))
     parts = [
-        likelihood_part(scores.log_likelihood, len(held.values), scores.two_sample, facts),
+        likelihood_part(scores.log_likelihood, scores.two_sample, facts),
         samples_part(rows, draws, names, labels),
     ]
     verdict = density_verdict(scores.log_likelihood, scores.two_sample, facts, own=not truth)

@@ -18,6 +18,7 @@ from undrift.distributions.estimators import chosen, fit_density
 from undrift.errors import DataError, UsageError
 from undrift.model.density_model import DensityModel, refuse_device
 from undrift.progress import track
+from undrift.verify.likelihood import learned_by_heart, mean_likelihood
 
 __all__ = ["fit_density_config", "held_and_stop", "split_of", "table_of"]
 
@@ -32,7 +33,6 @@ _HEEDED = {
     "train": ("budget", "steps", "patience", "seed", "device"),
 }  # settings beside those of [density]; all others are of fields
 _ONE_PLACE = 1e-9  # of points of unit scale: what differs less is rounding
-_GAP = 4.0  # standard errors beyond which training rows are likelier than left-out ones by no chance
 
 
 def fit_density_config(
@@ -212,24 +212,27 @@ def table_of(config: Config, data: Any = None) -> Table:
 
 def _scored(
     model: DensityModel, table: Table, held: NDArray[np.bool_], seen: NDArray[np.bool_]
-) -> dict[str, float | int]:
+) -> dict[str, float | int | None]:
     """Weighted mean log-likelihood of rows that are held out, in nats, beside that of as many that were not."""
     weighed = table.weights > 0
     count, rng = min(int((held & weighed).sum()), 2000), np.random.default_rng(0)
     if count == 0 or not (seen & weighed).any():
         return {}
-    means, errors = [], []
+    found = []
     for rows in (held, seen):
         at = rng.permutation(np.flatnonzero(rows & weighed))[:count]
-        one = table.take(np.isin(np.arange(len(table.values)), at))
-        found = model.log_prob_of(one)[0]
-        share = one.weights / one.weights.sum()
-        means.append(float(share @ found))
-        errors.append(float(np.sqrt((share**2 * (found - means[-1]) ** 2).sum())))
-    gap = means[1] - means[0]
-    if gap > _GAP * float(np.hypot(*errors)):
+        one = table.take(np.sort(at))
+        found.append(mean_likelihood(model.log_prob_of(one)[0], one.weights))
+    unseen, trained = found
+    if not unseen.rows or not trained.rows:
+        return {}
+    score = {
+        "held out": unseen.mean, "standard error": unseen.error, "of training rows": trained.mean,
+        "rows": unseen.rows, "outside": unseen.outside,
+    }  # fmt: skip
+    if learned_by_heart(score):
         logger.warning(
             "rows of the training are likelier by %.2f nats than rows that were held out: they are learned by heart. "
-            "Type a smaller --budget, or --estimator kde or mixture", gap,
+            "Type a smaller --budget, or --estimator kde or mixture", trained.mean - unseen.mean,
         )  # fmt: skip
-    return {"held out": means[0], "standard error": errors[0], "of training rows": means[1], "rows": count}
+    return score
