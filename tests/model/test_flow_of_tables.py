@@ -84,6 +84,16 @@ def test_a_saved_flow_carries_the_same_and_the_command_line_knows_it(tmp_path, c
     assert "whose density is not known" in capsys.readouterr().err
 
 
+def test_a_base_that_is_a_chain_loses_its_burn_in_too(caplog):
+    walk = base(200).assign(chain=0)
+    walk.loc[:19, "a"] += 50
+    for begun, share, left in ((walk, 0.25, 150), (walk, 0, 200), (base(200), 0.25, 200)):
+        caplog.clear()
+        plan = undrift.fit(table(400, 0), base=begun, ignore_rows=share, dry_run=True)
+        assert plan["base"].startswith(f"{left} rows of")
+        assert ("of the base:" in caplog.text and "burn-in" in caplog.text) == (share == 0)
+
+
 def test_what_no_coupling_or_base_can_do_is_refused(model):
     rows = table(400, 0)
     refused = {

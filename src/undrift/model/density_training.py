@@ -65,8 +65,6 @@ def fit_density_config(
     begun = _base_of(config, base, table)
     choice = chosen(_estimator(config, begun), seen.effective, len(table.names), len(table.given_names), t.budget)
     logger.info("the density is estimated by %s: %s", choice.estimator, choice.reason)
-    for remark in table.remarks:
-        logger.info("%s: %s", table.source, remark)
     facts: dict[str, Any] = {
         "task": "density", "estimator": choice.estimator, "reason": choice.reason,
         "names": list(table.names), "labels": list(table.labels), "given_names": list(table.given_names),
@@ -126,9 +124,16 @@ def _estimator(config: Config, base: Table | None) -> str:
 
 
 def _base_of(config: Config, base: Any, table: Table) -> Table | None:
-    """The table where a flow begins, in the columns of the data."""
+    """The table where a flow begins, in the columns of the data; of a chain without the rows that are ignored."""
     source = base if config.density.base is None else config.density.base
-    return None if source is None else open_table(source, variables=table.names)
+    if source is None:
+        return None
+    found, ignored = open_table(source, variables=table.names), config.density.ignore_rows
+    if ignored and found.chain is not None:  # rows in no order have no beginning
+        found = open_table(source, variables=table.names, ignore_rows=ignored)
+    for remark in found.remarks:
+        logger.warning("of the base: %s", remark)
+    return found
 
 
 def _encoded(base: Table, parameters: Parameters) -> Base:
