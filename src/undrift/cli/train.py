@@ -124,15 +124,15 @@ def train(
         emit_json(described)
     else:
         facts(described)
-        note("nothing was written (--dry-run)" if dry_run else f"next: {_next(out, described)}")
+        note("nothing was written (--dry-run)" if dry_run else f"next: {_next(resolved, out)}")
     return 0
 
 
-def _next(out: str, described: dict[str, Any]) -> str:
+def _next(config: Config, out: str) -> str:
     """The line that is typed after a training."""
-    if described["task"] != "density":
+    if config.task.name != "density":
         return shlex.join(["undrift", "report", out])
-    at = ",".join(f"{name}=VALUE" for name in described["given_names"])
+    at = ",".join(f"{name}=VALUE" for name in config.data.covariates)
     return shlex.join(["undrift", "sample", out, *(["--at", at] if at else []), "--out", "DRAWS.csv"])
 
 
