@@ -128,6 +128,35 @@ def test_rows_of_a_pairing_are_drawn_by_their_weights():
     np.testing.assert_allclose(np.bincount(at, minlength=4) / 2048, weights / 8, atol=2e-3)
 
 
+class Counted(ConditionalOT):
+    """Transport within classes that keeps how many rows it was given, and of which classes."""
+
+    def __call__(self, x, generator, given=None):
+        self.sizes = [*getattr(self, "sizes", []), (len(x), *given.unique().tolist())]
+        return super().__call__(x, generator, given)
+
+
+def test_copies_and_large_classes_are_matched_in_small_parts(monkeypatch):
+    """Nine in ten rows are of class 0 and all differ; the 300 of class 1 are three different ones."""
+    monkeypatch.setattr(pairing, "_LEAST", 32)
+    rng = np.random.default_rng(4)
+    c = torch.tensor(np.repeat([0.0, 1.0], [2700, 300]))[:, None]
+    x = torch.tensor(np.concatenate([rng.normal(size=(2700, 2)), np.repeat(rng.normal(size=(3, 2)), 100, axis=0)]))
+    coupling, odds = Counted(), torch.ones(3000, dtype=torch.float64)
+    at, z = paired(coupling, x, odds, c, number=2000, seed=0)
+    of_zero, of_one = ([size for size, *classes in coupling.sizes if classes == [k]] for k in (0.0, 1.0))
+    assert len(of_zero) + len(of_one) == len(coupling.sizes) and max(of_zero) < 384 and max(of_one) < 48
+    assert min(of_zero) > 128 and sum(of_one) == pytest.approx(2048 / 10, abs=40)  # binomial: four deviations are 54
+    apart = float((x[at] - z).square().sum(1)[c[at, 0] == 0].mean())
+    assert apart < 0.2  # of matched normal rows; 4 of such that are not
+    coupling.sizes = []
+    paired(coupling, x, odds, c, number=2000, seed=0, seconds=0.0)
+    assert max(size for size, *_ in coupling.sizes) < 48 and {one for _, *one in coupling.sizes for one in one} == {
+        0,
+        1,
+    }
+
+
 def test_a_base_of_weighted_rows_has_their_law():
     rng = np.random.default_rng(1)
     x, weights = np.stack([rng.normal(size=4000), rng.normal(size=4000)], 1), np.zeros(4000)
