@@ -293,6 +293,8 @@ class FieldModel:
         Returns:
             Dataset over the dims that count samples: ``log_prob``, and ``log_prob_error``, the sum of ``error_*``.
             The attribute ``numbers`` says how many values of a field count; cells that never have one do not.
+            ``not_converged`` counts fields whose steps err by more than the tolerance after all calls, and
+            ``not_finite`` those whose log-density is no number, for the network's are none.
 
         Raises:
             UsageError: fields of the model keep block means that are given, or its task is another.
