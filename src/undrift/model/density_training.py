@@ -14,7 +14,7 @@ from undrift.data.log_density import log_density_of
 from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
 from undrift.distributions.base import Base
-from undrift.distributions.estimators import chosen, fit_density
+from undrift.distributions.estimators import Fitting, chosen, fit_density
 from undrift.errors import DataError, UsageError
 from undrift.model.density_model import DensityModel, refuse_device
 from undrift.progress import track
@@ -88,11 +88,11 @@ def fit_density_config(
         log_density = log_density - jacobian
     told = parameters.encode_given(seen.given) if table.given_names else None
     with track("fitting the density", None, enabled=progress):
-        facts["estimator"], density, how = fit_density(
-            choice, y, seen.weights, told, left_out=stop[~held], budget=t.budget, steps=t.steps,
-            patience=t.patience or _PATIENCE, seed=t.seed, coupling=d.coupling,
+        fitting = Fitting(
+            budget=t.budget, steps=t.steps, patience=t.patience or _PATIENCE, seed=t.seed, coupling=d.coupling,
             base=None if begun is None else _encoded(begun, parameters), log_density=log_density,
         )  # fmt: skip
+        facts["estimator"], density, how = fit_density(choice, y, seen.weights, told, stop[~held], fitting)
     facts["training"] = how
     model = DensityModel(config, parameters, density, facts)
     facts["log likelihood"] = {} if begun is not None else _scored(model, table, held, ~held & ~stop)

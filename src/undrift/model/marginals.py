@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
-from undrift.distributions.estimators import ESTIMATORS, chosen, fit_density
+from undrift.distributions.estimators import ESTIMATORS, Fitting, chosen, fit_density
 from undrift.errors import UsageError, check_number, check_whole
 from undrift.model.density_training import split_of
 from undrift.verify.information import Information, information
@@ -103,9 +103,8 @@ def _log_density(table: Table, estimator: str, budget: float, seed: int) -> LogD
     y, _ = parameters.encode(table.values)
     choice = chosen(estimator, table.effective, len(table.names), 0, budget)
     stop = split_of(table, np.random.default_rng([seed, 8])) < _STOP
-    _, density, _ = fit_density(
-        choice, y, table.weights, None, left_out=stop, budget=budget, steps=None, patience=_PATIENCE, seed=seed
-    )
+    fitting = Fitting(budget=budget, patience=_PATIENCE, seed=seed)
+    _, density, _ = fit_density(choice, y, table.weights, None, stop, fitting)
 
     def log_density(values: Array) -> Array:
         with np.errstate(all="ignore"):
