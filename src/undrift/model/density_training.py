@@ -14,7 +14,7 @@ from undrift.data.log_density import log_density_of
 from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
 from undrift.distributions.base import Base
-from undrift.distributions.estimators import Fitting, chosen, fit_density
+from undrift.distributions.estimators import Choice, Fitting, chosen, fit_density
 from undrift.errors import DataError, UsageError
 from undrift.model.density_model import DensityModel, refuse_device
 from undrift.progress import track
@@ -46,11 +46,7 @@ def fit_density_config(
     progress: bool = True,
 ) -> DensityModel | dict[str, Any]:
     """What ``undrift.fit`` does of a table, from a resolved configuration."""
-    folder = None if out is None else Path(out)
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; name a directory to write the run to")
-    if folder is not None and folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise UsageError(f"{folder} exists; type --overwrite (overwrite=True) to replace it")
+    folder = None if out is None else _folder(Path(out), overwrite)
     config = config.model_copy(deep=True)
     t, d = config.train, config.density
     if t.steps is None and t.budget is None:
@@ -65,15 +61,7 @@ def fit_density_config(
     begun = _base_of(config, base, table)
     choice = chosen(_estimator(config, begun), seen.effective, len(table.names), len(table.given_names), t.budget)
     logger.info("the density is estimated by %s: %s", choice.estimator, choice.reason)
-    facts: dict[str, Any] = {
-        "task": "density", "estimator": choice.estimator, "reason": choice.reason,
-        "names": list(table.names), "labels": list(table.labels), "given_names": list(table.given_names),
-        "rows": len(table.values), "effective": round(table.effective, 1), "held out": int(held.sum()),
-        "bounds": [[None if np.isinf(v) else float(v) for v in pair] for pair in table.bounds],
-        "periodic": [bool(v) for v in table.periodic], "remarks": list(table.remarks),
-        "coupling": d.coupling if choice.estimator == "flow-matching" else None,
-        "base": None if begun is None else f"{len(begun.values)} rows of {begun.source}",
-    }  # fmt: skip
+    facts = _facts(config, table, held, choice, begun)
     log_density = None
     if choice.estimator == "gp":
         if d.dequantize:
@@ -99,6 +87,33 @@ def fit_density_config(
     if folder is not None:
         model.save(folder, overwrite=overwrite)
     return model
+
+
+def _folder(folder: Path, overwrite: bool) -> Path:
+    """Where a run is written.
+
+    Raises:
+        UsageError: something is there that is not to be replaced.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; name a directory to write the run to")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise UsageError(f"{folder} exists; type --overwrite (overwrite=True) to replace it")
+    return folder
+
+
+def _facts(config: Config, table: Table, held: NDArray[np.bool_], choice: Choice, base: Table | None) -> dict[str, Any]:
+    """What is known of a density before it is fitted."""
+    flows = choice.estimator == "flow-matching"
+    return {
+        "task": "density", "estimator": choice.estimator, "reason": choice.reason,
+        "names": list(table.names), "labels": list(table.labels), "given_names": list(table.given_names),
+        "rows": len(table.values), "effective": round(table.effective, 1), "held out": int(held.sum()),
+        "bounds": [[None if np.isinf(v) else float(v) for v in pair] for pair in table.bounds],
+        "periodic": [bool(v) for v in table.periodic], "remarks": list(table.remarks),
+        "coupling": config.density.coupling if flows else None,
+        "base": None if base is None else f"{len(base.values)} rows of {base.source}",
+    }  # fmt: skip
 
 
 def _estimator(config: Config, base: Table | None) -> str:
