@@ -129,10 +129,11 @@ def test_rows_of_a_pairing_are_drawn_by_their_weights():
 
 
 class Counted(ConditionalOT):
-    """Transport within classes that keeps how many rows it was given, and of which classes."""
+    """Transport within classes that keeps how many rows it was given, and of which classes, and how many differ."""
 
     def __call__(self, x, generator, given=None):
         self.sizes = [*getattr(self, "sizes", []), (len(x), *given.unique().tolist())]
+        self.differ = [*getattr(self, "differ", []), len(x.unique(dim=0))]
         return super().__call__(x, generator, given)
 
 
@@ -155,6 +156,17 @@ def test_copies_and_large_classes_are_matched_in_small_parts(monkeypatch):
         0,
         1,
     }
+
+
+def test_copies_of_a_row_are_matched_in_several_parts(monkeypatch):
+    """A hundred rows of one class, each drawn 19 times, in 19 parts: of a hundred draws 1 - 1/e are of different rows."""
+    monkeypatch.setattr(pairing, "_LEAST", 100)
+    c = torch.tensor(np.r_[np.zeros(100), np.repeat(np.arange(1.0, 20), 4)])[:, None]
+    odds = torch.where(c[:, 0] == 0, 0.95 / 100, 0.05 / 76).double()
+    coupling, x = Counted(), torch.tensor(np.random.default_rng(5).normal(size=(176, 2)))
+    paired(coupling, x, odds, c, number=2000, seed=0)
+    found = [share for share, (size, one) in zip(coupling.differ, coupling.sizes, strict=True) if one == 0]
+    assert len(found) == 19 and np.mean(found) == pytest.approx(100 * (1 - np.exp(-1)), abs=4)
 
 
 def test_a_base_of_weighted_rows_has_their_law():
