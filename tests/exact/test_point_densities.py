@@ -8,7 +8,7 @@ import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
-from undrift.distributions.estimators import Choice, fit_density
+from undrift.distributions.estimators import Choice, Fitting, fit_density
 from undrift.distributions.kernel_density import KernelDensity, fit_kernel_density
 from undrift.distributions.mixture import fit_mixture
 from undrift.distributions.point_flow import PointFlow, fit_point_flow
@@ -191,9 +191,8 @@ def test_what_is_given_moves_the_density(kind):
 
 def test_the_budget_ends_the_choice_of_a_mixture():
     """Of N(0, 1) one Gaussian is chosen; without time the first number that is tried."""
-    y, rest = np.random.default_rng(9).standard_normal((600, 1)), {"steps": None, "patience": None, "seed": 0}
-    choice, ones, out = Choice("mixture", 0, ""), np.ones(600), some_out(600)
-    found = [fit_density(choice, y, ones, None, left_out=out, budget=b, **rest)[2] for b in (None, 1e-6)]
+    y, choice = np.random.default_rng(9).standard_normal((600, 1)), Choice("mixture", 0, "")
+    found = [fit_density(choice, y, np.ones(600), None, some_out(600), Fitting(b))[2] for b in (None, 1e-6)]
     assert [one["components"] for one in found] == [1, 6]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from undrift.distributions.estimators import Choice, chosen, density_from_arrays, fit_density
+from undrift.distributions.estimators import Choice, Fitting, chosen, density_from_arrays, fit_density
 from undrift.distributions.mixture import Mixture
 from undrift.distributions.residual import Residual, fit_predictor
 from undrift.infer.gaussian_mixture import GaussianMixture
@@ -59,8 +59,7 @@ def test_left_out_rows_choose_the_estimator():
     y[::3, 0] += 5
     out = np.arange(len(y)) % 10 < 2
     choice = chosen("auto", len(y), 2, 2, None)
-    rest = {"left_out": out, "budget": None, "steps": 5, "patience": None, "seed": 0}
-    name, found, how = fit_density(choice, y, np.ones(len(y)), given, **rest)
+    name, found, how = fit_density(choice, y, np.ones(len(y)), given, out, Fitting(steps=5))
     scores = how["left-out log likelihood"]
     assert choice.estimator == "auto"
     assert name == "mixture"
@@ -74,10 +73,8 @@ def test_left_out_rows_choose_the_estimator():
 def test_a_networks_density_is_of_residuals():
     """Little trained, it is already the normal law about the linear predictor."""
     y, given = pairs()
-    name, found, _ = fit_density(
-        Choice("nsf", 32, ""), y, np.ones(len(y)), given, left_out=np.zeros(len(y), bool), budget=None, steps=1,
-        patience=None, seed=0,
-    )  # fmt: skip
+    nothing = np.zeros(len(y), bool)
+    name, found, _ = fit_density(Choice("nsf", 32, ""), y, np.ones(len(y)), given, nothing, Fitting(steps=1))
     exact = [multivariate_normal(SLOPE @ g, NOISE @ NOISE.T).logpdf(v) for v, g in zip(y, given, strict=True)]
     assert name == "nsf"
     assert isinstance(found, Residual)

@@ -119,7 +119,7 @@ def test_held_out_rows_are_scored_and_learning_by_heart_is_told(caplog):
 def test_the_choice_is_stated_and_few_rows_get_a_mixture(caplog):
     plan = undrift.fit(chain(200), dry_run=True)
     assert plan["estimator"] == "mixture" and "too few" in plan["reason"]
-    assert undrift.fit(chain(3000), dry_run=True)["estimator"] == "diffusion"
+    assert undrift.fit(chain(3000), dry_run=True)["estimator"] == "auto"
 
 
 def test_bad_input_gets_one_sentence():
@@ -134,8 +134,9 @@ def test_bad_input_gets_one_sentence():
     ):
         with pytest.raises(UsageError, match=message):
             undrift.fit(chain(100), **wrong)
-    with pytest.raises(UsageError, match="knows of nothing"):
-        undrift.fit(chain(500), task=undrift.Density("kde"), covariates="a", variables="b", progress=False)
+    for name in ("kde", "gp"):
+        with pytest.raises(UsageError, match=f"--estimator {name} takes no covariates"):
+            undrift.fit(chain(500), task=undrift.Density(name), covariates="a", variables="b", dry_run=True)
 
 
 def test_counts_are_refused_or_spread_over_their_steps():
@@ -208,6 +209,15 @@ def test_nested_sampling_that_is_stopped_says_how_to_go_on(tmp_path, monkeypatch
     assert capsys.readouterr().err.splitlines()[-1].endswith("type the same command with --resume to go on")
 
 
+def test_what_is_typed_next_names_what_has_to_be_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    chain(400).to_csv("chain.csv", index=False)
+    words = ["train", "chain.csv", "--estimator", "mixture", "--covariates", "b,c", "--out", "RUN"]
+    assert main(words) == 0
+    assert "next: undrift sample RUN --at b=VALUE,c=VALUE --out DRAWS.csv\n" in capsys.readouterr().err
+    assert main(["sample", "RUN", "--at", "b=1,c=1", "--out", "DRAWS.csv"]) == 0
+
+
 PROBLEM = """
 import math
 parameters = {"x": "x", "y": "y_0"}
@@ -262,6 +272,10 @@ def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, 
         (["report", "DENSITY", "--nfe", "3"], "got --nfe"),
         (["sample", "DENSITY", "--out", "d.nc", "--nfe", "3"], "--nfe"),
         (["evaluate", "DENSITY", "--truth", "draws.csv", "--out", "scores.json"], "got --out"),
+        (["evaluate", "DENSITY", "draws.csv"], "got draws.csv, which no argument takes; type --truth draws.csv"),
+        (["log-prob", "DENSITY", "draws.csv", "--out", "G.csv", "--seed", "3"], "got --seed, of models of fields"),
+        (["log-prob", "DENSITY", "draws.csv", "--out", "G.csv", "--device", "cuda:0"], "on the CPU; type cpu"),
+        (["train", "draws.csv", "--device", "cuda:0", "--out", "R2"], "on the CPU; type cpu"),
         (["log-prob", "DENSITY", "draws.csv", "--out", "F.txt"], ".nc or .csv"),
         (["nested", "absent.py", "--out", "R2"], "absent.py"),
         (["nested", "draws.csv", "--out", "R2"], "cannot be run"),
@@ -269,3 +283,8 @@ def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, 
     ):
         assert main(words) in (2, 3), words
         assert text in capsys.readouterr().err
+    for words in (["inspect", "RUN"], ["sample", "RUN", "--out", "d.nc"], ["evaluate", "RUN", "--truth", "draws.csv"],
+                  ["log-prob", "RUN", "draws.csv", "--out", "G.csv"]):  # fmt: skip
+        assert main(words) == 4
+        said = capsys.readouterr().err
+        assert "type undrift report RUN for its evidence" in said and "undrift train RUN/chain --task density" in said

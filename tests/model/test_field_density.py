@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from model_fields import coarse, fields, tiny_fit, waves
 from scipy.stats import multivariate_normal
 from torch import nn
 
 import undrift
+from undrift.cli.main import main
 from undrift.data.jacobian import log_slopes
 from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned
@@ -84,6 +86,37 @@ def test_a_gaussian_model_has_scipys_density(emulator, data, monkeypatch):
     assert (np.abs(loose.log_prob.values - expected) <= 2 * loose.log_prob_error.values).all()
     kept = found.log_prob - emulator.log_prob(some, at="year=2003", tolerance=0.1, nfe=250, progress=False).log_prob
     assert abs(float(kept[0])) < 1e-9 and abs(float(kept[2])) > 0.1
+
+
+class Lost(nn.Module):
+    """A network whose numbers of the first field of a batch are none."""
+
+    def forward(self, x, label, vector):
+        out = torch.zeros_like(x[:, :1])
+        out[0] = torch.nan
+        return out
+
+
+def test_what_is_no_number_or_misses_the_tolerance_is_told(emulator, data, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("undrift.cli.runs.open_any", lambda *args, **kwargs: emulator)
+    some = data.isel(year=[3, 11, 20])
+    some.to_netcdf(tmp_path / "some.nc")
+    for net, words, missed in (
+        (Nothing(), ["--tolerance", "1e-9"], 3),
+        (Nothing(), ["--tolerance", "0"], 0),
+        (Lost(), [], 0),
+    ):
+        monkeypatch.setattr(emulator, "net", net)
+        out = tmp_path / "F.nc"
+        words = ["log-prob", "RUN", str(tmp_path / "some.nc"), "--probes", "2", *words, "--overwrite"]
+        assert main([*words, "--out", str(out)]) == 0
+        said, found = capsys.readouterr(), xr.load_dataset(out)
+        lost = int(found.log_prob.isnull().sum())
+        assert (0 < lost < 3) == isinstance(net, Lost)
+        assert (found.attrs["not_converged"], found.attrs["not_finite"]) == (missed, lost)
+        assert ("3 of 3 fields miss the tolerance of 1e-09 nats" in said.err) == bool(missed)
+        first = f"3 fields, {lost} with NaN; of the others mean " if lost else "3 fields, mean "
+        assert f"{first}{float(found.log_prob.mean()):.4f} nats" in said.out
 
 
 def test_errors_cover_the_exact_trace_and_are_small_beside_plain_signs(monkeypatch):

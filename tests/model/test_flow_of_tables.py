@@ -84,6 +84,16 @@ def test_a_saved_flow_carries_the_same_and_the_command_line_knows_it(tmp_path, c
     assert "whose density is not known" in capsys.readouterr().err
 
 
+def test_a_base_that_is_a_chain_loses_its_burn_in_too(caplog):
+    walk = base(200).assign(chain=0)
+    walk.loc[:19, "a"] += 50
+    for begun, share, left in ((walk, 0.25, 150), (walk, 0, 200), (base(200), 0.25, 200)):
+        caplog.clear()
+        plan = undrift.fit(table(400, 0), base=begun, ignore_rows=share, dry_run=True)
+        assert plan["base"].startswith(f"{left} rows of")
+        assert ("of the base:" in caplog.text and "burn-in" in caplog.text) == (share == 0)
+
+
 def test_what_no_coupling_or_base_can_do_is_refused(model):
     rows = table(400, 0)
     refused = {
@@ -116,6 +126,47 @@ def test_rows_of_a_pairing_are_drawn_by_their_weights():
     at, z = paired(DataToData(x + 1), x, weights, None, number=2000, seed=1)
     assert len(at) == len(z) == 2048
     np.testing.assert_allclose(np.bincount(at, minlength=4) / 2048, weights / 8, atol=2e-3)
+
+
+class Counted(ConditionalOT):
+    """Transport within classes that keeps how many rows it was given, and of which classes, and how many differ."""
+
+    def __call__(self, x, generator, given=None):
+        self.sizes = [*getattr(self, "sizes", []), (len(x), *given.unique().tolist())]
+        self.differ = [*getattr(self, "differ", []), len(x.unique(dim=0))]
+        return super().__call__(x, generator, given)
+
+
+def test_copies_and_large_classes_are_matched_in_small_parts(monkeypatch):
+    """Nine in ten rows are of class 0 and all differ; the 300 of class 1 are three different ones."""
+    monkeypatch.setattr(pairing, "_LEAST", 32)
+    rng = np.random.default_rng(4)
+    c = torch.tensor(np.repeat([0.0, 1.0], [2700, 300]))[:, None]
+    x = torch.tensor(np.concatenate([rng.normal(size=(2700, 2)), np.repeat(rng.normal(size=(3, 2)), 100, axis=0)]))
+    coupling, odds = Counted(), torch.ones(3000, dtype=torch.float64)
+    at, z = paired(coupling, x, odds, c, number=2000, seed=0)
+    of_zero, of_one = ([size for size, *classes in coupling.sizes if classes == [k]] for k in (0.0, 1.0))
+    assert len(of_zero) + len(of_one) == len(coupling.sizes) and max(of_zero) < 384 and max(of_one) < 48
+    assert min(of_zero) > 128 and sum(of_one) == pytest.approx(2048 / 10, abs=40)  # binomial: four deviations are 54
+    apart = float((x[at] - z).square().sum(1)[c[at, 0] == 0].mean())
+    assert apart < 0.2  # of matched normal rows; 4 of such that are not
+    coupling.sizes = []
+    paired(coupling, x, odds, c, number=2000, seed=0, seconds=0.0)
+    assert max(size for size, *_ in coupling.sizes) < 48 and {one for _, *one in coupling.sizes for one in one} == {
+        0,
+        1,
+    }
+
+
+def test_copies_of_a_row_are_matched_in_several_parts(monkeypatch):
+    """A hundred rows of one class, each drawn 19 times, in 19 parts: of a hundred draws 1 - 1/e are of different rows."""
+    monkeypatch.setattr(pairing, "_LEAST", 100)
+    c = torch.tensor(np.r_[np.zeros(100), np.repeat(np.arange(1.0, 20), 4)])[:, None]
+    odds = torch.where(c[:, 0] == 0, 0.95 / 100, 0.05 / 76).double()
+    coupling, x = Counted(), torch.tensor(np.random.default_rng(5).normal(size=(176, 2)))
+    paired(coupling, x, odds, c, number=2000, seed=0)
+    found = [share for share, (size, one) in zip(coupling.differ, coupling.sizes, strict=True) if one == 0]
+    assert len(found) == 19 and np.mean(found) == pytest.approx(100 * (1 - np.exp(-1)), abs=4)
 
 
 def test_a_base_of_weighted_rows_has_their_law():

@@ -16,6 +16,7 @@ from undrift.report.corner import Samples, corner, enclosing, parameter_label
 from undrift.report.density import calibration_part, density_verdict
 from undrift.report.nested import log_volumes, nested_section, parameter_table, with_error
 from undrift.verify.c2st import TwoSample
+from undrift.verify.likelihood import Likelihood, learned_by_heart, mean_likelihood
 
 
 def test_contours_enclose_their_mass():
@@ -115,7 +116,7 @@ def test_a_density_is_judged_by_the_rows_it_has_not_seen(run):
     held = unseen_rows(model)
     assert len(held.values) == model.facts["held out"] and 500 < len(held.values) < 700
     scores = score_density(model, held)
-    assert scores.log_likelihood[0] == pytest.approx(model.facts["log likelihood"]["held out"])
+    assert scores.log_likelihood.mean == pytest.approx(model.facts["log likelihood"]["held out"])
     assert scores.ranks.shape == (400, 1) and scores.ranks.max() <= 99 and scores.distance_ranks.shape == (400,)
     assert abs(scores.two_sample.accuracy - 0.5) < 4 * scores.two_sample.error
     part, sentence = calibration_part(scores.ranks, scores.distance_ranks, 99, ["theta"], ["theta"])
@@ -142,10 +143,24 @@ def test_rows_are_thinned_by_weight_and_none_comes_twice():
 def test_a_density_that_is_told_apart_or_learned_by_heart_is_warned_of():
     facts = {"log likelihood": {"held out": -3.0, "of training rows": -1.0, "standard error": 0.1}}
     far = TwoSample(0.7, 0.02, np.full(5, 0.7))
-    found = density_verdict((-3.0, 0.1), far, facts, own=True)
+    held = Likelihood(-3.0, 0.1, 100, 0)
+    found = density_verdict(held, far, facts, own=True)
     assert found[1].startswith("warn: a classifier tells draws from unseen rows in 0.700 ± 0.020 of cases")
     assert found[2].startswith("warn: rows of the training are likelier by 2.00 nats")
-    assert density_verdict((-3.0, 0.1), TwoSample(0.53, 0.02, far.folds), facts, own=False)[1].startswith("good")
+    assert density_verdict(held, TwoSample(0.53, 0.02, far.folds), facts, own=False)[1].startswith("good")
+
+
+def test_the_mean_likelihood_is_of_the_rows_within_by_weight():
+    """Of 1, 2, 4 with weights 1, 2, 1 the mean is 9/4, and the error sqrt(25/16 + 4/16 + 49/16) / 4."""
+    log_p, weights = np.array([1.0, 2.0, -np.inf, 4.0, 50.0]), np.array([1.0, 2.0, 1.0, 1.0, 0.0])
+    found = mean_likelihood(log_p, weights)
+    assert (found.mean, found.rows, found.outside) == (2.25, 3, 1)
+    assert found.error == pytest.approx(np.sqrt(78 / 16) / 4)
+    assert mean_likelihood(log_p[:1], weights[:1]) == Likelihood(1.0, None, 1, 0)
+    assert mean_likelihood(log_p[2:3], weights[2:3]).rows == 0
+    score = {"held out": -3.0, "of training rows": -2.4, "standard error": 0.1}  # 0.57 is four errors of both
+    assert learned_by_heart(score) and not learned_by_heart(score | {"of training rows": -2.5})
+    assert not learned_by_heart(score | {"standard error": None})
 
 
 def test_pages_of_the_command_line(run, tmp_path, capsys):
@@ -193,3 +208,12 @@ def test_rows_that_lie_outside_are_told(tmp_path, capsys):
     assert main(["log-prob", str(tmp_path / "RUN"), str(tmp_path / "rows.csv"), "--out", str(tmp_path / "F.csv")]) == 0
     first = float(model.log_prob(pd.DataFrame({"theta": [0.5]})).log_prob[0])
     assert f"F.csv: 3 rows, 2 with -inf; of the others mean {first:.4f} nats" in capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path / "RUN"), "--truth", str(tmp_path / "rows.csv")]) == 0
+    assert f"log-likelihood {first:.4f} nats a row (one row, 2 more outside the bounds)" in capsys.readouterr().out
+    words = ["report", str(tmp_path / "RUN"), "--truth", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "r.html")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "one row that training has not seen has a log-density of " in said and "±" not in said
+    assert "warn: 2 of 3 rows lie outside the bounds" in said
+    page = (tmp_path / "r.html").read_text()
+    assert re.search(r"Further ones outside the bounds.{0,80}>2<", page)

@@ -45,7 +45,9 @@ def evaluate(
         bootstrap: Replicates of the block bootstrap behind the intervals; 0 for none.
         overwrite: Replace OUT.
     """
-    if (Path(ensemble) / "config.toml").is_file():
+    from undrift.train.run import is_nested
+
+    if (Path(ensemble) / "config.toml").is_file() or is_nested(Path(ensemble)):
         others = {
             "run": run, "out": out, "thresholds": thresholds, "bootstrap": bootstrap != 200, "seed": seed,
             "overwrite": overwrite, "dry-run": dry_run,
@@ -106,6 +108,9 @@ def _density(run: str, truth: list[str] | None, idle: list[str], json: bool) -> 
     if json:
         emit_json({"run": run, **found})
     else:
-        of = f"{found['rows']} rows" + (f", {found['outside']} more outside the bounds" if found["outside"] else "")
-        say(f"log-likelihood {found['log_likelihood']:.4f} +- {found['standard_error']:.4f} nats a row ({of})")
+        of = ("one row" if found["rows"] == 1 else f"{found['rows']} rows") + (
+            f", {found['outside']} more outside the bounds" if found["outside"] else ""
+        )
+        error = "" if found["standard_error"] is None else f" +- {found['standard_error']:.4f}"
+        say(f"log-likelihood {found['log_likelihood']:.4f}{error} nats a row ({of})")
     return 0

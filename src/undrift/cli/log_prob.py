@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING
 
 from undrift.cli.options import Device, Flag, Json, NoVerify, Seed, refuse_existing, set_threads
-from undrift.cli.output import emit_json, say
+from undrift.cli.output import emit_json, note, say
 from undrift.cli.stopping import stopped_saying
 from undrift.errors import UsageError
 
@@ -67,24 +67,41 @@ def log_prob(
         set_threads()
         model = open_any(run, verify=not no_verify, device=device)
         if isinstance(model, DensityModel):
-            idle = {"probes": probes is not None, "tolerance": tolerance is not None, "dequantize": dequantize}
+            idle = {
+                "probes": probes is not None, "tolerance": tolerance is not None, "dequantize": dequantize,
+                "seed": seed,
+            }  # fmt: skip
             found, of = _rows(model, data, given, at, [name for name, typed in idle.items() if typed]), "rows"
         else:
             counts = {"probes": 16 if probes is None else probes, "tolerance": 1.0 if tolerance is None else tolerance}
             found = model.log_prob(data, given, at=at, seed=seed, dequantize=dequantize, **counts)
             of = "fields"
         write_rows(found, out)
-    inside = found.log_prob != -math.inf
-    outside, error = int((~inside).sum()), float(found.log_prob_error.max())
-    mean = float(found.log_prob.where(inside).mean()) if inside.any() else -math.inf
-    if json:
-        emit_json({"out": out, of: found.log_prob.size, "outside": outside, "mean": mean, "largest error": error})
-    else:
-        told = f"mean {mean:.4f} nats, largest error {error:.2g}"
-        if outside:
-            told = f"{outside} with -inf" + (f"; of the others {told}" if inside.any() else "")
-        say(f"{out}: {found.log_prob.size} {of}, {told}")
+    _tell(found, of, out, json)
     return 0
+
+
+def _tell(found: xr.Dataset, of: str, out: str, json: bool) -> None:
+    """Say how many log-densities there are, their mean, and of how many there is none."""
+    value, missed = found.log_prob, found.attrs.get("not_converged", 0)
+    outside, unknown = int((value == -math.inf).sum()), int(value.isnull().sum())
+    inside, error = value.where(value > -math.inf), float(found.log_prob_error.max())
+    mean = float(inside.mean()) if inside.notnull().any() else -math.inf if outside else math.nan
+    if json:
+        emit_json({
+            "out": out, of: value.size, "outside": outside, "not a number": unknown, "not converged": missed,
+            "mean": mean, "largest error": error,
+        })  # fmt: skip
+        return
+    counts = [f"{count} with {what}" for count, what in ((outside, "-inf"), (unknown, "NaN")) if count]
+    if inside.notnull().any():
+        counts.append(f"{'of the others ' if counts else ''}mean {mean:.4f} nats, largest error {error:.2g}")
+    say(f"{out}: {value.size} {of}, {'; '.join(counts)}")
+    if missed:
+        note(
+            f"{missed} of {value.size} {of} miss the tolerance of {found.attrs['tolerance']:g} nats, as their "
+            "log_prob_error says; type a larger --tolerance, or in Python nfe=1024 for more steps"
+        )
 
 
 def _rows(model: DensityModel, data: str, given: str | None, at: str | None, idle: list[str]) -> xr.Dataset:

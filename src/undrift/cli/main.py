@@ -10,7 +10,7 @@ import sys
 import traceback
 import warnings
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from undrift import __version__
 from undrift.errors import Interrupted, UndriftError
@@ -27,6 +27,9 @@ VERBS = {
     "inspect": "Show what a run directory holds.",
     "demo": "Train, draw, score and report on the embedded climate data, in minutes.",
 }
+
+_MEANT = {"sample": "given", "forecast": "given", "log-prob": "given", "evaluate": "truth", "report": "truth"}
+"""The option that a word without one is likely to be of."""
 
 EPILOGUE = """\
 The whole job: undrift check tas_*.nc, then the train line that it suggests, then undrift report RUN.
@@ -82,6 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
         result = build(_verb_of(words))(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
         return int(result) if isinstance(result, int) else 0
+    except UnusedCliTokensError as error:
+        return _fail(_too_many(words, error.unused_tokens or []), 2, debug)
     except CycloptsError as error:
         page = " ".join(["undrift", *filter(None, [_verb_of(words)]), "--help"])
         return _fail(f"{str(error).strip()} (see {page})", 2, debug)
@@ -126,6 +131,14 @@ def _show_warnings(debug: bool) -> None:
 
 def _verb_of(words: list[str]) -> str | None:
     return words[0] if words and words[0] in VERBS else None
+
+
+def _too_many(words: list[str], unused: list[str]) -> str:
+    """What to type in place of words that no argument is left for."""
+    verb, left = _verb_of(words), " ".join(unused)
+    page = " ".join(["undrift", *filter(None, [verb]), "--help"])
+    instead = f"type --{_MEANT[verb]} {left}" if verb in _MEANT else "leave it out"
+    return f"got {left}, which no argument takes; {instead} (see {page})"
 
 
 def _fail(text: str, code: int, debug: bool) -> int:

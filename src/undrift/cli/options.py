@@ -87,7 +87,10 @@ Base = Annotated[
 ]
 IgnoreRows = Annotated[
     float | None,
-    Parameter(help="Share of each chain that is left out at its beginning, or number of rows if 1 or more. Default 0."),
+    Parameter(
+        help="Share of each chain that is left out at its beginning, or number of rows if 1 or more; of chains of "
+        "--base too. Default 0."
+    ),
 ]
 Bounds = Annotated[
     str | None,

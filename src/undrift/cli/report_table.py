@@ -20,12 +20,9 @@ _POSTERIOR, _RUN = "posterior.nc", "run.nc"
 def is_of_parameters(run: str) -> bool:
     """Whether a folder is a nested run or a density of parameters."""
     from undrift.model.density_model import is_density
+    from undrift.train.run import is_nested
 
-    return _is_nested(run) or is_density(run)
-
-
-def _is_nested(run: str) -> bool:
-    return (Path(run) / "settings.json").is_file() and not (Path(run) / "config.toml").is_file()
+    return is_nested(Path(run)) or is_density(run)
 
 
 def report_parameters(
@@ -34,12 +31,13 @@ def report_parameters(
 ) -> int:  # fmt: skip
     """Write the page about a nested run or a density, and tell its verdict."""
     from undrift.report.page import write_page
+    from undrift.train.run import is_nested
 
     typed = ["--truth", *truth] if truth else []
     typed += [] if realizations is None else ["--realizations", str(realizations)]
     typed += ["--seed", str(seed)] if seed else []
     again = shlex.join(["undrift", "report", run, *typed, "--out", out])
-    if _is_nested(run):
+    if is_nested(Path(run)):
         if truth or realizations is not None or seed:
             raise UsageError(f"{run} is a nested run, of which nothing is drawn; type undrift report {run} --out {out}")
         section = _nested(run, again)
@@ -98,7 +96,7 @@ def _density(
         rows = Samples("unseen rows", scores.rows, np.ones(len(scores.rows)))
     draws = Samples("draws", scores.draws, np.ones(len(scores.draws)))
     parts = [
-        likelihood_part(scores.log_likelihood, len(held.values), scores.two_sample, facts),
+        likelihood_part(scores.log_likelihood, scores.two_sample, facts),
         samples_part(rows, draws, names, labels),
     ]
     verdict = density_verdict(scores.log_likelihood, scores.two_sample, facts, own=not truth)

@@ -124,9 +124,16 @@ def train(
         emit_json(described)
     else:
         facts(described)
-        verb = f"sample {out} --out DRAWS.csv" if resolved.task.name == "density" else f"report {out}"
-        note("nothing was written (--dry-run)" if dry_run else f"next: undrift {verb}")
+        note("nothing was written (--dry-run)" if dry_run else f"next: {_next(resolved, out)}")
     return 0
+
+
+def _next(config: Config, out: str) -> str:
+    """The line that is typed after a training."""
+    if config.task.name != "density":
+        return shlex.join(["undrift", "report", out])
+    at = ",".join(f"{name}=VALUE" for name in config.data.covariates)
+    return shlex.join(["undrift", "sample", out, *(["--at", at] if at else []), "--out", "DRAWS.csv"])
 
 
 def _resolved(

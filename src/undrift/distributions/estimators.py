@@ -17,12 +17,14 @@ from undrift.distributions.point_flow import PointFlow, fit_point_flow
 from undrift.distributions.points import PointDensity
 from undrift.distributions.residual import Residual, fit_predictor
 from undrift.distributions.spline_flow import SplineFlow, fit_spline_flow
+from undrift.errors import UsageError
 from undrift.train.settings import Progress, Settings
 
-__all__ = ["ESTIMATORS", "Choice", "chosen", "density_from_arrays", "fit_density"]
+__all__ = ["ESTIMATORS", "Choice", "Fitting", "chosen", "density_from_arrays", "fit_density"]
 
 Array = NDArray[np.float64]
 ESTIMATORS = ("flow-matching", "diffusion", "nsf", "kde", "mixture", "gp")
+_UNCONDITIONAL = ("kde", "gp")
 _FEW = 300  # effective points below which a mixture is fitted
 _FEW_ROWS, _FEW_NUMBERS = 5_000, 3  # effective points, and numbers of a point, of which a perceptron is narrow
 _NARROW, _WIDTH, _LAYERS = 128, 256, 4
@@ -30,7 +32,7 @@ _MIXTURE = 60.0  # seconds after which no further number of components is tried
 _TRIED = 0.25  # of a budget for a mixture that is tried before a diffusion
 _BROAD = 2.0  # its deviation, in units of the points
 _LEARNING_RATE, _EMA = 3e-3, 0.1
-_WORSE = 0.02  # than its best has the loss to be before a training that learns rows by heart is stopped
+_PATIENCE, _WORSE = 5, 0.02  # validations of twenty, and the loss, after which rows are learned by heart
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,16 @@ class Choice:
 
 
 def chosen(estimator: str, number: float, size: int, given: int, budget: float | None) -> Choice:
-    """What fits so many effective points of so many numbers, and the time that there is."""
+    """What fits so many effective points of so many numbers, given some, and the time that there is.
+
+    Raises:
+        UsageError: an estimator that takes nothing that is given is asked for, and something is.
+    """
+    if given and estimator in _UNCONDITIONAL:
+        raise UsageError(
+            f"--estimator {estimator} takes no covariates; type --estimator mixture or flow-matching, or leave "
+            "--covariates out"
+        )
     width = _NARROW if number < _FEW_ROWS or size <= _FEW_NUMBERS else _WIDTH
     facts = f"{number:,.0f} effective points of {size} numbers"
     if estimator != "auto":
@@ -57,26 +68,44 @@ def chosen(estimator: str, number: float, size: int, given: int, budget: float |
     if number < _FEW:
         return Choice("mixture", width, f"{facts} are too few for a network")
     perceptron = f"a perceptron {_LAYERS} layers deep and {width} wide"
-    if given:
-        return Choice("auto", width, f"{facts}: a mixture or {perceptron}, whichever makes left-out rows likelier")
-    return Choice("diffusion", width, f"{facts}: {perceptron}")
+    return Choice("auto", width, f"{facts}: a mixture or {perceptron}, whichever makes left-out rows likelier")
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How long a density is fitted, and to what besides its points.
+
+    Attributes:
+        budget: seconds of a training, or in which numbers of components are tried.
+        steps: of a training, in place of a budget.
+        patience: validations without a new best after which a training stops.
+        seed: of all that is drawn.
+        coupling: of flow matching, see :func:`undrift.distributions.point_flow.fit_point_flow`.
+        base: of flow matching, likewise.
+        log_density: of each point, up to a constant, (n,), which a Gaussian process learns.
+        progress: see :func:`undrift.train.loop.train`.
+    """
+
+    budget: float | None = None
+    steps: int | None = None
+    patience: int = _PATIENCE
+    seed: int = 0
+    coupling: str = "independent"
+    base: Base | None = None
+    log_density: Array | None = None
+    progress: Progress | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """Of the training of a network."""
+        return Settings(
+            budget=self.budget if self.steps is None else None, steps=self.steps, learning_rate=_LEARNING_RATE,
+            weight_decay=0.0, ema=_EMA, patience=self.patience, worse=_WORSE, seed=self.seed,
+        )  # fmt: skip
 
 
 def fit_density(
-    choice: Choice,
-    y: Array,
-    weights: Array,
-    given: Array | None,
-    *,
-    left_out: NDArray[np.bool_],
-    budget: float | None,
-    steps: int | None,
-    patience: int | None,
-    seed: int,
-    coupling: str = "independent",
-    base: Base | None = None,
-    log_density: Array | None = None,
-    progress: Progress | None = None,
+    choice: Choice, y: Array, weights: Array, given: Array | None, left_out: NDArray[np.bool_], fitting: Fitting
 ) -> tuple[str, PointDensity, dict[str, Any]]:
     """Fit an estimator to weighted points of unit scale.
 
@@ -86,35 +115,23 @@ def fit_density(
         weights: of each, (n,).
         given: what is given with each, (n, K), or None.
         left_out: points that only tell how smooth the density is, or when to stop, (n,).
-        budget: seconds of a training, or in which numbers of components are tried.
-        steps: of a training, in place of a budget.
-        patience: validations without a new best after which a training stops.
-        seed: of all that is drawn.
-        coupling: of flow matching, see :func:`undrift.distributions.point_flow.fit_point_flow`.
-        base: of flow matching, likewise.
-        log_density: of each point, up to a constant, (n,), which a Gaussian process learns.
-        progress: see :func:`undrift.train.loop.train`.
+        fitting: how long, and to what besides.
 
     Returns:
         The estimator, the density, and how it went.
     """
-    rest: dict[str, Any] = {
-        "steps": steps, "patience": patience, "seed": seed, "progress": progress, "coupling": coupling, "base": base,
-        "log_density": log_density,
-    }  # fmt: skip
     if choice.estimator != "auto":
-        found, how = _fitted(choice, y, weights, given, left_out=left_out, budget=budget, **rest)
+        found, how = _fitted(choice, y, weights, given, left_out, fitting)
         return choice.estimator, found, how
     judges = left_out & (np.cumsum(left_out) % 2 == 0)  # neither of them sees these
     seen, begun = np.where(judges, 0.0, weights), time.perf_counter()
     tried: dict[str, tuple[PointDensity, dict[str, Any]]] = {}
     for name in ("mixture", "diffusion"):
-        seconds = budget
-        if budget is not None:
-            seconds = _TRIED * budget if name == "mixture" else max(budget - (time.perf_counter() - begun), 1.0)
-        tried[name] = _fitted(
-            replace(choice, estimator=name), y, seen, given, left_out=left_out, budget=seconds, **rest
-        )
+        seconds = fitting.budget
+        if seconds is not None:
+            seconds = _TRIED * seconds if name == "mixture" else max(seconds - (time.perf_counter() - begun), 1.0)
+        one, part = replace(choice, estimator=name), replace(fitting, budget=seconds)
+        tried[name] = _fitted(one, y, seen, given, left_out, part)
     if not weights[judges].any():
         return "diffusion", *tried["diffusion"]
     told, odds = None if given is None else given[judges], weights[judges]
@@ -132,53 +149,39 @@ def _judged(density: PointDensity, y: Array, given: Array | None, weights: Array
 
 
 def _fitted(
-    choice: Choice,
-    y: Array,
-    weights: Array,
-    given: Array | None,
-    *,
-    left_out: NDArray[np.bool_],
-    budget: float | None,
-    steps: int | None,
-    patience: int | None,
-    seed: int,
-    coupling: str,
-    base: Base | None,
-    log_density: Array | None,
-    progress: Progress | None,
+    choice: Choice, y: Array, weights: Array, given: Array | None, left_out: NDArray[np.bool_], fitting: Fitting
 ) -> tuple[PointDensity, dict[str, Any]]:
+    points = (y, weights, given)
+    rest: dict[str, Any] = {"left_out": left_out, "seed": fitting.seed}
     if choice.estimator == "kde":
-        found = fit_kernel_density(y, weights, given, left_out=left_out, seed=seed)
+        found = fit_kernel_density(*points, **rest)
         return found, {"bandwidth": found.bandwidth}
     if choice.estimator == "mixture":
-        seconds = {} if budget is None else {"seconds": min(budget, _MIXTURE)}
-        mixture = fit_mixture(y, weights, given, left_out=left_out, seed=seed, **seconds)
+        rest |= {} if fitting.budget is None else {"seconds": min(fitting.budget, _MIXTURE)}
+        mixture = fit_mixture(*points, **rest)
         return mixture, {"components": len(mixture.joint.weights)}
     if choice.estimator == "gp":
-        process = fit_gaussian_process(y, weights, given, log_density=log_density, left_out=left_out, seed=seed)
+        process = fit_gaussian_process(*points, log_density=fitting.log_density, **rest)
         return process, {"points": len(process.points), "log normaliser error": process.normaliser_error}
-    settings = Settings(
-        budget=budget if steps is None else None, steps=steps, learning_rate=_LEARNING_RATE, weight_decay=0.0,
-        ema=_EMA, patience=patience, worse=_WORSE, seed=seed,
-    )  # fmt: skip
-    rest = {"left_out": left_out, "settings": settings, "progress": progress}
-    if choice.estimator != "nsf":
-        rest |= {"width": choice.width, "layers": _LAYERS, "coupling": coupling, "base": base}
-    if given is None or base is not None:  # the rows of a base are carried as they are
-        return _network(choice, y, weights, given, rest)
+    if given is None or fitting.base is not None:  # the rows of a base are carried as they are
+        return _network(choice, y, weights, given, left_out, fitting)
     slope, factor = fit_predictor(y, weights, given)
     left = solve_triangular(factor, (y - given @ slope.T).T, lower=True).T
-    net, how = _network(choice, left, weights, given, rest)
+    net, how = _network(choice, left, weights, given, left_out, fitting)
     return Residual(net, slope, factor), how
 
 
 def _network(
-    choice: Choice, y: Array, weights: Array, given: Array | None, rest: dict[str, Any]
+    choice: Choice, y: Array, weights: Array, given: Array | None, left_out: NDArray[np.bool_], fitting: Fitting
 ) -> tuple[PointDensity, dict[str, Any]]:
+    rest = {"left_out": left_out, "settings": fitting.settings, "progress": fitting.progress}
     if choice.estimator == "nsf":
         spline, trained = fit_spline_flow(y, weights, given, **rest)
         return spline, trained.to_dict()
-    flow, trained = fit_point_flow(choice.estimator, y, weights, given, **rest)
+    flow, trained = fit_point_flow(
+        choice.estimator, y, weights, given, width=choice.width, layers=_LAYERS, coupling=fitting.coupling,
+        base=fitting.base, **rest,
+    )  # fmt: skip
     return flow, trained.to_dict()
 
 

@@ -243,13 +243,13 @@ def _matched(
 ) -> tuple[list[Batch] | None, Batch, Settings]:
     """Pairs of points that are left out, those of the others, and what is left of the time."""
     begun, number = time.monotonic(), _PAIRS if settings.steps is None else min(_PAIRS, settings.steps * _BATCH)
-    seconds = None if settings.budget is None else _MATCHING * settings.budget
     given, parts = condition.vector(), []
     for which, pairs, seed in ((~keep, _BATCH, settings.seed + 1), (keep, number, settings.seed)):
         if not bool((odds[which] > 0).any()):
             parts.append(None)
             continue
         told = None if given is None else given[which]
+        seconds = None if settings.budget is None else _MATCHING * settings.budget - (time.monotonic() - begun)
         rows, z = paired(coupling, x[which], odds[which], told, number=pairs, seed=seed, seconds=seconds)
         parts.append(Batch.of(x[which][rows], condition.index(which).index(rows), z=z))
     if settings.budget is not None:

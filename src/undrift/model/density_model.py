@@ -26,8 +26,9 @@ from undrift.solve.step_size import Adaptive
 from undrift.train.manifest import read_manifest, verify_manifest
 from undrift.train.run import staged
 from undrift.train.weights import load_tensors, save_tensors
+from undrift.verify.likelihood import Likelihood, mean_likelihood
 
-__all__ = ["DensityModel", "is_density", "load_density"]
+__all__ = ["DensityModel", "is_density", "load_density", "refuse_device"]
 
 _WEIGHTS = "model.safetensors"
 _DRAWS = 1000
@@ -174,33 +175,32 @@ class DensityModel:
             data: table with all columns that were fitted; None: what was measured of the rows that were held out.
 
         Returns:
-            ``log_likelihood``, its ``standard_error``, the ``rows`` of positive weight that they are of, and how many
-            more lie ``outside`` the bounds, which are left out.
+            ``log_likelihood``, its ``standard_error`` (None of one row), the ``rows`` of positive weight that they
+            are of, and how many more lie ``outside`` the bounds, which are left out.
         """
         if data is None:
             self._check_density()
             score = self.facts["log likelihood"]
             if not score:
                 raise UsageError("no row was held out; name a table, or fit with holdout='10%'")
-            names = ("log_likelihood", "standard_error", "rows")
-            return dict(zip(names, (score["held out"], score["standard error"], score["rows"]))) | {"outside": 0}
-        return self.likelihood_of(open_table(data, variables=self.names, covariates=self.facts["given_names"] or None))
+            found = Likelihood(score["held out"], score["standard error"], score["rows"], score.get("outside", 0))
+        else:
+            found = self.likelihood_of(
+                open_table(data, variables=self.names, covariates=self.facts["given_names"] or None)
+            )
+        names = ("log_likelihood", "standard_error", "rows", "outside")
+        return dict(zip(names, (found.mean, found.error, found.rows, found.outside)))
 
-    def likelihood_of(self, table: Table) -> dict[str, Any]:
-        """What :meth:`evaluate` says of a table with all columns that were fitted.
+    def likelihood_of(self, table: Table) -> Likelihood:
+        """The mean log-likelihood of a table with all columns that were fitted.
 
         Raises:
             DataError: no row of positive weight lies within the bounds.
         """
-        found, _ = self.log_prob_of(table)
-        counted, inside = table.weights > 0, np.isfinite(found) & (table.weights > 0)
-        if not inside.any():
+        found = mean_likelihood(self.log_prob_of(table)[0], table.weights)
+        if not found.rows:
             raise DataError(f"{table.source}: every row lies outside the bounds of the density")
-        share = table.weights[inside] / table.weights[inside].sum()
-        mean = float(share @ found[inside])
-        error = float(np.sqrt((share**2 * (found[inside] - mean) ** 2).sum()))
-        rows = {"rows": int(inside.sum()), "outside": int((counted & ~inside).sum())}
-        return {"log_likelihood": mean, "standard_error": error, **rows}
+        return found
 
     def _check_density(self) -> None:
         if self.facts.get("base"):
@@ -287,6 +287,14 @@ def is_density(path: str | Path) -> bool:
     """Whether a run directory holds a density of parameters."""
     file = Path(path) / "manifest.json"
     return file.is_file() and "density" in _extra(read_manifest(Path(path)))
+
+
+def refuse_device(name: str) -> None:
+    """Refuse a device that a density of parameters would not heed."""
+    if name not in ("auto", "cpu"):
+        raise UsageError(
+            f"device is {name}, and a density of parameters is fitted, drawn and evaluated on the CPU; type cpu"
+        )
 
 
 def _extra(manifest: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from undrift.model.density_model import DensityModel
 from undrift.model.density_training import held_and_stop, table_of
 from undrift.verify.c2st import TwoSample, c2st
 from undrift.verify.calibration import posterior_ranks, tarp_ranks
+from undrift.verify.likelihood import Likelihood
 
 __all__ = ["DensityScores", "score_density", "thinned", "unseen_rows"]
 
@@ -29,7 +30,7 @@ class DensityScores:
 
     Attributes:
         held: these rows.
-        log_likelihood: their mean log-density by weight in nats, and its standard error.
+        log_likelihood: their mean log-density.
         draws: (m, D) of the density, given what some of the rows were given.
         rows: (n, D) held-out rows of equal weight.
         two_sample: how well a classifier tells the draws from these rows; None where they are fewer than 50.
@@ -39,7 +40,7 @@ class DensityScores:
     """
 
     held: Table
-    log_likelihood: tuple[float, float]
+    log_likelihood: Likelihood
     draws: Floats
     rows: Floats
     two_sample: TwoSample | None
@@ -84,7 +85,7 @@ def score_density(model: DensityModel, held: Table, *, draws: int = _DRAWS, seed
         draws: for each row, of a density that is given something.
         seed: of the draws and the thinning.
     """
-    found = _likelihood(model, held)
+    found = model.likelihood_of(held)
     told = bool(model.facts["given_names"])
     rows = thinned(held, 2 * _MOST_TOLD_APART if told else _MOST_TOLD_APART, seed)
     if not told:
@@ -112,11 +113,6 @@ def thinned(table: Table, most: int, seed: int) -> Table:
     at = np.zeros(len(rows), bool)
     at[rng.permutation(kept)[:most]] = True
     return table.take(at)
-
-
-def _likelihood(model: DensityModel, held: Table) -> tuple[float, float]:
-    found = model.likelihood_of(held)
-    return found["log_likelihood"], found["standard_error"]
 
 
 def _matrix(model: DensityModel, given: Floats | None = None, *, realizations: int, seed: int) -> Floats:

@@ -1,6 +1,7 @@
 """From a table of samples to a density of parameters."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from undrift.data.log_density import log_density_of
 from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
 from undrift.distributions.base import Base
-from undrift.distributions.estimators import chosen, fit_density
+from undrift.distributions.estimators import Choice, Fitting, chosen, fit_density
 from undrift.errors import DataError, UsageError
-from undrift.model.density_model import DensityModel
+from undrift.model.density_model import DensityModel, refuse_device
 from undrift.progress import track
+from undrift.verify.likelihood import learned_by_heart, mean_likelihood
 
 __all__ = ["fit_density_config", "held_and_stop", "split_of", "table_of"]
 
@@ -25,14 +27,12 @@ logger = logging.getLogger(__name__)
 
 _BUDGET = 180.0  # seconds, unless told otherwise
 _HOLDOUT, _STOP = 0.1, 0.1  # shares of rows: never seen, and such that only tell when to stop
-_PATIENCE = 5  # validations, of which a training has twenty at most
 _HEEDED = {
     "data": ("paths", "variables", "covariates", "periodic", "holdout"),
     "task": ("name",),
     "train": ("budget", "steps", "patience", "seed", "device"),
 }  # settings beside those of [density]; all others are of fields
 _ONE_PLACE = 1e-9  # of points of unit scale: what differs less is rounding
-_GAP = 4.0  # standard errors beyond which training rows are likelier than left-out ones by no chance
 
 
 def fit_density_config(
@@ -46,16 +46,13 @@ def fit_density_config(
     progress: bool = True,
 ) -> DensityModel | dict[str, Any]:
     """What ``undrift.fit`` does of a table, from a resolved configuration."""
-    folder = None if out is None else Path(out)
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; name a directory to write the run to")
-    if folder is not None and folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise UsageError(f"{folder} exists; type --overwrite (overwrite=True) to replace it")
+    folder = None if out is None else _folder(Path(out), overwrite)
     config = config.model_copy(deep=True)
     t, d = config.train, config.density
     if t.steps is None and t.budget is None:
         t.budget = _BUDGET
     _refuse_idle(config)
+    refuse_device(t.device)
     table = table_of(config, data)
     for remark in table.remarks:
         logger.warning("%s", remark)
@@ -64,17 +61,7 @@ def fit_density_config(
     begun = _base_of(config, base, table)
     choice = chosen(_estimator(config, begun), seen.effective, len(table.names), len(table.given_names), t.budget)
     logger.info("the density is estimated by %s: %s", choice.estimator, choice.reason)
-    for remark in table.remarks:
-        logger.info("%s: %s", table.source, remark)
-    facts: dict[str, Any] = {
-        "task": "density", "estimator": choice.estimator, "reason": choice.reason,
-        "names": list(table.names), "labels": list(table.labels), "given_names": list(table.given_names),
-        "rows": len(table.values), "effective": round(table.effective, 1), "held out": int(held.sum()),
-        "bounds": [[None if np.isinf(v) else float(v) for v in pair] for pair in table.bounds],
-        "periodic": [bool(v) for v in table.periodic], "remarks": list(table.remarks),
-        "coupling": d.coupling if choice.estimator == "flow-matching" else None,
-        "base": None if begun is None else f"{len(begun.values)} rows of {begun.source}",
-    }  # fmt: skip
+    facts = _facts(config, table, held, choice, begun)
     log_density = None
     if choice.estimator == "gp":
         if d.dequantize:
@@ -89,17 +76,46 @@ def fit_density_config(
         log_density = log_density - jacobian
     told = parameters.encode_given(seen.given) if table.given_names else None
     with track("fitting the density", None, enabled=progress):
-        facts["estimator"], density, how = fit_density(
-            choice, y, seen.weights, told, left_out=stop[~held], budget=t.budget, steps=t.steps,
-            patience=t.patience or _PATIENCE, seed=t.seed, coupling=d.coupling,
+        fitting = Fitting(
+            budget=t.budget, steps=t.steps, seed=t.seed, coupling=d.coupling,
             base=None if begun is None else _encoded(begun, parameters), log_density=log_density,
         )  # fmt: skip
+        if t.patience is not None:
+            fitting = replace(fitting, patience=t.patience)
+        facts["estimator"], density, how = fit_density(choice, y, seen.weights, told, stop[~held], fitting)
     facts["training"] = how
     model = DensityModel(config, parameters, density, facts)
     facts["log likelihood"] = {} if begun is not None else _scored(model, table, held, ~held & ~stop)
     if folder is not None:
         model.save(folder, overwrite=overwrite)
     return model
+
+
+def _folder(folder: Path, overwrite: bool) -> Path:
+    """Where a run is written.
+
+    Raises:
+        UsageError: something is there that is not to be replaced.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; name a directory to write the run to")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise UsageError(f"{folder} exists; type --overwrite (overwrite=True) to replace it")
+    return folder
+
+
+def _facts(config: Config, table: Table, held: NDArray[np.bool_], choice: Choice, base: Table | None) -> dict[str, Any]:
+    """What is known of a density before it is fitted."""
+    flows = choice.estimator == "flow-matching"
+    return {
+        "task": "density", "estimator": choice.estimator, "reason": choice.reason,
+        "names": list(table.names), "labels": list(table.labels), "given_names": list(table.given_names),
+        "rows": len(table.values), "effective": round(table.effective, 1), "held out": int(held.sum()),
+        "bounds": [[None if np.isinf(v) else float(v) for v in pair] for pair in table.bounds],
+        "periodic": [bool(v) for v in table.periodic], "remarks": list(table.remarks),
+        "coupling": config.density.coupling if flows else None,
+        "base": None if base is None else f"{len(base.values)} rows of {base.source}",
+    }  # fmt: skip
 
 
 def _estimator(config: Config, base: Table | None) -> str:
@@ -125,9 +141,16 @@ def _estimator(config: Config, base: Table | None) -> str:
 
 
 def _base_of(config: Config, base: Any, table: Table) -> Table | None:
-    """The table where a flow begins, in the columns of the data."""
+    """The table where a flow begins, in the columns of the data; of a chain without the rows that are ignored."""
     source = base if config.density.base is None else config.density.base
-    return None if source is None else open_table(source, variables=table.names)
+    if source is None:
+        return None
+    found, ignored = open_table(source, variables=table.names), config.density.ignore_rows
+    if ignored and found.chain is not None:  # rows in no order have no beginning
+        found = open_table(source, variables=table.names, ignore_rows=ignored)
+    for remark in found.remarks:
+        logger.warning("of the base: %s", remark)
+    return found
 
 
 def _encoded(base: Table, parameters: Parameters) -> Base:
@@ -211,24 +234,27 @@ def table_of(config: Config, data: Any = None) -> Table:
 
 def _scored(
     model: DensityModel, table: Table, held: NDArray[np.bool_], seen: NDArray[np.bool_]
-) -> dict[str, float | int]:
+) -> dict[str, float | int | None]:
     """Weighted mean log-likelihood of rows that are held out, in nats, beside that of as many that were not."""
     weighed = table.weights > 0
     count, rng = min(int((held & weighed).sum()), 2000), np.random.default_rng(0)
     if count == 0 or not (seen & weighed).any():
         return {}
-    means, errors = [], []
+    found = []
     for rows in (held, seen):
         at = rng.permutation(np.flatnonzero(rows & weighed))[:count]
-        one = table.take(np.isin(np.arange(len(table.values)), at))
-        found = model.log_prob_of(one)[0]
-        share = one.weights / one.weights.sum()
-        means.append(float(share @ found))
-        errors.append(float(np.sqrt((share**2 * (found - means[-1]) ** 2).sum())))
-    gap = means[1] - means[0]
-    if gap > _GAP * float(np.hypot(*errors)):
+        one = table.take(np.sort(at))
+        found.append(mean_likelihood(model.log_prob_of(one)[0], one.weights))
+    unseen, trained = found
+    if not unseen.rows or not trained.rows:
+        return {}
+    score = {
+        "held out": unseen.mean, "standard error": unseen.error, "of training rows": trained.mean,
+        "rows": unseen.rows, "outside": unseen.outside,
+    }  # fmt: skip
+    if learned_by_heart(score):
         logger.warning(
             "rows of the training are likelier by %.2f nats than rows that were held out: they are learned by heart. "
-            "Type a smaller --budget, or --estimator kde or mixture", gap,
+            "Type a smaller --budget, or --estimator kde or mixture", trained.mean - unseen.mean,
         )  # fmt: skip
-    return {"held out": means[0], "standard error": errors[0], "of training rows": means[1], "rows": count}
+    return score

@@ -94,7 +94,10 @@ def log_prob_of_fields(
         "undrift_seed": seed,
     }
     attrs |= {"dequantized": spread} if spread else {}
-    return _labelled(request, slopes, found, attrs)
+    out = _labelled(request, slopes, found, attrs)
+    finite = np.isfinite(out.log_prob)
+    missed = finite & (out.error_discretisation > (tolerance or np.inf))
+    return out.assign_attrs(tolerance=tolerance, not_converged=int(missed.sum()), not_finite=int((~finite).sum()))
 
 
 def _check_task(model: "FieldModel") -> None:

@@ -26,7 +26,7 @@ from undrift.distributions.sequence import Downscaling
 from undrift.distributions.typed import Wanted, read_wanted
 from undrift.distributions.windows import told_as_given
 from undrift.errors import UsageError, suggests_options
-from undrift.model.density_model import DensityModel, is_density, load_density
+from undrift.model.density_model import DensityModel, is_density, load_density, refuse_device
 from undrift.model.describe import described
 from undrift.model.field_density import log_prob_of_fields
 from undrift.model.files import Parts, facts_of, read_files, write_files
@@ -293,6 +293,8 @@ class FieldModel:
         Returns:
             Dataset over the dims that count samples: ``log_prob``, and ``log_prob_error``, the sum of ``error_*``.
             The attribute ``numbers`` says how many values of a field count; cells that never have one do not.
+            ``not_converged`` counts fields whose steps err by more than the tolerance after all calls, and
+            ``not_finite`` those whose log-density is no number, for the network's are none.
 
         Raises:
             UsageError: fields of the model keep block means that are given, or its task is another.
@@ -423,15 +425,17 @@ def load(
     Args:
         run: the directory.
         verify: compare the checksums of all files first.
-        device: where the network goes.
+        device: where the network goes; a density of parameters stays on the CPU.
         data: the training data again, for a run trained on data in memory; only the held-out samples need them.
         given: likewise.
 
     Raises:
         CheckpointError: there is no complete run, or a file differs from what was written.
+        UsageError: a device that there is not, or another than the CPU for a density of parameters.
     """
     path = Path(run)
     if is_density(path):
+        refuse_device(device)
         return load_density(path, verify=verify)
     where = device_of(device)
     return FieldModel(read_files(path, where, verify=verify), where, run=path, data=data, given=given)

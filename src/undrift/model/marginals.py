@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
-from undrift.distributions.estimators import ESTIMATORS, chosen, fit_density
+from undrift.distributions.estimators import ESTIMATORS, Fitting, chosen, fit_density
 from undrift.errors import UsageError, check_number, check_whole
 from undrift.model.density_training import split_of
 from undrift.verify.information import Information, information
@@ -21,7 +21,6 @@ from undrift.verify.information import Information, information
 __all__ = ["marginal_kl"]
 
 _ESTIMATORS = ("auto", *(name for name in ESTIMATORS if name != "gp"))  # that learns the log-density of all parameters
-_PATIENCE = 5
 _STOP = 0.1  # share of rows that tell how smooth a density is
 
 Array = NDArray[np.float64]
@@ -103,9 +102,8 @@ def _log_density(table: Table, estimator: str, budget: float, seed: int) -> LogD
     y, _ = parameters.encode(table.values)
     choice = chosen(estimator, table.effective, len(table.names), 0, budget)
     stop = split_of(table, np.random.default_rng([seed, 8])) < _STOP
-    _, density, _ = fit_density(
-        choice, y, table.weights, None, left_out=stop, budget=budget, steps=None, patience=_PATIENCE, seed=seed
-    )
+    fitting = Fitting(budget=budget, seed=seed)
+    _, density, _ = fit_density(choice, y, table.weights, None, stop, fitting)
 
     def log_density(values: Array) -> Array:
         with np.errstate(all="ignore"):

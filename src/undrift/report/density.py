@@ -17,17 +17,19 @@ from undrift.report.style import MODEL, TRUTH, line_style, look, number
 from undrift.report.tables import Cell, Column, Row, Table
 from undrift.verify.c2st import TwoSample
 from undrift.verify.calibration import Uniformity, coverage, coverage_band, uniformity
+from undrift.verify.likelihood import Likelihood, learned_by_heart
 
 __all__ = ["calibration_part", "density_verdict", "likelihood_part", "samples_part"]
 
 _APART = 0.05  # accuracy above one half that a reader should know of
 _UNLIKELY = 0.01  # of the smallest p, times the number of tests
-_GAP = 4.0  # standard errors by which training rows are likelier than others by no chance
 
 
-def likelihood_part(found: tuple[float, float], rows: int, two_sample: TwoSample | None, facts: Mapping) -> Part:
+def likelihood_part(found: Likelihood, two_sample: TwoSample | None, facts: Mapping) -> Part:
     """How likely unseen rows are, and how well draws are told from them."""
-    lines = [("Mean log-density of unseen rows [nat a row]", with_error(*found)), ("Unseen rows", str(rows))]
+    lines = [("Mean log-density of unseen rows [nat a row]", _known(found)), ("Unseen rows", str(found.rows))]
+    if found.outside:
+        lines.append(("Further ones outside the bounds", str(found.outside)))
     if facts.get("log likelihood"):
         lines.append(("Of training rows [nat a row]", number(facts["log likelihood"]["of training rows"], 5)))
     if two_sample is not None:
@@ -39,6 +41,10 @@ def likelihood_part(found: tuple[float, float], rows: int, two_sample: TwoSample
     if two_sample is not None:
         table.notes.append("C2ST: 0.5 where draws and rows cannot be told apart, 1 where they are never alike.")
     return Part("Likelihood", tables=[table])
+
+
+def _known(found: Likelihood) -> str:
+    return number(found.mean, 4) if found.error is None else with_error(found.mean, found.error)
 
 
 def samples_part(held: Samples, draws: Samples, names: Sequence[str], labels: Sequence[str]) -> Part:
@@ -130,11 +136,15 @@ def _coverage(
     return captioned(render(figure, text, title="Coverage", vector=True), text)
 
 
-def density_verdict(
-    found: tuple[float, float], two_sample: TwoSample | None, facts: Mapping[str, Any], own: bool
-) -> list[str]:
+def density_verdict(found: Likelihood, two_sample: TwoSample | None, facts: Mapping[str, Any], own: bool) -> list[str]:
     """Sentences about the likelihood, the two-sample test, and rows learned by heart."""
-    lines = [f"info: rows that training has not seen have a log-density of {with_error(*found)} nats in the mean."]
+    if found.error is None:
+        lines = [f"info: one row that training has not seen has a log-density of {_known(found)} nats."]
+    else:
+        lines = [f"info: rows that training has not seen have a log-density of {_known(found)} nats in the mean."]
+    if found.outside:
+        lines.append(f"warn: {found.outside} of {found.rows + found.outside} rows lie outside the bounds, where the "
+                     "density is 0: they are in no mean.")  # fmt: skip
     if two_sample is not None:
         above = two_sample.accuracy - 0.5
         known = with_error(two_sample.accuracy, two_sample.error)
@@ -144,10 +154,10 @@ def density_verdict(
             lines.append(f"good: a classifier tells draws from unseen rows in {known} of cases, by chance half.")
     score = facts.get("log likelihood") or {}
     if own and score:
-        gap = score["of training rows"] - score["held out"]
-        if gap > _GAP * np.sqrt(2) * score["standard error"]:
+        if learned_by_heart(score):
+            gap = score["of training rows"] - score["held out"]
             lines.append(f"warn: rows of the training are likelier by {number(gap)} nats than unseen ones: they are "
                          "learned by heart. Type a smaller --budget, or --estimator kde or mixture.")  # fmt: skip
-        else:
+        elif score["standard error"] is not None:
             lines.append("good: training rows are no likelier than unseen ones by more than chance.")
     return lines

@@ -13,9 +13,10 @@ class Density:
 
     Attributes:
         estimator: "flow-matching", "diffusion", "nsf" (a spline flow), "kde", "mixture", "gp" (a Gaussian process
-            through log-densities that come with the samples), or "auto": by the number of samples, and given
-            covariates by the log-likelihood of left-out ones.
-        ignore_rows: share of each chain that is left out at its beginning, or number of rows if above 1.
+            through log-densities that come with the samples), or "auto": a mixture or a
+            diffusion, by the log-likelihood of left-out samples, or a mixture of few.
+        ignore_rows: share of each chain that is left out at its beginning, or number of rows if above 1; of chains of
+            the base too.
         dequantize: spread values that lie on even steps, as counts and packed data do, over their steps.
         bounds: name -> (low, high), or the path of a file of ranges; None or "none" where open.
         coupling: of flow matching, how rows are paired with where the flow begins: "independent"; "ot", by optimal

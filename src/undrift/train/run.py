@@ -11,7 +11,7 @@ RUN.replaced/                      the result that --overwrite replaces, until t
 
 from __future__ import annotations
 
-__all__ = ["RunDirectory", "begin", "changes", "refuse_no_run", "staged"]
+__all__ = ["RunDirectory", "begin", "changes", "is_nested", "refuse_no_run", "staged"]
 
 import json
 import logging
@@ -57,6 +57,11 @@ def _is_run(path: Path) -> bool:
         return False
 
 
+def is_nested(path: Path) -> bool:
+    """Whether ``undrift nested`` wrote a directory, which has no manifest as its state grows."""
+    return (path / "settings.json").is_file() and not _marked(path)
+
+
 def refuse_no_run(path: Path) -> None:
     """Refuse to read a directory in which no training ever began, and name the runs in it or around it.
 
@@ -65,6 +70,12 @@ def refuse_no_run(path: Path) -> None:
     """
     if _marked(path):
         return
+    if is_nested(path):
+        raise CheckpointError(
+            f"{path} was written by undrift nested and is no model: type undrift report {path} for its evidence and "
+            f"posterior, or undrift train {path / 'chain'} --task density --out DENSITY for a density of its draws "
+            f"(the files {path / 'chain.txt'} and {path / 'posterior.nc'})"
+        )
     why = f"it has no {MANIFEST}, and undrift train --out did not write it" if path.exists() else "it does not exist"
     fault = f"{path} is no run directory: {why}"
     above = next((folder for folder in path.absolute().parents[:3] if _marked(folder)), None)
