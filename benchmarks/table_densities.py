@@ -131,7 +131,7 @@ def measured(law: str, estimator: str, budget: float, seed: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--laws", nargs="*", default=list(LAWS))
-    parser.add_argument("--estimators", nargs="*", choices=[*ESTIMATORS, *PEERS])
+    parser.add_argument("--estimators", nargs="*", choices=["auto", *ESTIMATORS, *PEERS])
     parser.add_argument("--torchcfm", type=Path, help="folder in which pip has put it")
     parser.add_argument("--budget", type=float, default=120.0, help="seconds of training")
     parser.add_argument("--seed", type=int, default=0)
@@ -139,7 +139,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.torchcfm:
         sys.path.append(str(asked.torchcfm))
-    estimators = asked.estimators or [*(e for e in ESTIMATORS if e != "gp"), *(PEERS if asked.torchcfm else ())]
+    estimators = asked.estimators or ["auto", *(e for e in ESTIMATORS if e != "gp"), *(PEERS if asked.torchcfm else ())]
     found = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
     for law in asked.laws:
         for estimator in estimators:
