@@ -13,7 +13,7 @@ from undrift.data.table import open_table
 from undrift.errors import DataError
 from undrift.model.density_scores import score_density, thinned, unseen_rows
 from undrift.report.corner import Samples, corner, enclosing, parameter_label
-from undrift.report.density import calibration_part, density_verdict
+from undrift.report.density import calibration_part, density_verdict, field_likelihood
 from undrift.report.nested import log_volumes, nested_section, parameter_table, with_error
 from undrift.verify.c2st import TwoSample
 
@@ -193,3 +193,18 @@ def test_rows_that_lie_outside_are_told(tmp_path, capsys):
     assert main(["log-prob", str(tmp_path / "RUN"), str(tmp_path / "rows.csv"), "--out", str(tmp_path / "F.csv")]) == 0
     first = float(model.log_prob(pd.DataFrame({"theta": [0.5]})).log_prob[0])
     assert f"F.csv: 3 rows, 2 with -inf; of the others mean {first:.4f} nats" in capsys.readouterr().out
+
+
+def test_how_likely_held_out_fields_are_in_words():
+    one = {"standard_error": 35.1, "nats_per_value": 0.64578, "bits_per_value": -0.93166}
+    gaussian = {"log_likelihood": 1170.8, **one}
+    found = {"log_likelihood": -20.25, **one, "gaussian": gaussian, "gain": 351.81, "gain_error": 7.68}
+    found |= {"samples": 4, "left_out": 2, "numbers": 1813, "numerical_error": 6.02}
+    part, sentence = field_likelihood(found)
+    assert sentence == ("info: held-out fields are likelier by 351.8 ± 7.7 nats a field than under the Gaussian that "
+                        "the network corrects.")  # fmt: skip
+    (table,) = part.tables
+    assert [[cell.text for cell in row.cells] for row in table.rows] == [
+        ["−20 ± 35", "6.0", "0.6458", "−0.9317"], ["1171 ± 35", "0", "0.6458", "−0.9317"]]  # fmt: skip
+    assert table.rows[0].model and "2 more lack values" in " ".join(table.notes)
+    assert table.caption == "4 fields of 1\u202f813 values that training has not seen."

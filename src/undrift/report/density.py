@@ -13,12 +13,12 @@ from undrift.report.nested import parameter_table, with_error
 from undrift.report.page import Part
 from undrift.report.picture import Picture, new_figure, render
 from undrift.report.plots import SIZE, captioned
-from undrift.report.style import MODEL, TRUTH, line_style, look, number
+from undrift.report.style import MODEL, TRUTH, count, line_style, look, number
 from undrift.report.tables import Cell, Column, Row, Table
 from undrift.verify.c2st import TwoSample
 from undrift.verify.calibration import Uniformity, coverage, coverage_band, uniformity
 
-__all__ = ["calibration_part", "density_verdict", "likelihood_part", "samples_part"]
+__all__ = ["calibration_part", "density_verdict", "field_likelihood", "likelihood_part", "samples_part"]
 
 _APART = 0.05  # accuracy above one half that a reader should know of
 _UNLIKELY = 0.01  # of the smallest p, times the number of tests
@@ -39,6 +39,44 @@ def likelihood_part(found: tuple[float, float], rows: int, two_sample: TwoSample
     if two_sample is not None:
         table.notes.append("C2ST: 0.5 where draws and rows cannot be told apart, 1 where they are never alike.")
     return Part("Likelihood", tables=[table])
+
+
+def field_likelihood(found: Mapping[str, Any]) -> tuple[Part, str]:
+    """How likely held-out fields are, and the sentence about it.
+
+    Args:
+        found: by :meth:`undrift.model.FieldModel.evaluate`.
+    """
+    ours, other = found, found["gaussian"]
+    rows = [
+        Row(
+            name,
+            [
+                Cell(with_error(one["log_likelihood"], one["standard_error"])),
+                Cell(number(error, 2)),
+                Cell(f"{one['nats_per_value']:.4f}".replace("-", "−")),
+                Cell(f"{one['bits_per_value']:.4f}".replace("-", "−")),
+            ],
+            model=one is ours,
+        )
+        for name, one, error in (
+            ("this model", ours, found["numerical_error"]),
+            ("the Gaussian that its network corrects", other, 0.0),
+        )
+    ]
+    columns = [Column("", "mean over held-out fields"), Column("log p", "nats a field"),
+               Column("numerical error", "nats a field"), Column("log p", "nats a value"),
+               Column("−log₂ p", "bits a value")]  # fmt: skip
+    caption = f"{found['samples']} fields of {count(found['numbers'])} values that training has not seen."
+    notes = ["Densities are in the units of the data, so that they compare models and not data. The standard error is "
+             "that of independent fields."]  # fmt: skip
+    if found["left_out"]:
+        notes.append(f"{found['left_out']} more lack values and are left out.")
+    if found.get("dequantized"):
+        notes.append(f"{found['dequantized'].capitalize()}.")
+    gain = with_error(found["gain"], found["gain_error"])
+    sentence = f"info: held-out fields are likelier by {gain} nats a field than under the Gaussian that the network "
+    return Part("Likelihood", tables=[Table(caption, columns, rows, notes)]), sentence + "corrects."
 
 
 def samples_part(held: Samples, draws: Samples, names: Sequence[str], labels: Sequence[str]) -> Part:
