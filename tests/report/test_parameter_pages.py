@@ -201,8 +201,9 @@ def test_how_likely_held_out_fields_are_in_words():
     found = {"log_likelihood": -20.25, **one, "gaussian": gaussian, "gain": 351.81, "gain_error": 7.68}
     found |= {"samples": 4, "left_out": 2, "numbers": 1813, "numerical_error": 6.02}
     part, sentence = field_likelihood(found)
-    assert sentence == ("info: held-out fields are likelier by 351.8 ± 7.7 nats a field than under the Gaussian that "
-                        "the network corrects.")  # fmt: skip
+    assert sentence == (
+        "info: the network gains 351.8 ± 7.7 nats a held-out field beyond the Gaussian that it corrects."
+    )
     (table,) = part.tables
     assert [[cell.text for cell in row.cells] for row in table.rows] == [
         ["−20 ± 35", "6.0", "0.6458", "−0.9317"], ["1171 ± 35", "0", "0.6458", "−0.9317"]]  # fmt: skip

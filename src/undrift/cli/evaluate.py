@@ -153,7 +153,7 @@ def _of_fields(model: FieldModel, run: str, samples: int, how: dict[str, Any], j
     )
     say(f"{found['nats_per_value']:.4f} nats and {found['bits_per_value']:.4f} bits a value (log p and -log2 p)")
     say(
-        f"the Gaussian that the network corrects {found['gaussian']['log_likelihood']:.2f}: the model is likelier by "
+        f"the Gaussian that the network corrects has {found['gaussian']['log_likelihood']:.2f}: it gains "
         f"{found['gain']:.2f} +- {found['gain_error']:.2f} nats a field"
     )
     if found["left_out"]:

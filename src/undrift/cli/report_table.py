@@ -14,7 +14,7 @@ from undrift.errors import CheckpointError, UsageError
 if TYPE_CHECKING:
     from undrift.report.page import Section
 
-_POSTERIOR, _RUN = "posterior.nc", "run.nc"
+_POSTERIOR, _RUN, _PRIOR = "posterior.nc", "run.nc", "prior.nc"
 
 
 def is_of_parameters(run: str) -> bool:
@@ -59,6 +59,7 @@ def _nested(run: str, again: str) -> Section:
     """What the page shows of a nested run."""
     import xarray as xr
 
+    from undrift.model.marginals import marginals_of_nested
     from undrift.report.nested import nested_section
 
     folder = Path(run)
@@ -67,8 +68,12 @@ def _nested(run: str, again: str) -> Section:
             raise CheckpointError(
                 f"{folder / name} is absent: the run has not ended; type undrift nested PROBLEM.py --out {run} --resume"
             )
-    with xr.open_dataset(folder / _POSTERIOR) as posterior, xr.open_dataset(folder / _RUN) as points:
-        return nested_section(posterior.load(), points.load(), title=folder.resolve().name, commands=[again])
+    posterior, points = (xr.load_dataset(folder / name) for name in (_POSTERIOR, _RUN))
+    marginals = None
+    if (folder / _PRIOR).is_file():  # runs of older versions have none
+        marginals = marginals_of_nested(posterior, xr.load_dataset(folder / _PRIOR))
+    title = folder.resolve().name
+    return nested_section(posterior, points, title=title, commands=[again], marginals=marginals)
 
 
 def _density(

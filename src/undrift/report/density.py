@@ -75,8 +75,8 @@ def field_likelihood(found: Mapping[str, Any]) -> tuple[Part, str]:
     if found.get("dequantized"):
         notes.append(f"{found['dequantized'].capitalize()}.")
     gain = with_error(found["gain"], found["gain_error"])
-    sentence = f"info: held-out fields are likelier by {gain} nats a field than under the Gaussian that the network "
-    return Part("Likelihood", tables=[Table(caption, columns, rows, notes)]), sentence + "corrects."
+    sentence = f"info: the network gains {gain} nats a held-out field beyond the Gaussian that it corrects."
+    return Part("Likelihood", tables=[Table(caption, columns, rows, notes)]), sentence
 
 
 def samples_part(held: Samples, draws: Samples, names: Sequence[str], labels: Sequence[str]) -> Part:
