@@ -87,7 +87,7 @@ def _density(
     from undrift.model.density_model import load_density
     from undrift.model.density_scores import score_density, unseen_rows
     from undrift.report.corner import Samples
-    from undrift.report.density import calibration_part, density_verdict, likelihood_part, samples_part
+    from undrift.report.density import calibration_part, density_verdict, likelihood_part, samples_part, training_part
     from undrift.report.page import Section
 
     if truth and len(truth) > 1:
@@ -111,10 +111,13 @@ def _density(
         part, sentence = calibration_part(scores.ranks, scores.distance_ranks, scores.number, names, labels)
         parts.append(part)
         verdict.append(sentence)
+    curve = training_part(model.log, facts["estimator"])
+    parts += [] if curve is None else [curve]
     asked = f"Asked: {', '.join(names)}{', given ' + ', '.join(told) if told else ''}."
     tested = f"Tested on {len(held.values)} rows of {Path(held.source).name} that training has not seen."
     fitted = f"Fitted by {facts['estimator']}: {facts['reason']}."
     shown = {key: facts[key] for key in ("estimator", "rows", "effective", "held out", "training") if key in facts}
+    shown["training"] = {key: value for key, value in facts.get("training", {}).items() if key != "history"}
     return Section(
         title=Path(run).resolve().name, question=[asked, fitted, tested], verdict=verdict, parts=parts,
         facts={**shown, "commands": [*trained_by(run), again]}, notes=list(facts["remarks"]),

@@ -95,7 +95,7 @@ def fit_density(
         progress: see :func:`undrift.train.loop.train`.
 
     Returns:
-        The estimator, the density, and how it went.
+        The estimator, the density, and how it went: of a training with the lines of its `log`.
     """
     rest: dict[str, Any] = {
         "steps": steps, "patience": patience, "seed": seed, "progress": progress, "coupling": coupling, "base": base,
@@ -176,9 +176,9 @@ def _network(
 ) -> tuple[PointDensity, dict[str, Any]]:
     if choice.estimator == "nsf":
         spline, trained = fit_spline_flow(y, weights, given, **rest)
-        return spline, trained.to_dict()
+        return spline, trained.to_dict() | {"log": trained.log}
     flow, trained = fit_point_flow(choice.estimator, y, weights, given, **rest)
-    return flow, trained.to_dict()
+    return flow, trained.to_dict() | {"log": trained.log}
 
 
 _KINDS: Mapping[str, Callable[[Mapping[str, np.ndarray]], PointDensity]] = {

@@ -94,8 +94,9 @@ def fit_density_config(
             patience=t.patience or _PATIENCE, seed=t.seed, coupling=d.coupling,
             base=None if begun is None else _encoded(begun, parameters), log_density=log_density,
         )  # fmt: skip
+    log = how.pop("log", [])
     facts["training"] = how
-    model = DensityModel(config, parameters, density, facts)
+    model = DensityModel(config, parameters, density, facts, log=log)
     facts["log likelihood"] = {} if begun is not None else _scored(model, table, held, ~held & ~stop)
     if folder is not None:
         model.save(folder, overwrite=overwrite)

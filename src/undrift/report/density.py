@@ -15,10 +15,18 @@ from undrift.report.picture import Picture, new_figure, render
 from undrift.report.plots import SIZE, captioned
 from undrift.report.style import MODEL, TRUTH, count, line_style, look, number
 from undrift.report.tables import Cell, Column, Row, Table
+from undrift.report.training import training_plots
 from undrift.verify.c2st import TwoSample
 from undrift.verify.calibration import Uniformity, coverage, coverage_band, uniformity
 
-__all__ = ["calibration_part", "density_verdict", "field_likelihood", "likelihood_part", "samples_part"]
+__all__ = [
+    "calibration_part",
+    "density_verdict",
+    "field_likelihood",
+    "likelihood_part",
+    "samples_part",
+    "training_part",
+]
 
 _APART = 0.05  # accuracy above one half that a reader should know of
 _UNLIKELY = 0.01  # of the smallest p, times the number of tests
@@ -77,6 +85,22 @@ def field_likelihood(found: Mapping[str, Any]) -> tuple[Part, str]:
     gain = with_error(found["gain"], found["gain_error"])
     sentence = f"info: the network gains {gain} nats a held-out field beyond the Gaussian that it corrects."
     return Part("Likelihood", tables=[Table(caption, columns, rows, notes)]), sentence
+
+
+_LOSSES = {
+    "nsf": ("−log q [nat]", " The loss is minus the log-density of whitened parameters."),
+    "flow-matching": ("velocity loss", " The loss is the mean square error of the velocity of whitened parameters."),
+    "diffusion": ("denoising loss", " A network that adds nothing to the Gaussian guess it starts from is near 1."),
+}
+
+
+def training_part(metrics: Sequence[Mapping], estimator: str) -> Part | None:
+    """The training curve; None of what is not trained step by step."""
+    if estimator not in _LOSSES:
+        return None
+    loss, about = _LOSSES[estimator]
+    plots = training_plots(metrics, loss=loss, about=f"{about} Validation is of rows that only tell when to stop.")
+    return Part("Training", plots=plots) if plots else None
 
 
 def samples_part(held: Samples, draws: Samples, names: Sequence[str], labels: Sequence[str]) -> Part:
