@@ -3,10 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
+from scipy.special import ndtri
 from scipy.stats import norm
 
 from undrift.errors import DataError, UsageError
-from undrift.model.marginals import marginal_kl
+from undrift.infer.nested_prior import prior_by_parameter
+from undrift.model.marginals import marginal_kl, marginals_of_nested
 
 N = 4000
 
@@ -53,3 +56,25 @@ def test_what_has_no_prior_is_refused():
         marginal_kl(chain(), "b", estimator="spline")
     with pytest.raises(DataError, match="a log ratio that is not finite"):
         marginal_kl(chain(), "b", prior=lambda x: np.where(x[:, 0] > 0, 0.0, -np.inf))
+
+
+def cube(u):
+    """a is N(0, 4), b exponential and falls with its number, c is N(0, 1) by the numbers of both."""
+    return np.array([2 * ndtri(u[0]), -np.log(u[1]), (ndtri(u[2]) + ndtri(u[0])) / 2**0.5])
+
+
+def test_parameters_of_a_nested_run_beside_their_priors():
+    """a is N(0.3, 0.04) in N(0, 4), b has learned nothing, c is N(0, 1/4) in N(0, 1) of which draws are known."""
+    rng = np.random.default_rng(4)
+    values = {"a": rng.normal(0.3, 0.2, N), "b": rng.exponential(size=N), "c": rng.normal(0, 0.5, N)}
+    posterior = xr.Dataset({name: ("sample", v) for name, v in values.items()})
+    posterior["weights"] = ("sample", rng.uniform(0.5, 1.5, N))
+    found = marginals_of_nested(posterior, prior_by_parameter(cube, ["a", "b", "c"]))
+    ratio = np.array([0.1, 1.0, 0.5])
+    exact = 0.5 * (ratio**2 - 1 - 2 * np.log(ratio)) + [0.5 * 0.15**2, 0, 0]
+    for one, value in zip(found.values(), exact):
+        assert one.divergence == pytest.approx(value, abs=3 * one.divergence_error + 0.002)
+        assert one.divergence_error < 0.04
+    assert found["a"].dimensionality == pytest.approx(1, abs=0.12) and found["b"].dimensionality < 0.02
+    fixed = posterior.assign(a=("sample", np.full(N, 9.0)))
+    assert isinstance(marginals_of_nested(fixed, prior_by_parameter(cube, ["a", "b", "c"])[["a"]])["a"], str)

@@ -13,7 +13,7 @@ from undrift.data.table import open_table
 from undrift.errors import DataError
 from undrift.model.density_scores import score_density, thinned, unseen_rows
 from undrift.report.corner import Samples, corner, enclosing, parameter_label
-from undrift.report.density import calibration_part, density_verdict
+from undrift.report.density import calibration_part, density_verdict, field_likelihood, training_part
 from undrift.report.nested import log_volumes, nested_section, parameter_table, with_error
 from undrift.verify.c2st import TwoSample
 from undrift.verify.likelihood import Likelihood, learned_by_heart, mean_likelihood
@@ -217,3 +217,37 @@ def test_rows_that_lie_outside_are_told(tmp_path, capsys):
     assert "warn: 2 of 3 rows lie outside the bounds" in said
     page = (tmp_path / "r.html").read_text()
     assert re.search(r"Further ones outside the bounds.{0,80}>2<", page)
+
+
+def test_how_likely_held_out_fields_are_in_words():
+    one = {"standard_error": 35.1, "nats_per_value": 0.64578, "bits_per_value": -0.93166}
+    gaussian = {"log_likelihood": 1170.8, **one}
+    found = {"log_likelihood": -20.25, **one, "gaussian": gaussian, "gain": 351.81, "gain_error": 7.68}
+    found |= {"samples": 4, "left_out": 2, "numbers": 1813, "numerical_error": 6.02}
+    part, sentence = field_likelihood(found)
+    assert sentence == (
+        "info: the network gains 351.8 ± 7.7 nats a held-out field beyond the Gaussian that it corrects."
+    )
+    (table,) = part.tables
+    assert [[cell.text for cell in row.cells] for row in table.rows] == [
+        ["−20 ± 35", "6.0", "0.6458", "−0.9317"], ["1171 ± 35", "0", "0.6458", "−0.9317"]]  # fmt: skip
+    assert table.rows[0].model and "2 more lack values" in " ".join(table.notes)
+    assert table.caption == "4 fields of 1\u202f813 values that training has not seen."
+
+
+def test_the_training_curve_of_a_density(tmp_path):
+    """Of whitened normals a spline flow near the identity has the entropy of two of them, and validation is logged."""
+    rows = pd.DataFrame(np.random.default_rng(0).normal(3, 2, (1500, 2)), columns=["a", "b"])
+    model = undrift.fit(rows, estimator="nsf", steps=40, progress=False, out=tmp_path / "RUN")
+    train = [row for row in model.log if row["kind"] == "train"]
+    checked = [(row["step"], row["validation"]) for row in model.log if row["kind"] == "validation"]
+    assert [row["step"] for row in train] == list(range(1, 41))
+    assert train[0]["loss"] == pytest.approx(np.log(2 * np.pi * np.e), abs=0.25)
+    history = model.facts["training"]["history"]
+    assert [step for step, _ in checked] == [step for step, _ in history]
+    np.testing.assert_allclose([loss for _, loss in checked], [loss for _, loss in history], rtol=1e-6)
+    again = undrift.load(tmp_path / "RUN")
+    assert again.log == model.log
+    (curve,) = training_part(again.log, "nsf").plots
+    assert curve.caption.startswith("Loss over 40 steps: ") and "minus the log-density" in curve.caption
+    assert training_part([], "mixture") is None and training_part([], "nsf") is None

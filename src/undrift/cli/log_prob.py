@@ -7,7 +7,7 @@ __all__ = ["log_prob", "numbers_of"]
 import math
 from typing import TYPE_CHECKING
 
-from undrift.cli.options import Device, Flag, Json, NoVerify, Seed, refuse_existing, set_threads
+from undrift.cli.options import Dequantize, Device, Flag, Json, NoVerify, Seed, refuse_existing, set_threads
 from undrift.cli.output import emit_json, note, say
 from undrift.cli.stopping import stopped_saying
 from undrift.errors import UsageError
@@ -28,7 +28,7 @@ def log_prob(
     at: str | None = None,
     probes: int | None = None,
     tolerance: float | None = None,
-    dequantize: Flag = False,
+    dequantize: Dequantize = False,
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Flag = False,
@@ -53,7 +53,6 @@ def log_prob(
         at: What is given, one for all rows, as x0=1.5,x1=2, or for all fields, as scenario=E1.
         probes: Random signs that estimate the trace, of fields. Default 16; the error falls with their root.
         tolerance: Of the steps of the ODE, in nats a field. Default 1.
-        dequantize: Spread values of fields that lie on even steps, as packed data do, over their steps.
         overwrite: Replace OUT once the new one is complete.
     """
     if not out.endswith((".nc", ".csv")):

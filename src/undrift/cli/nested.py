@@ -83,6 +83,7 @@ def nested(
     found.to_netcdf(folder / "posterior.nc")
     write_rows(found.run_dataset(), folder / "run.nc")
     found.to_getdist(folder / "chain")
+    _keep_prior(prior_transform, list(parameters), seed, folder)
     told = {
         "ln Z": found.log_z, "error": found.log_z_error, "reliable": found.reliable, "calls": found.calls,
         "failed": found.failed, "information (nats)": found.information, "posterior": str(folder / "posterior.nc"),
@@ -94,6 +95,19 @@ def nested(
         facts({**told, "ln Z": f"{found.log_z:.4f} +- {found.log_z_error:.4f}"})
         note(f"next: undrift report {out}, or undrift train {folder / 'chain'} --task density --out DENSITY")
     return 0
+
+
+def _keep_prior(prior_transform: Callable[..., Any], names: list[str], seed: int, folder: Path) -> None:
+    """Write the prior of each parameter, which the report compares the posterior with."""
+    from undrift.data.rows import write_rows
+    from undrift.infer.nested_prior import prior_by_parameter
+
+    try:
+        prior = prior_by_parameter(prior_transform, names, seed=seed)
+    except Exception as error:  # whatever a user's code raises at the edges of the cube
+        note(f"no divergences by parameter: prior_transform raised {type(error).__name__}: {error}")
+        return
+    write_rows(prior, folder / "prior.nc")
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "Constraints",
     "Covariates",
+    "Dequantize",
     "Device",
     "Dims",
     "DryRun",
@@ -14,6 +15,7 @@ __all__ = [
     "Given",
     "Holdout",
     "Json",
+    "LogProb",
     "Longest",
     "Many",
     "Members",
@@ -32,6 +34,7 @@ __all__ = [
     "names",
     "refuse_existing",
     "resolve",
+    "samples_of",
     "set_threads",
     "settings",
     "tell_reversed",
@@ -191,6 +194,30 @@ Truth = Annotated[
         help="Files of the truth; they may hold more than the ensemble and are matched by coordinates.",
     ),
 ]
+LogProb = Annotated[
+    list[int] | None,
+    Parameter(
+        consume_multiple=True,
+        negative_iterable="",
+        help="How likely held-out fields are, of a model that emulates or downscales: the log-density of so many, "
+        "spread over the held-out part; 10 if no number is typed. Each takes seconds.",
+    ),
+]
+Dequantize = Annotated[
+    bool,
+    Parameter(
+        negative="",
+        show_default=False,
+        help="For log-densities: spread values that lie on even steps, as packed data do, over their steps.",
+    ),
+]
+
+
+def samples_of(typed: list[int]) -> int:
+    """How many held-out fields --log-prob asks for."""
+    if len(typed) > 1:
+        raise UsageError(f"got --log-prob {' '.join(map(str, typed))}, expected one number of held-out fields")
+    return typed[0] if typed else 10
 
 
 def names(text: str | None) -> list[str] | None:

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undrift.cli.options import (
+    Dequantize,
     Device,
     DryRun,
     Flag,
     Json,
+    LogProb,
     Nfe,
     NoVerify,
     Seed,
     Truth,
     refuse_existing,
+    samples_of,
     set_threads,
 )
 from undrift.cli.output import emit_json, facts, note, say
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from undrift.model import FieldModel
-    from undrift.report.page import Section
+    from undrift.report.page import Part, Section
 
 # Streamed to disk, so that a long record needs no more memory than a short one. NetCDF refuses names that Zarr has.
 _STREAMED = "holdout.zarr"
@@ -48,6 +51,8 @@ def report(
     realizations: int | None = None,
     seed: Seed = 0,
     nfe: Nfe = None,
+    log_prob: LogProb = None,
+    dequantize: Dequantize = False,
     device: Device = "auto",
     overwrite: Flag = False,
     no_verify: NoVerify = False,
@@ -80,7 +85,7 @@ def report(
         from undrift.cli.report_table import is_of_parameters, report_parameters
 
         if is_of_parameters(run):
-            unheeded = {"ensemble": ensemble, "nfe": nfe, "dry-run": dry_run}
+            unheeded = {"ensemble": ensemble, "nfe": nfe, "log-prob": log_prob is not None, "dry-run": dry_run}
             _refuse(run, [name for name, value in unheeded.items() if value])
             return report_parameters(
                 run, truth=truth, out=out, realizations=realizations, seed=seed, overwrite=overwrite,
@@ -98,12 +103,14 @@ def report(
         draw = partial(model.sample, **_asked(model), **drawn)
         if dry_run:
             plan = _plan(model, draw) if ensemble is None else scored(ensemble, truth or [], run=model, dry_run=True)
-        elif ensemble is not None:
-            scores = _of_an_ensemble(model, ensemble, truth or [], run, out, overwrite)
         else:
             chosen = {"--realizations": realizations, "--seed": seed or None, "--nfe": nfe}
             typed = [word for name, value in chosen.items() if value is not None for word in (name, str(value))]
-            scores = _of_a_drawing(model, drawn, run, typed, out, overwrite)
+            more, also = _likelihood(model, log_prob, seed, dequantize)
+            if ensemble is not None:
+                scores = _of_an_ensemble(model, ensemble, truth or [], run, also, out, overwrite, more)
+            else:
+                scores = _of_a_drawing(model, drawn, run, [*typed, *also], out, overwrite, more)
     if dry_run:
         emit_json(plan) if json else facts(plan)
         note("nothing was written (--dry-run)")
@@ -114,15 +121,40 @@ def report(
     return 0
 
 
+def _likelihood(
+    model: FieldModel, typed: list[int] | None, seed: int, dequantize: bool
+) -> tuple[tuple[Part, list[str]] | None, list[str]]:
+    """How likely held-out fields are, where that is asked, and the options that asked for it.
+
+    Where they have no density the page says why.
+    """
+    from undrift.errors import DataError
+    from undrift.report.density import field_likelihood
+    from undrift.report.page import Part
+
+    if typed is None:
+        if dequantize:
+            raise UsageError("--dequantize is of log-densities; type --log-prob with it")
+        return None, []
+    samples = samples_of(typed)
+    words = ["--log-prob", str(samples), *["--dequantize"] * dequantize]
+    try:
+        part, sentence = field_likelihood(model.evaluate(samples, seed=seed, dequantize=dequantize))
+    except (DataError, UsageError) as error:
+        return (Part("Likelihood", [f"Held-out fields have no log-density that is known: {error}."]), []), words
+    return (part, [sentence]), words
+
+
 def _of_an_ensemble(
-    model: FieldModel, ensemble: str, truth: list[str], run: str, out: str, overwrite: bool
-) -> xr.Dataset:
+    model: FieldModel, ensemble: str, truth: list[str], run: str, also: list[str], out: str, overwrite: bool,
+    more: tuple[Part, list[str]] | None,
+) -> xr.Dataset:  # fmt: skip
     """The page about an ensemble that was drawn before; returns the scores."""
     from undrift.model.evaluation import open_truth
 
-    typed = ["--ensemble", ensemble, "--truth", *truth]
-    reference = open_truth(truth)
-    return _write(model, Path(ensemble), reference, _held_given(model), run, typed, out, overwrite, own=False)
+    typed, reference = ["--ensemble", ensemble, "--truth", *truth, *also], open_truth(truth)
+    given = _held_given(model)
+    return _write(model, Path(ensemble), reference, given, run, typed, out, overwrite, own=False, likelihood=more)
 
 
 def _plan(model: FieldModel, draw: Callable[..., Any]) -> dict[str, Any]:
@@ -136,8 +168,9 @@ def _plan(model: FieldModel, draw: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _of_a_drawing(
-    model: FieldModel, drawn: dict[str, Any], run: str, typed: Sequence[str], out: str, overwrite: bool
-) -> xr.Dataset:
+    model: FieldModel, drawn: dict[str, Any], run: str, typed: Sequence[str], out: str, overwrite: bool,
+    more: tuple[Part, list[str]] | None,
+) -> xr.Dataset:  # fmt: skip
     """The page about the held-out samples, which are drawn for it; returns the scores."""
     from undrift.cli.runs import wanted_truth
 
@@ -145,7 +178,10 @@ def _of_a_drawing(
         truth, path = wanted_truth(model), Path(folder) / _STREAMED
         model.sample(**_asked(model), out=path, **drawn).close()
         by_lead, notes = _by_lead(model, drawn)
-        return _write(model, path, truth, _held_given(model), run, typed, out, overwrite, by_lead=by_lead, notes=notes)
+        given = _held_given(model)
+        return _write(
+            model, path, truth, given, run, typed, out, overwrite, by_lead=by_lead, notes=notes, likelihood=more
+        )  # fmt: skip
 
 
 def _asked(model: FieldModel) -> dict[str, Any]:
@@ -193,6 +229,7 @@ def _enough(realizations: int | None) -> None:
 def _write(
     model: FieldModel, path: Path, truth: xr.Dataset, given: xr.Dataset | None, run: str, typed: Sequence[str],
     out: str, overwrite: bool, own: bool = True, by_lead: xr.Dataset | None = None, notes: Sequence[str] = (),
+    likelihood: tuple[Part, list[str]] | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """Score an ensemble on disk and write the page about it and the options that made it; returns the scores.
 
@@ -222,6 +259,9 @@ def _write(
         if by_lead is not None:
             findings = verdict(by_lead.assign_attrs(baselines_absent=""))  # which the notes tell
             section.verdict += [f"{finding.level}: {finding.text}" for finding in findings]
+        if likelihood is not None:
+            section.parts.append(likelihood[0])
+            section.verdict += likelihood[1]
         write_page(out, [section], title=f"undrift: {title}", overwrite=overwrite)
     return scores
 

@@ -14,7 +14,7 @@ from undrift.errors import CheckpointError, UsageError
 if TYPE_CHECKING:
     from undrift.report.page import Section
 
-_POSTERIOR, _RUN = "posterior.nc", "run.nc"
+_POSTERIOR, _RUN, _PRIOR = "posterior.nc", "run.nc", "prior.nc"
 
 
 def is_of_parameters(run: str) -> bool:
@@ -57,6 +57,7 @@ def _nested(run: str, again: str) -> Section:
     """What the page shows of a nested run."""
     import xarray as xr
 
+    from undrift.model.marginals import marginals_of_nested
     from undrift.report.nested import nested_section
 
     folder = Path(run)
@@ -65,8 +66,12 @@ def _nested(run: str, again: str) -> Section:
             raise CheckpointError(
                 f"{folder / name} is absent: the run has not ended; type undrift nested PROBLEM.py --out {run} --resume"
             )
-    with xr.open_dataset(folder / _POSTERIOR) as posterior, xr.open_dataset(folder / _RUN) as points:
-        return nested_section(posterior.load(), points.load(), title=folder.resolve().name, commands=[again])
+    posterior, points = (xr.load_dataset(folder / name) for name in (_POSTERIOR, _RUN))
+    marginals = None
+    if (folder / _PRIOR).is_file():  # runs of older versions have none
+        marginals = marginals_of_nested(posterior, xr.load_dataset(folder / _PRIOR))
+    title = folder.resolve().name
+    return nested_section(posterior, points, title=title, commands=[again], marginals=marginals)
 
 
 def _density(
@@ -80,7 +85,7 @@ def _density(
     from undrift.model.density_model import load_density
     from undrift.model.density_scores import score_density, unseen_rows
     from undrift.report.corner import Samples
-    from undrift.report.density import calibration_part, density_verdict, likelihood_part, samples_part
+    from undrift.report.density import calibration_part, density_verdict, likelihood_part, samples_part, training_part
     from undrift.report.page import Section
 
     if truth and len(truth) > 1:
@@ -104,10 +109,13 @@ def _density(
         part, sentence = calibration_part(scores.ranks, scores.distance_ranks, scores.number, names, labels)
         parts.append(part)
         verdict.append(sentence)
+    curve = training_part(model.log, facts["estimator"])
+    parts += [] if curve is None else [curve]
     asked = f"Asked: {', '.join(names)}{', given ' + ', '.join(told) if told else ''}."
     tested = f"Tested on {len(held.values)} rows of {Path(held.source).name} that training has not seen."
     fitted = f"Fitted by {facts['estimator']}: {facts['reason']}."
     shown = {key: facts[key] for key in ("estimator", "rows", "effective", "held out", "training") if key in facts}
+    shown["training"] = {key: value for key, value in facts.get("training", {}).items() if key != "history"}
     return Section(
         title=Path(run).resolve().name, question=[asked, fitted, tested], verdict=verdict, parts=parts,
         facts={**shown, "commands": [*trained_by(run), again]}, notes=list(facts["remarks"]),

@@ -118,7 +118,7 @@ def fit_density(
         fitting: how long, and to what besides.
 
     Returns:
-        The estimator, the density, and how it went.
+        The estimator, the density, and how it went: of a training with the lines of its `log`.
     """
     if choice.estimator != "auto":
         found, how = _fitted(choice, y, weights, given, left_out, fitting)
@@ -177,12 +177,12 @@ def _network(
     rest = {"left_out": left_out, "settings": fitting.settings, "progress": fitting.progress}
     if choice.estimator == "nsf":
         spline, trained = fit_spline_flow(y, weights, given, **rest)
-        return spline, trained.to_dict()
+        return spline, trained.to_dict() | {"log": trained.log}
     flow, trained = fit_point_flow(
         choice.estimator, y, weights, given, width=choice.width, layers=_LAYERS, coupling=fitting.coupling,
         base=fitting.base, **rest,
     )  # fmt: skip
-    return flow, trained.to_dict()
+    return flow, trained.to_dict() | {"log": trained.log}
 
 
 _KINDS: Mapping[str, Callable[[Mapping[str, np.ndarray]], PointDensity]] = {

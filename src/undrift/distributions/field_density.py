@@ -1,5 +1,6 @@
 """The log-density of a diffusion's fields, of the cells that have values."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from undrift.denoise.denoiser import Denoiser
 from undrift.denoise.estimate import Estimate
+from undrift.denoise.guess import GaussianGuess
 from undrift.denoise.precondition import Preconditioned
 from undrift.distributions.diffusion import Diffusion
 from undrift.infer.density import log_prob
@@ -15,7 +17,7 @@ from undrift.nets.members import member_of, number_of
 from undrift.process import Key, normal
 from undrift.tasks.batch import Condition
 
-__all__ = ["KnownCells", "LogDensity", "field_log_prob"]
+__all__ = ["KnownCells", "LogDensity", "field_log_prob", "gaussian_log_prob"]
 
 
 class KnownCells(Denoiser):
@@ -112,3 +114,22 @@ def field_log_prob(
     terms = ("discretisation", "trace", "base", "truncation")
     errors = {name: (share * torch.stack([getattr(one, name) for one in found])).sum(0) for name in terms}
     return LogDensity(value, **errors, nfe=sum(one.nfe for one in found))
+
+
+def gaussian_log_prob(guess: GaussianGuess, x: Tensor, cells: Tensor) -> Tensor:
+    """Log-density of fields (B, C, *space) at the cells (C, *space) under the guess alone, nats, float64, (B,).
+
+    With W the modes (k, N) at these N cells, ``C = f + W' (V - f) W``; by the lemmas of Sylvester and Woodbury, with
+    ``M = 1 + (V - f) W W' / f``,
+
+        log det C = N log f + log det M,     y' C^{-1} y = (y' y - (W y)' M^{-1} (V - f) W y / f) / f.
+    """
+    y, floor = x[:, cells].double(), guess.floor
+    squares, log_det = y.square().sum(1), y.shape[1] * floor.log()
+    if len(guess.variances):
+        modes, above = guess.modes.double()[:, cells.flatten()], guess.variances - floor
+        inner = torch.eye(len(above), dtype=y.dtype, device=y.device) + above[:, None] * (modes @ modes.T) / floor
+        along = y @ modes.T
+        squares = squares - (along * torch.linalg.solve(inner, (above * along).T).T).sum(1) / floor
+        log_det = log_det + torch.linalg.slogdet(inner).logabsdet
+    return -0.5 * (squares / floor + log_det + y.shape[1] * math.log(2 * math.pi))

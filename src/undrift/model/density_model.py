@@ -23,6 +23,7 @@ from undrift.process import Key, normal
 from undrift.solve.grid import TimeGrid
 from undrift.solve.solver import Solver
 from undrift.solve.step_size import Adaptive
+from undrift.train.log import MetricsLog, read_metrics
 from undrift.train.manifest import read_manifest, verify_manifest
 from undrift.train.run import staged
 from undrift.train.weights import load_tensors, save_tensors
@@ -30,7 +31,7 @@ from undrift.verify.likelihood import Likelihood, mean_likelihood
 
 __all__ = ["DensityModel", "is_density", "load_density", "refuse_device"]
 
-_WEIGHTS = "model.safetensors"
+_WEIGHTS, _LOG = "model.safetensors", "metrics.jsonl"
 _DRAWS = 1000
 _CELLS = 1 << 50  # of noise, of which draws of any number are the beginning
 
@@ -45,6 +46,7 @@ class DensityModel:
         density: of these numbers.
         facts: how it was fitted.
         run: the run directory, or None.
+        log: lines of the training's log, none of what is not trained step by step.
     """
 
     config: Config
@@ -52,6 +54,7 @@ class DensityModel:
     density: PointDensity
     facts: dict[str, Any] = field(default_factory=dict)
     run: Path | None = None
+    log: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -279,6 +282,11 @@ class DensityModel:
         with staged(folder, {"density": self.describe(), "shapes": shapes}) as stage:
             dump_config(self.config, stage / "config.toml")
             save_tensors(stage / _WEIGHTS, tensors)
+            if self.log:
+                with MetricsLog(stage / _LOG) as log:
+                    for line in self.log:
+                        rest = {k: v for k, v in line.items() if k not in ("kind", "step", "seconds")}
+                        log.write(line["kind"], line["step"], line["seconds"], rest)
         self.run = Path(out)
         return self.run
 
@@ -320,4 +328,6 @@ def load_density(path: str | Path, *, verify: bool = True) -> DensityModel:
         raise CheckpointError(f"{path / _WEIGHTS} holds no density of parameters")
     density = density_from_arrays(facts["estimator"], part("density"))
     config = load_config(path / "config.toml")
-    return DensityModel(config, Parameters.from_arrays(part("parameters")), density, facts, path)
+    return DensityModel(
+        config, Parameters.from_arrays(part("parameters")), density, facts, path, read_metrics(path / _LOG)
+    )

@@ -83,8 +83,9 @@ def fit_density_config(
         if t.patience is not None:
             fitting = replace(fitting, patience=t.patience)
         facts["estimator"], density, how = fit_density(choice, y, seen.weights, told, stop[~held], fitting)
+    log = how.pop("log", [])
     facts["training"] = how
-    model = DensityModel(config, parameters, density, facts)
+    model = DensityModel(config, parameters, density, facts, log=log)
     facts["log likelihood"] = {} if begun is not None else _scored(model, table, held, ~held & ~stop)
     if folder is not None:
         model.save(folder, overwrite=overwrite)

@@ -1,7 +1,7 @@
 """Log-densities of labelled fields under a trained model, in nats in the units of the data."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,16 @@ from undrift.train.batches import to_condition
 if TYPE_CHECKING:
     from undrift.model.field_model import FieldModel
 
-__all__ = ["log_prob_of_fields"]
+__all__ = [
+    "Asked",
+    "asked_fields",
+    "check_given",
+    "check_precision",
+    "check_task",
+    "log_densities",
+    "log_prob_of_fields",
+    "values_of",
+]
 
 _FINE = 0.01  # of a cell's standard deviation: steps of packed data that are as good as none
 _ATOM = 0.05  # share of the values that are one and the same
@@ -54,53 +63,102 @@ def log_prob_of_fields(
 ) -> xr.Dataset:
     """See :meth:`undrift.model.FieldModel.log_prob`."""
     seed = valid_seed(seed)
+    check_precision(probes, tolerance)
+    check_task(model)
+    target = open_fields(data, dims=model.config.data.dims or None)
+    target, request = _request(model, target, given, at)
+    outside = request.warn()
+    values, lost = values_of(model, target)
+    if lost.any():
+        raise DataError(
+            f"values are missing in {int((lost > 0).sum())} of {len(target)} fields, {int(lost.sum())} numbers in all, "
+            "that had values in training; a density is of whole fields, leave those out"
+        )
+    asked = asked_fields(model, values, request, dequantize, seed)
+    found = log_densities(
+        model, asked, probes=probes, tolerance=tolerance, nfe=nfe, seed=seed, progress=progress
+    )  # fmt: skip
+    attrs = model._attrs() | {
+        "method": _METHOD,
+        "numbers": int(asked.cells.sum()),
+        "not_counted": f"{int((~asked.cells).sum())} cells that never have a value",
+        "probes": probes,
+        "network_calls": sum(one.nfe for one in found),
+        "given_out_of_range": outside,
+        "undrift_seed": seed,
+    }
+    attrs |= {"dequantized": asked.spread} if asked.spread else {}
+    out = _labelled(request, asked.slopes, found, attrs)
+    finite = np.isfinite(out.log_prob)
+    missed = finite & (out.error_discretisation > (tolerance or np.inf))
+    return out.assign_attrs(tolerance=tolerance, not_converged=int(missed.sum()), not_finite=int((~finite).sum()))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Fields as the network sees them.
+
+    Attributes:
+        x: (n, C, *space).
+        condition: what is given for each.
+        cells: which have values, (C, *space).
+        slopes: log of the Jacobian from the units of the data, (n,).
+        spread: a sentence on values that were spread over their steps, or nothing.
+    """
+
+    x: torch.Tensor
+    condition: Condition
+    cells: NDArray[np.bool_]
+    slopes: NDArray[np.float64]
+    spread: str
+
+
+def asked_fields(
+    model: "FieldModel", values: NDArray[np.float64], request: Request, dequantize: bool, seed: int
+) -> Asked:
+    """Fields (n, C, *space) in the units of the data, as the network sees them.
+
+    Raises:
+        DataError: values have atoms, where no density in nats exists.
+    """
+    codec, predicted, condition = _encoded(model.codec, request)
+    cells = ~model.codec.mask
+    values, spread = _without_atoms(codec, values, predicted, cells, dequantize, seed)
+    whole = (slice(None),) * len(codec.layout.space)
+    x = torch.from_numpy(codec.residual(values, predicted, whole)[0])
+    return Asked(x, condition, cells, log_slopes(codec, values, predicted)[:, cells].sum(1), spread)
+
+
+def log_densities(
+    model: "FieldModel", asked: Asked, *, probes: int, tolerance: float, nfe: int, seed: int, progress: bool
+) -> list[LogDensity]:
+    """Log-densities in the numbers of the network, a micro-batch each."""
+    law, micro, x = model._law(), model.config.sample.micro_batch, asked.x
+    cells, found = torch.from_numpy(asked.cells).to(model.device), []
+    with track("log-densities", len(x), enabled=progress) as tick:
+        for start in range(0, len(x), micro):
+            rows = torch.arange(start, min(start + micro, len(x)))
+            part = asked.condition.index(rows).to(model.device)
+            found.append(
+                field_log_prob(
+                    law, x[rows].to(model.device), part, cells, probes=probes, tolerance=tolerance, nfe=nfe, seed=seed
+                )
+            )
+            tick(int(rows[-1]) + 1)
+    return found
+
+
+def check_precision(probes: int, tolerance: float) -> None:
+    """Refuse too few probes, and what is no tolerance."""
     check_whole(2, probes=probes)
     check_number(False, tolerance=tolerance)
     if tolerance < 0:
         raise UsageError(
             f"tolerance is {tolerance:g}, expected nats a field, such as 1, or 0 for all steps that there are"
         )
-    _check_task(model)
-    target = open_fields(data, dims=model.config.data.dims or None)
-    target, request = _request(model, target, given, at)
-    outside = request.warn()
-    values = _values(model, target)
-    codec, predicted, condition = _encoded(model.codec, request)
-    cells = ~model.codec.mask
-    values, spread = _without_atoms(codec, values, predicted, cells, dequantize, seed)
-    whole = (slice(None),) * len(codec.layout.space)
-    x = torch.from_numpy(codec.residual(values, predicted, whole)[0])
-    slopes = log_slopes(codec, values, predicted)[:, cells].sum(1)
-    law, micro = model._law(), model.config.sample.micro_batch
-    found = []
-    with track("log-densities", len(x), enabled=progress) as tick:
-        for start in range(0, len(x), micro):
-            rows = torch.arange(start, min(start + micro, len(x)))
-            part = condition.index(rows).to(model.device)
-            found.append(
-                field_log_prob(
-                    law, x[rows].to(model.device), part, torch.from_numpy(cells).to(model.device),
-                    probes=probes, tolerance=tolerance, nfe=nfe, seed=seed,
-                )
-            )  # fmt: skip
-            tick(int(rows[-1]) + 1)
-    attrs = model._attrs() | {
-        "method": _METHOD,
-        "numbers": int(cells.sum()),
-        "not_counted": f"{int((~cells).sum())} cells that never have a value",
-        "probes": probes,
-        "network_calls": sum(one.nfe for one in found),
-        "given_out_of_range": outside,
-        "undrift_seed": seed,
-    }
-    attrs |= {"dequantized": spread} if spread else {}
-    out = _labelled(request, slopes, found, attrs)
-    finite = np.isfinite(out.log_prob)
-    missed = finite & (out.error_discretisation > (tolerance or np.inf))
-    return out.assign_attrs(tolerance=tolerance, not_converged=int(missed.sum()), not_finite=int((~finite).sum()))
 
 
-def _check_task(model: "FieldModel") -> None:
+def check_task(model: "FieldModel") -> None:
     """Refuse models whose fields have no density in nats, or none that is found yet."""
     if not isinstance(model.task, Emulate | Downscale):
         raise UsageError(
@@ -124,7 +182,7 @@ def _request(
         mine, theirs = join(target, offered)
         target, offered = target.select(mine), offered.select(theirs)
         request = request_from(offered, codec, model.parts.given_shell, None)
-        _check_given(model, request)
+        check_given(model, request)
         labels, dims = labels_of(target)
         return target, replace(request, labels=labels, dims=dims)
     if given is not None:
@@ -141,7 +199,7 @@ def _request(
     return target, Request(labels, dims, digests, None, values, outside=codec.covariates.outside(values))
 
 
-def _check_given(model: "FieldModel", request: Request) -> None:
+def check_given(model: "FieldModel", request: Request) -> None:
     """Refuse laws that lie on a surface, and given fields with gaps."""
     kept = request.block_means(model.codec)
     if kept.startswith("kept"):
@@ -155,21 +213,19 @@ def _check_given(model: "FieldModel", request: Request) -> None:
         raise DataError(f"given values are missing for {gaps} of {len(request)} fields; leave those fields out")
 
 
-def _values(model: "FieldModel", target: Fields) -> NDArray[np.float64]:
-    """The fields on the model's cells, (n, C, *space); refuses other cells, and values that are missing."""
+def values_of(model: "FieldModel", target: Fields) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """The fields on the model's cells, (n, C, *space), and how many values each lacks that training had, (n,).
+
+    Raises:
+        DataError: the cells are others.
+    """
     codec = model.codec
     place = place_given(target, codec.layout, model.parts.shell.coords)
     if place.regridder is not None:
         raise DataError("the cells of the fields are not those of training; a density is of values on the same cells")
     values = place(target.read(np.arange(len(target)))).astype(np.float64)
     lost = np.isnan(values) & ~codec.mask
-    if lost.any():
-        rows = int(lost.reshape(len(target), -1).any(1).sum())
-        raise DataError(
-            f"values are missing in {rows} of {len(target)} fields, {int(lost.sum())} numbers in all, that had "
-            "values in training; a density is of whole fields, leave those out"
-        )
-    return values
+    return values, lost.reshape(len(target), -1).sum(1)
 
 
 def _encoded(codec: Codec, request: Request) -> tuple[Codec, Predicted, Condition]:

@@ -29,6 +29,7 @@ from undrift.errors import UsageError, suggests_options
 from undrift.model.density_model import DensityModel, is_density, load_density, refuse_device
 from undrift.model.describe import described
 from undrift.model.field_density import log_prob_of_fields
+from undrift.model.field_likelihood import held_out_likelihood
 from undrift.model.files import Parts, facts_of, read_files, write_files
 from undrift.model.opening import Data, open_data
 from undrift.model.requests import coarse_from, frames_from, knows_coarse, request_of, sequence_from, task_of_forecast
@@ -304,6 +305,43 @@ class FieldModel:
             self, data, given, at, probes=probes, tolerance=tolerance, nfe=nfe, seed=seed, dequantize=dequantize,
             progress=progress,
         )  # fmt: skip
+
+    @suggests_options
+    def evaluate(
+        self,
+        samples: int = 10,
+        *,
+        probes: int = 4,
+        tolerance: float = 1.0,
+        seed: int = 0,
+        dequantize: bool = False,
+        progress: bool = True,
+    ) -> dict[str, Any]:
+        """The mean log-likelihood of fields that training left out, of models that emulate or downscale.
+
+        Args:
+            samples: how many of them, spread evenly; each takes about as long as :meth:`log_prob` of it.
+            probes: as of :meth:`log_prob`.
+            tolerance: likewise.
+            seed: likewise.
+            dequantize: likewise.
+            progress: show a progress bar.
+
+        Returns:
+            ``log_likelihood`` in nats a field in the units of the data, its ``standard_error`` over the ``samples`` as
+            if they were independent, and its ``numerical_error``: errors of traces added in squares, for they are
+            independent, and the mean of the others; ``nats_per_value`` and ``bits_per_value``, -log2 p, of ``numbers``
+            values a field; ``gaussian``, the same of the Gaussian that the network corrects, about the linear
+            prediction, which is exact; and ``gain``, by how many nats a field the model is likelier, with
+            ``gain_error`` over pairs. Fields that lack values are ``left_out``.
+
+        Raises:
+            UsageError: as of :meth:`log_prob`.
+            DataError: likewise, or no sample was left out.
+        """
+        return held_out_likelihood(
+            self, samples, probes=probes, tolerance=tolerance, seed=seed, dequantize=dequantize, progress=progress
+        )
 
     def _law(self) -> Diffusion:
         precision = precision_of(self.config.train.precision, self.device)

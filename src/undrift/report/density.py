@@ -13,13 +13,21 @@ from undrift.report.nested import parameter_table, with_error
 from undrift.report.page import Part
 from undrift.report.picture import Picture, new_figure, render
 from undrift.report.plots import SIZE, captioned
-from undrift.report.style import MODEL, TRUTH, line_style, look, number
+from undrift.report.style import MODEL, TRUTH, count, line_style, look, number
 from undrift.report.tables import Cell, Column, Row, Table
+from undrift.report.training import training_plots
 from undrift.verify.c2st import TwoSample
 from undrift.verify.calibration import Uniformity, coverage, coverage_band, uniformity
 from undrift.verify.likelihood import Likelihood, learned_by_heart
 
-__all__ = ["calibration_part", "density_verdict", "likelihood_part", "samples_part"]
+__all__ = [
+    "calibration_part",
+    "density_verdict",
+    "field_likelihood",
+    "likelihood_part",
+    "samples_part",
+    "training_part",
+]
 
 _APART = 0.05  # accuracy above one half that a reader should know of
 _UNLIKELY = 0.01  # of the smallest p, times the number of tests
@@ -45,6 +53,60 @@ def likelihood_part(found: Likelihood, two_sample: TwoSample | None, facts: Mapp
 
 def _known(found: Likelihood) -> str:
     return number(found.mean, 4) if found.error is None else with_error(found.mean, found.error)
+
+
+def field_likelihood(found: Mapping[str, Any]) -> tuple[Part, str]:
+    """How likely held-out fields are, and the sentence about it.
+
+    Args:
+        found: by :meth:`undrift.model.FieldModel.evaluate`.
+    """
+    ours, other = found, found["gaussian"]
+    rows = [
+        Row(
+            name,
+            [
+                Cell(with_error(one["log_likelihood"], one["standard_error"])),
+                Cell(number(error, 2)),
+                Cell(f"{one['nats_per_value']:.4f}".replace("-", "−")),
+                Cell(f"{one['bits_per_value']:.4f}".replace("-", "−")),
+            ],
+            model=one is ours,
+        )
+        for name, one, error in (
+            ("this model", ours, found["numerical_error"]),
+            ("the Gaussian that its network corrects", other, 0.0),
+        )
+    ]
+    columns = [Column("", "mean over held-out fields"), Column("log p", "nats a field"),
+               Column("numerical error", "nats a field"), Column("log p", "nats a value"),
+               Column("−log₂ p", "bits a value")]  # fmt: skip
+    caption = f"{found['samples']} fields of {count(found['numbers'])} values that training has not seen."
+    notes = ["Densities are in the units of the data, so that they compare models and not data. The standard error is "
+             "that of independent fields."]  # fmt: skip
+    if found["left_out"]:
+        notes.append(f"{found['left_out']} more lack values and are left out.")
+    if found.get("dequantized"):
+        notes.append(f"{found['dequantized'].capitalize()}.")
+    gain = with_error(found["gain"], found["gain_error"])
+    sentence = f"info: the network gains {gain} nats a held-out field beyond the Gaussian that it corrects."
+    return Part("Likelihood", tables=[Table(caption, columns, rows, notes)]), sentence
+
+
+_LOSSES = {
+    "nsf": ("−log q [nat]", " The loss is minus the log-density of whitened parameters."),
+    "flow-matching": ("velocity loss", " The loss is the mean square error of the velocity of whitened parameters."),
+    "diffusion": ("denoising loss", " A network that adds nothing to the Gaussian guess it starts from is near 1."),
+}
+
+
+def training_part(metrics: Sequence[Mapping], estimator: str) -> Part | None:
+    """The training curve; None of what is not trained step by step."""
+    if estimator not in _LOSSES:
+        return None
+    loss, about = _LOSSES[estimator]
+    plots = training_plots(metrics, loss=loss, about=f"{about} Validation is of rows that only tell when to stop.")
+    return Part("Training", plots=plots) if plots else None
 
 
 def samples_part(held: Samples, draws: Samples, names: Sequence[str], labels: Sequence[str]) -> Part:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,14 @@ Floats = NDArray[np.float64]
 _FEW = 400  # effective draws below which quantiles are rough
 
 
-def nested_section(posterior: xr.Dataset, run: xr.Dataset, *, title: str, commands: Sequence[str]) -> Section:
+def nested_section(
+    posterior: xr.Dataset,
+    run: xr.Dataset,
+    *,
+    title: str,
+    commands: Sequence[str],
+    marginals: Mapping[str, Information | str] | None = None,
+) -> Section:
     """What the page shows of one nested run.
 
     Args:
@@ -31,6 +38,7 @@ def nested_section(posterior: xr.Dataset, run: xr.Dataset, *, title: str, comman
         run: `NestedResult.run_dataset`, as run.nc holds it.
         title: its heading.
         commands: that make it again.
+        marginals: divergence of each parameter from its prior, or why there is none; None where the prior is not known.
     """
     names = [str(name) for name in posterior.data_vars if name not in ("weights", "log_likelihood")]
     labels = [str(posterior[name].attrs.get("long_name", name)) for name in names]
@@ -42,7 +50,10 @@ def nested_section(posterior: xr.Dataset, run: xr.Dataset, *, title: str, comman
         Part("Evidence", tables=[_evidence(posterior, run, told, names)]),
         Part(
             "Posterior",
-            tables=[parameter_table(names, [draws])],
+            tables=[
+                parameter_table(names, [draws]),
+                *([] if marginals is None else [_learned(draws, names, marginals)]),
+            ],
             wide=[corner([draws], names, labels, title="Posterior")],
         ),
         Part("The run", plots=[_climb(run), _evidence_by_level(posterior, run)], wide=[_trace(run, names, labels)]),
@@ -111,6 +122,29 @@ def _evidence(posterior: xr.Dataset, run: xr.Dataset, told: Information, names: 
     cells = [*other, "–"]
     return Table("Evidence.", columns, [Row(name, [Cell(text), Cell(cells[k])]) for name, text, k in rows],
                  ["The run as one with live points tells ln Z less well: volumes are guessed, not known."])  # fmt: skip
+
+
+def _learned(draws: Samples, names: Sequence[str], marginals: Mapping[str, Information | str]) -> Table:
+    """What was learned of each parameter by itself."""
+    rows, notes = [], []
+    weights = draws.weights / draws.weights.sum()
+    for i, name in enumerate(names):
+        mean = float(weights @ draws.values[:, i])
+        deviation = float(np.sqrt(weights @ np.square(draws.values[:, i] - mean)))
+        cells = [Cell(number(value, _digits(value, deviation))) for value in (mean, deviation)]
+        one = marginals.get(name, "its prior is not known")
+        if isinstance(one, str):
+            rows.append(Row(name, [*cells, Cell("–"), Cell("–")]))
+            notes.append(f"{name}: {one}.")
+            continue
+        cells.append(Cell(with_error(one.divergence, one.divergence_error)))
+        rows.append(Row(name, [*cells, Cell(with_error(one.dimensionality, one.dimensionality_error))]))
+    columns = [Column(""), Column("mean"), Column("standard deviation"),
+               Column("Kullback-Leibler divergence", "nats from its prior"),
+               Column("Bayesian dimensionality", "1: a Gaussian in a wide prior")]  # fmt: skip
+    notes.append("Each parameter by itself, the others integrated out, by densities at rows that they were not fitted "
+                 "to. What parameters tell only together is in the evidence's table alone.")  # fmt: skip
+    return Table("What was learned of each parameter.", columns, rows, notes)
 
 
 def _by_anesthetic(run: xr.Dataset, names: list[str]) -> tuple[str, str, str] | None:

@@ -20,7 +20,12 @@ __all__ = ["training_plots"]
 LOG_RATIO_EDGES = (-4.0, -2.5, -1.5, -0.5, 0.5, 1.5, 3.0)
 
 
-def training_plots(metrics: Sequence[Mapping], *, dpi: int = 150) -> list[Picture]:
+_NEAR_ONE = " A network that adds nothing to the Gaussian guess it starts from is near 1."
+
+
+def training_plots(
+    metrics: Sequence[Mapping], *, dpi: int = 150, loss: str = "denoising loss", about: str = _NEAR_ONE
+) -> list[Picture]:
     """Loss against time, and by noise level.
 
     Args:
@@ -28,13 +33,15 @@ def training_plots(metrics: Sequence[Mapping], *, dpi: int = 150) -> list[Pictur
             step, seconds, loss, validation, baseline and loss_by_noise: a list over the bins of `LOG_RATIO_EDGES`, or
             {noise level: loss}.
         dpi: dots per 100 CSS pixels where a plot becomes a PNG.
+        loss: its name on the axis.
+        about: a sentence at the end of the caption.
     """
     rows = [r for r in metrics if isinstance(r, Mapping) and _real(r.get("step"))]
     rows = [r for r in rows if r.get("kind", "train") in ("train", "validation")]
     if sum(_real(r.get("loss")) for r in rows) < 2:
         return []
     with look():
-        pictures = [_loss_curve(rows, dpi)]
+        pictures = [_loss_curve(rows, dpi, loss, about)]
         by_noise = _noise_curve(rows, dpi)
     return pictures + ([by_noise] if by_noise else [])
 
@@ -48,7 +55,7 @@ def _series(rows: Sequence[Mapping], key: str, clock: str) -> tuple[np.ndarray, 
     return (np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs], float))
 
 
-def _loss_curve(rows: Sequence[Mapping], dpi: int) -> Picture:
+def _loss_curve(rows: Sequence[Mapping], dpi: int, loss: str, about: str) -> Picture:
     clock = "seconds" if all(_real(r.get("seconds")) for r in rows) else "step"
     figure = new_figure(*SIZE)
     axes = figure.add_subplot()
@@ -72,13 +79,13 @@ def _loss_curve(rows: Sequence[Mapping], dpi: int) -> Picture:
             low, high = positive.min(), np.quantile(positive, 0.98)
             axes.set_ylim(low / 1.1, high * 1.2)
     axes.set_xlabel("training time [s]" if clock == "seconds" else "step")
-    axes.set_ylabel("denoising loss")
+    axes.set_ylabel(loss)
     axes.grid(axis="y")
     axes.legend()
     steps, last = int(rows[-1]["step"]), vy[-1] if vy.size else float("nan")
     text = f"Loss over {count(steps)} steps: {number(smooth[0])} at first, {number(smooth[-1])} at the end"
     text += f", validation {number(last)}." if vy.size else "."
-    text += " A network that adds nothing to the Gaussian guess it starts from is near 1."
+    text += about
     return captioned(render(figure, text, title="Training curve", dpi=dpi, vector=True), text)
 
 

@@ -38,8 +38,11 @@ def _plain(value: object) -> object:
 class MetricsLog:
     """Appends lines to a file.
 
+    Attributes:
+        lines: Those of a log without a file.
+
     Args:
-        path: The file, or None to write nothing.
+        path: The file, or None to keep the lines in memory.
         keep: Bytes of the file that belong to what is gone on with; later lines are of a future that did not come to be
             and are cut off, so that a resumed run has none twice. None keeps all.
     """
@@ -47,6 +50,7 @@ class MetricsLog:
     def __init__(self, path: Path | None, keep: int | None = None) -> None:
         self.path = path
         self._file: TextIO | None = None
+        self.lines: list[dict[str, Any]] = []
         if path is not None:
             try:
                 if keep is not None and path.exists() and path.stat().st_size > keep:
@@ -66,9 +70,12 @@ class MetricsLog:
 
     def write(self, kind: str, step: int, seconds: float, values: Mapping[str, object]) -> None:
         """Append one line."""
-        if self._file is None:
+        if self._file is None and self.path is not None:
             return
         line = {"kind": kind, "step": step, "seconds": round(seconds, 3), **{k: _plain(v) for k, v in values.items()}}
+        if self._file is None:
+            self.lines.append(line)
+            return
         try:
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
         except OSError as error:

@@ -13,6 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -106,7 +107,7 @@ def train(
         else:
             with Stop() as stop:
                 loop.go(ahead, stop, begun)
-    return _trained(state)
+    return replace(_trained(state), log=log.lines)
 
 
 class _Loop:

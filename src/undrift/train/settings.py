@@ -123,6 +123,7 @@ class Trained:
         history: (step, validation loss), in order.
         parts: Number of processes that took part.
         was_finished: Nothing was done now: an earlier part had already come to the end.
+        log: Lines of the log of a training without a run directory, see :mod:`undrift.train.log`.
     """
 
     net: nn.Module
@@ -139,10 +140,11 @@ class Trained:
     history: list[tuple[int, float | None]] = field(default_factory=list)
     parts: int = 1
     was_finished: bool = False
+    log: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts, JSON-able, without the network."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "net"}
+        """The facts, JSON-able, without the network and the log."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("net", "log")}
 
 
 def to_record(settings: Settings) -> dict[str, Any]:
