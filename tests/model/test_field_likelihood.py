@@ -74,7 +74,8 @@ def test_log_prob_on_the_command_line_is_scipys(folder, capsys):
     assert found.attrs["numbers"] == 84 and found.attrs["probes"] == 2 and found.attrs["network_calls"] > 0
     assert found.attrs["not_counted"] == "12 cells that never have a value"
     assert (off < 2 * found.log_prob_error + 0.02).all() and float(found.log_prob_error.max()) < 3
-    assert told == {"out": str(out), "fields": 2, "outside": 0, "mean": pytest.approx(float(found.log_prob.mean())),
+    assert told == {"out": str(out), "fields": 2, "outside": 0, "not a number": 0,
+                    "not converged": found.attrs["not_converged"], "mean": pytest.approx(float(found.log_prob.mean())),
                     "largest error": pytest.approx(float(found.log_prob_error.max()))}  # fmt: skip
 
 
