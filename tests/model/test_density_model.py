@@ -246,6 +246,7 @@ def test_processes_find_the_same_evidence_with_what_lies_beside_the_problem(tmp_
 def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "problem.py").write_text(PROBLEM)
+    (tmp_path / "twice.py").write_text(PROBLEM + "parameters = ['a', 'a']\n")
     assert main(["nested", "problem.py", "--out", "RUN", "--precision", "0.03", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["reliable"] and abs(told["ln Z"] - np.log(2 * np.pi * 0.01 / 16)) < 5 * told["error"]
@@ -280,6 +281,7 @@ def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, 
         (["nested", "absent.py", "--out", "R2"], "absent.py"),
         (["nested", "draws.csv", "--out", "R2"], "cannot be run"),
         (["nested", "problem.py", "--out", "draws.csv"], "is a file"),
+        (["nested", "twice.py", "--out", "R2"], "defines parameters with 'a' twice"),
     ):
         assert main(words) in (2, 3), words
         assert text in capsys.readouterr().err
