@@ -397,3 +397,11 @@ def test_times_that_cannot_be_decoded_are_numbers(tmp_path):
 def test_groups_are_named(tmp_path):
     grid(3).to_netcdf(tmp_path / "a.nc", group="run1")
     assert "only groups (run1)" in refused(tmp_path / "a.nc")
+
+
+def test_samples_of_parameters_are_told_which_task_reads_them(tmp_path):
+    chain = xr.Dataset({"a": (("chain", "draw"), np.zeros((2, 9)))})
+    chain.to_netcdf(tmp_path / "a.nc", group="posterior")
+    assert "type --task density for its posterior" in refused(tmp_path / "a.nc")
+    assert "samples of parameters type --task density" in refused(chain)
+    assert "--task density" not in refused(chain.rename(draw="station"))

@@ -314,6 +314,7 @@ def test_a_flat_likelihood_has_its_value():
 def test_bad_arguments_are_told():
     for wrong, text in (
         ({"ndim": 0}, "ndim is 0"), ({"live": 3}, "live is 3"), ({"precision": 0}, "precision is 0"), ({"names": ["a"]}, "names has 1"),
+        ({"names": ["weights", "b"]}, "named 'weights', which results"),
         ({"most_calls": 900}, "most_calls is 900, expected at least 1200"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=text):

@@ -177,6 +177,29 @@ def test_copies_of_a_row_are_held_out_together():
     assert abs(found["log likelihood"]["held out"] - once["log likelihood"]["held out"]) < 4 * error
 
 
+@pytest.mark.parametrize(
+    ("estimator", "rtol", "h"),
+    [("mixture", 1e-5, 1e-4), ("kde", 1e-5, 1e-4), ("nsf", 2e-2, 1e-3), ("flow-matching", 2e-2, 1e-2)],
+)
+def test_the_score_is_that_of_differences(estimator, rtol, h):
+    """a is bounded, b periodic, and x is given but to a kernel density."""
+    rng = np.random.default_rng(5)
+    table = pd.DataFrame({"a": rng.beta(2, 3, 600), "b": rng.vonmises(3, 4, 600) % 6, "x": rng.normal(size=600)})
+    table["a"] = (table.a + np.abs(np.tanh(table.x))) / 2
+    told = {} if estimator == "kde" else {"x": 0.3}
+    found = undrift.fit(
+        table.drop(columns=[] if told else "x"), task=undrift.Density(estimator), variables="a,b", covariates=[*told],
+        bounds={"a": (0, 1), "b": (0, 6)}, periodic="b", progress=False, **({} if rtol < 1e-3 else {"steps": 20}),
+    )  # fmt: skip
+    rows = pd.DataFrame({"a": [0.2, 0.5, 0.8], "b": [2.5, 3.0, 4.0]})
+    slopes = found.score(rows, at=told or None)
+    for name in ("a", "b"):
+        ends = [found.log_prob(rows.assign(**{name: rows[name] + s * h}), at=told or None).log_prob for s in (1, -1)]
+        difference = (ends[0] - ends[1]) / (2 * h)
+        np.testing.assert_allclose(slopes[name], difference, rtol=rtol, atol=rtol)
+    assert found.score(rows.assign(a=1.5), at=told or None).a.isnull().all()
+
+
 def test_held_out_rows_of_no_weight_leave_no_score():
     rows = chain(300)
     part = np.random.default_rng([0, 5]).random(300) < 0.1
@@ -246,6 +269,7 @@ def test_processes_find_the_same_evidence_with_what_lies_beside_the_problem(tmp_
 def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "problem.py").write_text(PROBLEM)
+    (tmp_path / "twice.py").write_text(PROBLEM + "parameters = ['a', 'a']\n")
     assert main(["nested", "problem.py", "--out", "RUN", "--precision", "0.03", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["reliable"] and abs(told["ln Z"] - np.log(2 * np.pi * 0.01 / 16)) < 5 * told["error"]
@@ -280,6 +304,7 @@ def test_the_command_line_from_a_likelihood_to_a_density(tmp_path, monkeypatch, 
         (["nested", "absent.py", "--out", "R2"], "absent.py"),
         (["nested", "draws.csv", "--out", "R2"], "cannot be run"),
         (["nested", "problem.py", "--out", "draws.csv"], "is a file"),
+        (["nested", "twice.py", "--out", "R2"], "defines parameters with 'a' twice"),
     ):
         assert main(words) in (2, 3), words
         assert text in capsys.readouterr().err

@@ -76,5 +76,11 @@ def test_parameters_of_a_nested_run_beside_their_priors():
         assert one.divergence == pytest.approx(value, abs=3 * one.divergence_error + 0.002)
         assert one.divergence_error < 0.04
     assert found["a"].dimensionality == pytest.approx(1, abs=0.12) and found["b"].dimensionality < 0.02
+    named = posterior.rename(a="weight"), prior_by_parameter(cube, ["weight", "b", "c"])[["weight"]]
+    assert marginals_of_nested(*named)["weight"] == found["a"]
+    far = posterior.assign(a=posterior.a + 9.8)  # 10, half a deviation below the mean, is the last quantile of a
+    said = marginals_of_nested(far, prior_by_parameter(cube, ["a", "b", "c"])[["a"]])["a"]
+    assert said.endswith("of the posterior lie beyond the quantiles of its prior")
+    assert float(said.split()[0]) == pytest.approx(69.1, abs=2.5)
     fixed = posterior.assign(a=("sample", np.full(N, 9.0)))
     assert isinstance(marginals_of_nested(fixed, prior_by_parameter(cube, ["a", "b", "c"])[["a"]])["a"], str)

@@ -154,6 +154,8 @@ def _problem(path: Path) -> tuple[Callable[..., Any], Callable[..., Any], dict[s
     if not isinstance(parameters, dict):
         if isinstance(parameters, str) or not all(isinstance(name, str) for name in parameters):
             raise UsageError(f"{path} defines parameters as {parameters!r}, expected names, such as ['x0', 'x1']")
+        if twice := [name for name in parameters if list(parameters).count(name) > 1]:
+            raise UsageError(f"{path} defines parameters with {twice[0]!r} twice; expected different names")
         parameters = {name: name for name in parameters}
     if not parameters:
         raise UsageError(f"{path} defines no parameters; expected names, such as parameters = ['x0', 'x1']")

@@ -25,6 +25,8 @@ from undrift.errors import DataError, UsageError
 
 __all__ = ["open_fields"]
 
+_OF_CHAINS = {"chain", "draw", "sample"}  # dims of samples of parameters
+
 Data = str | Path | Sequence[str | Path] | xr.Dataset | xr.DataArray | np.ndarray
 
 
@@ -130,6 +132,7 @@ def _canonical(
         raise DataError(
             f"{where}: no dimension is recognised as space in {shapes}; name them in the order of the data, "
             f"for example {suggest_dims(biggest, sources[0])}"
+            + ("; of samples of parameters type --task density" if set(raw.sizes) <= _OF_CHAINS else "")
         )
     names = field_names(raw, roles, wanted, where)
     fields = raw[names]

@@ -117,7 +117,10 @@ def _groups(path: Path, kind: str) -> str:
         names = sorted(p.name for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
     else:
         names = groups(path)
-    return f", only groups ({', '.join(names[:8])}); copy one of them into a file of its own" if names else ""
+    what = (
+        "type --task density for its posterior" if "posterior" in names else "copy one of them into a file of its own"
+    )
+    return f", only groups ({', '.join(names[:8])}); {what}" if names else ""
 
 
 def sniff(path: Path) -> str:

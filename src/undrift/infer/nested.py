@@ -29,6 +29,7 @@ RELIABLE = 0.7  # of the Pareto shape
 CALM = 0.6  # of a check: its shape is known to about 0.1, and the final draws are to be reliable too
 ATTEMPTS = 6  # at a check that is calm, each of which costs little
 FEWEST = 8  # final draws to a live point: of fewer, skew weights would make low estimates look sure
+RESERVED = ("weights", "log_likelihood", "log_likelihood_birth", "sample", "point", "level", "draw")  # names in results
 CHECKING = 4  # draws to a live point that judge a frozen proposal before the final ones
 
 
@@ -179,6 +180,10 @@ def _named(names: Sequence[str] | None, ndim: int, what: str) -> list[str]:
     found = [f"x{i}" for i in range(ndim)] if names is None else [str(name) for name in names]
     if len(found) != ndim or len(set(found)) != ndim:
         raise UsageError(f"{what} has {len(found)} entries, {len(set(found))} of them different; expected {ndim}")
+    if what == "names" and (taken := [name for name in found if name in RESERVED or name.startswith("level_")]):
+        raise UsageError(
+            f"a parameter is named {taken[0]!r}, which results name something else by; give it another name"
+        )
     return found
 
 

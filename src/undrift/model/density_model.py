@@ -159,14 +159,39 @@ class DensityModel:
             Dataset of ``log_prob`` and ``log_prob_error`` over (sample,); outside the bounds -inf. Where a
             row is too far out for the numbers of an estimator it is -inf too, with an infinite error.
         """
-        beside = self.facts["given_names"] if given is None and at is None else []
-        table = open_table(data, variables=self.names, covariates=beside or None)
-        told = self.parameters.encode_given(table.given) if beside else self._told(given, at)
-        found, error = self._log_prob(table.values, told)
+        found, error = self._log_prob(*self._rows(data, given, at))
         units = {"units": "nat"}
         fields = {
             "log_prob": ("sample", found, units | {"long_name": "log-density in the units of the data"}),
             "log_prob_error": ("sample", error, units | {"long_name": "estimated error of the log-density"}),
+        }
+        return xr.Dataset(fields, {"sample": np.arange(len(found))}, self._attrs())
+
+    @suggests_options
+    def score(self, data: Any, given: Any = None, *, at: Mapping[str, float] | None = None) -> xr.Dataset:
+        """Gradient of the log-density by the parameters, at rows of a table.
+
+        Args:
+            data: as of :meth:`log_prob`.
+            given: likewise.
+            at: likewise.
+
+        Returns:
+            Dataset over (sample,) with the name of each parameter: the derivative by it, in nats a unit; NaN outside
+            the bounds.
+        """
+        self._check_density()
+        values, told = self._rows(data, given, at)
+        with np.errstate(all="ignore"):
+            y, jacobian = self.parameters.encode(values)
+        told, found = self._for_each(told, len(y)), np.full(y.shape, np.nan)
+        inside = np.isfinite(y).all(1) & np.isfinite(jacobian)
+        if inside.any():
+            slopes = self.density.score(y[inside], None if told is None else told[inside])
+            found[inside] = self.parameters.gradient(values[inside], slopes)
+        fields = {
+            name: ("sample", found[:, i], {"long_name": f"derivative of the log-density by {label}"})
+            for i, (name, label) in enumerate(zip(self.names, self.facts["labels"]))
         }
         return xr.Dataset(fields, {"sample": np.arange(len(found))}, self._attrs())
 
@@ -204,6 +229,14 @@ class DensityModel:
         if not found.rows:
             raise DataError(f"{table.source}: every row lies outside the bounds of the density")
         return found
+
+    def _rows(
+        self, data: Any, given: Any, at: Mapping[str, float] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Values of the parameters (n, D), and what is given with them."""
+        beside = self.facts["given_names"] if given is None and at is None else []
+        table = open_table(data, variables=self.names, covariates=beside or None)
+        return table.values, self.parameters.encode_given(table.given) if beside else self._told(given, at)
 
     def _check_density(self) -> None:
         if self.facts.get("base"):

@@ -24,7 +24,8 @@ from undrift.verify.information import Information, information
 __all__ = ["marginal_kl", "marginals_of_nested"]
 
 _ESTIMATORS = ("auto", *(name for name in ESTIMATORS if name != "gp"))  # that learns the log-density of all parameters
-_ROWS = 4000  # of a nested run
+_ROWS, _BEYOND = 4000, 0.001  # of a nested run, and the share of them beyond all quantiles of a prior
+_VALUE = "value"  # a parameter's own name may be that of weights or likelihoods
 _STOP = 0.1  # share of rows that tell how smooth a density is
 
 Array = NDArray[np.float64]
@@ -105,14 +106,17 @@ def marginals_of_nested(posterior: xr.Dataset, prior: xr.Dataset) -> dict[str, I
     found: dict[str, Information | str] = {}
     weights = posterior["weights"].values[:_ROWS]
     for name in (str(name) for name in prior.data_vars):
-        values = posterior[name].values[:_ROWS]
+        values, law = posterior[name].values[:_ROWS], prior[name]
         try:
-            if "level" in prior[name].dims:
-                table = pd.DataFrame({name: share_below(prior[name], values), "weight": weights})
-                found[name] = marginal_kl(table, name, bounds={name: (0.0, 1.0)})
+            if "level" in law.dims:
+                outside = (values < float(law.min())) | (values > float(law.max()))
+                if (beyond := float(weights[outside].sum() / weights.sum())) > _BEYOND:
+                    raise DataError(f"{100 * beyond:.2g} % of the posterior lie beyond the quantiles of its prior")
+                table = pd.DataFrame({_VALUE: share_below(law, values), "weight": weights})
+                found[name] = marginal_kl(table, _VALUE, bounds={_VALUE: (0.0, 1.0)})
             else:
-                table = pd.DataFrame({name: values, "weight": weights})
-                found[name] = marginal_kl(table, name, prior=pd.DataFrame({name: prior[name].values}))
+                table = pd.DataFrame({_VALUE: values, "weight": weights})
+                found[name] = marginal_kl(table, _VALUE, prior=pd.DataFrame({_VALUE: law.values}))
         except DataError as error:
             found[name] = str(error)
     return found
