@@ -97,9 +97,10 @@ def _tell(found: xr.Dataset, of: str, out: str, json: bool) -> None:
         counts.append(f"{'of the others ' if counts else ''}mean {mean:.4f} nats, largest error {error:.2g}")
     say(f"{out}: {value.size} {of}, {'; '.join(counts)}")
     if missed:
+        advice = "" if of == "rows" else "; type a larger --tolerance, or in Python nfe=1024 for more steps"
         note(
             f"{missed} of {value.size} {of} miss the tolerance of {found.attrs['tolerance']:g} nats, as their "
-            "log_prob_error says; type a larger --tolerance, or in Python nfe=1024 for more steps"
+            f"log_prob_error says{advice}"
         )
 
 

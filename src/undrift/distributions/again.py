@@ -1,7 +1,7 @@
 """Trainings that are at their best long before their time is over: done again, with a schedule that ends there.
 
 The learning rate falls over the whole of a training. One that has learned few rows by heart after a tenth of its budget
-is stopped with the rate at its peak; as many steps in which it falls to zero learn more of the law.
+is stopped with the rate at its peak; about as many steps in which it falls to zero learn more of the law.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Net = TypeVar("Net")
 _MOST = 3
 _LONGER = 1.3  # than until the best: with a falling rate rows are learned by heart later
 _OF_TIME = 0.9  # that is left
-_FEWEST = 0.5  # of the steps until the best, below which it is not worth while
+_FEWEST, _LEAST = 0.5, 20  # of the steps until the best, and steps, below which it is not worth while
 
 
 def annealed(once: Callable[[Settings], tuple[Net, Trained]], settings: Settings) -> tuple[Net, Trained]:
@@ -49,4 +49,4 @@ def _next_steps(found: Trained, worse: float, left: float) -> int | None:
     if found.best_step is None or found.best_loss is None or (last is not None and last < found.best_loss + worse):
         return None
     steps = min(round(_LONGER * found.best_step), int(_OF_TIME * left * found.steps / found.seconds))
-    return steps if steps >= max(1, _FEWEST * found.best_step) else None
+    return steps if steps >= max(_LEAST, _FEWEST * found.best_step) else None

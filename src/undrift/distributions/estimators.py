@@ -25,7 +25,7 @@ __all__ = ["ESTIMATORS", "Choice", "Fitting", "chosen", "density_from_arrays", "
 Array = NDArray[np.float64]
 ESTIMATORS = ("flow-matching", "diffusion", "nsf", "kde", "mixture", "gp")
 _UNCONDITIONAL = ("kde", "gp")
-_FEW = 300  # effective points below which a mixture is fitted
+_FEW, _SHORT = 300, 5.0  # effective points, and seconds, below which a mixture is fitted
 _FEW_ROWS, _FEW_NUMBERS = 5_000, 3  # effective points, and numbers of a point, of which a perceptron is narrow
 _NARROW, _WIDTH, _LAYERS = 128, 256, 4
 _MIXTURE = 60.0  # seconds after which no further number of components is tried
@@ -67,6 +67,8 @@ def chosen(estimator: str, number: float, size: int, given: int, budget: float |
         return Choice(estimator, width, f"asked for; {facts}")
     if number < _FEW:
         return Choice("mixture", width, f"{facts} are too few for a network")
+    if budget is not None and budget < _SHORT:
+        return Choice("mixture", width, f"{facts}: {budget:g} s are too short for a network")
     perceptron = f"a perceptron {_LAYERS} layers deep and {width} wide"
     return Choice("auto", width, f"{facts}: a mixture or {perceptron}, whichever makes left-out rows likelier")
 

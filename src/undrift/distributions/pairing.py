@@ -73,7 +73,7 @@ def paired(
         given: what is given with each, (n, K), or None.
         number: of pairs at least.
         seed: of the draws.
-        seconds: after which no more are matched, though some of each class are in any case.
+        seconds: after which no more are matched, though some are in any case.
 
     Returns:
         Numbers of rows, (pairs,), and z, (pairs, D).

@@ -37,9 +37,10 @@ from undrift.tasks.batch import Batch, Condition
 from undrift.train.settings import Progress, Settings, Trained
 from undrift.train.tensors import fit
 
-__all__ = ["PointFlow", "fit_point_flow"]
+__all__ = ["TOLERANCE", "PointFlow", "fit_point_flow"]
 
 Array = NDArray[np.float64]
+TOLERANCE = 1e-3  # of a log-density, in nats
 _BATCH = 1024
 _WEIGHT = EDMWeight(1.0)
 _EMBEDDING, _HIGHEST = 12, 6.0  # a network that is smooth in time has its density in few steps
@@ -65,7 +66,7 @@ class PointFlow:
 
     kind: str
     net: MLP
-    tolerance: float = 1e-3
+    tolerance: float = TOLERANCE
     base: Base | None = None
 
     @property

@@ -16,7 +16,7 @@ from undrift.config import Config, dump_config, load_config, parse_realizations,
 from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
 from undrift.distributions.estimators import density_from_arrays
-from undrift.distributions.point_flow import PointFlow
+from undrift.distributions.point_flow import TOLERANCE, PointFlow
 from undrift.distributions.points import PointDensity
 from undrift.errors import CheckpointError, DataError, UsageError, check_number, suggests_options
 from undrift.process import Key, normal
@@ -157,15 +157,20 @@ class DensityModel:
 
         Returns:
             Dataset of ``log_prob`` and ``log_prob_error`` over (sample,); outside the bounds -inf. Where a
-            row is too far out for the numbers of an estimator it is -inf too, with an infinite error.
+            row is too far out for the numbers of an estimator it is -inf too, with an infinite error. Of an ODE the
+            attributes tell the tolerance and how many rows miss it.
         """
         found, error = self._log_prob(*self._rows(data, given, at))
+        attrs = self._attrs()
+        if self.facts["estimator"] in ("flow-matching", "diffusion"):
+            missed = np.isfinite(error) & (error > TOLERANCE)
+            attrs = attrs | {"tolerance": TOLERANCE, "not_converged": int(missed.sum())}
         units = {"units": "nat"}
         fields = {
             "log_prob": ("sample", found, units | {"long_name": "log-density in the units of the data"}),
             "log_prob_error": ("sample", error, units | {"long_name": "estimated error of the log-density"}),
         }
-        return xr.Dataset(fields, {"sample": np.arange(len(found))}, self._attrs())
+        return xr.Dataset(fields, {"sample": np.arange(len(found))}, attrs)
 
     @suggests_options
     def score(self, data: Any, given: Any = None, *, at: Mapping[str, float] | None = None) -> xr.Dataset:

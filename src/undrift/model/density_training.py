@@ -32,6 +32,7 @@ _HEEDED = {
     "task": ("name",),
     "train": ("budget", "steps", "patience", "seed", "device"),
 }  # settings beside those of [density]; all others are of fields
+_AT_ONCE = ("kde", "mixture", "gp")  # estimators that are not trained step by step
 _ONE_PLACE = 1e-9  # of points of unit scale: what differs less is rounding
 
 
@@ -52,6 +53,8 @@ def fit_density_config(
     if t.steps is None and t.budget is None:
         t.budget = _BUDGET
     _refuse_idle(config)
+    if t.steps is not None and d.estimator in _AT_ONCE:
+        raise UsageError(f"--steps {t.steps} is of networks, and --estimator {d.estimator} takes none; leave it out")
     refuse_device(t.device)
     table = table_of(config, data)
     for remark in table.remarks:
@@ -69,7 +72,7 @@ def fit_density_config(
         log_density, facts["log density"] = log_density_of(seen)
     if dry_run:
         length = f"{t.steps} steps" if t.steps is not None else f"{t.budget:g} s of training"
-        return facts | {"time": length if choice.estimator not in ("kde", "mixture", "gp") else "seconds"}
+        return facts | {"time": length if choice.estimator not in _AT_ONCE else "seconds"}
     parameters = Parameters.fit(seen)
     y, jacobian = parameters.encode(seen.values)
     if log_density is not None:
