@@ -221,9 +221,13 @@ def test_a_fit_that_is_stopped_leaves_nothing_and_says_so(number, code, tmp_path
     monkeypatch.chdir(tmp_path)
     chain(200).to_csv("chain.csv", index=False)
     words = ["train", "chain.csv", "--estimator", "kde", "--out", "RUN"]
-    with monkeypatch.context() as patched:
-        patched.setattr(density_training, "fit_density", lambda *args, **kwargs: os.kill(os.getpid(), number))
-        assert main(words) == code
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(density_training, "fit_density", lambda *args, **kwargs: os.kill(os.getpid(), number))
+            assert main(words) == code
+    finally:
+        signal.signal(signal.SIGINT, before)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.endswith("nothing was written to RUN; type the same command again")
     assert [path.name for path in tmp_path.iterdir()] == ["chain.csv"]
