@@ -14,6 +14,7 @@ from undrift.cli.main import main
 from undrift.data.rows import write_rows
 from undrift.errors import UsageError
 from undrift.model import density_training
+from undrift.nets import MLP
 
 
 def chain(n=3000, seed=0):
@@ -214,6 +215,18 @@ def test_held_out_rows_of_no_weight_leave_no_score():
     assert model.describe()["held out"] == part.sum() and model.describe()["log likelihood"] == {}
     with pytest.raises(UsageError, match="held out"):
         model.evaluate()
+
+
+def test_how_often_the_network_is_called_for_log_densities_is_told(monkeypatch):
+    plain = undrift.fit(chain(400), estimator="diffusion", steps=5, progress=False)
+    given = undrift.fit(chain(400), estimator="diffusion", variables="a,b", covariates="c", steps=5, progress=False)
+    calls, forward = [], MLP.forward
+    monkeypatch.setattr(MLP, "forward", lambda *args: calls.append(1) or forward(*args))
+    for fitted in (plain, given):
+        calls.clear()
+        assert fitted.log_prob(chain(10)).attrs["network_calls"] == len(calls) > 4
+    mixture = undrift.fit(chain(400), estimator="mixture", progress=False)
+    assert "network_calls" not in mixture.log_prob(chain(10)).attrs
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])

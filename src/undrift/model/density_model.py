@@ -1,7 +1,8 @@
 """The facade of a density of parameters: labelled samples in, labelled draws and log-densities out."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,13 +159,15 @@ class DensityModel:
         Returns:
             Dataset of ``log_prob`` and ``log_prob_error`` over (sample,); outside the bounds -inf. Where a
             row is too far out for the numbers of an estimator it is -inf too, with an infinite error. Of an ODE the
-            attributes tell the tolerance and how many rows miss it.
+            attributes tell the tolerance, how many rows miss it, and how often the network was called for all rows.
         """
-        found, error = self._log_prob(*self._rows(data, given, at))
+        rows = self._rows(data, given, at)
+        with _calls_of(self.density) as calls:
+            found, error = self._log_prob(*rows)
         attrs = self._attrs()
         if self.facts["estimator"] in ("flow-matching", "diffusion"):
             missed = np.isfinite(error) & (error > TOLERANCE)
-            attrs = attrs | {"tolerance": TOLERANCE, "not_converged": int(missed.sum())}
+            attrs = attrs | {"tolerance": TOLERANCE, "not_converged": int(missed.sum()), "network_calls": len(calls)}
         units = {"units": "nat"}
         fields = {
             "log_prob": ("sample", found, units | {"long_name": "log-density in the units of the data"}),
@@ -369,3 +372,17 @@ def load_density(path: str | Path, *, verify: bool = True) -> DensityModel:
     return DensityModel(
         config, Parameters.from_arrays(part("parameters")), density, facts, path, read_metrics(path / _LOG)
     )
+
+
+@contextmanager
+def _calls_of(density: PointDensity) -> Iterator[list[None]]:
+    """One entry for each call of the network of a flow, perhaps of residuals; none of what has no network."""
+    inner, calls = getattr(density, "density", density), []
+    if not isinstance(inner, PointFlow):
+        yield calls
+        return
+    handle = inner.net.register_forward_hook(lambda *_: calls.append(None))
+    try:
+        yield calls
+    finally:
+        handle.remove()
