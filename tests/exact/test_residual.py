@@ -68,6 +68,22 @@ def test_left_out_rows_choose_the_estimator():
     broad = multivariate_normal(np.zeros(2), 4 * np.eye(2)).pdf(y[judges])
     exact = np.log(0.99 * np.exp(found.log_prob(y[judges], given[judges])[0]) + 0.01 * broad).mean()
     assert scores["mixture"] == pytest.approx(exact, abs=1e-9)
+    assert how["lead of the mixture"]["nats"] == pytest.approx(scores["mixture"] - scores["diffusion"], abs=1e-9)
+
+
+def test_of_many_rows_a_mixture_must_lead_by_two_errors():
+    """The same two densities and judges: the mixture is taken where it leads by more errors than it must."""
+    y, given = pairs(1000)
+    y[::3, 0] += 5
+    out, taken = np.arange(len(y)) % 10 < 2, {}
+    for lead in (0.0, 1e6):
+        choice = Choice("auto", 128, "", lead)
+        taken[lead], _, how = fit_density(choice, y, np.ones(len(y)), given, out, Fitting(steps=5))
+    assert taken == {0.0: "mixture", 1e6: "diffusion"}
+    assert 5 * how["lead of the mixture"]["standard error"] < how["lead of the mixture"]["nats"]
+    assert chosen("auto", 4_999, 2, 0, None).lead == 0
+    assert chosen("auto", 5_000, 2, 0, None).lead == 2
+    assert "likelier by 2 standard errors" in chosen("auto", 5_000, 2, 0, None).reason
 
 
 def test_a_networks_density_is_of_residuals():

@@ -19,6 +19,7 @@ from undrift.distributions.residual import Residual, fit_predictor
 from undrift.distributions.spline_flow import SplineFlow, fit_spline_flow
 from undrift.errors import UsageError
 from undrift.train.settings import Progress, Settings
+from undrift.verify.likelihood import mean_likelihood
 
 __all__ = ["ESTIMATORS", "Choice", "Fitting", "chosen", "density_from_arrays", "fit_density"]
 
@@ -30,6 +31,7 @@ _FEW_ROWS, _FEW_NUMBERS = 5_000, 3  # effective points, and numbers of a point, 
 _NARROW, _WIDTH, _LAYERS = 128, 256, 4
 _MIXTURE = 60.0  # seconds after which no further number of components is tried
 _TRIED = 0.25  # of a budget for a mixture that is tried before a diffusion
+_LEAD = 2.0  # standard errors: of many points a network learns what no number of Gaussians is
 _BROAD = 2.0  # its deviation, in units of the points
 _LEARNING_RATE, _EMA = 3e-3, 0.1
 _PATIENCE, _WORSE = 5, 0.02  # validations of twenty, and the loss, after which rows are learned by heart
@@ -43,11 +45,13 @@ class Choice:
         estimator: one of ``ESTIMATORS``, or "auto": the likelier of a mixture and a diffusion.
         width: of the hidden layers, where there are any.
         reason: one sentence.
+        lead: of "auto", the standard errors by which a mixture must be likelier.
     """
 
     estimator: str
     width: int
     reason: str
+    lead: float = 0.0
 
 
 def chosen(estimator: str, number: float, size: int, given: int, budget: float | None) -> Choice:
@@ -70,7 +74,10 @@ def chosen(estimator: str, number: float, size: int, given: int, budget: float |
     if budget is not None and budget < _SHORT:
         return Choice("mixture", width, f"{facts}: {budget:g} s are too short for a network")
     perceptron = f"a perceptron {_LAYERS} layers deep and {width} wide"
-    return Choice("auto", width, f"{facts}: a mixture or {perceptron}, whichever makes left-out rows likelier")
+    if number < _FEW_ROWS:
+        return Choice("auto", width, f"{facts}: a mixture or {perceptron}, whichever makes left-out rows likelier")
+    wanted = f"a mixture that makes left-out rows likelier by {_LEAD:g} standard errors"
+    return Choice("auto", width, f"{facts}: {perceptron}, or {wanted}", _LEAD)
 
 
 @dataclass(frozen=True)
@@ -137,17 +144,19 @@ def fit_density(
     if not weights[judges].any():
         return "diffusion", *tried["diffusion"]
     told, odds = None if given is None else given[judges], weights[judges]
-    scores = {name: _judged(found, y[judges], told, odds) for name, (found, _) in tried.items()}
-    best = max(scores, key=lambda name: scores[name])
+    log_q = {name: _judged(found, y[judges], told) for name, (found, _) in tried.items()}
+    scores = {name: mean_likelihood(values, odds).mean for name, values in log_q.items()}
+    ahead = mean_likelihood(log_q["mixture"] - log_q["diffusion"], odds)
+    best = "mixture" if ahead.mean > choice.lead * (ahead.error or 0.0) else "diffusion"
     found, how = tried[best]
-    return best, found, how | {"left-out log likelihood": scores}
+    lead = {"nats": ahead.mean, "standard error": ahead.error}
+    return best, found, how | {"left-out log likelihood": scores, "lead of the mixture": lead}
 
 
-def _judged(density: PointDensity, y: Array, given: Array | None, weights: Array) -> float:
-    """Mean log-likelihood with a broad Gaussian of a hundredth beside, for one outlier must not decide."""
+def _judged(density: PointDensity, y: Array, given: Array | None) -> Array:
+    """Log-likelihoods with a broad Gaussian of a hundredth beside, for one outlier must not decide."""
     broad = -0.5 * (y**2).sum(1) / _BROAD**2 - y.shape[1] * (np.log(_BROAD) + 0.5 * np.log(2 * np.pi))
-    log_q = np.logaddexp(np.log(0.99) + density.log_prob(y, given)[0], np.log(0.01) + broad)
-    return float(np.average(log_q, weights=weights))
+    return np.logaddexp(np.log(0.99) + density.log_prob(y, given)[0], np.log(0.01) + broad)
 
 
 def _fitted(
