@@ -5,8 +5,8 @@
 The pull is (ln Z - truth) / reported error: mean 0 and spread 1 where errors are honest. Calls times squared error
 does not depend on how long a sampler ran, so it compares samplers of different lengths. dynesty runs with each of its
 ways to propose and fewer live points where dimensions are many; the smaller of its measured and its reported error is
-taken, in its favour. Every run is kept in the file; the same command goes on where it was stopped, and `--table` only
-prints.
+taken, in its favour. `undrift, dynesty` is `undrift.nested(driver="dynesty")` with 250 live points. Every run is kept
+in the file; the same command goes on where it was stopped, and `--table` only prints.
 
 The laws and their exact evidences are those of `evidence_problems`; the four sbibm tasks take their observations from
 sbibm's wheel.
@@ -24,6 +24,7 @@ import numpy as np
 from evidence_problems import Problem, of_task, problems
 from undrift.infer.nested import nested
 
+FOLLOWED, FOLLOWED_LIVE = "undrift, dynesty", 250
 DYNESTY_LIVE = {2: 500, 5: 500, 10: 250, 20: 100, 30: 100}
 TASKS = ("two_moons", "gaussian_linear", "gaussian_linear_uniform", "gaussian_mixture")
 
@@ -38,11 +39,12 @@ def scalar(problem: Problem) -> Callable[[np.ndarray], float]:
     return lambda theta: float(problem.log_likelihood(theta))
 
 
-def ours(problem: Problem, seed: int) -> dict[str, float]:
-    found = nested(scalar(problem), problem.prior_transform, problem.ndim, seed=seed, progress=False)
+def ours(problem: Problem, seed: int, followed: bool) -> dict[str, float]:
+    how: dict = {"driver": "dynesty", "live": FOLLOWED_LIVE} if followed else {}
+    found = nested(scalar(problem), problem.prior_transform, problem.ndim, seed=seed, progress=False, **how)
     return {
         "log_z": found.log_z, "error": found.log_z_error, "calls": found.calls, "efficiency": found.efficiency,
-        "pareto_shape": found.pareto_shape,
+        "pareto_shape": found.pareto_shape if math.isfinite(found.pareto_shape) else None,
     }  # fmt: skip
 
 
@@ -65,20 +67,21 @@ def cost(rows: list[dict[str, float]], log_z: float, least: bool = False) -> flo
     return float(np.mean([row["calls"] for row in rows]) * (min(squared, reported) if least else squared))
 
 
-def table(runs: dict[str, list[dict[str, float]]], known: dict[str, Problem]) -> None:
+def table(runs: dict[str, list[dict[str, float]]], known: dict[str, Problem], sampler: str = "undrift") -> None:
     pulls = []
+    print(f"\n{sampler}\n")
     print("| law | runs | mean pull | spread | calls | error | calls x squared error | dynesty's best | ratio |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, problem in known.items():
-        rows = [row for row in runs.get(f"{name}/undrift", []) if math.isfinite(row["error"])]
-        refused = len(runs.get(f"{name}/undrift", [])) - len(rows)
+        rows = [row for row in runs.get(f"{name}/{sampler}", []) if math.isfinite(row["error"])]
+        refused = len(runs.get(f"{name}/{sampler}", [])) - len(rows)
         if len(rows) < 2:
             continue
         pull = np.array([(row["log_z"] - problem.log_evidence) / row["error"] for row in rows])
         pulls.append(pull)
         mine = cost(rows, problem.log_evidence)
         theirs = {key.split("/")[1]: cost(r, problem.log_evidence, least=True) for key, r in runs.items()
-                  if key.startswith(f"{name}/") and not key.endswith("undrift") and r}  # fmt: skip
+                  if key.startswith(f"{name}/") and not key.startswith(f"{name}/undrift") and r}  # fmt: skip
         best = min(theirs, key=lambda key: theirs[key]) if theirs else ""
         count = len(runs[f"{name}/{best}"]) if best else 0
         rival = f"{best}, {count}: {theirs[best]:.3g}" if best else ""
@@ -102,7 +105,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--sbibm", type=Path, help="sbibm's wheel, for its four tasks")
     parser.add_argument("--problems", nargs="*", help="some of them; all by default")
-    parser.add_argument("--samplers", nargs="*", default=["undrift", "unif", "rwalk", "rslice"])
+    parser.add_argument("--samplers", nargs="*", default=["undrift", FOLLOWED, "unif", "rwalk", "rslice"])
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no run after this time")
     parser.add_argument("--table", action="store_true", help="print what is kept, and run nothing")
     arguments = parser.parse_args()
@@ -118,7 +121,10 @@ def main() -> None:
                     continue
                 began = time.monotonic()
                 problem = known[name]
-                found = ours(problem, seed) if sampler == "undrift" else dynestys(problem, seed, sampler)
+                if sampler.startswith("undrift"):
+                    found = ours(problem, seed, sampler == FOLLOWED)
+                else:
+                    found = dynestys(problem, seed, sampler)
                 seconds = time.monotonic() - began
                 rows.append({"seed": seed, **found, "seconds": seconds})
                 arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +132,7 @@ def main() -> None:
                 print(f"{name} {sampler} {seed}: ln Z {found['log_z']:.4f} (exact {problem.log_evidence:.4f}), error "
                       f"{found['error']:.4f}, {found['calls']:,} calls, {seconds:.0f} s", flush=True)  # fmt: skip
     table(runs, known)
+    table(runs, known, FOLLOWED)
 
 
 if __name__ == "__main__":

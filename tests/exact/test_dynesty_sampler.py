@@ -60,7 +60,7 @@ def test_the_number_of_steps_follows_the_acceptance(measured):
     sampler = LearnedSampler(ndim=2)
     for _ in range(500):
         sampler.tune({"independent": 10, "accepted": 2, "walked": 0, "walk_accepted": 0})
-    # 3 autocorrelation times (2 - a) / a at a = 0.2, three quarters of the steps independent
+    # 6 autocorrelation times (2 - a) / a at a = 0.2, three quarters of the steps independent
     measured(
-        LearnedSampler, "steps at acceptance 0.2", "3 (2 - a) / a / 0.75", 36, sampler.sampler_kwargs["steps"], within=1
+        LearnedSampler, "steps at acceptance 0.2", "6 (2 - a) / a / 0.75", 72, sampler.sampler_kwargs["steps"], within=1
     )

@@ -13,7 +13,7 @@ from undrift.errors import UndriftError, UsageError
 from undrift.infer.gaussian_mixture import GaussianMixture, effective_size
 from undrift.infer.nested import nested
 from undrift.infer.nested_calls import Calls
-from undrift.infer.nested_result import NestedResult
+from undrift.infer.nested_result import LEAST, NestedResult
 from undrift.infer.nested_rounds import Rounds, log_normal
 from undrift.infer.nested_stages import counting, effective_share, explore, finish, refine, wanted, weights_of
 from undrift.infer.nested_strays import stray_summits
@@ -302,8 +302,15 @@ def test_a_prior_with_tails_and_zero_likelihood_in_half_of_it():
     def log_likelihood(theta):
         return float(-0.5 * theta[0] ** 2 - 0.5 * math.log(2 * math.pi)) if theta[0] > 0 else -math.inf
 
-    found = nested(log_likelihood, ndtri, 1, seed=8, **SMALL)
-    assert abs(found.log_z - math.log(0.5 / math.sqrt(4 * math.pi))) < 4 * found.log_z_error
+    found, known = nested(log_likelihood, ndtri, 1, seed=8, **SMALL), math.log(0.5 / math.sqrt(4 * math.pi))
+    assert abs(found.log_z - known) < 4 * found.log_z_error
+    theta, log_l, birth = found.nested_run()
+    live = int(np.isneginf(birth).sum())
+    assert int((log_l == LEAST).sum()) == pytest.approx(live / 2, rel=0.1)
+    assert (theta[log_l == LEAST] < 0).all()
+    error = math.sqrt(found.information / live)
+    assert float(found.to_anesthetic().logZ()) == pytest.approx(known, abs=4 * error)
+    assert error < 0.15
 
 
 def test_a_flat_likelihood_has_its_value():

@@ -11,10 +11,11 @@ import undrift
 from undrift.cli.main import main
 from undrift.data.table import open_table
 from undrift.errors import DataError
+from undrift.infer.nested_result import LEAST
 from undrift.model.density_scores import score_density, thinned, unseen_rows
 from undrift.report.corner import Samples, corner, enclosing, parameter_label
 from undrift.report.density import calibration_part, density_verdict, field_likelihood, training_part
-from undrift.report.nested import log_volumes, nested_section, parameter_table, with_error
+from undrift.report.nested import log_volumes, nested_section, parameter_table, points_by_depth, with_error
 from undrift.verify.c2st import TwoSample
 from undrift.verify.likelihood import Likelihood, learned_by_heart, mean_likelihood
 
@@ -93,6 +94,36 @@ def test_a_nested_run_in_words():
     unsure = nested_section(*nested_files("false", 0), title="run", commands=[])
     assert unsure.verdict[0].startswith("bad: ln Z is about −5.000, without an error")
     assert len(unsure.verdict) == 2
+
+
+def test_a_run_of_dynestys_in_words():
+    """The error of the divergence holds that of ln Z, as both are of the same volumes; without Pareto shapes."""
+    for reliable, begins in (("true", "good: ln Z = −5.00 ± 0.30, by dynesty"), ("false", "bad: ln Z is about −5.000")):
+        posterior, run = nested_files(reliable)
+        posterior.attrs |= {"driver": "dynesty", "log_z_error": 0.3, "pareto_shape": np.nan}
+        section = nested_section(posterior, run, title="run", commands=[])
+        assert section.verdict[0].startswith(begins)
+        assert " ± 0.30 nats from the prior" in section.verdict[1]
+        table = section.parts[0].tables[0]
+        assert [column.name for column in table.columns] == ["", "by dynesty", "by anesthetic"]
+        assert not any("Pareto" in row.name for row in table.rows)
+        assert not table.notes
+
+
+def test_points_without_likelihood_are_not_drawn():
+    """Half of the first n points die at once: the others are at ln X = -ln 2 and deeper."""
+    _, run = nested_files(n=500)
+    zeros = xr.zeros_like(run.isel(point=slice(0, 250))[["x", "y"]])
+    zeros["log_likelihood"] = ("point", np.full(250, LEAST))
+    zeros["log_likelihood_birth"] = ("point", np.full(250, -np.inf))
+    run["log_likelihood_birth"][np.arange(0, 500, 2)] = LEAST
+    both = xr.concat([zeros, run.drop_dims("level")], "point")
+    order, log_l, depth = points_by_depth(both)
+    assert len(order) == len(log_l) == 4000
+    assert log_l.min() >= 0
+    assert depth[0] == pytest.approx(np.log(2), abs=0.02)
+    alone = points_by_depth(run)[2]
+    np.testing.assert_allclose(depth - depth[0], alone - alone[0], rtol=1e-6)
 
 
 def pairs(n, seed):
@@ -175,6 +206,15 @@ def test_pages_of_the_command_line(run, tmp_path, capsys):
     text = page.read_text()
     assert "Bayesian model dimensionality" in text and text.count("<img ") == 4 and "by anesthetic" in text
     value, error = (float(v.replace("−", "-")) for v in re.search(r"ln Z = (\S+) ± ([\d.]+)\.", text).groups())
+    assert value == pytest.approx(np.log(2 * np.pi * 0.04 / 100), abs=5 * error)
+    followed = str(tmp_path / "FOLLOWED")
+    assert main(["nested", str(problem), "--out", followed, "--live", "60", "--driver", "dynesty"]) == 0
+    assert main(["report", followed, "--out", str(page), "--overwrite"]) == 0
+    text = page.read_text()
+    assert text.count("<img ") == 4
+    value, error = (
+        float(v.replace("−", "-")) for v in re.search(r"ln Z = (\S+) ± ([\d.]+), by dynesty", text).groups()
+    )
     assert value == pytest.approx(np.log(2 * np.pi * 0.04 / 100), abs=5 * error)
     density = tmp_path / "density.html"
     assert main(["report", str(run / "RUN"), "--out", str(density)]) == 0

@@ -12,7 +12,7 @@ from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from undrift.cli.options import Flag, Json, Seed, set_threads
 from undrift.cli.output import emit_json, facts, note
@@ -27,8 +27,9 @@ def nested(
     /,
     *,
     out: str,
+    driver: Literal["importance", "dynesty"] = "importance",
     live: int | None = None,
-    precision: float = 0.01,
+    precision: float | None = None,
     most_calls: float = math.inf,
     most_failures: float = 0.1,
     workers: int = 1,
@@ -50,9 +51,11 @@ def nested(
     Args:
         problem: The Python file.
         out: Folder to write.
-        live: Points that a contour is learned from. Default 1000, or 25 a parameter.
-        precision: The standard error of ln Z to draw for.
-        most_calls: Calls of the likelihood at most.
+        driver: importance: ln Z from draws of a learned mixture, which takes the fewest calls.
+            dynesty: live points, moved by learned steps, where importance can tell no error.
+        live: Points that a contour is learned from, or that live. Default 1000, or 25 a parameter.
+        precision: The standard error of ln Z to draw for, by importance. Default 0.01.
+        most_calls: Calls of the likelihood after which it ends.
         most_failures: Share of the calls that may raise or return NaN before it stops.
         workers: Processes that call the likelihood at the same time.
         resume: Go on with the state in OUT.
@@ -73,8 +76,9 @@ def nested(
             with _pool(path, workers) as pool:
                 found = run(
                     log_likelihood, prior_transform, len(parameters), names=list(parameters),
-                    labels=list(parameters.values()), live=live, precision=precision, most_calls=most_calls,
-                    most_failures=most_failures, pool=pool, seed=seed, out=folder, resume=resume,
+                    labels=list(parameters.values()), driver=driver, live=live, precision=precision,
+                    most_calls=most_calls, most_failures=most_failures, pool=pool, seed=seed, out=folder,
+                    resume=resume,
                 )  # fmt: skip
         except BrokenExecutor as error:
             raise UndriftError(

@@ -5,32 +5,26 @@ from __future__ import annotations
 __all__ = ["nested"]
 
 import json
-import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from undrift.errors import CheckpointError, UsageError, check_number, check_whole, suggests_options
 from undrift.infer.nested_calls import Calls
+from undrift.infer.nested_dynesty import by_dynesty
+from undrift.infer.nested_importance import by_importance
 from undrift.infer.nested_result import NestedResult
-from undrift.infer.nested_rounds import Round, Rounds
-from undrift.infer.nested_stages import effective_share, explore, finish, refine, wanted, weights_of
-from undrift.infer.pareto import pareto_shape
+from undrift.infer.nested_rounds import Rounds
 from undrift.progress import track
 from undrift.train.durable import write_text
 
-log = logging.getLogger(__name__)
-
-RELIABLE = 0.7  # of the Pareto shape
-CALM = 0.6  # of a check: its shape is known to about 0.1, and the final draws are to be reliable too
-ATTEMPTS = 6  # at a check that is calm, each of which costs little
-FEWEST = 8  # final draws to a live point: of fewer, skew weights would make low estimates look sure
+Driver = Literal["importance", "dynesty"]
+PRECISION = 0.01
 RESERVED = ("weights", "log_likelihood", "log_likelihood_birth", "sample", "point", "level", "draw")  # names in results
-CHECKING = 4  # draws to a live point that judge a frozen proposal before the final ones
 
 
 @suggests_options
@@ -41,9 +35,10 @@ def nested(
     *,
     names: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
+    driver: Driver = "importance",
     live: int | None = None,
     dlogz: float = 0.5,
-    precision: float = 0.01,
+    precision: float | None = None,
     most_calls: float = math.inf,
     most_failures: float = 0.1,
     seed: int = 0,
@@ -54,8 +49,9 @@ def nested(
 ) -> NestedResult:
     """Evidence Z = integral of L over the prior, and posterior draws.
 
-    Contours of rising likelihood are followed by learned mixtures (see `undrift.infer.nested_stages`), and ln Z is
-    estimated by importance from fresh draws of the last one, frozen: the mean of L pi / q is unbiased whatever q is.
+    By importance, the default, contours of rising likelihood are followed by learned mixtures (see
+    `undrift.infer.nested_stages`), and ln Z is estimated from fresh draws of the last one, frozen: the mean of L pi / q
+    is unbiased whatever q is.
     Whether q will do, and how many final draws it takes, is judged by other draws from it: were only final draws judged
     by their own weights, those with a large one would be drawn again, and estimates that are left would be too low and
     look too sure. That remains where final draws that passed the check allow no error. The relative variance of the
@@ -64,6 +60,10 @@ def nested(
     corrected. Where the tail of the weights says that no error can be told (Pareto shape above 0.7), `log_z_error` is
     infinite and `reliable` false.
 
+    By dynesty's driver live points are followed, and new ones come from Metropolis steps, most of them independent,
+    from mixtures that are learned on the fly (`undrift.infer.dynesty_sampler`). It takes more calls for the same error,
+    and always tells one: what is left where no mixture covers the posterior's tails.
+
     Args:
         log_likelihood: ln L of parameters (ndim,), in nats; -inf is zero likelihood. A call that raises or returns NaN
             counts as zero likelihood, with a line in the log.
@@ -71,11 +71,13 @@ def nested(
         ndim: number of parameters.
         names: of the parameters; by default x0, x1, ...
         labels: of the parameters in LaTeX, without dollar signs; by default the names.
-        live: points, in equally weighted ones, that a contour is learned from; by default 1000, or 25 a parameter. More
-            find narrower modes.
+        driver: "importance" or "dynesty".
+        live: points, in equally weighted ones, that a contour is learned from, or that dynesty keeps alive; by default
+            1000, or 25 a parameter. More find narrower modes, and make dynesty's error smaller.
         dlogz: the levels end where what lies above the contour adds less to ln Z.
-        precision: the standard error of ln Z to draw for.
-        most_calls: calls of the likelihood after which the work ends, with the error that is then reached.
+        precision: the standard error of ln Z to draw for, by importance; 0.01 by default.
+        most_calls: calls of the likelihood after which the work ends, with the error that is then reached; dynesty,
+            whose live points have not come to the posterior then, tells none.
         most_failures: the share of failed calls above which it stops.
         seed: with the same seed all numbers are the same.
         out: a folder for the state; what is drawn is kept there as it comes.
@@ -91,6 +93,14 @@ def nested(
     live = max(1000, 25 * ndim) if live is None else live
     check_whole(4 * ndim + 20, live=live)
     check_whole(0, seed=seed)
+    if driver not in get_args(Driver):
+        raise UsageError(f"driver is {driver!r}, expected importance or dynesty")
+    if driver == "dynesty" and precision is not None:
+        raise UsageError(
+            f"precision is {precision!r}, and dynesty's error follows from its live points; leave precision out, and "
+            "for half the error type four times live"
+        )
+    precision = PRECISION if precision is None else precision
     _check_positive(dlogz=dlogz, precision=precision, most_calls=most_calls)
     if most_calls < 8 * live:
         raise UsageError(
@@ -103,7 +113,7 @@ def nested(
     folder = None
     if out is not None:
         settings = {"ndim": ndim, "names": names, "seed": seed, "live": live, "dlogz": dlogz, "precision": precision}
-        folder = _prepare(Path(out), settings | {"most_calls": most_calls}, resume)
+        folder = _prepare(Path(out), settings | {"most_calls": most_calls, "driver": driver}, resume)
     rounds = Rounds(calls, seed, folder)
     _check_same(calls, folder)
     with track("nested sampling", total=None) if progress else nullcontext(lambda done, note="": None) as tick:
@@ -111,62 +121,9 @@ def nested(
         def say(note: str) -> None:
             tick(calls.made, f"{calls.made:,} calls, {note}")
 
-        history = explore(rounds, live, dlogz, most_calls - 4 * live, say)
-        for attempt in range(ATTEMPTS):
-            proposal, _ = refine(rounds, live, precision, most_calls - 2 * live, say)
-            count = int(min(CHECKING * live, (most_calls - calls.made) / 2))
-            check = weights_of(rounds.draw("check", lambda frozen=proposal: frozen, count))
-            more = attempt < ATTEMPTS - 1 and calls.made + 2 * (CHECKING + FEWEST) * live <= most_calls
-            if more and pareto_shape(check) > CALM:
-                continue
-            count = max(wanted(effective_share(check), precision), FEWEST * live)
-            final, log_w = finish(rounds, proposal, int(min(count, most_calls - calls.made)), say)
-            more = more and calls.made + 2 * (CHECKING + FEWEST) * live <= most_calls
-            if not more or pareto_shape(np.concatenate([check, log_w])) <= RELIABLE:
-                break
-            for part in final:  # what they found that the proposal overlooked is learned, and fresh ones are drawn
-                rounds.weigh(part)
-    return _result(rounds, final, log_w, check, history, names, labels)
-
-
-def _result(
-    rounds: Rounds,
-    final: list[Round],
-    log_w: np.ndarray,
-    check: np.ndarray,
-    history: list[dict[str, float]],
-    names: list[str],
-    labels: list[str],
-) -> NestedResult:
-    if not log_w.max() > -math.inf:
-        raise UsageError("log_likelihood is -inf or failed at every final draw: the prior does not meet the likelihood")
-    log_z = float(np.logaddexp.reduce(log_w) - math.log(len(log_w)))
-    w = np.exp(log_w - log_z)
-    both = np.concatenate([check, log_w])
-    error = math.sqrt((1 / effective_share(both) - 1) / (len(w) - 1))
-    shape = pareto_shape(both)
-    reliable = shape <= RELIABLE
-    if not reliable:
-        log.warning(
-            "the weights have a tail of Pareto shape %.2f, above %.1f: no error can be told; try more live points",
-            shape, RELIABLE,
-        )  # fmt: skip
-    return NestedResult(
-        log_z=log_z,
-        log_z_error=error if reliable else math.inf,
-        samples=np.concatenate([part.theta for part in final]),
-        weights=w / w.sum(),
-        log_likelihood=np.concatenate([part.log_l for part in final]),
-        names=tuple(names),
-        labels=tuple(labels),
-        calls=rounds.calls.made,
-        failed=rounds.calls.failed,
-        efficiency=float(1 / (1 + w.var())),
-        pareto_shape=shape,
-        reliable=reliable,
-        history=history,
-        points=(rounds.theta, rounds.log_l, rounds.log_v),
-    )
+        if driver == "dynesty":
+            return by_dynesty(rounds, names, labels, live, dlogz, most_calls, say)
+        return by_importance(rounds, names, labels, live, dlogz, precision, most_calls, say)
 
 
 def _check_positive(**values: float) -> None:
@@ -200,6 +157,7 @@ def _prepare(out: Path, settings: dict[str, Any], resume: bool) -> Path:
         kept = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} cannot be read ({error}); start again in another folder") from error
+    kept.setdefault("driver", "importance")
     for name, value in settings.items():
         if kept.get(name) != value:
             raise UsageError(

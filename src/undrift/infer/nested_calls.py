@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Calls"]
+__all__ = ["Calls", "Point"]
 
 import logging
 import math
@@ -21,13 +21,14 @@ SECONDS_BETWEEN_SAVES = 20.0
 FEW = 10  # failures that say nothing about a rate yet
 
 
-class _Point:
+class Point:
     """One call: the parameters, the log-likelihood (-inf where it failed) and what went wrong."""
 
     def __init__(self, log_likelihood: Callable[..., Any], prior_transform: Callable[..., Any]) -> None:
         self.log_likelihood, self.prior_transform = log_likelihood, prior_transform
 
     def __call__(self, u: np.ndarray) -> tuple[np.ndarray, float, str]:
+        """Of a point (D,) of the unit cube."""
         theta = np.full(len(u), np.nan)
         try:
             theta = np.array(self.prior_transform(u.copy()), dtype=np.float64)
@@ -66,7 +67,7 @@ class Calls:
         pool: Any = None,
         most_failures: float = 0.1,
     ) -> None:
-        self.point = _Point(log_likelihood, prior_transform)
+        self.point = Point(log_likelihood, prior_transform)
         self.dimensions, self.most_failures = dimensions, most_failures
         self.map = map if pool is None else pool.map
         self.block = 64 if pool is None else 1024
@@ -99,25 +100,28 @@ class Calls:
 
     def _take(self, row: int, found: tuple[np.ndarray, float, str], theta: np.ndarray, value: np.ndarray) -> None:
         at, log_l, wrong = found
-        self.made += 1
         if at.shape != (self.dimensions,):
             raise UsageError(
                 f"prior_transform returned an array of shape {at.shape}, expected ({self.dimensions},): one value for "
                 "each parameter"
             )
         theta[row], value[row] = at, log_l
-        if not wrong:
-            return
-        self.failed += 1
-        log.warning(
-            "log_likelihood %s at %s: the point counts as impossible (%d of %d calls failed)",
-            wrong, np.array2string(at, precision=6, separator=", ", max_line_width=10**6), self.failed, self.made,
-        )  # fmt: skip
-        if self.failed > max(FEW, self.most_failures * self.made):
-            raise UndriftError(
-                f"{self.failed} of {self.made} calls of log_likelihood failed, the last one {wrong}; at most "
-                f"{self.most_failures:.0%} may (most_failures). Correct it, or allow more, and go on with resume"
-            )
+        self.count(1, [(at, wrong)] if wrong else [])
+
+    def count(self, made: int, failures: list[tuple[np.ndarray, str]]) -> None:
+        """Count calls that were made, with the parameters of those that failed and what went wrong."""
+        self.made += made
+        for at, wrong in failures:
+            self.failed += 1
+            log.warning(
+                "log_likelihood %s at %s: the point counts as impossible (%d of %d calls failed)",
+                wrong, np.array2string(at, precision=6, separator=", ", max_line_width=10**6), self.failed, self.made,
+            )  # fmt: skip
+            if self.failed > max(FEW, self.most_failures * self.made):
+                raise UndriftError(
+                    f"{self.failed} of {self.made} calls of log_likelihood failed, the last one {wrong}; at most "
+                    f"{self.most_failures:.0%} may (most_failures). Correct it, or allow more, and go on with resume"
+                )
 
 
 def cube(y: np.ndarray) -> np.ndarray:

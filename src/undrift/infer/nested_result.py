@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["NestedResult"]
+__all__ = ["LEAST", "NestedResult"]
 
 import math
 from dataclasses import dataclass
@@ -15,6 +15,8 @@ from undrift.data.rows import write_rows
 from undrift.errors import UsageError, needs_extra
 from undrift.train.durable import write_text
 
+LEAST = -1e29  # ln L of a point without likelihood in runs of live points; anesthetic drops what has less than -1e30
+
 
 @dataclass(frozen=True)
 class NestedResult:
@@ -23,20 +25,23 @@ class NestedResult:
     Attributes:
         log_z: ln Z in nats.
         log_z_error: its standard error; infinite where the weights allow none to be told.
-        samples: parameters of the final draws (n, D).
+        samples: parameters of the final draws (n, D), or of all live points that died.
         weights: their posterior weights (n,), which sum to one.
         log_likelihood: ln L of them (n,).
         names: of the parameters (D,).
         labels: of the parameters in LaTeX (D,).
         calls: calls of the likelihood.
         failed: those of them that raised or returned NaN.
-        efficiency: the effective number of final draws over their number.
-        pareto_shape: shape of the tail of the weights; above 0.7 no error can be told.
-        reliable: whether one could.
+        efficiency: the effective number of final draws over their number, or of points over calls.
+        pareto_shape: shape of the tail of the weights, above 0.7 of which no error can be told; NaN where live points
+            were followed.
+        reliable: whether an error could be told.
         history: of each level the contour `log_l`, the log of the prior volume above it, ln Z so far, the share of
             draws above the contour, and the calls so far.
         points: parameters (m, D), ln L (m,) and log prior weight (m,) of all points before the final draws: the sum of
             the weights above a contour is the prior volume there.
+        driver: "importance", or "dynesty" where live points were followed.
+        birth: of the points of dynesty, ln L of the contours that they were born at (m,).
     """
 
     log_z: float
@@ -53,6 +58,8 @@ class NestedResult:
     reliable: bool
     history: list[dict[str, float]]
     points: tuple[np.ndarray, np.ndarray, np.ndarray]
+    driver: str = "importance"
+    birth: np.ndarray | None = None
 
     @property
     def information(self) -> float:
@@ -75,18 +82,23 @@ class NestedResult:
         return self.samples[rng.permutation(np.minimum(rows, len(self.samples) - 1))]
 
     def nested_run(self, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The points thinned to what a nested sampling run with a constant number of live points leaves.
+        """The points of a run with live points: dynesty's, or ours thinned to such a one of constant number.
 
         The dead points of such a run are a Poisson process of rate n in ln X, X the prior volume above the contour. So
         a point of prior weight v is kept with probability n v / X, n being the largest that (nearly) all allow. The
-        n-th point after a death is the one born at it.
+        n-th point after a death is the one born at it. Where a part of the prior has no likelihood, as large a share of
+        the first n points dies at once, at ln L = -1e29.
 
         Returns:
             parameters (m, D), ln L and the ln L of the contour at birth (m,), by rising ln L.
         """
         theta, log_l, log_v = self.points
+        if self.birth is not None:
+            return theta, np.maximum(log_l, LEAST), self.birth
         order = np.argsort(-log_l, kind="stable")
-        order = order[log_l[order] > -math.inf]
+        nothing = order[np.isneginf(log_l[order])]
+        share, none = np.exp(np.logaddexp.reduce(log_v[nothing]) - np.logaddexp.reduce(log_v)), theta[nothing]
+        order = order[: len(order) - len(nothing)]
         theta, log_l, log_v = theta[order], log_l[order], log_v[order]
         log_x = np.logaddexp.accumulate(log_v)
         # At the top, where the sum is of few points, the volume stays that of a hundred: those are its live points.
@@ -97,10 +109,17 @@ class NestedResult:
         theta, log_l = theta[kept], log_l[kept]
         birth = np.full(len(log_l), -math.inf)
         birth[live:] = log_l[:-live]
-        return theta, log_l, birth
+        if not (zeros := round(live * share)):
+            return theta, log_l, birth
+        birth[rng.choice(min(live, len(birth)), zeros, replace=False)] = LEAST
+        first = none[rng.integers(len(none), size=zeros)]
+        return (
+            np.concatenate([first, theta]), np.concatenate([np.full(zeros, LEAST), log_l]),
+            np.concatenate([np.full(zeros, -math.inf), birth]),
+        )  # fmt: skip
 
     def to_anesthetic(self, *, seed: int = 0) -> Any:
-        """The NestedSamples of anesthetic from `nested_run`: its live points tell ln Z less well than we."""
+        """The NestedSamples of anesthetic from `nested_run`: its live points tell ln Z less well than final draws."""
         with needs_extra("bayes", "to_anesthetic"):
             from anesthetic import NestedSamples
         theta, log_l, birth = self.nested_run(seed=seed)
@@ -128,6 +147,7 @@ class NestedResult:
             "efficiency": self.efficiency,
             "pareto_shape": self.pareto_shape,
             "reliable": str(self.reliable).lower(),
+            "driver": self.driver,
         }
         return found
 

@@ -17,7 +17,7 @@ fit has thin tails or nothing at all.
 
 from __future__ import annotations
 
-__all__ = ["counting", "effective_share", "explore", "finish", "refine", "wanted", "weights_of"]
+__all__ = ["Say", "counting", "effective_share", "explore", "finish", "refine", "wanted", "weights_of"]
 
 import math
 from collections.abc import Callable

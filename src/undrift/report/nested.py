@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from undrift.infer.nested_result import LEAST
 from undrift.report.corner import MOST, Samples, corner, parameter_label
 from undrift.report.page import Part, Section
 from undrift.report.picture import Picture, new_figure, render
@@ -17,7 +19,7 @@ from undrift.report.style import MODEL, TRUTH, count, look, number
 from undrift.report.tables import Cell, Column, Row, Table
 from undrift.verify.information import Information, information
 
-__all__ = ["log_volumes", "nested_section", "parameter_table", "with_error"]
+__all__ = ["log_volumes", "nested_section", "parameter_table", "points_by_depth", "with_error"]
 
 Floats = NDArray[np.float64]
 _FEW = 400  # effective draws below which quantiles are rough
@@ -45,6 +47,9 @@ def nested_section(
     values = np.stack([posterior[name].values for name in names], axis=1)
     weights, log_l = posterior["weights"].values, posterior["log_likelihood"].values
     told = information(log_l - float(posterior.attrs["log_z"]), weights)
+    if _followed(posterior):  # the volumes that ln Z does not know are those of the divergence too
+        error = float(np.hypot(told.divergence_error, float(posterior.attrs["log_z_error"])))
+        told = replace(told, divergence_error=error)
     draws = Samples("posterior", values, weights)
     parts = [
         Part("Evidence", tables=[_evidence(posterior, run, told, names)]),
@@ -56,7 +61,11 @@ def nested_section(
             ],
             wide=[corner([draws], names, labels, title="Posterior")],
         ),
-        Part("The run", plots=[_climb(run), _evidence_by_level(posterior, run)], wide=[_trace(run, names, labels)]),
+        Part(
+            "The run",
+            plots=[_climb(run, _followed(posterior)), _evidence_by_level(posterior, run)],
+            wide=[_trace(run, names, labels)],
+        ),
     ]
     return Section(
         title=title,
@@ -75,6 +84,11 @@ def with_error(value: float, error: float) -> str:
     return f"{value:.{places}f} ± {error:.{places}f}".replace("-", "−")
 
 
+def _followed(posterior: xr.Dataset) -> bool:
+    """Whether live points were followed by dynesty."""
+    return bool(posterior.attrs.get("driver") == "dynesty")
+
+
 def _effective(weights: Floats) -> float:
     return float(weights.sum() ** 2 / np.square(weights).sum())
 
@@ -84,14 +98,20 @@ def _verdict(posterior: xr.Dataset, told: Information, parameters: int) -> list[
     shape, draws = float(attrs["pareto_shape"]), _effective(posterior["weights"].values)
     calls, failed = int(attrs["calls"]), int(attrs["failed_calls"])
     lines = []
-    if attrs["reliable"] == "true":
-        known = with_error(float(attrs["log_z"]), float(attrs["log_z_error"]))
-        lines.append(f"good: ln Z = {known}. The tail of the weights has the Pareto shape {number(shape, 2)}, and up "
-                     "to 0.7 their error can be told.")  # fmt: skip
-    else:
-        about = number(float(attrs["log_z"]), 4)
-        lines.append(f"bad: ln Z is about {about}, without an error: the tail of the weights has the Pareto shape "
-                     f"{number(shape, 2)}, above 0.7. Type more --live points.")  # fmt: skip
+    known, about = with_error(float(attrs["log_z"]), float(attrs["log_z_error"])), number(float(attrs["log_z"]), 4)
+    match _followed(posterior), attrs["reliable"] == "true":
+        case True, True:
+            lines.append(f"good: ln Z = {known}, by dynesty with learned steps; its error is that of prior volumes, "
+                         "which are guessed.")  # fmt: skip
+        case True, False:
+            lines.append(f"bad: ln Z is about {about}, without an error: the calls ended before the live points came "
+                         "to the posterior. Type more --most-calls.")  # fmt: skip
+        case False, True:
+            lines.append(f"good: ln Z = {known}. The tail of the weights has the Pareto shape {number(shape, 2)}, and "
+                         "up to 0.7 their error can be told.")  # fmt: skip
+        case _:
+            lines.append(f"bad: ln Z is about {about}, without an error: the tail of the weights has the Pareto shape "
+                         f"{number(shape, 2)}, above 0.7. Type more --live points, or --driver dynesty.")  # fmt: skip
     lines.append(f"info: the posterior is {with_error(told.divergence, told.divergence_error)} nats from the prior and "
                  f"constrains about {number(told.dimensionality, 2)} of {parameters} parameters.")  # fmt: skip
     if draws < _FEW:
@@ -104,24 +124,26 @@ def _verdict(posterior: xr.Dataset, told: Information, parameters: int) -> list[
 
 def _evidence(posterior: xr.Dataset, run: xr.Dataset, told: Information, names: list[str]) -> Table:
     """Evidence and what was learned, by the weights of the final draws and by anesthetic from the run."""
-    attrs, other = posterior.attrs, _by_anesthetic(run, names)
+    attrs, other, followed = posterior.attrs, _by_anesthetic(run, names), _followed(posterior)
     rows = [
         ("ln Z [nat]", with_error(float(attrs["log_z"]), float(attrs["log_z_error"])), 0),
         ("Kullback-Leibler divergence from the prior [nat]", with_error(told.divergence, told.divergence_error), 1),
         ("Bayesian model dimensionality", with_error(told.dimensionality, told.dimensionality_error), 2),
-        ("Pareto shape of the weights", number(float(attrs["pareto_shape"]), 2), 3),
+        *([] if followed else [("Pareto shape of the weights", number(float(attrs["pareto_shape"]), 2), 3)]),
         ("Calls of the likelihood", count(int(attrs["calls"])), 3),
         ("Failed calls", count(int(attrs["failed_calls"])), 3),
-        ("Final draws", count(posterior.sizes["sample"]), 3),
+        ("Points" if followed else "Final draws", count(posterior.sizes["sample"]), 3),
         ("Worth, in equally weighted draws", number(_effective(posterior["weights"].values)), 3),
     ]
-    columns = [Column(""), Column("by importance", "final draws")]
+    columns = [Column(""), Column("by dynesty", "live points") if followed else Column("by importance", "final draws")]
     if other is None:
         return Table("Evidence.", columns, [Row(name, [Cell(text)]) for name, text, _ in rows])
     columns.append(Column("by anesthetic", "the run as one with live points"))
     cells = [*other, "–"]
-    return Table("Evidence.", columns, [Row(name, [Cell(text), Cell(cells[k])]) for name, text, k in rows],
-                 ["The run as one with live points tells ln Z less well: volumes are guessed, not known."])  # fmt: skip
+    notes = (
+        [] if followed else ["The run as one with live points tells ln Z less well: volumes are guessed, not known."]
+    )
+    return Table("Evidence.", columns, [Row(name, [Cell(text), Cell(cells[k])]) for name, text, k in rows], notes)
 
 
 def _learned(draws: Samples, names: Sequence[str], marginals: Mapping[str, Information | str]) -> Table:
@@ -192,11 +214,12 @@ def log_volumes(log_l: Floats, birth: Floats) -> Floats:
     return -np.cumsum(1 / np.maximum(alive, 1))
 
 
-def _order(run: xr.Dataset) -> tuple[NDArray[np.intp], Floats, Floats]:
-    """Points by rising ln L, their ln L, and -ln X."""
+def points_by_depth(run: xr.Dataset) -> tuple[NDArray[np.intp], Floats, Floats]:
+    """Points by rising ln L, their ln L, and -ln X; those without likelihood are left out."""
     log_l, birth = run["log_likelihood"].values, run["log_likelihood_birth"].values
     order = np.argsort(log_l, kind="stable")
-    return order, log_l[order], -log_volumes(log_l[order], birth[order])
+    depth, shown = -log_volumes(log_l[order], birth[order]), log_l[order] > LEAST
+    return order[shown], log_l[order][shown], depth[shown]
 
 
 def _mass(log_l: Floats, depth: Floats) -> Floats:
@@ -205,16 +228,16 @@ def _mass(log_l: Floats, depth: Floats) -> Floats:
     return np.exp(log_mass - log_mass.max())
 
 
-def _climb(run: xr.Dataset) -> Picture:
-    _, log_l, depth = _order(run)
-    mass = _mass(log_l, depth)
+def _climb(run: xr.Dataset, followed: bool) -> Picture:
+    _, log_l, depth = points_by_depth(run)
+    mass, name = _mass(log_l, depth), "contours as they were passed" if followed else "contours that were learned"
     with look():
         figure = new_figure(SIZE[0], 4.6)
         top, low = figure.subplots(2, 1, sharex=True, height_ratios=[1.5, 1])
         top.plot(depth, log_l, color=TRUTH, lw=1.4, label="points of the run")
         level, volume = run["level_log_l"].values, run["level_log_volume"].values
         known = np.isfinite(level) & np.isfinite(volume)
-        top.plot(-volume[known], level[known], "o", color=MODEL, ms=4, label="contours that were learned")
+        top.plot(-volume[known], level[known], "o", color=MODEL, ms=4, label=name)
         top.set_ylim(_from_below(log_l, mass), log_l.max() + 0.05 * np.ptp(log_l[mass > 1e-3]))
         top.set_ylabel("ln L [nat]")
         top.legend(loc="lower right")
@@ -237,11 +260,12 @@ def _evidence_by_level(posterior: xr.Dataset, run: xr.Dataset) -> Picture:
     calls, log_z = run["level_calls"].values, run["level_log_z"].values
     value, error = float(posterior.attrs["log_z"]), float(posterior.attrs["log_z_error"])
     known = np.isfinite(log_z) & (np.arange(len(log_z)) >= len(log_z) // 2)
+    name = "all points" if _followed(posterior) else "the final draws"
     with look():
         figure = new_figure(*SIZE)
         axes = figure.add_subplot()
         axes.plot(calls[known], log_z[known], "o-", color=MODEL, ms=4, label="levels so far, the later half")
-        axes.axhline(value, color=TRUTH, lw=1.2, label="final draws")
+        axes.axhline(value, color=TRUTH, lw=1.2, label=name)
         if np.isfinite(error):
             axes.axhspan(value - 2 * error, value + 2 * error, color="#f0b429", alpha=0.3, lw=0)
         span = max(float(np.abs(log_z[known] - value).max(initial=0.0)), 6 * error if np.isfinite(error) else 0.0, 1e-3)
@@ -249,13 +273,14 @@ def _evidence_by_level(posterior: xr.Dataset, run: xr.Dataset) -> Picture:
         axes.set(xlabel="calls of the likelihood", ylabel="ln Z [nat]")
         axes.grid(axis="y")
         axes.legend()
-    text = "ln Z by the levels so far, which are biased while contours are learned, and by the final draws with two "
-    text += "standard errors (yellow)."
+    why = "which do not have all of it yet" if _followed(posterior) else "which are biased while contours are learned"
+    text = f"ln Z by the levels so far, {why}, and by {name} with "
+    text += "two standard errors (yellow)."
     return captioned(render(figure, text, title="Evidence against calls", vector=True), text)
 
 
 def _trace(run: xr.Dataset, names: list[str], labels: list[str]) -> Picture:
-    order, log_l, depth = _order(run)
+    order, log_l, depth = points_by_depth(run)
     mass, shown = _mass(log_l, depth), min(len(names), MOST)
     with look():
         figure = new_figure(9.0, 0.7 + 1.25 * shown)
