@@ -14,7 +14,7 @@ __all__ = ["PointDensity", "condition_of", "in_parts", "validation_of"]
 
 Array = NDArray[np.float64]
 _ROWS = 5000  # at once
-_BATCHES, _BATCH = 4, 512  # of validation
+_BATCHES, _BATCH = (4, 16), 512  # of validation: few choose a training's best step by chance
 
 
 class PointDensity(Protocol):
@@ -61,6 +61,7 @@ def validation_of(x: Tensor, condition: Condition, odds: Tensor, seed: int) -> l
         return None
     generator = torch.Generator().manual_seed(seed)
     below = odds.double().cumsum(0)
-    drawn = torch.rand(_BATCHES * _BATCH, generator=generator, dtype=torch.float64) * below[-1]
+    batches = min(max(-(-int((odds > 0).sum()) // _BATCH), _BATCHES[0]), _BATCHES[1])
+    drawn = torch.rand(batches * _BATCH, generator=generator, dtype=torch.float64) * below[-1]
     rows = torch.searchsorted(below, drawn, right=True).clamp(max=len(x) - 1)
     return [Batch.of(x[part], condition.index(part)) for part in rows.split(_BATCH)]

@@ -37,7 +37,7 @@ def nested(
     labels: Sequence[str] | None = None,
     driver: Driver = "importance",
     live: int | None = None,
-    dlogz: float = 0.5,
+    dlogz: float = 0.01,
     precision: float | None = None,
     most_calls: float = math.inf,
     most_failures: float = 0.1,
@@ -74,7 +74,8 @@ def nested(
         driver: "importance" or "dynesty".
         live: points, in equally weighted ones, that a contour is learned from, or that dynesty keeps alive; by default
             1000, or 25 a parameter. More find narrower modes, and make dynesty's error smaller.
-        dlogz: the levels end where what lies above the contour adds less to ln Z.
+        dlogz: the levels end where what lies above the contour adds less to ln Z. Of more than 0.1 a thin part of high
+            likelihood, as the neck of a funnel, may be overlooked.
         precision: the standard error of ln Z to draw for, by importance; 0.01 by default.
         most_calls: calls of the likelihood after which the work ends, with the error that is then reached; dynesty,
             whose live points have not come to the posterior then, tells none.

@@ -12,6 +12,7 @@ __all__ = ["pareto_shape"]
 import math
 
 import numpy as np
+from scipy.special import softmax
 
 
 def pareto_shape(log_weights: np.ndarray) -> float:
@@ -39,5 +40,5 @@ def _shape(x: np.ndarray) -> float:
     b = 1 / x[-1] + (1 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))) / (3 * quartile)
     k = np.log1p(-b[:, None] * x).mean(axis=1)
     profile = n * (np.log(-b / k) - k - 1)
-    share = 1 / np.exp(profile - profile[:, None]).sum(axis=1)
+    share = softmax(profile)
     return float(np.log1p(-(b @ share / share.sum()) * x).mean())
