@@ -6,7 +6,7 @@ from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pytest
-from scipy.special import ndtri
+from scipy.special import erf, ndtr, ndtri
 from scipy.stats import genpareto, norm
 
 from undrift.errors import UndriftError, UsageError
@@ -311,6 +311,27 @@ def test_a_prior_with_tails_and_zero_likelihood_in_half_of_it():
     error = math.sqrt(found.information / live)
     assert float(found.to_anesthetic().logZ()) == pytest.approx(known, abs=4 * error)
     assert error < 0.15
+
+
+def test_the_neck_of_a_funnel_is_not_overlooked(measured):
+    """v ~ N(0, 9) and two x ~ N(0, e^v): P(v < -5) = 4.8 %, where the likelihood is highest, in a thin part."""
+
+    def funnel(theta):
+        v = theta[0]
+        return float(
+            -(v**2) / 18 - 0.5 * np.square(theta[1:]).sum() * math.exp(-v) - v - math.log(3 * (2 * math.pi) ** 1.5)
+        )
+
+    def wide(u):
+        return np.array([30 * u[0] - 15, 200 * u[1] - 100, 200 * u[2] - 100])
+
+    found = nested(funnel, wide, 3, seed=1, live=300, precision=0.03, progress=False)
+    v = np.linspace(-15, 15, 3001)
+    share = np.exp(-(v**2) / 18) / (3 * math.sqrt(2 * math.pi)) * erf(100 / np.exp(v / 2) / math.sqrt(2)) ** 2
+    pull = (found.log_z - math.log(np.trapezoid(share, v) / (30 * 200**2))) / found.log_z_error
+    measured(nested, "pull in a funnel of three parameters", "ln Z", 0, pull, within=4)
+    neck = float(found.weights[found.samples[:, 0] < -5].sum())
+    measured(nested, "posterior mass in the neck of a funnel", "P(v < -5)", ndtr(-5 / 3), neck, within=0.012)
 
 
 def test_a_flat_likelihood_has_its_value():

@@ -69,7 +69,7 @@ def nested_files(reliable="true", failed=3, n=500, deaths=4000, seed=0):
     posterior["weights"] = ("sample", np.full(5000, 1 / 5000))
     posterior["log_likelihood"] = ("sample", -2.0 - 0.5 * (z**2).sum(1))
     posterior.attrs = {"log_z": -5.0, "log_z_error": 0.012, "calls": 23000, "failed_calls": failed,
-                       "pareto_shape": 0.31, "reliable": reliable}  # fmt: skip
+                       "pareto_shape": 0.31, "reliable": reliable, "doubt": "as it is"}  # fmt: skip
     return posterior, run
 
 
@@ -92,7 +92,7 @@ def test_a_nested_run_in_words():
     )
     assert float(rows["Kullback-Leibler divergence from the prior [nat]"][1]) == pytest.approx(1 - np.log(2), abs=0.1)
     unsure = nested_section(*nested_files("false", 0), title="run", commands=[])
-    assert unsure.verdict[0].startswith("bad: ln Z is about −5.000, without an error")
+    assert unsure.verdict[0] == "bad: ln Z is about −5.000, without an error: as it is."
     assert len(unsure.verdict) == 2
 
 

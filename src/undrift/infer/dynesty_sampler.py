@@ -28,7 +28,7 @@ from undrift.infer.nested_rounds import log_normal
 INDEPENDENT = 0.75  # share of the steps
 LENGTHS = 6.0  # steps, in autocorrelation times: of half as many 60 live points find ln Z high by a fifth of its error
 REFIT = 0.2  # of the live points are new
-FEWEST, MOST = 6, 200
+FEWEST, MOST = 6, 500
 
 
 class LearnedSampler(InternalSampler):
@@ -37,12 +37,17 @@ class LearnedSampler(InternalSampler):
     Args:
         ndim: number of parameters.
         seed: of the fits.
+
+    Attributes:
+        short: the share of its tunings at which the autocorrelation asked for more than `MOST` steps: of more than a
+            few the points have not moved far enough, and ln Z is high.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.seed = int(kwargs.get("seed", 0))
         self.acceptance, self.fits, self.proposed = 0.5, 0, math.inf
+        self.tunings = self.cut = 0
         self.sampler_kwargs |= {"steps": FEWEST, "q": None, "factor": None}
 
     @property
@@ -82,7 +87,14 @@ class LearnedSampler(InternalSampler):
             self.scale *= math.exp(0.1 * (tuning_info["walk_accepted"] / tuning_info["walked"] - 0.25))
         if update:
             time = (2 - self.acceptance) / max(self.acceptance, 1e-3)
-            self.sampler_kwargs["steps"] = int(np.clip(math.ceil(LENGTHS * time / INDEPENDENT), FEWEST, MOST))
+            wanted = math.ceil(LENGTHS * time / INDEPENDENT)
+            self.sampler_kwargs["steps"] = int(np.clip(wanted, FEWEST, MOST))
+            self.tunings, self.cut = self.tunings + 1, self.cut + (wanted > MOST)
+
+    @property
+    def short(self) -> float:
+        """See the class."""
+        return self.cut / max(self.tunings, 1)
 
     @staticmethod
     def sample(args: Any) -> SamplerReturn:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 __all__ = ["by_dynesty"]
 
+import logging
 import math
 import time
 import warnings
@@ -28,8 +29,11 @@ from undrift.infer.nested_rounds import Rounds
 from undrift.infer.nested_stages import Say
 from undrift.train.durable import write_arrays
 
+log = logging.getLogger(__name__)
+
 QUEUE = 8
 DRAWS = 1000  # of the volumes
+SHORT = 0.05  # of the tunings: points that have not moved far enough
 ZERO = -1e300  # dynesty's ln of a likelihood of zero
 STEPS = ("independent", "accepted", "walked", "walk_accepted")  # what the proposals are tuned by
 ANSWER = ("log_l", "calls", "failed", *STEPS, "contour")  # after the point
@@ -56,7 +60,7 @@ def by_dynesty(
     with needs_extra("bayes", "driver dynesty"):
         from dynesty import NestedSampler
 
-        from undrift.infer.dynesty_sampler import LearnedSampler
+        from undrift.infer.dynesty_sampler import MOST, LearnedSampler
 
     calls = rounds.calls
     first = rounds.draw("levels", lambda: GaussianMixture.standard(calls.dimensions), live)
@@ -86,10 +90,20 @@ def by_dynesty(
             sampler.run_nested(maxcall=_whole(most_calls - live), dlogz=dlogz, print_func=tell)
         finally:
             requests.save()
-    return _result(sampler.results, rounds, names, labels, live, calls.made < most_calls)
+    doubt = ""
+    if calls.made >= most_calls:
+        doubt = "the calls ended before the live points had come to the posterior; type more of them (most_calls)"
+    elif (short := getattr(sampler.internal_sampler, "short", 0.0)) > SHORT:  # none where all is drawn from the prior
+        doubt = (
+            f"{short:.0%} of the time new points would have taken more than {MOST} steps to forget the old ones, for "
+            "their contours are not like mixtures; the driver importance may do"
+        )
+    if doubt:
+        log.warning("no error can be told: %s", doubt)
+    return _result(sampler.results, rounds, names, labels, live, doubt)
 
 
-def _result(found: Any, rounds: Rounds, names: list[str], labels: list[str], live: int, whole: bool) -> NestedResult:
+def _result(found: Any, rounds: Rounds, names: list[str], labels: list[str], live: int, doubt: str) -> NestedResult:
     calls, log_l = rounds.calls, np.where(found.logl > ZERO, found.logl, -math.inf)
     log_z, error = log_evidence(log_l, found.logvol, rounds.rng(1))
     log_v, log_w = _shells(found.logvol), _pieces(log_l, found.logvol)
@@ -108,7 +122,7 @@ def _result(found: Any, rounds: Rounds, names: list[str], labels: list[str], liv
     ]  # fmt: skip
     return NestedResult(
         log_z=log_z,
-        log_z_error=error if whole else math.inf,
+        log_z_error=math.inf if doubt else error,
         samples=theta[held],
         weights=weights[held],
         log_likelihood=log_l[held],
@@ -118,7 +132,8 @@ def _result(found: Any, rounds: Rounds, names: list[str], labels: list[str], liv
         failed=calls.failed,
         efficiency=effective_size(weights) / calls.made,
         pareto_shape=math.nan,
-        reliable=whole,
+        reliable=not doubt,
+        doubt=doubt,
         history=[{name: float(value) for name, value in level.items()} for level in history],
         points=(theta, log_l, log_v),
         driver="dynesty",

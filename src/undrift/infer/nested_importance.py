@@ -79,12 +79,13 @@ def _result(
     error = math.sqrt((1 / effective_share(both) - 1) / (len(w) - 1))
     shape = pareto_shape(both)
     reliable = shape <= RELIABLE
+    doubt = ""
     if not reliable:
-        log.warning(
-            "the weights have a tail of Pareto shape %.2f, above %.1f: no error can be told; try more live points, or "
-            "driver dynesty",
-            shape, RELIABLE,
-        )  # fmt: skip
+        doubt = (
+            f"the tail of the weights has the Pareto shape {shape:.2f}, above {RELIABLE}; more live points (live) or "
+            "the driver dynesty may do"
+        )
+        log.warning("no error can be told: %s", doubt)
     return NestedResult(
         log_z=log_z,
         log_z_error=error if reliable else math.inf,
@@ -98,6 +99,7 @@ def _result(
         efficiency=float(1 / (1 + w.var())),
         pareto_shape=shape,
         reliable=reliable,
+        doubt=doubt,
         history=history,
         points=(rounds.theta, rounds.log_l, rounds.log_v),
     )

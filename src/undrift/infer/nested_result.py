@@ -40,6 +40,7 @@ class NestedResult:
             draws above the contour, and the calls so far.
         points: parameters (m, D), ln L (m,) and log prior weight (m,) of all points before the final draws: the sum of
             the weights above a contour is the prior volume there.
+        doubt: why no error could be told.
         driver: "importance", or "dynesty" where live points were followed.
         birth: of the points of dynesty, ln L of the contours that they were born at (m,).
     """
@@ -58,6 +59,7 @@ class NestedResult:
     reliable: bool
     history: list[dict[str, float]]
     points: tuple[np.ndarray, np.ndarray, np.ndarray]
+    doubt: str = ""
     driver: str = "importance"
     birth: np.ndarray | None = None
 
@@ -147,6 +149,7 @@ class NestedResult:
             "efficiency": self.efficiency,
             "pareto_shape": self.pareto_shape,
             "reliable": str(self.reliable).lower(),
+            "doubt": self.doubt,
             "driver": self.driver,
         }
         return found

@@ -99,19 +99,14 @@ def _verdict(posterior: xr.Dataset, told: Information, parameters: int) -> list[
     calls, failed = int(attrs["calls"]), int(attrs["failed_calls"])
     lines = []
     known, about = with_error(float(attrs["log_z"]), float(attrs["log_z_error"])), number(float(attrs["log_z"]), 4)
-    match _followed(posterior), attrs["reliable"] == "true":
-        case True, True:
-            lines.append(f"good: ln Z = {known}, by dynesty with learned steps; its error is that of prior volumes, "
-                         "which are guessed.")  # fmt: skip
-        case True, False:
-            lines.append(f"bad: ln Z is about {about}, without an error: the calls ended before the live points came "
-                         "to the posterior. Type more --most-calls.")  # fmt: skip
-        case False, True:
-            lines.append(f"good: ln Z = {known}. The tail of the weights has the Pareto shape {number(shape, 2)}, and "
-                         "up to 0.7 their error can be told.")  # fmt: skip
-        case _:
-            lines.append(f"bad: ln Z is about {about}, without an error: the tail of the weights has the Pareto shape "
-                         f"{number(shape, 2)}, above 0.7. Type more --live points, or --driver dynesty.")  # fmt: skip
+    if attrs["reliable"] != "true":
+        lines.append(f"bad: ln Z is about {about}, without an error: {attrs['doubt']}.")
+    elif _followed(posterior):
+        lines.append(f"good: ln Z = {known}, by dynesty with learned steps; its error is that of prior volumes, which "
+                     "are guessed.")  # fmt: skip
+    else:
+        lines.append(f"good: ln Z = {known}. The tail of the weights has the Pareto shape {number(shape, 2)}, and up "
+                     "to 0.7 their error can be told.")  # fmt: skip
     lines.append(f"info: the posterior is {with_error(told.divergence, told.divergence_error)} nats from the prior and "
                  f"constrains about {number(told.dimensionality, 2)} of {parameters} parameters.")  # fmt: skip
     if draws < _FEW:
