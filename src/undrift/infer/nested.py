@@ -74,8 +74,9 @@ def nested(
         driver: "importance" or "dynesty".
         live: points, in equally weighted ones, that a contour is learned from, or that dynesty keeps alive; by default
             1000, or 25 a parameter. More find narrower modes, and make dynesty's error smaller.
-        dlogz: the levels end where what lies above the contour adds less to ln Z. Of more than 0.1 a thin part of high
-            likelihood, as the neck of a funnel, may be overlooked.
+        dlogz: the levels end where what lies above the contour adds less to ln Z, or less than 0.5 where mixtures
+            follow the contours no longer. Of more a thin part of high likelihood, as the neck of a funnel, may be
+            overlooked.
         precision: the standard error of ln Z to draw for, by importance; 0.01 by default.
         most_calls: calls of the likelihood after which the work ends, with the error that is then reached; dynesty,
             whose live points have not come to the posterior then, tells none.

@@ -30,6 +30,7 @@ from undrift.infer.nested_rounds import Round, Rounds, log_normal
 from undrift.infer.nested_strays import stray_summits
 from undrift.infer.pareto import pareto_shape
 
+ENOUGH, FOLLOWED = 0.5, 0.3  # nats of ln Z above a contour, and the share of draws within it
 LADDER_SHARE = 0.05
 PILOT_LADDER = 0.25
 LADDER_STEPS = 7
@@ -50,6 +51,9 @@ Say = Callable[[str], None]
 
 def explore(rounds: Rounds, live: int, dlogz: float, most_calls: float, say: Say) -> list[dict[str, float]]:
     """Draw levels until what lies above the contour adds less than `dlogz` to ln Z.
+
+    The last levels see parts of high likelihood that are thin, as the neck of a funnel. Where few draws fall within the
+    contour, as where the likelihood is highest on a ring, no mixture follows them, and they end at `ENOUGH`.
 
     Returns:
         of each level: the contour, the log of the prior volume above it, ln Z so far and the share of draws above it.
@@ -72,7 +76,9 @@ def explore(rounds: Rounds, live: int, dlogz: float, most_calls: float, say: Say
         )
         say(f"ln Z {log_z:.3f}, ln X {volume:.2f}")
         still = still + 1 if contour <= before and contour > -math.inf else 0
-        done = top > -math.inf and (log_z - below < dlogz or contour == top)
+        left = log_z - below
+        enough = left < dlogz or (left < ENOUGH and share < FOLLOWED)
+        done = top > -math.inf and (enough or contour == top)
         if done or still > 40 or rounds.calls.made + live > most_calls:
             return history
 
