@@ -12,8 +12,8 @@ from scipy.stats import genpareto, norm
 from undrift.errors import UndriftError, UsageError
 from undrift.infer.gaussian_mixture import GaussianMixture, effective_size
 from undrift.infer.nested import nested
-from undrift.infer.nested_calls import Calls
-from undrift.infer.nested_result import LEAST, NestedResult
+from undrift.infer.nested_calls import LEAST, Calls
+from undrift.infer.nested_result import NestedResult
 from undrift.infer.nested_rounds import Rounds, log_normal
 from undrift.infer.nested_stages import counting, effective_share, explore, finish, refine, wanted, weights_of
 from undrift.infer.nested_strays import stray_summits

@@ -6,6 +6,7 @@ from scipy.stats import multivariate_normal
 
 from undrift.distributions.estimators import Choice, Fitting, chosen, density_from_arrays, fit_density
 from undrift.distributions.mixture import Mixture
+from undrift.distributions.point_flow import PointFlow
 from undrift.distributions.residual import Residual, fit_predictor
 from undrift.infer.gaussian_mixture import GaussianMixture
 
@@ -84,6 +85,15 @@ def test_of_many_rows_a_mixture_must_lead_by_two_errors():
     assert chosen("auto", 4_999, 2, 0, None).lead == 0
     assert chosen("auto", 5_000, 2, 0, None).lead == 2
     assert "likelier by 2 standard errors" in chosen("auto", 5_000, 2, 0, None).reason
+
+
+def test_a_network_without_a_log_density_is_not_taken(monkeypatch):
+    y, given = pairs(1000)
+    log_prob = PointFlow.log_prob
+    monkeypatch.setattr(PointFlow, "log_prob", lambda *a: tuple(np.nan * part for part in log_prob(*a)))
+    out = np.arange(len(y)) % 10 < 2
+    name, _, _ = fit_density(Choice("auto", 128, "", 2.0), y, np.ones(len(y)), given, out, Fitting(steps=5))
+    assert name == "mixture"
 
 
 def test_a_networks_density_is_of_residuals():

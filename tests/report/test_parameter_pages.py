@@ -11,7 +11,7 @@ import undrift
 from undrift.cli.main import main
 from undrift.data.table import open_table
 from undrift.errors import DataError
-from undrift.infer.nested_result import LEAST
+from undrift.infer.nested_calls import LEAST
 from undrift.model.density_scores import score_density, thinned, unseen_rows
 from undrift.report.corner import Samples, corner, enclosing, parameter_label
 from undrift.report.density import calibration_part, density_verdict, field_likelihood, training_part

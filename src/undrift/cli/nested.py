@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["nested"]
 
 import math
+import signal
 import sys
 import types
 from collections.abc import Callable
@@ -57,7 +58,7 @@ def nested(
         precision: The standard error of ln Z to draw for, by importance. Default 0.01.
         most_calls: Calls of the likelihood after which it ends.
         most_failures: Share of the calls that may raise or return NaN before it stops.
-        workers: Processes that call the likelihood at the same time.
+        workers: Processes that call the likelihood at the same time. Of more than eight dynesty uses eight.
         resume: Go on with the state in OUT.
     """
     path, folder = Path(problem), Path(out)
@@ -130,7 +131,13 @@ def _pool(path: Path, workers: int) -> AbstractContextManager[Executor | None]:
         raise UsageError(f"workers is {workers}, expected at least 1")
     if workers == 1:
         return nullcontext()
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_load, initargs=(path,))
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begun, initargs=(path,))
+
+
+def _begun(path: Path) -> None:
+    """Load the file in a process, which leaves Ctrl-C to the one that waits for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _load(path)
 
 
 def _problem(path: Path) -> tuple[Callable[..., Any], Callable[..., Any], dict[str, str]]:

@@ -147,7 +147,8 @@ def fit_density(
     log_q = {name: _judged(found, y[judges], told) for name, (found, _) in tried.items()}
     scores = {name: mean_likelihood(values, odds).mean for name, values in log_q.items()}
     ahead = mean_likelihood(log_q["mixture"] - log_q["diffusion"], odds)
-    best = "mixture" if ahead.mean > choice.lead * (ahead.error or 0.0) else "diffusion"
+    broken = bool(np.isnan(log_q["diffusion"]).any())
+    best = "mixture" if broken or ahead.mean > choice.lead * (ahead.error or 0.0) else "diffusion"
     found, how = tried[best]
     lead = {"nats": ahead.mean, "standard error": ahead.error}
     return best, found, how | {"left-out log likelihood": scores, "lead of the mixture": lead}

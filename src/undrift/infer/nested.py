@@ -62,7 +62,7 @@ def nested(
 
     By dynesty's driver live points are followed, and new ones come from Metropolis steps, most of them independent,
     from mixtures that are learned on the fly (`undrift.infer.dynesty_sampler`). It takes more calls for the same error,
-    and always tells one: what is left where no mixture covers the posterior's tails.
+    and tells one where no mixture covers the posterior's tails; not where points would not move far enough.
 
     Args:
         log_likelihood: ln L of parameters (ndim,), in nats; -inf is zero likelihood. A call that raises or returns NaN
@@ -84,7 +84,8 @@ def nested(
         seed: with the same seed all numbers are the same.
         out: a folder for the state; what is drawn is kept there as it comes.
         resume: go on with the state in `out`, to the same numbers as without the stop.
-        pool: anything with ``map(function, list)``, such as a multiprocessing pool.
+        pool: anything with ``map(function, list)``, such as a multiprocessing pool. dynesty asks for eight points at a
+            time, so that more processes than that are idle.
         progress: whether to show it.
 
     Raises:
@@ -115,7 +116,8 @@ def nested(
     folder = None
     if out is not None:
         settings = {"ndim": ndim, "names": names, "seed": seed, "live": live, "dlogz": dlogz, "precision": precision}
-        folder = _prepare(Path(out), settings | {"most_calls": most_calls, "driver": driver}, resume)
+        settings |= {"driver": driver} | ({"most_calls": most_calls} if driver == "importance" else {})
+        folder = _prepare(Path(out), settings, resume)  # all that numbers depend on: dynesty's are those of any end
     rounds = Rounds(calls, seed, folder)
     _check_same(calls, folder)
     with track("nested sampling", total=None) if progress else nullcontext(lambda done, note="": None) as tick:

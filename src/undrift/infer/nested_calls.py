@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Calls", "Point"]
+__all__ = ["LEAST", "Calls", "Point"]
 
 import logging
 import math
@@ -18,6 +18,7 @@ from undrift.errors import UndriftError, UsageError
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_SAVES = 20.0
+LEAST = -1e29  # ln L below which it is zero; anesthetic drops points of less than -1e30
 FEW = 10  # failures that say nothing about a rate yet
 
 
@@ -37,7 +38,7 @@ class Point:
             return theta, -math.inf, f"raised {type(error).__name__}: {error}"
         if math.isnan(value) or value == math.inf:
             return theta, -math.inf, f"returned {value}"
-        return theta, value, ""
+        return theta, value if value > LEAST else -math.inf, ""
 
 
 class Calls:

@@ -23,8 +23,8 @@ import numpy as np
 
 from undrift.errors import CheckpointError, UsageError, needs_extra
 from undrift.infer.gaussian_mixture import GaussianMixture, effective_size
-from undrift.infer.nested_calls import SECONDS_BETWEEN_SAVES, Calls, Point, cube
-from undrift.infer.nested_result import LEAST, NestedResult
+from undrift.infer.nested_calls import LEAST, SECONDS_BETWEEN_SAVES, Calls, Point, cube
+from undrift.infer.nested_result import NestedResult
 from undrift.infer.nested_rounds import Rounds
 from undrift.infer.nested_stages import Say
 from undrift.train.durable import write_arrays
@@ -33,9 +33,10 @@ log = logging.getLogger(__name__)
 
 QUEUE = 8
 DRAWS = 1000  # of the volumes
+NEGLIGIBLE = 1e-12  # of the largest weight
 SHORT = 0.05  # of the tunings: points that have not moved far enough
 ZERO = -1e300  # dynesty's ln of a likelihood of zero
-STEPS = ("independent", "accepted", "walked", "walk_accepted")  # what the proposals are tuned by
+STEPS = ("independent", "accepted", "walked", "walk_accepted", "memory")  # what the proposals are tuned by
 ANSWER = ("log_l", "calls", "failed", *STEPS, "contour")  # after the point
 
 
@@ -68,7 +69,8 @@ def by_dynesty(
     if known < 2 * calls.dimensions + 2:
         raise UsageError(
             f"{known} of {live} points of the prior have a likelihood above zero, expected at least "
-            f"{2 * calls.dimensions + 2} to follow its contours from; type more live points, or leave the driver out"
+            f"{2 * calls.dimensions + 2} to follow its contours from; type more live points, or leave the driver out, "
+            "and another folder where this one is kept"
         )
     requests = _Requests(calls, None if rounds.folder is None else rounds.folder.with_name("requests"))
 
@@ -87,11 +89,12 @@ def by_dynesty(
         )  # fmt: skip
         sampler.ncall = live
         try:
-            sampler.run_nested(maxcall=_whole(most_calls - live), dlogz=dlogz, print_func=tell)
+            most = None if math.isinf(most_calls) else int(most_calls - live)
+            sampler.run_nested(maxcall=most, dlogz=dlogz, print_func=tell)
         finally:
             requests.save()
     doubt = ""
-    if calls.made >= most_calls:
+    if most is not None and sampler.results.ncall[:-live].sum() > most:  # what dynesty counts; some wait in its queue
         doubt = "the calls ended before the live points had come to the posterior; type more of them (most_calls)"
     elif (short := getattr(sampler.internal_sampler, "short", 0.0)) > SHORT:  # none where all is drawn from the prior
         doubt = (
@@ -111,14 +114,14 @@ def _result(found: Any, rounds: Rounds, names: list[str], labels: list[str], liv
     theta, born = rounds.rounds[0].theta[found.samples_id], found.samples_it > 0  # by its slot where it is a first one
     for i in np.flatnonzero(born):
         theta[i] = calls.point.prior_transform(found.samples_u[i].copy())
-    held = weights > 0
+    held = rounds.rng(2).permutation(np.flatnonzero(weights > NEGLIGIBLE * weights.max()))  # in no order, as draws are
     made, contours = live + np.cumsum(found.ncall), np.maximum(found.logl, LEAST)
     history = [
         {
             "log_l": log_l[i], "log_volume": found.logvol[i], "log_z": np.logaddexp.reduce(log_w[: i + 1]),
             "efficiency": live / max(made[i] - made[i - live], 1), "calls": made[i],
         }
-        for i in range(live, len(log_l) - live, live)
+        for i in range(live, len(log_l), live)
     ]  # fmt: skip
     return NestedResult(
         log_z=log_z,
@@ -180,10 +183,6 @@ def _not_called(u: np.ndarray) -> float:
     raise AssertionError("dynesty calls the likelihood in requests alone")
 
 
-def _whole(calls: float) -> int | None:
-    return None if math.isinf(calls) else int(calls)
-
-
 class _Request:
     """Answers one request of dynesty's for a new point, by the user's functions, which may fail."""
 
@@ -217,7 +216,8 @@ class _Requests:
         if folder is not None:
             folder.mkdir(exist_ok=True)
             paths = sorted(folder.glob("part-*.npz"))
-            self.kept, self.parts = np.concatenate([self.kept, *map(self._read, paths)]), len(paths)
+            if paths:
+                self.kept, self.parts = np.concatenate([*map(self._read, paths)]), int(paths[-1].stem[-5:]) + 1
 
     def map(self, sample: Callable[[Any], Any], arguments: list[Any]) -> list[Any]:
         """The answers as dynesty takes them: from the folder as long as it has any."""
@@ -245,7 +245,7 @@ class _Requests:
         from dynesty.internal_samplers import SamplerReturn
 
         u, told = row[: self.calls.dimensions], dict(zip(ANSWER, row[self.calls.dimensions :], strict=True))
-        steps = None if math.isnan(told["accepted"]) else {name: int(told[name]) for name in STEPS}
+        steps = None if math.isnan(told["accepted"]) else {name: told[name] for name in STEPS}
         return SamplerReturn(
             u=u, v=u, logl=told["log_l"], ncalls=int(told["calls"]), evaluation_history=[], tuning_info=steps,
             proposal_stats=None,
@@ -255,8 +255,8 @@ class _Requests:
         then, now = rows[0, -1], float(arguments[0].loglstar)
         if then != now:
             raise UsageError(
-                f"the state in {self.folder} was at ln L = {then:.9g} where this run comes to {now:.9g}, for another "
-                "machine or version rounds otherwise; type another folder"
+                f"the state in {self.folder} was at ln L = {then:.9g} where this run comes to {now:.9g}: the "
+                "likelihood is another, or another machine or version rounds otherwise; type another folder"
             )
 
     def save(self) -> None:

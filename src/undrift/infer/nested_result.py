@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LEAST", "NestedResult"]
+__all__ = ["NestedResult"]
 
 import math
 from dataclasses import dataclass
@@ -13,9 +13,8 @@ import numpy as np
 
 from undrift.data.rows import write_rows
 from undrift.errors import UsageError, needs_extra
+from undrift.infer.nested_calls import LEAST
 from undrift.train.durable import write_text
-
-LEAST = -1e29  # ln L of a point without likelihood in runs of live points; anesthetic drops what has less than -1e30
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class NestedResult:
 
     Attributes:
         log_z: ln Z in nats.
-        log_z_error: its standard error; infinite where the weights allow none to be told.
+        log_z_error: its standard error; infinite where none can be told, for which see `doubt`.
         samples: parameters of the final draws (n, D), or of all live points that died.
         weights: their posterior weights (n,), which sum to one.
         log_likelihood: ln L of them (n,).
@@ -36,8 +35,8 @@ class NestedResult:
         pareto_shape: shape of the tail of the weights, above 0.7 of which no error can be told; NaN where live points
             were followed.
         reliable: whether an error could be told.
-        history: of each level the contour `log_l`, the log of the prior volume above it, ln Z so far, the share of
-            draws above the contour, and the calls so far.
+        history: of each level, or of as many deaths as there are live points, the contour `log_l`, the log of the prior
+            volume above it, ln Z so far, the share of draws or calls that came above it, and the calls so far.
         points: parameters (m, D), ln L (m,) and log prior weight (m,) of all points before the final draws: the sum of
             the weights above a contour is the prior volume there.
         doubt: why no error could be told.
@@ -164,8 +163,8 @@ class NestedResult:
         nat = {"units": "nat"}
         found["log_likelihood"] = ("point", log_l, nat)
         found["log_likelihood_birth"] = ("point", birth, nat | {"long_name": "contour at birth"})
-        for name in self.history[0] if self.history else ():
-            found[f"level_{name}"] = ("level", [level[name] for level in self.history])
+        for name in ("log_l", "log_volume", "log_z", "efficiency", "calls"):
+            found[f"level_{name}"] = ("level", np.array([level[name] for level in self.history], dtype=np.float64))
         return found
 
     def to_netcdf(self, path: str | Path) -> None:

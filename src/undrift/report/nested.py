@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from undrift.infer.nested_result import LEAST
+from undrift.infer.nested_calls import LEAST
 from undrift.report.corner import MOST, Samples, corner, parameter_label
 from undrift.report.page import Part, Section
 from undrift.report.picture import Picture, new_figure, render
@@ -99,8 +99,9 @@ def _verdict(posterior: xr.Dataset, told: Information, parameters: int) -> list[
     calls, failed = int(attrs["calls"]), int(attrs["failed_calls"])
     lines = []
     known, about = with_error(float(attrs["log_z"]), float(attrs["log_z_error"])), number(float(attrs["log_z"]), 4)
+    tail = f"the tail of the weights has the Pareto shape {number(shape, 2)}, above 0.7"  # of runs of before
     if attrs["reliable"] != "true":
-        lines.append(f"bad: ln Z is about {about}, without an error: {attrs['doubt']}.")
+        lines.append(f"bad: ln Z is about {about}, without an error: {attrs.get('doubt', tail)}.")
     elif _followed(posterior):
         lines.append(f"good: ln Z = {known}, by dynesty with learned steps; its error is that of prior volumes, which "
                      "are guessed.")  # fmt: skip
