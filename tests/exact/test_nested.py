@@ -276,6 +276,7 @@ def test_a_call_that_fails_costs_a_point_and_a_line(caplog):
     assert 0 < found.failed < 0.1 * found.calls
     assert sum("counts as impossible" in r.message for r in caplog.records) == found.failed
     assert any("ValueError: solver diverged" in r.message for r in caplog.records)
+    assert any("log_likelihood returned nan at" in r.message for r in caplog.records)
     assert abs(found.log_z - exact(2)) < 4 * found.log_z_error
 
 

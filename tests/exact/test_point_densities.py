@@ -12,6 +12,7 @@ from undrift.distributions.estimators import Choice, Fitting, fit_density
 from undrift.distributions.kernel_density import KernelDensity, fit_kernel_density
 from undrift.distributions.mixture import fit_mixture
 from undrift.distributions.point_flow import PointFlow, fit_point_flow
+from undrift.distributions.points import condition_of, validation_of
 from undrift.distributions.spline_flow import fit_spline_flow
 from undrift.train.settings import Settings
 
@@ -212,3 +213,14 @@ def test_rows_that_choose_are_fitted_in_the_end():
 def test_a_kernel_density_is_given_nothing():
     with pytest.raises(ValueError, match="--estimator mixture"):
         fit_kernel_density(bent(), np.ones(N), bent(), left_out=some_out())
+
+
+def test_a_training_validates_on_draws_by_weight_as_many_as_there_are_rows():
+    """2,048 at least and 8,192 at most: the mean of rows 0, 1, ... of odds 0, 1, ... is (2n - 1) / 3."""
+    for rows, drawn in ((100, 2048), (3000, 3072), (20_000, 8192)):
+        x = torch.arange(rows).float()[:, None]
+        found = torch.cat([b.x for b in validation_of(x, condition_of(None), torch.arange(rows).double(), seed=3)])
+        assert len(found) == drawn
+        assert found.min() > 0
+        assert float(found.mean()) == pytest.approx((2 * rows - 1) / 3, abs=4 * rows / np.sqrt(18 * drawn))
+    assert validation_of(x, condition_of(None), torch.zeros(rows), seed=3) is None
