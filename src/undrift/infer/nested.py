@@ -23,7 +23,7 @@ from undrift.progress import track
 from undrift.train.durable import write_text
 
 Driver = Literal["importance", "dynesty"]
-PRECISION = 0.01
+PRECISION, DLOGZ = 0.01, {"importance": 0.01, "dynesty": 0.5}
 RESERVED = ("weights", "log_likelihood", "log_likelihood_birth", "sample", "point", "level", "draw")  # names in results
 
 
@@ -37,7 +37,7 @@ def nested(
     labels: Sequence[str] | None = None,
     driver: Driver = "importance",
     live: int | None = None,
-    dlogz: float = 0.01,
+    dlogz: float | None = None,
     precision: float | None = None,
     most_calls: float = math.inf,
     most_failures: float = 0.1,
@@ -74,9 +74,9 @@ def nested(
         driver: "importance" or "dynesty".
         live: points, in equally weighted ones, that a contour is learned from, or that dynesty keeps alive; by default
             1000, or 25 a parameter. More find narrower modes, and make dynesty's error smaller.
-        dlogz: the levels end where what lies above the contour adds less to ln Z, or less than 0.5 where mixtures
+        dlogz: the levels end where what lies above the contour adds less to ln Z; by default 0.01, or 0.5 where mixtures
             follow the contours no longer. Of more a thin part of high likelihood, as the neck of a funnel, may be
-            overlooked.
+            overlooked. By default 0.5 with dynesty, whose last live points count for what lies above.
         precision: the standard error of ln Z to draw for, by importance; 0.01 by default.
         most_calls: calls of the likelihood after which the work ends, with the error that is then reached; dynesty,
             whose live points have not come to the posterior then, tells none.
@@ -104,6 +104,7 @@ def nested(
             "for half the error type four times live"
         )
     precision = PRECISION if precision is None else precision
+    dlogz = DLOGZ[driver] if dlogz is None else dlogz
     _check_positive(dlogz=dlogz, precision=precision, most_calls=most_calls)
     if most_calls < 8 * live:
         raise UsageError(
