@@ -74,9 +74,9 @@ def nested(
         driver: "importance" or "dynesty".
         live: points, in equally weighted ones, that a contour is learned from, or that dynesty keeps alive; by default
             1000, or 25 a parameter. More find narrower modes, and make dynesty's error smaller.
-        dlogz: the levels end where what lies above the contour adds less to ln Z; by default 0.01, or 0.5 where mixtures
-            follow the contours no longer. Of more a thin part of high likelihood, as the neck of a funnel, may be
-            overlooked. By default 0.5 with dynesty, whose last live points count for what lies above.
+        dlogz: the levels end where what lies above the contour adds less to ln Z; by default 0.01, or 0.5 where
+            mixtures follow the contours no longer. Of more a thin part of high likelihood, as the neck of a funnel, may
+            be overlooked. By default 0.5 with dynesty, whose last live points count for what lies above.
         precision: the standard error of ln Z to draw for, by importance; 0.01 by default.
         most_calls: calls of the likelihood after which the work ends, with the error that is then reached; dynesty,
             whose live points have not come to the posterior then, tells none.
@@ -116,8 +116,16 @@ def nested(
     calls = Calls(log_likelihood, prior_transform, ndim, pool=pool, most_failures=most_failures)
     folder = None
     if out is not None:
-        settings = {"ndim": ndim, "names": names, "seed": seed, "live": live, "dlogz": dlogz, "precision": precision}
-        settings |= {"driver": driver} | ({"most_calls": most_calls} if driver == "importance" else {})
+        settings: dict[str, Any] = {
+            "driver": driver,
+            "ndim": ndim,
+            "names": names,
+            "seed": seed,
+            "live": live,
+            "dlogz": dlogz,
+            "precision": precision,
+        }
+        settings |= {"most_calls": most_calls} if driver == "importance" else {}
         folder = _prepare(Path(out), settings, resume)  # all that numbers depend on: dynesty's are those of any end
     rounds = Rounds(calls, seed, folder)
     _check_same(calls, folder)
