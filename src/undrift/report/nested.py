@@ -234,7 +234,8 @@ def _climb(run: xr.Dataset, followed: bool) -> Picture:
         level, volume = run["level_log_l"].values, run["level_log_volume"].values
         known = np.isfinite(level) & np.isfinite(volume)
         top.plot(-volume[known], level[known], "o", color=MODEL, ms=4, label=name)
-        top.set_ylim(_from_below(log_l, mass), log_l.max() + 0.05 * np.ptp(log_l[mass > 1e-3]))
+        high = float(log_l.max() + max(0.05 * np.ptp(log_l[mass > 1e-3]), 1e-3))  # a likelihood may be flat
+        top.set_ylim(min(_from_below(log_l, mass), high - 0.1), high)
         top.set_ylabel("ln L [nat]")
         top.legend(loc="lower right")
         low.fill_between(depth, mass, color=MODEL, alpha=0.35, lw=0)
