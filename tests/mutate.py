@@ -347,6 +347,8 @@ FAULTS = [
           "exact/test_nested.py::test_the_draws_wanted_give_the_precision"),
     Fault("infer/nested_stages.py", "np.exp(2 * first - second)", "np.exp(first - second)",
           "exact/test_nested.py::test_what_a_draw_counts_is_foretold"),
+    Fault("infer/nested.py", '"importance": 0.01', '"importance": 0.5',
+          "exact/test_nested.py::test_the_neck_of_a_funnel_is_not_overlooked"),
     Fault("infer/nested_importance.py", "(log_w) - math.log(len(log_w)))", "(log_w) - math.log(len(log_w)) / 2)",
           "exact/test_nested.py::test_a_flat_likelihood_has_its_value"),
     Fault("infer/nested_importance.py", "math.sqrt((1 / effective_share(both)", "2 * math.sqrt((1 / effective_share(both)",

@@ -13,6 +13,7 @@ from undrift.errors import UndriftError, UsageError
 from undrift.infer.gaussian_mixture import GaussianMixture, effective_size
 from undrift.infer.nested import nested
 from undrift.infer.nested_calls import LEAST, Calls
+from undrift.infer.nested_importance import by_importance
 from undrift.infer.nested_result import NestedResult
 from undrift.infer.nested_rounds import Rounds, log_normal
 from undrift.infer.nested_stages import counting, effective_share, explore, finish, refine, wanted, weights_of
@@ -330,9 +331,9 @@ def test_the_neck_of_a_funnel_is_not_overlooked(measured):
     v = np.linspace(-15, 15, 3001)
     share = np.exp(-(v**2) / 18) / (3 * math.sqrt(2 * math.pi)) * erf(100 / np.exp(v / 2) / math.sqrt(2)) ** 2
     pull = (found.log_z - math.log(np.trapezoid(share, v) / (30 * 200**2))) / found.log_z_error
-    measured(nested, "pull in a funnel of three parameters", "ln Z", 0, pull, within=4)
+    measured(by_importance, "pull in a funnel of three parameters", "ln Z", 0, pull, within=4)
     neck = float(found.weights[found.samples[:, 0] < -5].sum())
-    measured(nested, "posterior mass in the neck of a funnel", "P(v < -5)", ndtr(-5 / 3), neck, within=0.012)
+    measured(by_importance, "posterior mass in the neck of a funnel", "P(v < -5)", ndtr(-5 / 3), neck, within=0.012)
 
 
 def test_a_flat_likelihood_has_its_value():

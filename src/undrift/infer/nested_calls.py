@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LEAST", "Calls", "Point"]
+__all__ = ["LEAST", "Calls"]
 
 import logging
 import math
@@ -22,7 +22,7 @@ LEAST = -1e29  # ln L below which it is zero; anesthetic drops points of less th
 FEW = 10  # failures that say nothing about a rate yet
 
 
-class Point:
+class _Point:
     """One call: the parameters, the log-likelihood (-inf where it failed) and what went wrong."""
 
     def __init__(self, log_likelihood: Callable[..., Any], prior_transform: Callable[..., Any]) -> None:
@@ -68,7 +68,7 @@ class Calls:
         pool: Any = None,
         most_failures: float = 0.1,
     ) -> None:
-        self.point = Point(log_likelihood, prior_transform)
+        self.point = _Point(log_likelihood, prior_transform)
         self.dimensions, self.most_failures = dimensions, most_failures
         self.map = map if pool is None else pool.map
         self.block = 64 if pool is None else 1024

@@ -9,7 +9,7 @@ own mean of X makes ln Z high by half its squared error, and its error is too la
 
 from __future__ import annotations
 
-__all__ = ["by_dynesty"]
+__all__ = ["by_dynesty", "log_evidence"]
 
 import logging
 import math
@@ -23,13 +23,15 @@ import numpy as np
 
 from undrift.errors import CheckpointError, UsageError, needs_extra
 from undrift.infer.gaussian_mixture import GaussianMixture, effective_size
-from undrift.infer.nested_calls import LEAST, SECONDS_BETWEEN_SAVES, Calls, Point, cube
+from undrift.infer.nested_calls import LEAST, SECONDS_BETWEEN_SAVES, Calls, cube
 from undrift.infer.nested_result import NestedResult
 from undrift.infer.nested_rounds import Rounds
 from undrift.infer.nested_stages import Say
 from undrift.train.durable import write_arrays
 
 log = logging.getLogger(__name__)
+
+Called = Callable[[np.ndarray], tuple[np.ndarray, float, str]]  # of a point of the cube: parameters, ln L, what failed
 
 QUEUE = 8
 DRAWS = 1000  # of the volumes
@@ -186,7 +188,7 @@ def _not_called(u: np.ndarray) -> float:
 class _Request:
     """Answers one request of dynesty's for a new point, by the user's functions, which may fail."""
 
-    def __init__(self, sample: Callable[[Any], Any], point: Point) -> None:
+    def __init__(self, sample: Callable[[Any], Any], point: Called) -> None:
         self.sample, self.point = sample, point
 
     def __call__(self, argument: Any) -> tuple[np.ndarray, list[tuple[np.ndarray, str]]]:
