@@ -137,7 +137,6 @@ def _result(found: Any, rounds: Rounds, names: list[str], labels: list[str], liv
         failed=calls.failed,
         efficiency=effective_size(weights) / calls.made,
         pareto_shape=math.nan,
-        reliable=not doubt,
         doubt=doubt,
         history=[{name: float(value) for name, value in level.items()} for level in history],
         points=(theta, log_l, log_v),

@@ -78,9 +78,8 @@ def _result(
     both = np.concatenate([check, log_w])
     error = math.sqrt((1 / effective_share(both) - 1) / (len(w) - 1))
     shape = pareto_shape(both)
-    reliable = shape <= RELIABLE
     doubt = ""
-    if not reliable:
+    if shape > RELIABLE:
         doubt = (
             f"the tail of the weights has the Pareto shape {shape:.2f}, above {RELIABLE}; more live points (live) or "
             "the driver dynesty may do"
@@ -88,7 +87,7 @@ def _result(
         log.warning("no error can be told: %s", doubt)
     return NestedResult(
         log_z=log_z,
-        log_z_error=error if reliable else math.inf,
+        log_z_error=math.inf if doubt else error,
         samples=np.concatenate([part.theta for part in final]),
         weights=w / w.sum(),
         log_likelihood=np.concatenate([part.log_l for part in final]),
@@ -98,7 +97,6 @@ def _result(
         failed=rounds.calls.failed,
         efficiency=float(1 / (1 + w.var())),
         pareto_shape=shape,
-        reliable=reliable,
         doubt=doubt,
         history=history,
         points=(rounds.theta, rounds.log_l, rounds.log_v),

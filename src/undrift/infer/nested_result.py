@@ -34,12 +34,11 @@ class NestedResult:
         efficiency: the effective number of final draws over their number, or of points over calls.
         pareto_shape: shape of the tail of the weights, above 0.7 of which no error can be told; NaN where live points
             were followed.
-        reliable: whether an error could be told.
         history: of each level, or of as many deaths as there are live points, the contour `log_l`, the log of the prior
             volume above it, ln Z so far, the share of draws or calls that came above it, and the calls so far.
         points: parameters (m, D), ln L (m,) and log prior weight (m,) of all points before the final draws: the sum of
             the weights above a contour is the prior volume there.
-        doubt: why no error could be told.
+        doubt: why no error could be told; empty where one could.
         driver: "importance", or "dynesty" where live points were followed.
         birth: of the points of dynesty, ln L of the contours that they were born at (m,).
     """
@@ -55,12 +54,16 @@ class NestedResult:
     failed: int
     efficiency: float
     pareto_shape: float
-    reliable: bool
     history: list[dict[str, float]]
     points: tuple[np.ndarray, np.ndarray, np.ndarray]
     doubt: str = ""
     driver: str = "importance"
     birth: np.ndarray | None = None
+
+    @property
+    def reliable(self) -> bool:
+        """Whether an error could be told."""
+        return not self.doubt
 
     @property
     def information(self) -> float:
