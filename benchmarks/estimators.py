@@ -1,4 +1,4 @@
-"""Six estimators on one chain each of 300, 3,000 and 30,000 rows: times, divergences and a classifier.
+"""Six estimators, and what `auto` takes, on one chain each of 300, 3,000 and 30,000 rows: KL, C2ST and times.
 
     python benchmarks/estimators.py --out benchmarks/results/estimators.json    # resumable
     python benchmarks/estimators.py --figures docs/images    # the densities side by side, fitted anew
@@ -25,7 +25,7 @@ import torch
 import undrift
 from undrift.verify.c2st import c2st
 
-ESTIMATORS = ("mixture", "kde", "gp", "nsf", "flow-matching", "diffusion")
+ESTIMATORS = ("mixture", "kde", "gp", "nsf", "flow-matching", "diffusion", "auto")
 ROWS = (300, 3_000, 30_000)
 FRESH, TOLD = 10_000, 2_000
 _WIDE = 1.3  # the chain's standard deviations in units of the posterior's

@@ -124,6 +124,57 @@ def test_left_out_points_choose_the_components(measured):
     assert len(found.weights) == 2
 
 
+def two(rng, n):
+    """Points of two Gaussians, a quarter left out."""
+    y = np.where(rng.random((n, 1)) < 0.5, -3.0, 3.0) + rng.standard_normal((n, 1))
+    cut = 3 * n // 4
+    return y[:cut], np.ones(cut), (y[cut:], np.ones(n - cut))
+
+
+def test_components_are_taken_for_what_they_gain():
+    """A second Gaussian of these gains about half a nat of left-out points, further ones nothing."""
+    points = two(np.random.default_rng(15), 1200)
+    rest = {"begin": 2, "most": 6}
+    count = {g: len(climb(*points, rng=np.random.default_rng(0), gain=g, **rest).weights) for g in (-1, 0.004, 0.3, 2)}
+    assert count == {-1: 6, 0.004: 2, 0.3: 2, 2: 1}
+
+
+def test_the_chosen_mixture_is_polished_as_far_as_is_asked():
+    """Where it has come to rest another iteration gains nothing; after one it still gains."""
+    y, w, left = two(np.random.default_rng(16), 1200)
+    every, ones = np.concatenate([y, left[0]]), np.ones(1200)
+    gains = {}
+    for steps, tolerance in ((1, 1e-4), (400, 1e-12)):
+        rest = {"gain": -1.0, "most": 6, "begin": 6, "steps": 2, "polish": (steps, tolerance)}
+        found, history = climb(y, w, left, rng=np.random.default_rng(0), **rest), []
+        fit_gaussians(every, ones, len(found.weights), start=found, steps=2, tolerance=-1.0, history=history)
+        gains[steps] = history[1] - history[0]
+    assert gains[400] < 1e-6 and gains[1] > 1e-5
+
+
+def test_time_ends_the_iterations_but_for_five():
+    y, history = two(np.random.default_rng(17), 1200)[0], []
+    rest = {"rng": np.random.default_rng(0), "tolerance": -1.0, "steps": 20}
+    fit_gaussians(y, np.ones(len(y)), 3, seconds=0.0, history=history, **rest)
+    assert len(history) == 5
+
+
+def test_of_many_points_a_mixture_is_finer(monkeypatch):
+    """12,000 points that are few or many: nearer to their law where they are many."""
+    rng = np.random.default_rng(21)
+
+    def bent(n):
+        a = rng.standard_normal(n)
+        return np.stack([a, a**2 / 2 + 0.5 * rng.standard_normal(n)], 1)
+
+    y, fresh, found = bent(12_000), bent(4000), {}
+    for many in (10_000, 100_000):
+        monkeypatch.setattr("undrift.distributions.mixture._MANY", many)
+        law = fit_mixture(y, np.ones(len(y)), None, left_out=np.arange(len(y)) % 10 == 0, seconds=20.0)
+        found[many] = len(law.joint.weights), law.log_prob(fresh)[0].mean()
+    assert found[10_000][0] > found[100_000][0] and found[10_000][1] > found[100_000][1] + 0.002
+
+
 def test_an_estimator_learns_a_conditional_law():
     rng = np.random.default_rng(13)
     x = rng.standard_normal((4000, 1))

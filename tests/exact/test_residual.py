@@ -73,14 +73,14 @@ def test_left_out_rows_choose_the_estimator():
 
 
 def test_of_many_rows_a_mixture_must_lead_by_two_errors():
-    """The same two densities and judges: the mixture is taken where it leads by more errors than it must."""
+    """The same two densities and judges: the mixture is taken alone where it leads by more errors than it must."""
     y, given = pairs(1000)
     y[::3, 0] += 5
     out, taken = np.arange(len(y)) % 10 < 2, {}
     for lead in (0.0, 1e6):
         choice = Choice("auto", 128, "", lead)
         taken[lead], _, how = fit_density(choice, y, np.ones(len(y)), given, out, Fitting(steps=5))
-    assert taken == {0.0: "mixture", 1e6: "diffusion"}
+    assert taken == {0.0: "mixture", 1e6: "stacked"}
     assert 5 * how["lead of the mixture"]["standard error"] < how["lead of the mixture"]["nats"]
     assert chosen("auto", 4_999, 2, 0, None).lead == 0
     assert chosen("auto", 5_000, 2, 0, None).lead == 2

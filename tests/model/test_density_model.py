@@ -12,6 +12,7 @@ from scipy.stats import norm, poisson
 import undrift
 from undrift.cli.main import main
 from undrift.data.rows import write_rows
+from undrift.distributions import estimators
 from undrift.errors import UsageError
 from undrift.model import density_training
 from undrift.nets import MLP
@@ -60,17 +61,20 @@ def test_a_realization_is_the_same_however_many_are_drawn(model):
     np.testing.assert_array_equal(xr_part.realization, np.arange(20, 30))
 
 
-@pytest.mark.parametrize("estimator", ["mixture", "kde", "nsf", "diffusion"])
-def test_a_saved_density_is_the_same(estimator, tmp_path):
+@pytest.mark.parametrize("estimator", ["mixture", "kde", "nsf", "diffusion", "auto"])
+def test_a_saved_density_is_the_same(estimator, tmp_path, monkeypatch):
     rows = chain(500)
-    steps = {"steps": 5} if estimator in ("nsf", "diffusion") else {}
+    steps = {"steps": 5} if estimator in ("nsf", "diffusion", "auto") else {}
+    monkeypatch.setattr(estimators, "_FEW_ROWS", 0)
+    monkeypatch.setattr(estimators, "_LEAD", 1e6)  # a mixture is never taken alone
     fitted = undrift.fit(rows, estimator=estimator, **steps, out=tmp_path / "RUN", progress=False)
+    assert fitted.facts["estimator"] == ("stacked" if estimator == "auto" else estimator)
     again = undrift.load(tmp_path / "RUN")
     assert isinstance(again, undrift.DensityModel)
     some = rows.head(20)
     found = again.log_prob(some)
     np.testing.assert_array_equal(found.log_prob, fitted.log_prob(some).log_prob)
-    missed = int((found.log_prob_error > 1e-3).sum()) if estimator == "diffusion" else None
+    missed = int((found.log_prob_error > 1e-3).sum()) if estimator in ("diffusion", "auto") else None
     assert found.attrs.get("not_converged") == missed
     np.testing.assert_array_equal(again.sample(realizations=5).a, fitted.sample(realizations=5).a)
     assert again.describe() == fitted.describe()
@@ -218,11 +222,14 @@ def test_held_out_rows_of_no_weight_leave_no_score():
 
 
 def test_how_often_the_network_is_called_for_log_densities_is_told(monkeypatch):
+    monkeypatch.setattr(estimators, "_FEW_ROWS", 0)
+    monkeypatch.setattr(estimators, "_LEAD", 1e6)
     plain = undrift.fit(chain(400), estimator="diffusion", steps=5, progress=False)
     given = undrift.fit(chain(400), estimator="diffusion", variables="a,b", covariates="c", steps=5, progress=False)
     calls, forward = [], MLP.forward
     monkeypatch.setattr(MLP, "forward", lambda *args: calls.append(1) or forward(*args))
-    for fitted in (plain, given):
+    stacked = undrift.fit(chain(400), variables="a,b", covariates="c", steps=5, progress=False)
+    for fitted in (plain, given, stacked):
         calls.clear()
         assert fitted.log_prob(chain(10)).attrs["network_calls"] == len(calls) > 4
     mixture = undrift.fit(chain(400), estimator="mixture", progress=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 __all__ = ["is_of_parameters", "report_parameters"]
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from undrift.cli.output import emit_json, say
 from undrift.errors import CheckpointError, UsageError
@@ -113,10 +114,15 @@ def _density(
     parts += [] if curve is None else [curve]
     asked = f"Asked: {', '.join(names)}{', given ' + ', '.join(told) if told else ''}."
     tested = f"Tested on {len(held.values)} rows of {Path(held.source).name} that training has not seen."
-    fitted = f"Fitted by {facts['estimator']}: {facts['reason']}."
+    fitted = f"Fitted by {_method(facts)}: {facts['reason']}."
     shown = {key: facts[key] for key in ("estimator", "rows", "effective", "held out", "training") if key in facts}
     shown["training"] = {key: value for key, value in facts.get("training", {}).items() if key != "history"}
     return Section(
         title=Path(run).resolve().name, question=[asked, fitted, tested], verdict=verdict, parts=parts,
         facts={**shown, "commands": [*trained_by(run), again]}, notes=list(facts["remarks"]),
     )  # fmt: skip
+
+
+def _method(facts: Mapping[str, Any]) -> str:
+    shares = facts.get("training", {}).get("shares")
+    return " and ".join(f"{w:.0%} of a {name}" for name, w in shares.items()) if shares else facts["estimator"]

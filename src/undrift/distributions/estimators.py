@@ -17,6 +17,7 @@ from undrift.distributions.point_flow import PointFlow, fit_point_flow
 from undrift.distributions.points import PointDensity
 from undrift.distributions.residual import Residual, fit_predictor
 from undrift.distributions.spline_flow import SplineFlow, fit_spline_flow
+from undrift.distributions.stacked import Stacked, shares_of
 from undrift.errors import UsageError
 from undrift.train.settings import Progress, Settings
 from undrift.verify.likelihood import mean_likelihood
@@ -30,7 +31,7 @@ _FEW, _SHORT = 300, 5.0  # effective points, and seconds, below which a mixture 
 _FEW_ROWS, _FEW_NUMBERS = 5_000, 3  # effective points, and numbers of a point, of which a perceptron is narrow
 _NARROW, _WIDTH, _LAYERS = 128, 256, 4
 _MIXTURE = 60.0  # seconds after which no further number of components is tried
-_TRIED = 0.25  # of a budget for a mixture that is tried before a diffusion
+_TRIED = 0.15  # of a budget for a mixture that is fitted before a diffusion
 _LEAD = 2.0  # standard errors: of many points a network learns what no number of Gaussians is
 _BROAD = 2.0  # its deviation, in units of the points
 _LEARNING_RATE, _EMA = 3e-3, 0.1
@@ -42,10 +43,10 @@ class Choice:
     """An estimator and why it was chosen.
 
     Attributes:
-        estimator: one of ``ESTIMATORS``, or "auto": the likelier of a mixture and a diffusion.
+        estimator: one of ``ESTIMATORS``, or "auto": a mixture, or a mixture and a diffusion stacked.
         width: of the hidden layers, where there are any.
         reason: one sentence.
-        lead: of "auto", the standard errors by which a mixture must be likelier.
+        lead: of "auto", the standard errors by which a mixture must be likelier than the diffusion to be taken alone.
     """
 
     estimator: str
@@ -74,10 +75,10 @@ def chosen(estimator: str, number: float, size: int, given: int, budget: float |
     if budget is not None and budget < _SHORT:
         return Choice("mixture", width, f"{facts}: {budget:g} s are too short for a network")
     perceptron = f"a perceptron {_LAYERS} layers deep and {width} wide"
-    if number < _FEW_ROWS:
-        return Choice("auto", width, f"{facts}: a mixture or {perceptron}, whichever makes left-out rows likelier")
-    wanted = f"a mixture that makes left-out rows likelier by {_LEAD:g} standard errors"
-    return Choice("auto", width, f"{facts}: {perceptron}, or {wanted}", _LEAD)
+    lead = 0.0 if number < _FEW_ROWS else _LEAD
+    enough = "more likely" if not lead else f"likelier by {lead:g} standard errors"
+    alone = f"a mixture alone where it makes left-out rows {enough}"
+    return Choice("auto", width, f"{facts}: a mixture and {perceptron}, stacked, or {alone}", lead)
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def fit_density(
         fitting: how long, and to what besides.
 
     Returns:
-        The estimator, the density, and how it went: of a training with the lines of its `log`.
+        The estimator, or "stacked", the density, and how it went: of a training with the lines of its `log`.
     """
     if choice.estimator != "auto":
         found, how = _fitted(choice, y, weights, given, left_out, fitting)
@@ -147,17 +148,25 @@ def fit_density(
     log_q = {name: _judged(found, y[judges], told) for name, (found, _) in tried.items()}
     scores = {name: mean_likelihood(values, odds).mean for name, values in log_q.items()}
     ahead = mean_likelihood(log_q["mixture"] - log_q["diffusion"], odds)
+    facts = {
+        "left-out log likelihood": scores,
+        "lead of the mixture": {"nats": ahead.mean, "standard error": ahead.error},
+    }
     broken = bool(np.isnan(log_q["diffusion"]).any())
-    best = "mixture" if broken or ahead.mean > choice.lead * (ahead.error or 0.0) else "diffusion"
-    found, how = tried[best]
-    lead = {"nats": ahead.mean, "standard error": ahead.error}
-    return best, found, how | {"left-out log likelihood": scores, "lead of the mixture": lead}
+    if broken or ahead.mean > choice.lead * (ahead.error or 0.0):
+        found, how = tried["mixture"]
+        return "mixture", found, how | facts
+    shares = dict(zip(tried, shares_of(np.stack(list(log_q.values()), 1), odds).tolist(), strict=True))
+    how = tried["mixture"][1] | tried["diffusion"][1]
+    return "stacked", Stacked({n: found for n, (found, _) in tried.items()}, shares), how | facts | {"shares": shares}
 
 
 def _judged(density: PointDensity, y: Array, given: Array | None) -> Array:
     """Log-likelihoods with a broad Gaussian of a hundredth beside, for one outlier must not decide."""
     broad = -0.5 * (y**2).sum(1) / _BROAD**2 - y.shape[1] * (np.log(_BROAD) + 0.5 * np.log(2 * np.pi))
-    return np.logaddexp(np.log(0.99) + density.log_prob(y, given)[0], np.log(0.01) + broad)
+    found = density.log_prob(y, given)[0]
+    with np.errstate(invalid="ignore"):  # nan is told of
+        return np.logaddexp(np.log(0.99) + found, np.log(0.01) + broad)
 
 
 def _fitted(
@@ -209,4 +218,6 @@ _KINDS: Mapping[str, Callable[[Mapping[str, np.ndarray]], PointDensity]] = {
 
 def density_from_arrays(estimator: str, arrays: Mapping[str, np.ndarray]) -> PointDensity:
     """The density that :meth:`PointDensity.to_arrays` made arrays of."""
+    if estimator == "stacked":
+        return Stacked.from_arrays(arrays, density_from_arrays)
     return Residual.around(_KINDS[estimator](arrays), arrays)

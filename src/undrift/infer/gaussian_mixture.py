@@ -21,6 +21,7 @@ from scipy.special import ndtr
 
 RIDGE = 1e-8  # of a direction's variance: what rounding needs, nothing that a narrow mode would feel
 GAIN = 0.004  # nats a point: less is not worth more components
+_FEWEST = 5  # iterations, however little time there is
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
@@ -150,6 +151,7 @@ def fit_gaussians(
     start: GaussianMixture | None = None,
     steps: int = 100,
     tolerance: float = 1e-4,
+    seconds: float = math.inf,
     history: list[float] | None = None,
 ) -> GaussianMixture:
     """Fit by weighted expectation-maximisation, which never lowers the weighted log-likelihood.
@@ -162,6 +164,7 @@ def fit_gaussians(
         start: the mixture to begin from.
         steps: the most iterations.
         tolerance: stop where an iteration gains less, in nats a point.
+        seconds: no further iteration begins after this time, but for the first five.
         history: gets the mean log-likelihood before each iteration.
     """
     share = weights / weights.sum()
@@ -173,8 +176,10 @@ def fit_gaussians(
         found = _maximise(features, share, _nearest(y, share, components, rng))[0]
     else:
         found = GaussianMixture(start.weights, (start.means - centre) / scale, start.factors / scale[:, None])
-    last = -math.inf
-    for _ in range(steps):
+    last, began = -math.inf, time.monotonic()
+    for step in range(steps):
+        if step >= _FEWEST and time.monotonic() - began > seconds:
+            break
         better, mean = _maximise(features, share, found)
         if history is not None:
             history.append(mean - float(np.log(scale).sum()))
@@ -193,6 +198,8 @@ def climb(
     begin: int = 1,
     most: int = 64,
     steps: int = 60,
+    gain: float = GAIN,
+    polish: tuple[int, float] = (5, 1e-4),
     seconds: float = math.inf,
 ) -> GaussianMixture:
     """The mixture whose number of components the left-out log-likelihood chooses, of 1, 2, 3, 4, 6, 8, 12, 16, ...
@@ -207,32 +214,40 @@ def climb(
         begin: the first number tried.
         most: the most components.
         steps: the most iterations of each fit.
-        seconds: no other number is tried after this time.
+        gain: nats a point of those left out for which more components are taken.
+        polish: the most iterations of the chosen mixture, with all points, and their tolerance.
+        seconds: no other number is tried that would end after this time if it took as long a component as the last; nor
+            does the chosen one go on, but for five iterations.
     """
-    began = time.monotonic()
+    began, pace = time.monotonic(), 0.0
     judged: dict[int, tuple[float, GaussianMixture]] = {}
     broad = fit_gaussians(y, weights, 1, rng=rng).widened(2.0)
     everywhere = math.log(0.01) + broad.log_prob(left_out[0])  # one outlier must not decide
     room = max(1, int(min(most, effective_size(weights) / (y.shape[1] + 2))))
 
     def score(rung: int) -> float:
+        nonlocal pace
         if not (0 <= rung < len(COUNTS) and COUNTS[rung] <= room):
             return -math.inf
-        if rung not in judged and judged and time.monotonic() - began > seconds:
-            return -math.inf
         if rung not in judged:
+            begun = time.monotonic()
+            if judged and begun - began + pace * COUNTS[rung] > seconds:
+                return -math.inf
             found = fit_gaussians(y, weights, COUNTS[rung], rng=rng, steps=steps)
+            pace = (time.monotonic() - begun) / COUNTS[rung]
             log_q = np.logaddexp(math.log(0.99) + found.log_prob(left_out[0]), everywhere)
             judged[rung] = (float(left_out[1] @ log_q / left_out[1].sum()), found)
         return judged[rung][0]
 
     rung = int(np.searchsorted(COUNTS, min(max(begin, 1), room), side="right")) - 1
-    while score(more := max((rung + 1, rung + 2), key=score)) > score(rung) + GAIN:
+    while score(more := max((rung + 1, rung + 2), key=score)) > score(rung) + gain:
         rung = more
-    while score(fewer := max((rung - 1, rung - 2), key=score)) > score(rung) - GAIN:
+    while score(fewer := max((rung - 1, rung - 2), key=score)) > score(rung) - gain:
         rung = fewer
     everything = np.concatenate([y, left_out[0]]), np.concatenate([weights, left_out[1]])
-    return fit_gaussians(*everything, COUNTS[rung], start=judged[rung][1], steps=5)
+    left = seconds - (time.monotonic() - began)
+    rest = {"steps": polish[0], "tolerance": polish[1], "seconds": left}
+    return fit_gaussians(*everything, COUNTS[rung], start=judged[rung][1], **rest)
 
 
 def _total(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

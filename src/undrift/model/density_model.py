@@ -19,6 +19,8 @@ from undrift.data.table import Table, open_table
 from undrift.distributions.estimators import density_from_arrays
 from undrift.distributions.point_flow import TOLERANCE, PointFlow
 from undrift.distributions.points import PointDensity
+from undrift.distributions.residual import Residual
+from undrift.distributions.stacked import Stacked
 from undrift.errors import CheckpointError, DataError, UsageError, check_number, suggests_options
 from undrift.process import Key, normal
 from undrift.solve.grid import TimeGrid
@@ -165,7 +167,7 @@ class DensityModel:
         with _calls_of(self.density) as calls:
             found, error = self._log_prob(*rows)
         attrs = self._attrs()
-        if self.facts["estimator"] in ("flow-matching", "diffusion"):
+        if _flows(self.density):
             missed = np.isfinite(error) & (error > TOLERANCE)
             attrs = attrs | {"tolerance": TOLERANCE, "not_converged": int(missed.sum()), "network_calls": len(calls)}
         units = {"units": "nat"}
@@ -376,13 +378,20 @@ def load_density(path: str | Path, *, verify: bool = True) -> DensityModel:
 
 @contextmanager
 def _calls_of(density: PointDensity) -> Iterator[list[None]]:
-    """One entry for each call of the network of a flow, perhaps of residuals; none of what has no network."""
-    inner, calls = getattr(density, "density", density), []
-    if not isinstance(inner, PointFlow):
-        yield calls
-        return
-    handle = inner.net.register_forward_hook(lambda *_: calls.append(None))
+    """One entry for each call of the networks of flows; none of what has none."""
+    calls: list[None] = []
+    handles = [flow.net.register_forward_hook(lambda *_: calls.append(None)) for flow in _flows(density)]
     try:
         yield calls
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def _flows(density: PointDensity) -> list[PointFlow]:
+    """The flows that a density is made of: itself, that of its residuals, or those beside others."""
+    if isinstance(density, PointFlow):
+        return [density]
+    inner = [density.density] if isinstance(density, Residual) else []
+    inner = list(density.parts.values()) if isinstance(density, Stacked) else inner
+    return [flow for part in inner for flow in _flows(part)]

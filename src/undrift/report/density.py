@@ -98,6 +98,7 @@ _LOSSES = {
     "flow-matching": ("velocity loss", " The loss is the mean square error of the velocity of whitened parameters."),
     "diffusion": ("denoising loss", " A network that adds nothing to the Gaussian guess it starts from is near 1."),
 }
+_LOSSES["stacked"] = _LOSSES["diffusion"]
 
 
 def training_part(metrics: Sequence[Mapping], estimator: str) -> Part | None:
