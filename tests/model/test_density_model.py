@@ -82,6 +82,18 @@ def test_a_saved_density_is_the_same(estimator, tmp_path, monkeypatch):
         fitted.save(tmp_path / "RUN")
 
 
+def test_open_and_periodic_bounds_are_kept_in_a_run(tmp_path):
+    bounds = {"a": (None, np.inf), "b": (np.float32(-30), None), "c": (0, 2, "periodic")}
+    fitted = undrift.fit(chain(400), estimator="mixture", bounds=bounds, out=tmp_path / "RUN", progress=False)
+    assert fitted.facts["bounds"] == [[None, None], [-30, None], [0, 2]]
+    assert fitted.facts["periodic"] == [False, False, True]
+    again = undrift.load(tmp_path / "RUN")
+    assert again.config.density.bounds == {"a": ["N", "N"], "b": [-30, "N"], "c": [0, 2, "periodic"]}
+    for wrong in ({"a": 5}, {"a": (1, 0)}, {"a": (0, 1, "often")}, {"a": (0, "x")}):
+        with pytest.raises(UsageError, match=r"the bounds of 'a' are .*, expected a lower and an upper number"):
+            undrift.fit(chain(400), estimator="mixture", bounds=wrong, progress=False)
+
+
 def test_what_is_given_is_a_row_or_a_table():
     task = undrift.Density("mixture")
     model = undrift.fit(chain(), task=task, variables="b", covariates="a", progress=False)

@@ -1,5 +1,7 @@
 """Flows from the rows of one table to those of another, and couplings: moments, files and what is refused."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,9 +10,12 @@ from scipy.stats import norm
 
 import undrift
 from undrift.cli.main import main
+from undrift.data.parameters import Parameters
+from undrift.data.table import open_table
 from undrift.distributions import pairing, point_flow
 from undrift.distributions.base import Base
 from undrift.distributions.pairing import coupling_of, drawn_rows, paired
+from undrift.distributions.recoded import Recoded
 from undrift.errors import DataError, UsageError
 from undrift.process import ConditionalOT, DataToData, MinibatchOT
 from undrift.solve.runge_kutta import DORMAND_PRINCE, Euler, RungeKutta
@@ -64,7 +69,7 @@ def test_a_flow_from_rows_has_no_density_and_says_so(model):
     for ask in (lambda: model.log_prob(table(3, 2)), lambda: model.evaluate(), lambda: model.evaluate(table(3, 2))):
         with pytest.raises(UsageError, match="begins at 2000 rows of .*, whose density is not known"):
             ask()
-    with pytest.raises(UsageError, match="has none; fit without a base"):
+    with pytest.raises(UsageError, match="has none; fit with a density as base"):
         model.density.log_prob(np.zeros((2, 2)))
 
 
@@ -212,3 +217,106 @@ def test_a_conditional_flow_heeds_its_classes():
         found = flow.transport(begun, at={"c": value}, nfe=1, solver=Euler()).a
         assert float(found.mean()) == pytest.approx(3 * value, abs=0.25)
         assert float(found.std()) == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.fixture(scope="module")
+def law(tmp_path_factory):
+    """A mixture of positive a, and its columns in the other order."""
+    begun = base(4000)[["b", "a"]].assign(a=lambda rows: np.exp(rows["a"] / 5))
+    folder = tmp_path_factory.mktemp("law") / "BASE"
+    return undrift.fit(begun, estimator="mixture", bounds={"a": (0, None)}, progress=False, out=folder)
+
+
+@pytest.fixture(scope="module")
+def from_law(few_pairs, law):
+    task = undrift.Density(coupling="ot", base=law.run)
+    return undrift.fit(table(2000, 0), task=task, steps=200, progress=False)
+
+
+def test_a_flow_from_a_density_has_the_density_of_what_it_carries(law, from_law, measured, tmp_path):
+    """The learned velocity integrated from t = 0 in double precision, to where the density of the base is known."""
+    assert from_law.facts["base"] == f"20000 draws of the density {law.run}"
+    rows = table(100, 7)
+    found = from_law.log_prob(rows)
+    flow, encode = from_law.density, from_law.parameters.encode
+    denoiser = point_flow.PointFlow("flow-matching", copy.deepcopy(flow.net).double()).denoiser
+
+    def velocity(x, t):
+        x = x.detach().requires_grad_()
+        t = max(t, 1e-7)
+        with torch.enable_grad():
+            v = (x - denoiser(x, torch.full((len(x),), t, dtype=torch.float64)).x) / t
+            trace = sum(torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(2))
+        return v.detach(), trace.detach()
+
+    y, change = encode(rows.to_numpy())
+    x, change, h = torch.from_numpy(y), torch.from_numpy(change), 1 / 100
+    for t in np.arange(100) * h:  # the classical Runge-Kutta method
+        v1, r1 = velocity(x, t)
+        v2, r2 = velocity(x + h / 2 * v1, t + h / 2)
+        v3, r3 = velocity(x + h / 2 * v2, t + h / 2)
+        v4, r4 = velocity(x + h * v3, min(t + h, 1 - 1e-9))
+        x, change = x + h / 6 * (v1 + 2 * v2 + 2 * v3 + v4), change + h / 6 * (r1 + 2 * r2 + 2 * r3 + r4)
+    begun = from_law.parameters.decode(flow.base.mean + flow.base.scale * x.numpy())
+    _, slope = encode(begun)
+    at = law.log_prob(pd.DataFrame(begun, columns=["a", "b"])).log_prob.values
+    exact = at - slope + 2 * np.log(flow.base.scale) + change.numpy()
+    away, error = np.abs(found.log_prob.values - exact), found.log_prob_error.values
+    against = "Runge-Kutta of the velocity from t = 0"
+    measured(Recoded, "median error of a flow from it in nats", against, "none", np.median(away), most=2e-3)
+    assert (away <= 2 * error + 1e-3).mean() >= 0.9
+    from_law.save(tmp_path / "RUN")
+    again = undrift.load(tmp_path / "RUN")
+    np.testing.assert_allclose(again.log_prob(rows).log_prob, found.log_prob, atol=1e-6)
+    np.testing.assert_allclose(again.sample(realizations=7).a, from_law.sample(realizations=7).a, rtol=1e-6)
+
+
+def test_a_flow_from_a_density_begins_at_fresh_draws_of_it(law, from_law):
+    """In the plane of the base: more different places than rows were drawn for the training, with its moments."""
+    z = np.random.default_rng(3).standard_normal((4000, from_law.density.numbers))
+    places = from_law.density.base.drawn(z)
+    begun = from_law.parameters.decode(from_law.density.base.mean + from_law.density.base.scale * places)
+    drawn = law.sample(realizations=4000, seed=1)
+    for i, name in enumerate("ab"):
+        error = np.hypot(begun[:, i].std(), float(drawn[name].std())) / np.sqrt(4000)
+        assert abs(begun[:, i].mean() - float(drawn[name].mean())) < 4 * error
+    assert len(np.intersect1d(places[:, 0].astype(np.float32), from_law.density.base.rows[:, 0])) < 40
+    score = from_law.facts["log likelihood"]
+    entropy = np.log(2 * np.pi * np.e) + np.log(np.linalg.det(FACTOR))
+    assert score["held out"] == pytest.approx(-entropy, abs=4 * score["standard error"] + 0.1)
+
+
+def test_a_density_in_other_coordinates_is_the_same_law(law, agrees):
+    """Whitened anew with its columns in another order and open bounds: it integrates to one, and draws have it."""
+    told = Parameters.fit(open_table(law.sample(realizations=3000, seed=5)[["a", "b"]]))
+    same = Recoded("mixture", law.density, law.parameters, told, np.array([1, 0]))
+    side = np.linspace(-9, 9, 401)
+    grid = np.stack(np.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)
+    total = np.exp(same.log_prob(grid)[0]).sum() * (side[1] - side[0]) ** 2
+    agrees(Recoded.log_prob, "integral over the plane", "1", total, 1.0, 1e-3)
+    rows = law.sample(realizations=50, seed=6)
+    u, slope = told.encode(np.stack([rows.a.values, rows.b.values], 1))
+    agrees(
+        Recoded.log_prob,
+        "log p",
+        "the density in the data's units",
+        same.log_prob(u)[0] + slope,
+        law.log_prob(rows).log_prob.values,
+        1e-9,
+        1e-9,
+    )
+    beyond, _ = told.encode(np.array([[-1.0, 7.0]]))
+    assert np.isneginf(same.log_prob(beyond)[0]) and same.log_prob(beyond)[1] == 0
+
+
+def test_what_a_base_of_another_density_must_be(law, from_law, model):
+    given = undrift.fit(table(300, 0), estimator="mixture", variables="a", covariates="b", progress=False)
+    for wrong, told in (
+        (law, "a density|the density .* of b, a, expected one of a with"),
+        (given, "of a given b, expected"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            undrift.fit(table(200, 0), variables="a", base=wrong, steps=2, progress=False)
+    begun = undrift.fit(table(400, 0), base=model, steps=2, progress=False)  # itself from rows: draws, no density
+    with pytest.raises(UsageError, match="begins at 20000 draws of a density, whose density is not known"):
+        begun.log_prob(table(3, 0))

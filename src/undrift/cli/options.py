@@ -85,7 +85,7 @@ Base = Annotated[
     str | None,
     Parameter(
         help="Of --estimator flow-matching: a table of another law with the columns of DATA, whose rows take the place "
-        "of noise; such a flow has no log-density."
+        "of noise; such a flow has no log-density. Or the run of a density, whose draws do: then it has one."
     ),
 ]
 IgnoreRows = Annotated[

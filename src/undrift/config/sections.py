@@ -176,12 +176,12 @@ class Density(Section):
     """Share of each chain that is left out at its beginning, or number of rows if 1 or more."""
     dequantize: bool = False
     """Spread values that lie on even steps, as counts and packed data do, over their steps."""
-    bounds: str | dict[str, list[float | None]] | None = None
-    """File of ranges, or name -> low and high; what is absent is open."""
+    bounds: str | dict[str, list[float | str]] | None = None
+    """File of ranges, or name -> low and high, "N" where open, and "periodic"; what is absent is open."""
     coupling: Literal["independent", "ot", "conditional-ot"] = "independent"
     """Of flow matching: how rows are paired with where the flow begins, by chance or by optimal transport."""
     base: str | None = None
-    """Of flow matching: the table of another law, whose rows take the place of noise."""
+    """Of flow matching: the table of another law, or the run of a density, whose rows take the place of noise."""
 
 
 class Config(Section):

@@ -220,4 +220,7 @@ def density_from_arrays(estimator: str, arrays: Mapping[str, np.ndarray]) -> Poi
     """The density that :meth:`PointDensity.to_arrays` made arrays of."""
     if estimator == "stacked":
         return Stacked.from_arrays(arrays, density_from_arrays)
-    return Residual.around(_KINDS[estimator](arrays), arrays)
+    found = _KINDS[estimator](arrays)
+    if isinstance(found, PointFlow) and found.base is not None:
+        found = replace(found, base=found.base.with_law(arrays, density_from_arrays))
+    return Residual.around(found, arrays)

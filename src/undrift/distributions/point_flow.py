@@ -5,7 +5,7 @@ density by the change of variables (:mod:`undrift.infer.density`). A diffusion i
 where the law is undecided (Karras et al. 2022, https://arxiv.org/abs/2206.00364); a flow on straight lines from noise
 to points (Lipman et al. 2023, https://arxiv.org/abs/2210.02747), which may be matched to cross less (Tong et al. 2023,
 https://arxiv.org/abs/2302.00482). A flow may begin at the rows of another table in place of noise: then it draws, and
-carries rows to rows, and has no density, as that of the rows is not known.
+carries rows to rows, and has a density only where that of the rows is known.
 """
 
 import math
@@ -71,8 +71,8 @@ class PointFlow:
 
     @property
     def numbers(self) -> int:
-        """Standard normal numbers of which one draw is made: one chooses a row of a base."""
-        return self.net.sizes["size"] if self.base is None else 1
+        """Standard normal numbers of which one draw is made."""
+        return self.net.sizes["size"] if self.base is None else self.base.numbers
 
     @property
     def denoiser(self) -> Preconditioned:
@@ -125,18 +125,24 @@ class PointFlow:
         Raises:
             UsageError: the flow begins at rows of a table.
         """
-        if self.base is not None:
+        if self.base is not None and self.base.law is None:
             raise UsageError(
-                "the flow begins at the rows of a table, whose density is not known, so that it has none; fit without "
-                "a base for a log-density"
+                "the flow begins at the rows of a table, whose density is not known, so that it has none; fit with a "
+                "density as base, or without a base, for a log-density"
             )
         values, errors = [], []
-        denoiser = self.denoiser
+        denoiser = _denoiser(self.kind, self.net, None)  # the motion is the same wherever it began
         t = torch.tensor(denoiser.process.t_max, dtype=torch.float64)
-        sigma = float(denoiser.process.sigma(t))
+        sigma, doubt = float(denoiser.process.sigma(t)), 0.0
 
         def base(x: Tensor, t: Tensor) -> Tensor:  # of what is drawn, which is the law that this is the density of
-            return denoiser.noise.log_prob(x / sigma) - self.numbers * math.log(sigma)
+            nonlocal doubt
+            scale = x.shape[1] * math.log(sigma)
+            if self.base is None:
+                return denoiser.noise.log_prob(x / sigma) - scale
+            found, error = self.base.log_prob(x.double().numpy() / sigma)
+            doubt = max(doubt, float(error.max(initial=0.0)))
+            return torch.from_numpy(found) - scale
 
         for x, told in in_parts(y, given):
             found = log_prob(
@@ -151,7 +157,7 @@ class PointFlow:
             )
             values.append(found.log_prob.numpy())
             errors.append(found.error.numpy())
-        return np.concatenate(values), np.concatenate(errors)
+        return np.concatenate(values), np.concatenate(errors) + doubt
 
     def score(self, y: Array, given: Array | None = None) -> Array:
         """Gradient of the log-density at points (n, D), by central differences."""

@@ -248,11 +248,17 @@ class DensityModel:
         table = open_table(data, variables=self.names, covariates=beside or None)
         return table.values, self.parameters.encode_given(table.given) if beside else self._told(given, at)
 
+    @property
+    def has_log_prob(self) -> bool:
+        """Whether it has a log-density: a flow that begins at rows of a table has none."""
+        flow = self.density
+        return not isinstance(flow, PointFlow) or flow.base is None or flow.base.law is not None
+
     def _check_density(self) -> None:
-        if self.facts.get("base"):
+        if not self.has_log_prob:
             raise UsageError(
                 f"the flow begins at {self.facts['base']}, whose density is not known, so that it has no log-density; "
-                "fit without a base for one"
+                "fit with a density as base, or without a base, for one"
             )
 
     def log_prob_of(self, table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

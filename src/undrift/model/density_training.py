@@ -16,8 +16,9 @@ from undrift.data.parameters import Parameters
 from undrift.data.table import Table, open_table
 from undrift.distributions.base import Base
 from undrift.distributions.estimators import Choice, Fitting, chosen, fit_density
+from undrift.distributions.recoded import Recoded
 from undrift.errors import DataError, UsageError
-from undrift.model.density_model import DensityModel, refuse_device
+from undrift.model.density_model import DensityModel, is_density, load_density, refuse_device
 from undrift.progress import track
 from undrift.verify.likelihood import learned_by_heart, mean_likelihood
 
@@ -33,6 +34,7 @@ _HEEDED = {
     "train": ("budget", "steps", "patience", "seed", "device"),
 }  # settings beside those of [density]; all others are of fields
 _AT_ONCE = ("kde", "mixture", "gp")  # estimators that are not trained step by step
+_DRAWS = 20_000  # of a density where a flow begins
 _ONE_PLACE = 1e-9  # of points of unit scale: what differs less is rounding
 
 
@@ -61,10 +63,11 @@ def fit_density_config(
         logger.warning("%s", remark)
     held, stop = held_and_stop(config, table)
     seen = table.take(~held)
-    begun = _base_of(config, base, table)
+    begun, law = _base_of(config, base, table)
     choice = chosen(_estimator(config, begun), seen.effective, len(table.names), len(table.given_names), t.budget)
     logger.info("the density is estimated by %s: %s", choice.estimator, choice.reason)
-    facts = _facts(config, table, held, choice, begun)
+    place = None if begun is None else f"{len(begun.values)} {'draws' if law else 'rows'} of {begun.source}"
+    facts = _facts(config, table, held, choice, place)
     log_density = None
     if choice.estimator == "gp":
         if d.dequantize:
@@ -81,7 +84,7 @@ def fit_density_config(
     with track("fitting the density", None, enabled=progress):
         fitting = Fitting(
             budget=t.budget, steps=t.steps, seed=t.seed, coupling=d.coupling,
-            base=None if begun is None else _encoded(begun, parameters), log_density=log_density,
+            base=None if begun is None else _encoded(begun, law, parameters), log_density=log_density,
         )  # fmt: skip
         if t.patience is not None:
             fitting = replace(fitting, patience=t.patience)
@@ -89,7 +92,7 @@ def fit_density_config(
     log = how.pop("log", [])
     facts["training"] = how
     model = DensityModel(config, parameters, density, facts, log=log)
-    facts["log likelihood"] = {} if begun is not None else _scored(model, table, held, ~held & ~stop)
+    facts["log likelihood"] = _scored(model, table, held, ~held & ~stop) if model.has_log_prob else {}
     if folder is not None:
         model.save(folder, overwrite=overwrite)
     return model
@@ -108,7 +111,7 @@ def _folder(folder: Path, overwrite: bool) -> Path:
     return folder
 
 
-def _facts(config: Config, table: Table, held: NDArray[np.bool_], choice: Choice, base: Table | None) -> dict[str, Any]:
+def _facts(config: Config, table: Table, held: NDArray[np.bool_], choice: Choice, base: str | None) -> dict[str, Any]:
     """What is known of a density before it is fitted."""
     flows = choice.estimator == "flow-matching"
     return {
@@ -118,7 +121,7 @@ def _facts(config: Config, table: Table, held: NDArray[np.bool_], choice: Choice
         "bounds": [[None if np.isinf(v) else float(v) for v in pair] for pair in table.bounds],
         "periodic": [bool(v) for v in table.periodic], "remarks": list(table.remarks),
         "coupling": config.density.coupling if flows else None,
-        "base": None if base is None else f"{len(base.values)} rows of {base.source}",
+        "base": base,
     }  # fmt: skip
 
 
@@ -144,20 +147,40 @@ def _estimator(config: Config, base: Table | None) -> str:
     return "flow-matching"
 
 
-def _base_of(config: Config, base: Any, table: Table) -> Table | None:
-    """The table where a flow begins, in the columns of the data; of a chain without the rows that are ignored."""
+def _base_of(config: Config, base: Any, table: Table) -> tuple[Table | None, DensityModel | None]:
+    """The table where a flow begins, in the columns of the data; or draws of a density, and that density.
+
+    Of a chain it is without the rows that are ignored.
+    """
     source = base if config.density.base is None else config.density.base
     if source is None:
-        return None
+        return None, None
+    law = load_density(source) if isinstance(source, str | Path) and is_density(source) else source
+    if isinstance(law, DensityModel):
+        told = "a density" if law.run is None else f"the density {law.run}"
+        return replace(open_table(_draws_of(law, told, config, table), variables=table.names), source=told), law
     found, ignored = open_table(source, variables=table.names), config.density.ignore_rows
     if ignored and found.chain is not None:  # rows in no order have no beginning
         found = open_table(source, variables=table.names, ignore_rows=ignored)
     for remark in found.remarks:
         logger.warning("of the base: %s", remark)
-    return found
+    return found, None
 
 
-def _encoded(base: Table, parameters: Parameters) -> Base:
+def _draws_of(law: DensityModel, told: str, config: Config, table: Table) -> Any:
+    """Draws of a density of the columns of the data.
+
+    Raises:
+        UsageError: it is one of others, or of these given others.
+    """
+    given = "".join(f" given {', '.join(names)}" for names in [law.facts["given_names"]] if names)
+    if given or set(law.names) != set(table.names):
+        got = f"{told} of {', '.join(law.names)}{given}"
+        raise UsageError(f"the base is {got}, expected one of {', '.join(table.names)} with nothing given")
+    return law.sample(realizations=_DRAWS, seed=config.train.seed)
+
+
+def _encoded(base: Table, law: DensityModel | None, parameters: Parameters) -> Base:
     with np.errstate(all="ignore"):
         y, jacobian = parameters.encode(base.values)
     beyond = ~(np.isfinite(y).all(1) & np.isfinite(jacobian)) & (base.weights > 0)
@@ -168,7 +191,11 @@ def _encoded(base: Table, parameters: Parameters) -> Base:
         )
     if np.ptp(y[base.weights > 0], axis=0).max() < _ONE_PLACE:
         raise DataError(f"{base.source}: all rows of the base are the same, and a flow from one point goes nowhere")
-    return Base.of(y, base.weights)
+    found = Base.of(y, base.weights)
+    if law is None or not law.has_log_prob:
+        return found
+    order = np.array([law.names.index(name) for name in base.names])
+    return replace(found, law=Recoded(law.facts["estimator"], law.density, law.parameters, parameters, order))
 
 
 def held_and_stop(config: Config, table: Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -21,6 +21,7 @@ from undrift.config import (
 from undrift.data.dims import parse_dims
 from undrift.data.fields import Fields
 from undrift.data.open import open_fields
+from undrift.data.ranges import spoken_bounds
 from undrift.data.sources import from_array, read_path
 from undrift.errors import DataError, UsageError
 from undrift.tasks import Density, Task
@@ -53,11 +54,15 @@ def _lead(value: object) -> object:
 
 
 def _bounds(value: object) -> object:
-    """Bounds of parameters as what a configuration takes: a path as text, and pairs as lists."""
+    """Bounds of parameters as what a configuration takes: a path as text, and pairs as lists with N where open."""
     if not isinstance(value, Mapping):
         return value if value is None else str(value)
+    spoken_bounds(value)
     open_ends = (None, float("inf"), float("-inf"))
-    return {name: [None if end in open_ends else float(end) for end in ends] for name, ends in value.items()}
+    return {
+        name: ["N" if end in open_ends else end if isinstance(end, str) else float(end) for end in ends]
+        for name, ends in value.items()
+    }
 
 
 def _names(argument: str, value: object) -> object:

@@ -71,7 +71,7 @@ def fit(
     estimator: str | None = None,
     ignore_rows: float | None = None,
     dequantize: bool | None = None,
-    bounds: Mapping[str, Sequence[float | None]] | str | None = None,
+    bounds: Mapping[str, Sequence[float | str | None]] | str | None = None,
     coupling: str | None = None,
     base: Any = None,
     given: Data | None = None,
@@ -113,9 +113,10 @@ def fit(
             log-densities that come with the samples) or "auto", the default.
         ignore_rows: share of each chain that is left out at its beginning, or number of rows if 1 or more.
         dequantize: spread values that lie on even steps, as counts and packed data do, over their steps.
-        bounds: of parameters, name -> (low, high), None where open, or a file of ranges.
+        bounds: of parameters, name -> (low, high), None where open, or a file of ranges; see :class:`Density`.
         coupling: of the density by flow matching, "independent", "ot" or "conditional-ot"; see :class:`Density`.
-        base: of the density by flow matching, a table whose rows take the place of noise; see :class:`Density`.
+        base: of the density by flow matching, a table, or a density, whose rows or draws take the place of noise; see
+            :class:`Density`.
         factor: fine cells per coarse cell when what is given is the mean of the data over blocks: 4 by default for
             downscaling; with windows the coarse sequence is given beside masked frames.
         given: what is given, where it is a dataset of its own, joined on the labels of the samples; ``pair.npz:lr`` is
