@@ -335,9 +335,10 @@ def test_the_fastest_type_follows_the_hardware(monkeypatch):
     assert fastest_dtype("mps") is torch.float32
 
 
-def test_a_perceptron_of_points():
+@pytest.mark.parametrize("sinusoids", [0, 3])
+def test_a_perceptron_of_points(sinusoids):
     """What it computes, in numpy, from its own weights; it begins at zero; bad sizes are one sentence."""
-    net = MLP(2, width=8, layers=2, vector_features=3, embedding=6)
+    net = MLP(2, width=8, layers=2, vector_features=3, embedding=6, sinusoids=sinusoids)
     generator = torch.Generator("cpu").manual_seed(0)
     x, vector = (
         torch.randn(5, 2, generator=generator, device="cpu"),
@@ -351,9 +352,14 @@ def test_a_perceptron_of_points():
     h = np.concatenate([x.numpy(), np.cos(waves), np.sin(waves), vector.numpy()], 1)
     for i, layer in enumerate(net.layers):
         h = h @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
+        if sinusoids and i == 0:  # wavelengths 8, 4 and 2
+            turns = np.concatenate([2 * np.pi * x.numpy()[:, [k]] / [8, 4, 2] for k in range(2)], 1)
+            h = h + np.concatenate([np.sin(turns), np.cos(turns)], 1) @ net.waves.weight.detach().numpy().T
         h = h / (1 + np.exp(-h)) if i < 2 else h
     np.testing.assert_allclose(net(x, t, vector).detach().numpy(), h, rtol=1e-4, atol=1e-4)
     with pytest.raises(UsageError, match="expected whole numbers of at least 1"):
         MLP(0)
+    with pytest.raises(UsageError, match="expected whole numbers of at least 1"):
+        MLP(2, sinusoids=-1)
     with pytest.raises(UsageError, match="an even number"):
         MLP(2, embedding=5)

@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import multivariate_normal, norm
 
+from undrift.distributions import estimators
 from undrift.distributions.estimators import Choice, Fitting, density_from_arrays, fit_density
 from undrift.distributions.mixture import Mixture
 from undrift.distributions.stacked import Stacked, shares_of
@@ -121,3 +122,19 @@ def test_a_network_that_misses_is_stacked_with_the_mixture_that_does_not():
     np.testing.assert_allclose(again.log_prob(y[:5])[0], found.log_prob(y[:5])[0], rtol=1e-6)
     z = rng.standard_normal((40, found.numbers))
     np.testing.assert_allclose(again.draw(z), found.draw(z), rtol=1e-5, atol=1e-6)
+
+
+def test_a_law_of_many_gaussians_is_told_to_the_network_by_sinusoids(monkeypatch):
+    """Of few numbers and nothing given; what is kept is the same."""
+    y, out = np.random.default_rng(9).normal(size=(800, 2)), np.arange(800) % 10 < 2
+    choice, ones = Choice("auto", 32, "", 1e6), np.ones(800)
+    few = fit_density(choice, y, ones, None, out, Fitting(steps=3))[1]
+    monkeypatch.setattr(estimators, "_MANY_GAUSSIANS", 1)
+    _, many, _ = fit_density(choice, y, ones, None, out, Fitting(steps=3))
+    _, given, _ = fit_density(choice, y, ones, y[:, :1] + 1, out, Fitting(steps=3))
+    _, wide, _ = fit_density(choice, np.hstack([y, y[::-1]]), ones, None, out, Fitting(steps=3))
+    seen = [found.parts["diffusion"].net.sinusoids for found in (few, many, wide)]
+    assert seen == [0, 3, 0] and given.parts["diffusion"].density.net.sinusoids == 0
+    assert many.parts["diffusion"].net.waves.weight.abs().max() > 0  # learned
+    again = density_from_arrays("stacked", many.to_arrays())
+    np.testing.assert_allclose(again.log_prob(y[:9])[0], many.log_prob(y[:9])[0], rtol=1e-6)

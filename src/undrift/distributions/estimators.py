@@ -30,6 +30,7 @@ _UNCONDITIONAL = ("kde", "gp")
 _FEW, _SHORT = 300, 5.0  # effective points, and seconds, below which a mixture is fitted
 _FEW_ROWS, _FEW_NUMBERS = 5_000, 3  # effective points, and numbers of a point, of which a perceptron is narrow
 _NARROW, _WIDTH, _LAYERS = 128, 256, 4
+_MANY_GAUSSIANS, _WAVES = 48, 3  # of which a perceptron sees so many sinusoids of each number
 _MIXTURE = 60.0  # seconds after which no further number of components is tried
 _TRIED = 0.15  # of a budget for a mixture that is fitted before a diffusion
 _LEAD = 2.0  # standard errors: of many points a network learns what no number of Gaussians is
@@ -46,6 +47,7 @@ class Choice:
         estimator: one of ``ESTIMATORS``, or "auto": a mixture, or a mixture and a diffusion stacked.
         width: of the hidden layers, where there are any.
         reason: one sentence.
+        sinusoids: of each number of a point that a perceptron sees.
         lead: of "auto", the standard errors by which a mixture must be likelier than the diffusion to be taken alone.
     """
 
@@ -53,6 +55,7 @@ class Choice:
     width: int
     reason: str
     lead: float = 0.0
+    sinusoids: int = 0
 
 
 def chosen(estimator: str, number: float, size: int, given: int, budget: float | None) -> Choice:
@@ -141,6 +144,8 @@ def fit_density(
         if seconds is not None:
             seconds = _TRIED * seconds if name == "mixture" else max(seconds - (time.perf_counter() - begun), 1.0)
         one, part = replace(choice, estimator=name), replace(fitting, budget=seconds)
+        if name == "diffusion" and given is None and _is_fine(tried["mixture"][0]):
+            one = replace(one, sinusoids=_WAVES)
         tried[name] = _fitted(one, y, seen, given, left_out, part)
     if not weights[judges].any():
         return "diffusion", *tried["diffusion"]
@@ -159,6 +164,12 @@ def fit_density(
     shares = dict(zip(tried, shares_of(np.stack(list(log_q.values()), 1), odds).tolist(), strict=True))
     how = tried["mixture"][1] | tried["diffusion"][1]
     return "stacked", Stacked({n: found for n, (found, _) in tried.items()}, shares), how | facts | {"shares": shares}
+
+
+def _is_fine(mixture: PointDensity) -> bool:
+    """Whether a law of few numbers has edges, or so much structure, that many Gaussians are needed for it."""
+    assert isinstance(mixture, Mixture)
+    return mixture.joint.dimensions <= _FEW_NUMBERS and len(mixture.joint.weights) >= _MANY_GAUSSIANS
 
 
 def _judged(density: PointDensity, y: Array, given: Array | None) -> Array:
@@ -200,8 +211,8 @@ def _network(
         spline, trained = fit_spline_flow(y, weights, given, **rest)
         return spline, trained.to_dict() | {"log": trained.log}
     flow, trained = fit_point_flow(
-        choice.estimator, y, weights, given, width=choice.width, layers=_LAYERS, coupling=fitting.coupling,
-        base=fitting.base, **rest,
+        choice.estimator, y, weights, given, width=choice.width, layers=_LAYERS, sinusoids=choice.sinusoids,
+        coupling=fitting.coupling, base=fitting.base, **rest,
     )  # fmt: skip
     return flow, trained.to_dict() | {"log": trained.log}
 

@@ -195,6 +195,7 @@ def fit_point_flow(
     settings: Settings,
     width: int = 256,
     layers: int = 4,
+    sinusoids: int = 0,
     coupling: str = "independent",
     base: Base | None = None,
     progress: Progress | None = None,
@@ -210,6 +211,7 @@ def fit_point_flow(
         settings: how long.
         width: of the perceptron.
         layers: of the perceptron.
+        sinusoids: of each number of a point that the perceptron sees.
         coupling: of points with where the flow begins, one of :data:`undrift.distributions.pairing.COUPLINGS`. Those by
             transport match 32,768 pairs before the training, of rows that are drawn by their weights; none is begun
             after a fifth of a budget, of which half at least is left for the training.
@@ -234,8 +236,9 @@ def fit_point_flow(
     def once(settings: Settings) -> tuple[MLP, Trained]:
         torch.manual_seed(settings.seed)
         net = MLP(
-            y.shape[1], width=width, layers=layers, vector_features=features, embedding=_EMBEDDING, highest=_HIGHEST
-        )
+            y.shape[1], width=width, layers=layers, vector_features=features, embedding=_EMBEDDING, highest=_HIGHEST,
+            sinusoids=sinusoids,
+        )  # fmt: skip
         return net, fit(
             net, objective, seen.x, seen.condition, model=_denoiser(kind, net, base), settings=settings, batch=_BATCH,
             validation=validation, progress=progress, **rest,
