@@ -72,16 +72,19 @@ def test_what_is_read_draws_the_same(law):
     assert again.shares == law.shares
 
 
-def test_a_row_that_one_part_knows_nothing_of_is_the_others(law):
+@pytest.mark.parametrize(("value", "error"), [(np.nan, np.nan), (np.nan, np.inf), (-np.inf, np.inf), (-np.inf, 0.0)])
+def test_a_row_that_one_part_has_no_numbers_for_is_the_others(law, value, error):
+    """Outside of it the part adds nothing; where its numbers end what it adds is not known, and the error says so."""
+
     class Blind(Mixture):
         def log_prob(self, y, given=None):
-            return np.full(len(y), -np.inf), np.full(len(y), np.inf)
+            return np.full(len(y), value), np.full(len(y), error)
 
     half, y = Stacked({"b": Blind(law.parts["b"].joint), "a": law.parts["a"]}, SHARES), np.zeros((1, 2))
-    found, error = half.log_prob(y)
-    assert found == pytest.approx(WIDE.logpdf(y[0]) + np.log(0.7)) and error == 0
+    found, doubt = half.log_prob(y)
+    assert found == pytest.approx(WIDE.logpdf(y[0]) + np.log(0.7)) and doubt == (0 if error == 0 else np.inf)
     none = Stacked({"b": Blind(law.parts["b"].joint)}, {"b": 1.0})
-    assert none.log_prob(y)[0] == -np.inf and none.log_prob(y)[1] == np.inf
+    assert none.log_prob(y)[0] == -np.inf and (none.log_prob(y)[1] == 0) == (error == 0)
 
 
 def test_shares_make_weighted_rows_likeliest(agrees):

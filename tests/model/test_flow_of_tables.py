@@ -17,6 +17,7 @@ from undrift.distributions.base import Base
 from undrift.distributions.pairing import coupling_of, drawn_rows, paired
 from undrift.distributions.recoded import Recoded
 from undrift.errors import DataError, UsageError
+from undrift.nets import MLP
 from undrift.process import ConditionalOT, DataToData, MinibatchOT
 from undrift.solve.runge_kutta import DORMAND_PRINCE, Euler, RungeKutta
 from undrift.solve.step_size import Adaptive
@@ -320,3 +321,18 @@ def test_what_a_base_of_another_density_must_be(law, from_law, model):
     begun = undrift.fit(table(400, 0), base=model, steps=2, progress=False)  # itself from rows: draws, no density
     with pytest.raises(UsageError, match="begins at 20000 draws of a density, whose density is not known"):
         begun.log_prob(table(3, 0))
+    unit = pd.DataFrame(np.random.default_rng(0).uniform(0.3, 0.7, (400, 2)), columns=["a", "b"])
+    near = undrift.fit(unit, estimator="mixture", bounds={"a": (0, None)}, progress=False)
+    with pytest.raises(
+        UsageError, match="a density reaches beyond the bounds 0, 1 of a; fit it with --bounds a=0/1 too"
+    ):
+        undrift.fit(unit, base=near, bounds={"a": (0, 1)}, steps=2, progress=False)
+    undrift.fit(unit, base=near, bounds={"a": (0, None)}, steps=2, progress=False)
+
+
+def test_calls_are_counted_of_the_flow_where_a_flow_begins_too(monkeypatch):
+    first = undrift.fit(base(400), estimator="flow-matching", steps=2, progress=False)
+    second = undrift.fit(table(400, 0), base=first, steps=2, progress=False)
+    calls, forward = [], MLP.forward
+    monkeypatch.setattr(MLP, "forward", lambda *args: calls.append(1) or forward(*args))
+    assert second.log_prob(table(5, 1)).attrs["network_calls"] == len(calls) > 8

@@ -51,7 +51,8 @@ class Recoded:
         """Log-density of points (n, D) in nats, -inf beyond the bounds of its own, and its estimated error, (n,)."""
         values = self.other.decode(u)
         _, there = self.other.encode(values)
-        y, here = self.own.encode(values[:, np.argsort(self.order)])
+        with np.errstate(all="ignore"):
+            y, here = self.own.encode(values[:, np.argsort(self.order)])
         found, error = np.full(len(u), -np.inf), np.zeros(len(u))
         inside = np.isfinite(y).all(1) & np.isfinite(here)
         if inside.any():

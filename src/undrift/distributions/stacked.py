@@ -54,7 +54,9 @@ class Stacked:
     def log_prob(self, y: Array, given: Array | None = None) -> tuple[Array, Array]:
         """Log-density of points (n, D) in nats, and its estimated error, (n,) each."""
         total, share, errors = self._sum(y, given)
-        return total, (share * np.where(share > 0, errors, 0.0)).sum(1)
+        known = np.isfinite(errors)
+        error = (share * np.where(known, errors, 0.0)).sum(1)
+        return total, np.where(known.all(1), error, np.inf)
 
     def score(self, y: Array, given: Array | None = None) -> Array:
         """Gradient of the log-density at points (n, D)."""
@@ -93,10 +95,11 @@ class Stacked:
         found = [part.log_prob(y, given) for part in self._ordered]
         with np.errstate(divide="ignore"):
             terms = np.stack([value for value, _ in found], 1) + np.log(self._weights)
+        terms[np.isnan(terms)] = -np.inf  # too far out for its numbers, as its error says
         total = np.logaddexp.reduce(terms, axis=1)
         inside = np.isfinite(total)
         share = np.exp(terms - np.where(inside, total, 0.0)[:, None])
-        share[~inside] = self._weights  # all are too far out, and the errors say so
+        share[~inside] = self._weights
         return total, share, np.stack([error for _, error in found], 1)
 
 

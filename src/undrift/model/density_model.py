@@ -395,9 +395,13 @@ def _calls_of(density: PointDensity) -> Iterator[list[None]]:
 
 
 def _flows(density: PointDensity) -> list[PointFlow]:
-    """The flows that a density is made of: itself, that of its residuals, or those beside others."""
-    if isinstance(density, PointFlow):
-        return [density]
-    inner = [density.density] if isinstance(density, Residual) else []
-    inner = list(density.parts.values()) if isinstance(density, Stacked) else inner
-    return [flow for part in inner for flow in _flows(part)]
+    """The flows that a density is made of: itself, where it begins, that of its residuals, or those beside others."""
+    inner: list[PointDensity] = []
+    if isinstance(density, PointFlow) and density.base is not None and density.base.law is not None:
+        inner = [density.base.law.density]
+    elif isinstance(density, Residual):
+        inner = [density.density]
+    elif isinstance(density, Stacked):
+        inner = list(density.parts.values())
+    own = [density] if isinstance(density, PointFlow) else []
+    return own + [flow for part in inner for flow in _flows(part)]

@@ -195,6 +195,13 @@ def _encoded(base: Table, law: DensityModel | None, parameters: Parameters) -> B
     if law is None or not law.has_log_prob:
         return found
     order = np.array([law.names.index(name) for name in base.names])
+    for name, at, axis in zip(base.names, order, parameters.axes, strict=True):
+        own = law.parameters.axes[at]
+        if own.low < axis.low or own.high > axis.high:
+            raise UsageError(
+                f"{base.source} reaches beyond the bounds {axis.low:g}, {axis.high:g} of {name}; fit it with "
+                f"--bounds {name}={axis.low:g}/{axis.high:g} too".replace("-inf", "N").replace("inf", "N")
+            )
     return replace(found, law=Recoded(law.facts["estimator"], law.density, law.parameters, parameters, order))
 
 
