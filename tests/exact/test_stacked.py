@@ -133,11 +133,12 @@ def test_a_law_of_many_gaussians_is_told_to_the_network_by_sinusoids(monkeypatch
     choice, ones = Choice("auto", 32, "", 1e6), np.ones(800)
     few = fit_density(choice, y, ones, None, out, Fitting(steps=3))[1]
     monkeypatch.setattr(estimators, "_MANY_GAUSSIANS", 1)
-    _, many, _ = fit_density(choice, y, ones, None, out, Fitting(steps=3))
+    _, many, how = fit_density(choice, y, ones, None, out, Fitting(steps=3))
     _, given, _ = fit_density(choice, y, ones, y[:, :1] + 1, out, Fitting(steps=3))
     _, wide, _ = fit_density(choice, np.hstack([y, y[::-1]]), ones, None, out, Fitting(steps=3))
     seen = [found.parts["diffusion"].net.sinusoids for found in (few, many, wide)]
     assert seen == [0, 3, 0] and given.parts["diffusion"].density.net.sinusoids == 0
+    assert (how["sinusoids"], how["layers"], many.parts["diffusion"].net.sizes["layers"]) == (3, 3, 3)
     assert many.parts["diffusion"].net.waves.weight.abs().max() > 0  # learned
     again = density_from_arrays("stacked", many.to_arrays())
     np.testing.assert_allclose(again.log_prob(y[:9])[0], many.log_prob(y[:9])[0], rtol=1e-6)

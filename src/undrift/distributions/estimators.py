@@ -30,7 +30,8 @@ _UNCONDITIONAL = ("kde", "gp")
 _FEW, _SHORT = 300, 5.0  # effective points, and seconds, below which a mixture is fitted
 _FEW_ROWS, _FEW_NUMBERS = 5_000, 3  # effective points, and numbers of a point, of which a perceptron is narrow
 _NARROW, _WIDTH, _LAYERS = 128, 256, 4
-_MANY_GAUSSIANS, _WAVES = 48, 3  # of which a perceptron sees so many sinusoids of each number
+_MANY_GAUSSIANS = 48  # of which a perceptron sees sinusoids of each number
+_WAVES = {"sinusoids": 3, "layers": 3}  # in place of a layer, so that a log-density takes no longer
 _MIXTURE = 60.0  # seconds after which no further number of components is tried
 _TRIED = 0.15  # of a budget for a mixture that is fitted before a diffusion
 _LEAD = 2.0  # standard errors: of many points a network learns what no number of Gaussians is
@@ -47,14 +48,16 @@ class Choice:
         estimator: one of ``ESTIMATORS``, or "auto": a mixture, or a mixture and a diffusion stacked.
         width: of the hidden layers, where there are any.
         reason: one sentence.
-        sinusoids: of each number of a point that a perceptron sees.
         lead: of "auto", the standard errors by which a mixture must be likelier than the diffusion to be taken alone.
+        layers: hidden ones.
+        sinusoids: of each number of a point that a perceptron sees.
     """
 
     estimator: str
     width: int
     reason: str
     lead: float = 0.0
+    layers: int = _LAYERS
     sinusoids: int = 0
 
 
@@ -145,7 +148,7 @@ def fit_density(
             seconds = _TRIED * seconds if name == "mixture" else max(seconds - (time.perf_counter() - begun), 1.0)
         one, part = replace(choice, estimator=name), replace(fitting, budget=seconds)
         if name == "diffusion" and given is None and _is_fine(tried["mixture"][0]):
-            one = replace(one, sinusoids=_WAVES)
+            one = replace(one, **_WAVES)
         tried[name] = _fitted(one, y, seen, given, left_out, part)
     if not weights[judges].any():
         return "diffusion", *tried["diffusion"]
@@ -211,10 +214,11 @@ def _network(
         spline, trained = fit_spline_flow(y, weights, given, **rest)
         return spline, trained.to_dict() | {"log": trained.log}
     flow, trained = fit_point_flow(
-        choice.estimator, y, weights, given, width=choice.width, layers=_LAYERS, sinusoids=choice.sinusoids,
+        choice.estimator, y, weights, given, width=choice.width, layers=choice.layers, sinusoids=choice.sinusoids,
         coupling=fitting.coupling, base=fitting.base, **rest,
     )  # fmt: skip
-    return flow, trained.to_dict() | {"log": trained.log}
+    waves = {"sinusoids": choice.sinusoids, "layers": choice.layers} if choice.sinusoids else {}
+    return flow, trained.to_dict() | {"log": trained.log} | waves
 
 
 _KINDS: Mapping[str, Callable[[Mapping[str, np.ndarray]], PointDensity]] = {
