@@ -18,7 +18,7 @@ from undrift.distributions.pairing import coupling_of, drawn_rows, paired
 from undrift.distributions.recoded import Recoded
 from undrift.errors import DataError, UsageError
 from undrift.nets import MLP
-from undrift.process import ConditionalOT, DataToData, MinibatchOT
+from undrift.process import ConditionalOT, DataToData, Key, MinibatchOT, normal
 from undrift.solve.runge_kutta import DORMAND_PRINCE, Euler, RungeKutta
 from undrift.solve.step_size import Adaptive
 
@@ -282,6 +282,10 @@ def test_a_flow_from_a_density_begins_at_fresh_draws_of_it(law, from_law):
         error = np.hypot(begun[:, i].std(), float(drawn[name].std())) / np.sqrt(4000)
         assert abs(begun[:, i].mean() - float(drawn[name].mean())) < 4 * error
     assert len(np.intersect1d(places[:, 0].astype(np.float32), from_law.density.base.rows[:, 0])) < 40
+    first = from_law.density.base.drawn(normal(Key(0, "density", 0), (20, from_law.density.numbers)))
+    np.testing.assert_array_less(
+        1e-3, np.abs(first - from_law.density.base.rows[:20]).max(1)
+    )  # none is of the training
     score = from_law.facts["log likelihood"]
     entropy = np.log(2 * np.pi * np.e) + np.log(np.linalg.det(FACTOR))
     assert score["held out"] == pytest.approx(-entropy, abs=4 * score["standard error"] + 0.1)
@@ -324,7 +328,7 @@ def test_what_a_base_of_another_density_must_be(law, from_law, model):
     unit = pd.DataFrame(np.random.default_rng(0).uniform(0.3, 0.7, (400, 2)), columns=["a", "b"])
     near = undrift.fit(unit, estimator="mixture", bounds={"a": (0, None)}, progress=False)
     with pytest.raises(
-        UsageError, match="a density reaches beyond the bounds 0, 1 of a; fit it with --bounds a=0/1 too"
+        UsageError, match="a density reaches beyond the bounds of a, 0/1; fit it with --bounds a=0/1 too"
     ):
         undrift.fit(unit, base=near, bounds={"a": (0, 1)}, steps=2, progress=False)
     undrift.fit(unit, base=near, bounds={"a": (0, None)}, steps=2, progress=False)
@@ -336,3 +340,34 @@ def test_calls_are_counted_of_the_flow_where_a_flow_begins_too(monkeypatch):
     calls, forward = [], MLP.forward
     monkeypatch.setattr(MLP, "forward", lambda *args: calls.append(1) or forward(*args))
     assert second.log_prob(table(5, 1)).attrs["network_calls"] == len(calls) > 8
+
+
+def test_a_row_has_its_own_error_wherever_the_flow_begins():
+    """A far row, and one beyond all numbers, leave the others as they are; a base of bounds leaves scores away."""
+    first = undrift.fit(base(1000), estimator="diffusion", steps=100, progress=False)
+    flow = undrift.fit(table(1000, 0), base=first, steps=50, progress=False)
+    near = table(5, 1)
+    far = pd.concat([near, pd.DataFrame({"a": [1e6, 1e40], "b": [1e6, 1e40]})])
+    alone, beside = flow.log_prob(near), flow.log_prob(far)
+    np.testing.assert_allclose(beside.log_prob[:5], alone.log_prob, rtol=1e-4)
+    assert float(beside.log_prob_error[:5].max()) < 1e-3 < float(beside.log_prob_error[5])
+    assert np.isneginf(beside.log_prob[6]) and np.isinf(beside.log_prob_error[6])
+
+
+def test_rows_that_come_from_beyond_the_base_have_no_score(caplog):
+    flat = pd.DataFrame(np.random.default_rng(2).uniform(0, 1, (2000, 2)), columns=["a", "b"])
+    square = undrift.fit(flat, estimator="mixture", bounds={"a": (0, 1), "b": (0, 1)}, progress=False)
+    flow = undrift.fit(table(1000, 0), base=square, steps=40, progress=False)
+    rows = table(400, 3)
+    outside = np.isneginf(flow.log_prob(rows).log_prob.values)
+    slopes = flow.score(rows)
+    assert 0 < outside.sum() < 200 and "held-out rows have density 0, as the flow carries them beyond" in caplog.text
+    assert slopes.a.isnull().values[outside].all() and slopes.a.notnull().sum() > 150
+
+
+def test_one_base_is_given():
+    told = undrift.fit(base(300), estimator="mixture", progress=False)
+    with pytest.raises(UsageError, match="leave one of them out"):
+        undrift.fit(table(300, 0), task=undrift.Density(base="some.csv"), base=told, steps=2, progress=False)
+    with pytest.raises(UsageError, match="leave one of them out"):
+        undrift.fit(table(300, 0), task=undrift.Density(base=told), base=told, steps=2, progress=False)

@@ -115,6 +115,7 @@ def _density(
     asked = f"Asked: {', '.join(names)}{', given ' + ', '.join(told) if told else ''}."
     tested = f"Tested on {len(held.values)} rows of {Path(held.source).name} that training has not seen."
     fitted = f"Fitted by {_method(facts)}: {facts['reason']}."
+    fitted += f" It begins at {facts['base']}." if facts.get("base") else ""
     shown = {key: facts[key] for key in ("estimator", "rows", "effective", "held out", "training") if key in facts}
     shown["training"] = {key: value for key, value in facts.get("training", {}).items() if key != "history"}
     return Section(

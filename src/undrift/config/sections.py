@@ -171,7 +171,7 @@ class Density(Section):
     """How the density of a table of parameters is estimated."""
 
     estimator: Literal["auto", "flow-matching", "diffusion", "nsf", "kde", "mixture", "gp"] = "auto"
-    """auto: by the number of samples, and with covariates by the log-likelihood of left-out ones."""
+    """auto: a mixture of few samples; of more a mixture and a diffusion, stacked by left-out ones, or a mixture."""
     ignore_rows: float = Field(default=0.0, ge=0)
     """Share of each chain that is left out at its beginning, or number of rows if 1 or more."""
     dequantize: bool = False

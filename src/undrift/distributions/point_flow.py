@@ -133,16 +133,14 @@ class PointFlow:
         values, errors = [], []
         denoiser = _denoiser(self.kind, self.net, None)  # the motion is the same wherever it began
         t = torch.tensor(denoiser.process.t_max, dtype=torch.float64)
-        sigma, doubt = float(denoiser.process.sigma(t)), 0.0
+        sigma = float(denoiser.process.sigma(t))
 
         def base(x: Tensor, t: Tensor) -> Tensor:  # of what is drawn, which is the law that this is the density of
-            nonlocal doubt
-            scale = x.shape[1] * math.log(sigma)
             if self.base is None:
-                return denoiser.noise.log_prob(x / sigma) - scale
-            found, error = self.base.log_prob(x.double().numpy() / sigma)
-            doubt = max(doubt, float(error.max(initial=0.0)))
-            return torch.from_numpy(found) - scale
+                start = denoiser.noise.log_prob(x / sigma)
+            else:
+                start = torch.from_numpy(self.base.log_prob(x.double().numpy() / sigma)[0])
+            return start - x.shape[1] * math.log(sigma)
 
         for x, told in in_parts(y, given):
             found = log_prob(
@@ -156,8 +154,9 @@ class PointFlow:
                 first=_FIRST,
             )
             values.append(found.log_prob.numpy())
-            errors.append(found.error.numpy())
-        return np.concatenate(values), np.concatenate(errors) + doubt
+            doubt = 0.0 if self.base is None else self.base.log_prob(found.end.numpy() / sigma)[1]
+            errors.append(found.error.numpy() + doubt)
+        return np.concatenate(values), np.concatenate(errors)
 
     def score(self, y: Array, given: Array | None = None) -> Array:
         """Gradient of the log-density at points (n, D), by central differences."""

@@ -48,16 +48,21 @@ class Recoded:
         return self.other.encode(self.own.decode(self.density.draw(z))[:, self.order])[0]
 
     def log_prob(self, u: Array) -> tuple[Array, Array]:
-        """Log-density of points (n, D) in nats, -inf beyond the bounds of its own, and its estimated error, (n,)."""
-        values = self.other.decode(u)
-        _, there = self.other.encode(values)
+        """Log-density of points (n, D) in nats, and its estimated error, (n,) each.
+
+        It is -inf beyond the bounds of its own, and NaN with an infinite error where the numbers end.
+        """
+        found, error = np.full(len(u), np.nan), np.full(len(u), np.inf)
         with np.errstate(all="ignore"):
-            y, here = self.own.encode(values[:, np.argsort(self.order)])
-        found, error = np.full(len(u), -np.inf), np.zeros(len(u))
+            values = self.other.decode(u)
+            near = np.flatnonzero(np.isfinite(u).all(1) & np.isfinite(values).all(1))
+            _, there = self.other.encode(values[near])
+            y, here = self.own.encode(values[near][:, np.argsort(self.order)])
+        found[near], error[near] = -np.inf, 0.0
         inside = np.isfinite(y).all(1) & np.isfinite(here)
         if inside.any():
-            value, error[inside] = self.density.log_prob(y[inside])
-            found[inside] = value + here[inside] - there[inside]
+            value, error[near[inside]] = self.density.log_prob(y[inside])
+            found[near[inside]] = value + here[inside] - there[inside]
         return found, error
 
     def to_arrays(self) -> dict[str, np.ndarray]:

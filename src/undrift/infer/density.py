@@ -58,6 +58,7 @@ class Density:
         nfe: calls of the denoiser; each comes with as many pullbacks as the trace has directions.
         status: "done", "not converged" where the error of a row is above the tolerance, or "non-finite".
         steps: of the finest run of any row.
+        end: the fields at t_max, in the units of x_t there, float64, of the shape of x.
     """
 
     log_prob: Tensor
@@ -69,6 +70,7 @@ class Density:
     nfe: int
     status: str
     steps: int
+    end: Tensor
 
 
 @suggests_options
@@ -341,7 +343,8 @@ def _settled(
     status = "done" if bool((error <= tolerance).all()) else "not converged"
     if not bool(torch.isfinite(found).all()):
         status = "non-finite"
-    return Density(found, error, discretisation, spread, away, flow.truncation, flow.calls, status, steps)
+    ends = end[:, : flow.size].reshape(-1, *flow.shape)
+    return Density(found, error, discretisation, spread, away, flow.truncation, flow.calls, status, steps, ends)
 
 
 def _first_steps(steps: int, solver: Solver, calls: int, nfe: int) -> int:

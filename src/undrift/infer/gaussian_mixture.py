@@ -216,8 +216,8 @@ def climb(
         steps: the most iterations of each fit.
         gain: nats a point of those left out for which more components are taken.
         polish: the most iterations of the chosen mixture, with all points, and their tolerance.
-        seconds: no other number is tried that would end after this time if it took as long a component as the last; nor
-            does the chosen one go on, but for five iterations.
+        seconds: no other number is tried that would end after this time if it took as long a component as the last, and
+            what is fitted goes no further, but for five iterations.
     """
     began, pace = time.monotonic(), 0.0
     judged: dict[int, tuple[float, GaussianMixture]] = {}
@@ -231,9 +231,10 @@ def climb(
             return -math.inf
         if rung not in judged:
             begun = time.monotonic()
-            if judged and begun - began + pace * COUNTS[rung] > seconds:
+            left = seconds - (begun - began)
+            if judged and pace * COUNTS[rung] > left:
                 return -math.inf
-            found = fit_gaussians(y, weights, COUNTS[rung], rng=rng, steps=steps)
+            found = fit_gaussians(y, weights, COUNTS[rung], rng=rng, steps=steps, seconds=left)
             pace = (time.monotonic() - begun) / COUNTS[rung]
             log_q = np.logaddexp(math.log(0.99) + found.log_prob(left_out[0]), everywhere)
             judged[rung] = (float(left_out[1] @ log_q / left_out[1].sum()), found)

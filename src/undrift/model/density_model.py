@@ -198,7 +198,9 @@ class DensityModel:
         inside = np.isfinite(y).all(1) & np.isfinite(jacobian)
         if inside.any():
             slopes = self.density.score(y[inside], None if told is None else told[inside])
-            found[inside] = self.parameters.gradient(values[inside], slopes)
+            known = np.isfinite(slopes).all(1)
+            kept = np.flatnonzero(inside)[known]
+            found[kept] = self.parameters.gradient(values[kept], slopes[known])
         fields = {
             name: ("sample", found[:, i], {"long_name": f"derivative of the log-density by {label}"})
             for i, (name, label) in enumerate(zip(self.names, self.facts["labels"]))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from undrift.config import Config
@@ -19,6 +20,7 @@ from undrift.distributions.estimators import Choice, Fitting, chosen, fit_densit
 from undrift.distributions.recoded import Recoded
 from undrift.errors import DataError, UsageError
 from undrift.model.density_model import DensityModel, is_density, load_density, refuse_device
+from undrift.process import Key, normal
 from undrift.progress import track
 from undrift.verify.likelihood import learned_by_heart, mean_likelihood
 
@@ -92,7 +94,13 @@ def fit_density_config(
     log = how.pop("log", [])
     facts["training"] = how
     model = DensityModel(config, parameters, density, facts, log=log)
-    facts["log likelihood"] = _scored(model, table, held, ~held & ~stop) if model.has_log_prob else {}
+    score: dict[str, Any] = _scored(model, table, held, ~held & ~stop) if model.has_log_prob else {}
+    facts["log likelihood"] = score
+    if law is not None and score.get("outside"):
+        logger.warning(
+            "%d of %d held-out rows have density 0, as the flow carries them beyond the bounds of %s; fit that with "
+            "wider bounds, or none", score["outside"], score["outside"] + score["rows"], place,
+        )  # fmt: skip
     if folder is not None:
         model.save(folder, overwrite=overwrite)
     return model
@@ -152,6 +160,8 @@ def _base_of(config: Config, base: Any, table: Table) -> tuple[Table | None, Den
 
     Of a chain it is without the rows that are ignored.
     """
+    if base is not None and config.density.base is not None:
+        raise UsageError(f"got a base in memory beside the base {config.density.base}; leave one of them out")
     source = base if config.density.base is None else config.density.base
     if source is None:
         return None, None
@@ -177,10 +187,13 @@ def _draws_of(law: DensityModel, told: str, config: Config, table: Table) -> Any
     if given or set(law.names) != set(table.names):
         got = f"{told} of {', '.join(law.names)}{given}"
         raise UsageError(f"the base is {got}, expected one of {', '.join(table.names)} with nothing given")
-    return law.sample(realizations=_DRAWS, seed=config.train.seed)
+    z = normal(Key(config.train.seed, "base", 0), (_DRAWS, law.density.numbers))  # not what `sample` begins at
+    values = law.parameters.decode(law.density.draw(z))
+    return xr.Dataset({name: ("sample", column) for name, column in zip(law.names, values.T, strict=True)})
 
 
 def _encoded(base: Table, law: DensityModel | None, parameters: Parameters) -> Base:
+    known = None if law is None or not law.has_log_prob else _recoded(law, base, parameters)
     with np.errstate(all="ignore"):
         y, jacobian = parameters.encode(base.values)
     beyond = ~(np.isfinite(y).all(1) & np.isfinite(jacobian)) & (base.weights > 0)
@@ -191,18 +204,25 @@ def _encoded(base: Table, law: DensityModel | None, parameters: Parameters) -> B
         )
     if np.ptp(y[base.weights > 0], axis=0).max() < _ONE_PLACE:
         raise DataError(f"{base.source}: all rows of the base are the same, and a flow from one point goes nowhere")
-    found = Base.of(y, base.weights)
-    if law is None or not law.has_log_prob:
-        return found
+    return replace(Base.of(y, base.weights), law=known)
+
+
+def _recoded(law: DensityModel, base: Table, parameters: Parameters) -> Recoded:
+    """The law of the base in the coordinates of the flow.
+
+    Raises:
+        UsageError: it reaches beyond the bounds of a parameter.
+    """
     order = np.array([law.names.index(name) for name in base.names])
     for name, at, axis in zip(base.names, order, parameters.axes, strict=True):
         own = law.parameters.axes[at]
         if own.low < axis.low or own.high > axis.high:
+            low, high = ("N" if np.isinf(end) else f"{end:g}" for end in (axis.low, axis.high))
             raise UsageError(
-                f"{base.source} reaches beyond the bounds {axis.low:g}, {axis.high:g} of {name}; fit it with "
-                f"--bounds {name}={axis.low:g}/{axis.high:g} too".replace("-inf", "N").replace("inf", "N")
+                f"{base.source} reaches beyond the bounds of {name}, {low}/{high}; fit it with --bounds "
+                f"{name}={low}/{high} too"
             )
-    return replace(found, law=Recoded(law.facts["estimator"], law.density, law.parameters, parameters, order))
+    return Recoded(law.facts["estimator"], law.density, law.parameters, parameters, order)
 
 
 def held_and_stop(config: Config, table: Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

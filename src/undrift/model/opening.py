@@ -57,11 +57,10 @@ def _bounds(value: object) -> object:
     """Bounds of parameters as what a configuration takes: a path as text, and pairs as lists with N where open."""
     if not isinstance(value, Mapping):
         return value if value is None else str(value)
-    spoken_bounds(value)
-    open_ends = (None, float("inf"), float("-inf"))
+    known, periodic = spoken_bounds(value)
     return {
-        name: ["N" if end in open_ends else end if isinstance(end, str) else float(end) for end in ends]
-        for name, ends in value.items()
+        name: [*("N" if np.isinf(end) else float(end) for end in ends), *(["periodic"] if name in periodic else [])]
+        for name, ends in known.items()
     }
 
 
@@ -106,8 +105,16 @@ def configure(
 
 
 def base_of(task: str | Task | Density | None, base: Any) -> Any:
-    """Where a flow begins, of the argument or of the task."""
-    return task.base if base is None and isinstance(task, Density) else base
+    """Where a flow begins, of the argument or of the task; None of a path, which the configuration has.
+
+    Raises:
+        UsageError: both name one.
+    """
+    said = task.base if isinstance(task, Density) else None
+    if said is not None and base is not None:
+        raise UsageError("got base= beside the base of the task; leave one of them out")
+    found = said if base is None else base
+    return None if paths_of(found) else found
 
 
 def open_data(config: Config, data: Data | None, given: Data | None) -> tuple[Fields, Fields | None]:

@@ -51,7 +51,10 @@ class MLP(nn.Module):
             sinusoids=sinusoids,
         )  # fmt: skip
         if min(size, width, layers) < 1 or min(vector_features, sinusoids) < 0:
-            raise UsageError(f"size={size}, width={width}, layers={layers}: expected whole numbers of at least 1")
+            raise UsageError(
+                f"size={size}, width={width}, layers={layers}: expected whole numbers of at least 1, and "
+                f"vector_features={vector_features}, sinusoids={sinusoids} of at least 0"
+            )
         if embedding < 4 or embedding % 2:
             raise UsageError(f"embedding={embedding}: it must be an even number of at least 4, such as 32")
         self.embedding, self.highest, self.sinusoids = embedding, highest, sinusoids
