@@ -733,7 +733,7 @@ FAULTS = [
     Fault("model/field_likelihood.py", "-mean / numbers / math.log(2)", "-mean / numbers",
           "model/test_field_likelihood.py"),
     Fault("infer/nested_prior.py", "moved[:, i] = first[:, i]", "moved = first", "exact/test_nested_prior.py"),
-    Fault("model/density_model.py", "self.parameters.gradient(values[inside], slopes)", "slopes",
+    Fault("model/density_model.py", "self.parameters.gradient(values[kept], slopes[known])", "slopes[known]",
           "model/test_density_model.py"),
     Fault("model/marginals.py", "bounds={_VALUE: (0.0, 1.0)}", "bounds={_VALUE: (0.0, 2.0)}", "model/test_marginals.py"),
     Fault("model/marginals.py", "ratio[fold, rows]", "ratio[0]", "model/test_marginals.py"),
