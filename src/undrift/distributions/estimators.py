@@ -31,7 +31,7 @@ _FEW, _SHORT = 300, 5.0  # effective points, and seconds, below which a mixture 
 _FEW_ROWS, _FEW_NUMBERS = 5_000, 3  # effective points, and numbers of a point, of which a perceptron is narrow
 _NARROW, _WIDTH, _LAYERS = 128, 256, 4
 _MANY_GAUSSIANS = 48  # of which a perceptron sees sinusoids of each number
-_WAVES = {"sinusoids": 3, "layers": 3}  # in place of a layer, so that a log-density takes no longer
+_WAVES = {"sinusoids": 3, "layers": 3, "width": 96}  # smaller by as much, so that a log-density takes no longer
 _MIXTURE = 60.0  # seconds after which no further number of components is tried
 _TRIED = 0.15  # of a budget for a mixture that is fitted before a diffusion
 _LEAD = 2.0  # standard errors: of many points a network learns what no number of Gaussians is
@@ -217,7 +217,7 @@ def _network(
         choice.estimator, y, weights, given, width=choice.width, layers=choice.layers, sinusoids=choice.sinusoids,
         coupling=fitting.coupling, base=fitting.base, **rest,
     )  # fmt: skip
-    waves = {"sinusoids": choice.sinusoids, "layers": choice.layers} if choice.sinusoids else {}
+    waves = {name: getattr(choice, name) for name in _WAVES} if choice.sinusoids else {}
     return flow, trained.to_dict() | {"log": trained.log} | waves
 
 
