@@ -1,17 +1,16 @@
 """Densities of weighted points: against closed forms, sums by hand and integrals over grids."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
+from carried import carried_back
 from undrift.distributions.estimators import Choice, Fitting, fit_density
 from undrift.distributions.kernel_density import KernelDensity, fit_kernel_density
 from undrift.distributions.mixture import fit_mixture
-from undrift.distributions.point_flow import PointFlow, fit_point_flow
+from undrift.distributions.point_flow import fit_point_flow
 from undrift.distributions.points import condition_of, validation_of
 from undrift.distributions.spline_flow import fit_spline_flow
 from undrift.train.settings import Settings
@@ -68,24 +67,8 @@ def test_the_density_of_a_flow_is_that_of_its_velocity_all_the_way_to_the_points
     """The learned velocity integrated from t = 0 in double precision, where the quick way begins a little later."""
     law, y = learned["flow-matching"], bent(100, seed=5)
     value, error = law.log_prob(y)
-    denoiser = PointFlow("flow-matching", copy.deepcopy(law.net).double()).denoiser
-
-    def velocity(x, t):
-        x = x.detach().requires_grad_()
-        t = max(t, 1e-7)
-        v = (x - denoiser(x, torch.full((len(x),), t, dtype=torch.float64)).x) / t
-        trace = sum(torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(2))
-        return v.detach(), trace.detach()
-
-    x, change, h = torch.from_numpy(y), 0, 1 / 50
-    with torch.enable_grad():
-        for t in np.arange(50) * h:  # the classical Runge-Kutta method
-            v1, r1 = velocity(x, t)
-            v2, r2 = velocity(x + h / 2 * v1, t + h / 2)
-            v3, r3 = velocity(x + h / 2 * v2, t + h / 2)
-            v4, r4 = velocity(x + h * v3, min(t + h, 1 - 1e-9))
-            x, change = x + h / 6 * (v1 + 2 * v2 + 2 * v3 + v4), change + h / 6 * (r1 + 2 * r2 + 2 * r3 + r4)
-    expected = norm.logpdf(x.numpy()).sum(1) + change.numpy()
+    x, divergence = carried_back(law, y, 50)
+    expected = norm.logpdf(x).sum(1) + divergence
     away = np.abs(value - expected)
     assert error.max() < 1e-3 and np.median(away / error) > 0.1
     against = "Runge-Kutta of the velocity from t = 0"
